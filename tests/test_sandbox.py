@@ -93,6 +93,18 @@ def test_limit_of_the_processor_holds_for_each_test_of_a_shared_child(box: Sandb
     assert [test.outcome.value for test in box.judge([program])[0].tests] == ["passed", "timeout", "passed"]
 
 
+def test_limit_of_output_holds_for_each_result_of_a_shared_child(box: Sandbox) -> None:
+    source = "def f(n):\n    print('x' * 40_000)\n    return 'x' * n"
+    program = Program(
+        source,
+        [Test([n], "x" * n) for n in (50_000, 100_000, 50_000)],
+        fn_name="f",
+        isolate="program",
+        limits=Limits(output_kb=64),
+    )
+    assert [test.outcome.value for test in box.judge([program])[0].tests] == ["passed", "output_limit", "passed"]
+
+
 def test_stop_early(box: Sandbox) -> None:
     tests = [Test("", "1"), Test("", "2"), Test("", "1")]
     verdict = box.judge([Program("print(1)", tests, stop_early=True)])[0]

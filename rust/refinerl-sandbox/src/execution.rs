@@ -27,8 +27,10 @@ pub struct Job<'a> {
     pub results: usize,
     /// On the clock, until the end or (where there are several results) the next result.
     pub wall: Duration,
-    /// Bytes on each of standard output and standard error, and of one result.
+    /// Bytes on each of standard output and standard error.
     pub output: usize,
+    /// Bytes of one result.
+    pub result: usize,
     /// Bytes of standard output that are wanted.
     pub keep: usize,
 }
@@ -119,7 +121,7 @@ pub fn execute(zygote: &Zygote, job: &Job<'_>, cancel: BorrowedFd<'_>) -> Result
         control_rest: job.control,
         stdout: Capture::new(stdout, job.output, job.keep)?,
         stderr: Capture::new(stderr, job.output, STDERR_TAIL)?,
-        frames: Frames::new(results, job.results, job.output)?,
+        frames: Frames::new(results, job.results, job.result)?,
         pidfd: None,
         killed: None,
         deadline: start + job.wall,

@@ -17,6 +17,8 @@ use crate::{verdict, wire, Error, Outcome};
 
 /// How often the caller is asked whether to stop.
 const INTERRUPT_INTERVAL: Duration = Duration::from_millis(50);
+/// Bytes that a result may have whatever the limit: the report of an exception is one too.
+const SHORTEST_RESULT: usize = 8192;
 /// Files a program may hold open.
 const OPEN_FILES: u64 = 64;
 
@@ -234,7 +236,9 @@ impl Sandbox {
                 },
                 wall: program.limits.wall,
                 output: program.limits.output.saturating_mul(count),
-                keep: if batch.keep || matches!(program.entry, Entry::Stdin) {
+                result: program.limits.output.max(SHORTEST_RESULT),
+                // What calls print in one child belongs to none of them.
+                keep: if (batch.keep && !program.together) || matches!(program.entry, Entry::Stdin) {
                     usize::MAX
                 } else {
                     0

@@ -72,8 +72,7 @@ impl Equality {
             (Complex(a, b), Complex(c, d)) => self.near(*a, *c) && self.near(*b, *d),
             (_, Float(b)) => match approximate(got) {
                 Some(a) if self.atol.is_some() => self.near(a, *b),
-                Some(_) => number(got).is_some_and(|a| Some(a) == number(expected)),
-                None => false,
+                _ => number(got).is_some_and(|a| Some(a) == number(expected)),
             },
             _ => match (number(got), number(expected)) {
                 (Some(a), Some(b)) => a == b,
@@ -255,6 +254,7 @@ mod tests {
         assert!(!eq(&Value::Int((1 << 53) + 1), &Value::Float(2f64.powi(53))));
         assert!(!eq(&Value::Float(f64::NAN), &Value::Float(f64::NAN)));
         assert!(eq(&Value::Complex(1.0, 0.0), &Value::Int(1)));
+        assert!(eq(&Value::Complex(1.0, -0.0), &Value::Float(1.0)));
         assert!(!eq(&Value::Tuple(vec![]), &Value::List(vec![])));
     }
 
