@@ -3,12 +3,17 @@
     pytest benches/bench_alignment.py --benchmark-disable-gc --benchmark-columns=min,median
 
 y is random token ids below 50k; ỹ is y with a share of its tokens edited in spans of mean length 3, insertions,
-deletions and substitutions alike. The rivals get lists of ints, `Indel.editops` strings whose making is counted. Ours
-gets the same lists, or int32 arrays, on one thread or on all.
+deletions and substitutions alike. The rivals get lists of ints, one pair for each call as their interfaces want it, and
+`Indel.editops` strings whose making is counted. Ours gets the same 16 pairs in one call: as the same lists, or as int32
+arrays. Lists are `shared` where ỹ holds the very int objects that y holds, as a list that was edited does, and
+`distinct` where every int is an object of its own, as tokenizers make them. All that is compared runs one after the
+other, each for the same time, so that a processor that changes its pace favours none. Batches of 256 pairs, as training
+has them, on one thread and on all.
 """
 
 import difflib
 import os
+import time
 
 import cydifflib
 import numpy as np
@@ -20,6 +25,7 @@ from refinerl.alignment import align
 LENGTHS = (256, 1024, 4096)
 PERCENTS = (0, 2, 10, 50)
 PAIRS = 16
+SECONDS = 0.3
 
 
 def edited(random, original, rate):
@@ -58,13 +64,26 @@ def indel_editops(originals, refined):
         Indel.editops("".join(map(chr, a)), "".join(map(chr, b)))
 
 
+def ours(originals, refined):
+    align(originals, refined, threads=1)
+
+
 RIVALS = {
     "difflib": lambda a, b: blocks(difflib.SequenceMatcher, a, b),
     "cydifflib": lambda a, b: blocks(cydifflib.SequenceMatcher, a, b),
-    "LCSseq.opcodes": lcs_opcodes,
     "Indel.editops": indel_editops,
 }
-OURS = {"ours, lists": 1, "ours, arrays": 1, "ours, all threads": None}
+"""On shared lists; they do not compare objects."""
+CASES = {
+    **{name: (rival, "shared") for name, rival in RIVALS.items()},
+    **{f"LCSseq.opcodes, {kind}": (lcs_opcodes, kind) for kind in ("shared", "distinct")},
+    **{f"ours, {kind}": (ours, kind) for kind in ("shared", "distinct", "arrays")},
+}
+KINDS = {
+    "shared": lambda originals, refined: (originals, refined),
+    "distinct": lambda *sides: [[np.array(ids, np.int64).tolist() for ids in side] for side in sides],
+    "arrays": lambda *sides: [[np.array(ids, np.int32) for ids in side] for side in sides],
+}
 
 
 @pytest.fixture(scope="module")
@@ -72,30 +91,63 @@ def rates(request):
     found = {}
     yield found
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        print(f"\n\npairs per second (best round) on one thread and on all {os.cpu_count()};", end=" ")
-        print("× is ours over the rival: ours from lists / from arrays")
+        print("\n\npairs per second (best round) on one thread")
         for (length, percent), row in found.items():
-            shown = [f"{name} {rate:.0f}{ratios(row, name)}" for name, rate in row.items()]
-            print(f"{length:5} tokens, {percent:2} % edited: " + " · ".join(shown))
+            shown = " · ".join(f"{name} {rate:.0f}" for name, rate in row.items())
+            print(f"{length:5} tokens, {percent:2} % edited: {shown}\n{ratios(row)}")
 
 
-def ratios(row, name):
-    own = [row.get(ours, 0) / row[name] for ours in ("ours, lists", "ours, arrays")]
-    return f" (×{own[0]:.1f} / ×{own[1]:.1f})" if name in RIVALS else ""
+def ratios(row):
+    """Ours over each rival on the same input."""
+    shown = [
+        f"×{row[name] / row[rival]:.1f} over {rival}"
+        for name, rival in [
+            *((f"ours, {kind}", f"LCSseq.opcodes, {kind}") for kind in ("shared", "distinct")),
+            ("ours, arrays", "LCSseq.opcodes, distinct"),
+            ("ours, shared", "Indel.editops"),
+        ]
+        if name in row and rival in row
+    ]
+    return " " * 26 + " · ".join(shown)
 
 
+def measure(benchmark, function, *arguments):
+    """Seconds of the best of the rounds that fit into `SECONDS`, at least three."""
+    begin = time.perf_counter()
+    function(*arguments)
+    rounds = max(3, int(SECONDS / (time.perf_counter() - begin)))
+    benchmark.pedantic(function, arguments, rounds=rounds)
+    return benchmark.stats.stats.min
+
+
+# The last of these varies fastest.
+@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("percent", PERCENTS)
 @pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("name", [*RIVALS, *OURS])
 def test_alignment(benchmark, rates, name, length, percent):
-    originals, refined = pairs(length, percent)
+    function, kind = CASES[name]
     benchmark.group = f"{length} tokens, {percent} % edited"
-    if name in RIVALS:
-        rounds = 3 if "difflib" in name else 10
-        benchmark.pedantic(RIVALS[name], (originals, refined), rounds=rounds, warmup_rounds=1)
-    else:
-        if name != "ours, lists":
-            originals, refined = ([np.array(ids, np.int32) for ids in side] for side in (originals, refined))
-        rounds = {"threads": OURS[name]}
-        benchmark.pedantic(align, (originals, refined), rounds, rounds=50, warmup_rounds=3)
-    rates.setdefault((length, percent), {})[name] = PAIRS / benchmark.stats.stats.min
+    seconds = measure(benchmark, function, *KINDS[kind](*pairs(length, percent)))
+    rates.setdefault((length, percent), {})[name] = PAIRS / seconds
+
+
+@pytest.fixture(scope="module")
+def thread_rates(request):
+    found = {}
+    yield found
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print(f"\n\npairs per second (best round) from arrays on one thread and on all {os.cpu_count()}")
+        for (count, length, percent), row in found.items():
+            shown = f"{row.get(1, 0):.0f} and {row.get(None, 0):.0f}, ×{row.get(None, 0) / row.get(1, 1):.2f}"
+            print(f"{count:3} pairs of {length:4} tokens, {percent:2} % edited: {shown}")
+
+
+@pytest.mark.parametrize("threads", [1, None])
+@pytest.mark.parametrize("percent", PERCENTS)
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("count", [PAIRS, 256])
+def test_threads(benchmark, thread_rates, count, length, percent, threads):
+    batch = [side * (count // PAIRS) for side in KINDS["arrays"](*pairs(length, percent))]
+    benchmark.group = f"{count} pairs of {length} tokens, {percent} % edited"
+    seconds = measure(benchmark, lambda *batch: align(*batch, threads=threads), *batch)
+    thread_rates.setdefault((count, length, percent), {})[threads] = count / seconds

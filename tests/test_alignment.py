@@ -70,22 +70,6 @@ def test_is_the_minimal_alignment_that_the_naive_twin_names(pair):
     np.testing.assert_array_equal(apply(alignment, original, refined), refined)
 
 
-@pytest.mark.slow
-def test_distances_of_many_pairs_equal_those_of_rapidfuzz():
-    random = np.random.default_rng(4)
-    originals, refined = [], []
-    for _ in range(20_000):
-        alphabet = 10 ** random.integers(1, 6)
-        original = random.integers(0, alphabet, random.integers(0, 300))
-        target = np.where(random.random(len(original)) < random.random() ** 2, random.integers(0, alphabet), original)
-        originals.append(original)
-        refined.append(
-            np.delete(target, random.integers(0, max(len(target), 1), len(target) // 20) % max(len(target), 1))
-        )
-    distances = [found.distance for found in align(originals, refined)]
-    assert distances == [Indel.distance(a.tolist(), b.tolist()) for a, b in zip(originals, refined, strict=True)]
-
-
 @given(st.lists(pairs(60), max_size=8))
 @settings(max_examples=50, deadline=None)
 def test_threads_and_widths_change_nothing(batch):

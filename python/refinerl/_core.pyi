@@ -2,12 +2,21 @@
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Alignment", "SandboxError", "Zygotes", "__version__", "align", "charge", "filter_refinements"]
+__all__ = [
+    "Alignment",
+    "SandboxError",
+    "Zygotes",
+    "__version__",
+    "align",
+    "charge",
+    "filter_refinements",
+    "read_ints_directly",
+]
 
 __version__: str
 
@@ -42,10 +51,10 @@ class Alignment:
     def __reduce__(self) -> tuple[object, tuple[int, int, list[tuple[int, int, int]]]]: ...
 
 def align(
-    originals: list[_Tokens],
-    refined: list[_Tokens],
+    originals: list[Any],
+    refined: list[Any],
     threads: int | None = None,
-) -> list[Alignment]: ...
+) -> list[Alignment] | None: ...
 def charge(costs: NDArray[np.float64], alignments: list[Alignment], lengths: list[int]) -> NDArray[np.float64]: ...
 def filter_refinements(
     rewards: NDArray[np.float64],
@@ -55,6 +64,9 @@ def filter_refinements(
     accept: str,
     max_reward: float | None,
 ) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]: ...
+def read_ints_directly(allowed: bool) -> bool:
+    """Allows, as from the start, or forbids to read the ints of lists where CPython keeps them instead of one by one
+    through its stable interface; returns whether it is done from now on. For tests: the results are the same."""
 
 # --- sandbox ---------------------------------------------------------------------------------------------------------
 

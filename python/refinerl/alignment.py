@@ -48,10 +48,11 @@ def align(originals: Sequence[Any], refined: Sequence[Any], *, threads: int | No
         raise ValueError(f"refined must be as many as originals ({len(originals)}), got {len(refined)}")
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
-    pairs = _token_arrays("originals", originals), _token_arrays("refined", refined)
-    if _native is None:
-        return list(alignment_naive.align(*pairs))
-    return cast("list[Alignment]", _native.align(*pairs, threads))
+    found = None if _native is None else _native.align(list(originals), list(refined), threads)
+    if found is None:  # there are sequences that only this side can read
+        pairs = _token_arrays("originals", originals), _token_arrays("refined", refined)
+        found = alignment_naive.align(*pairs) if _native is None else _native.align(*pairs, threads)
+    return cast("list[Alignment]", found)
 
 
 def charge(costs: Any, alignments: Sequence[Alignment], lengths: Sequence[int]) -> NDArray[np.float64]:

@@ -1,6 +1,7 @@
 //! Many pairs at once.
 
-use rayon::prelude::*;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Mutex;
 
 use crate::alignment::Alignment;
 use crate::pair::Aligner;
@@ -61,16 +62,33 @@ impl Aligner {
 /// A batch of fewer tokens is done before other threads would have woken up.
 const PARALLEL_TOKENS: usize = 1 << 16;
 
-/// The alignments of many pairs, in order: on this thread alone, or on rayon's current pool if that is worth it.
+/// The alignments of many pairs, in order: on this thread alone, or with the help of rayon's current pool if that is
+/// worth it.
 pub fn align_batch(pairs: &[(Tokens<'_>, Tokens<'_>)], parallel: bool) -> Vec<Alignment> {
     let worth_it = || pairs.iter().map(|(a, b)| a.len() + b.len()).sum::<usize>() >= PARALLEL_TOKENS;
-    if parallel && pairs.len() > 1 && worth_it() {
-        pairs
-            .par_iter()
-            .map_init(Aligner::default, |aligner, (a, b)| aligner.align_tokens(*a, *b))
-            .collect()
-    } else {
+    let threads = rayon::current_num_threads().min(pairs.len());
+    if !parallel || threads < 2 || !worth_it() {
         let mut aligner = Aligner::default();
-        pairs.iter().map(|(a, b)| aligner.align_tokens(*a, *b)).collect()
+        return pairs.iter().map(|(a, b)| aligner.align_tokens(*a, *b)).collect();
     }
+    // Whoever is free takes the next pair; this thread does not wait for the others to wake up.
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Vec::with_capacity(pairs.len()));
+    let work = || {
+        let mut aligner = Aligner::default();
+        let mut own = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some((a, b)) = pairs.get(index) else { break };
+            own.push((index, aligner.align_tokens(*a, *b)));
+        }
+        done.lock().expect("no thread panics").append(&mut own);
+    };
+    rayon::in_place_scope(|scope| {
+        (1..threads).for_each(|_| scope.spawn(|_| work()));
+        work();
+    });
+    let mut done = done.into_inner().expect("no thread panics");
+    done.sort_unstable_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, alignment)| alignment).collect()
 }

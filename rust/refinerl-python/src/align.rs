@@ -6,6 +6,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 use refinerl_align as core;
 
+use crate::integers;
+
 /// Ctrl-C is looked for whenever about this many tokens have been aligned.
 const TOKENS_BETWEEN_SIGNALS: usize = 1 << 22;
 
@@ -122,13 +124,16 @@ fn invalid(name: &str, rule: &str, value: impl std::fmt::Display) -> PyErr {
     PyValueError::new_err(format!("{name} must be {rule}, got {value}"))
 }
 
-fn hold<'py>(name: &str, sequences: &Bound<'py, PyList>) -> PyResult<Vec<Held<'py>>> {
+/// The sequences, or None if one is no list, tuple or one-dimensional array of int32 or int64.
+fn hold<'py>(name: &str, sequences: &Bound<'py, PyList>) -> PyResult<Option<Vec<Held<'py>>>> {
     let mut all = Vec::with_capacity(sequences.len());
     for (index, item) in sequences.iter().enumerate() {
-        all.push(if let Ok(tuple) = item.cast::<PyTuple>() {
-            Held::NarrowCopy(integers(name, index, tuple)?)
+        all.push(if let Some(ids) = integers::ids(&item) {
+            Held::NarrowCopy(ids)
+        } else if let Ok(tuple) = item.cast::<PyTuple>() {
+            Held::NarrowCopy(one_by_one(name, index, tuple)?)
         } else if let Ok(list) = item.cast::<PyList>() {
-            Held::NarrowCopy(integers(name, index, &list.to_tuple())?)
+            Held::NarrowCopy(one_by_one(name, index, &list.to_tuple())?)
         } else if let Ok(array) = item.cast::<PyArray1<i32>>() {
             let array = array.try_readonly()?;
             match array.as_slice() {
@@ -142,15 +147,14 @@ fn hold<'py>(name: &str, sequences: &Bound<'py, PyList>) -> PyResult<Vec<Held<'p
                 Err(_) => Held::WideCopy(array.as_array().to_vec()),
             }
         } else {
-            let rule = "a one-dimensional array of int32 or int64, a list or a tuple";
-            return Err(invalid(&format!("{name}[{index}]"), rule, item.get_type()));
+            return Ok(None);
         });
     }
-    Ok(all)
+    Ok(Some(all))
 }
 
 /// A tuple lends its items, a list would count a reference to each.
-fn integers(name: &str, index: usize, items: &Bound<'_, PyTuple>) -> PyResult<Vec<i32>> {
+fn one_by_one(name: &str, index: usize, items: &Bound<'_, PyTuple>) -> PyResult<Vec<i32>> {
     let mut ids = Vec::with_capacity(items.len());
     for item in items.iter_borrowed() {
         match item.extract::<i64>() {
@@ -180,7 +184,9 @@ fn valid<'a>(name: &str, held: &'a [Held<'_>]) -> PyResult<Vec<core::Tokens<'a>>
     held.iter().enumerate().map(check).collect()
 }
 
-/// The alignments of pairs of token arrays; `threads` None is all cores, 1 the calling thread alone.
+/// The alignments of pairs of token sequences; None if one is no list, tuple or one-dimensional array of int32 or int64.
+///
+/// `threads` None is all cores, 1 the calling thread alone.
 #[pyfunction]
 #[pyo3(signature = (originals, refined, threads = None))]
 fn align(
@@ -188,8 +194,10 @@ fn align(
     originals: &Bound<'_, PyList>,
     refined: &Bound<'_, PyList>,
     threads: Option<usize>,
-) -> PyResult<Vec<Alignment>> {
-    let (originals, refined) = (hold("originals", originals)?, hold("refined", refined)?);
+) -> PyResult<Option<Vec<Alignment>>> {
+    let (Some(originals), Some(refined)) = (hold("originals", originals)?, hold("refined", refined)?) else {
+        return Ok(None);
+    };
     let pairs: Vec<_> = valid("originals", &originals)?
         .into_iter()
         .zip(valid("refined", &refined)?)
@@ -218,7 +226,7 @@ fn align(
         }));
         py.check_signals()?;
     }
-    Ok(alignments.into_iter().map(Alignment).collect())
+    Ok(Some(alignments.into_iter().map(Alignment).collect()))
 }
 
 /// Carries costs (n, T′) of refined tokens to (n, max(lengths)) positions of the originals.
@@ -261,7 +269,8 @@ fn filter_refinements<'py>(
         ("perfect", Some(max_reward)) => core::Accept::Perfect { max_reward },
         _ => return Err(invalid("accept", "better, all, or perfect with a max_reward", accept)),
     };
-    let held = hold("refined", refined)?;
+    let kinds = "arrays of int32 or int64, lists or tuples";
+    let held = hold("refined", refined)?.ok_or_else(|| invalid("refined", kinds, refined))?;
     let tokens = valid("refined", &held)?;
     let (rewards, refined_rewards, prompts) = (rewards.as_slice()?, refined_rewards.as_slice()?, prompts.as_slice()?);
     let filtered = py.detach(|| core::filter(rewards, refined_rewards, prompts, &tokens, accept));
@@ -287,5 +296,6 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Alignment>()?;
     module.add_function(wrap_pyfunction!(align, module)?)?;
     module.add_function(wrap_pyfunction!(charge, module)?)?;
+    module.add_function(wrap_pyfunction!(integers::read_ints_directly, module)?)?;
     module.add_function(wrap_pyfunction!(filter_refinements, module)?)
 }

@@ -1,6 +1,9 @@
 //! `refinerl._core`: what Python sees of the Rust cores. One file per face, each with its own `register`.
 
+#![deny(unsafe_code)] // but in `integers`
+
 mod align;
+mod integers;
 mod sandbox;
 
 use pyo3::prelude::*;

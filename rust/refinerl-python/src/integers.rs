@@ -1,0 +1,203 @@
+//! Token ids out of lists and tuples of Python ints.
+//!
+//! The stable ABI hands out one int for each call, at 8 ns apiece: for similar sequences far more than aligning them
+//! takes. The fields that this module reads instead have stood in the same places in every CPython from 3.10 to 3.14,
+//! but nobody promises so. Hence it asks the interpreter first: version, kind of build, the sizes that types state of
+//! themselves, so that no read can fall outside an object; then it reads ints whose values it knows. Unless everything
+//! agrees, and for whatever is not an exact `int` from 0 to 2³¹ − 1, the stable ABI decides.
+#![allow(unsafe_code)]
+
+use std::ffi::c_void;
+use std::mem::{offset_of, size_of};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyInt, PyList, PyTuple};
+
+/// What every object begins with.
+#[repr(C)]
+struct Object {
+    references: usize,
+    class: *const c_void,
+}
+
+/// `PyLongObject`: digits of 30 bits, the lowest first.
+#[repr(C)]
+struct Integer {
+    object: Object,
+    /// To 3.11 the number of digits, negative for negative numbers; from 3.12 on that number above three bits of which
+    /// the lower two tell the sign (0 for positive, 1 for zero) and the third, from 3.14 on, whether it is immortal.
+    size: usize,
+    digits: [u32; 1],
+}
+
+/// `PyListObject`.
+#[repr(C)]
+struct List {
+    object: Object,
+    length: isize,
+    items: *const *const Integer,
+    allocated: isize,
+}
+
+/// What differs between versions.
+#[derive(Clone, Copy)]
+struct Layout {
+    /// Whether `size` is as from 3.12 on.
+    tagged: bool,
+    /// Where a tuple's items begin.
+    tuple_items: usize,
+}
+
+static LAYOUT: PyOnceLock<Option<Layout>> = PyOnceLock::new();
+static ALLOWED: AtomicBool = AtomicBool::new(true);
+
+/// The layout that this interpreter was found to have, if it is one of the known.
+fn layout(py: Python<'_>) -> Option<Layout> {
+    // An interpreter that raises where it is asked for its sizes is not one of the known either.
+    let found = LAYOUT.get_or_init(py, || {
+        stated(py)
+            .ok()
+            .flatten()
+            .filter(|layout| layout.reads_right(py).unwrap_or(false))
+    });
+    found.filter(|_| ALLOWED.load(Ordering::Relaxed))
+}
+
+/// Allows (as from the start) or forbids to read ints where they stand; returns whether that is done from now on.
+#[pyfunction]
+pub fn read_ints_directly(py: Python<'_>, allowed: bool) -> bool {
+    ALLOWED.store(allowed, Ordering::Relaxed);
+    layout(py).is_some()
+}
+
+/// The layout that the interpreter's own statements imply.
+fn stated(py: Python<'_>) -> PyResult<Option<Layout>> {
+    let sys = py.import("sys")?;
+    let (major, minor) = (py.version_info().major, py.version_info().minor);
+    let ordinary = cfg!(target_pointer_width = "64")
+        && sys.getattr("implementation")?.getattr("name")?.extract::<&str>()? == "cpython"
+        && sys.getattr("abiflags")?.extract::<&str>()?.is_empty() // neither debug nor free-threaded
+        && !sys.hasattr("gettotalrefcount")?
+        && !sys.hasattr("getobjects")?;
+    if !ordinary || major != 3 || !(10..=14).contains(&minor) {
+        return Ok(None);
+    }
+    let builtins = py.import("builtins")?;
+    let size = |class: &str, name: &str| builtins.getattr(class)?.getattr(name)?.extract::<usize>();
+    let digits = sys.getattr("int_info")?;
+    let tuple_items = size("tuple", "__basicsize__")?;
+    let known = size("object", "__basicsize__")? == size_of::<Object>()
+        && size("int", "__basicsize__")? == offset_of!(Integer, digits)
+        && size("int", "__itemsize__")? == size_of::<u32>()
+        && size("list", "__basicsize__")? == size_of::<List>()
+        && size("tuple", "__itemsize__")? == size_of::<*const Integer>()
+        && tuple_items == if minor < 14 { 24 } else { 32 } // from 3.14 on the hash stands before the items
+        && digits.getattr("bits_per_digit")?.extract::<u8>()? == 30
+        && digits.getattr("sizeof_digit")?.extract::<usize>()? == size_of::<u32>();
+    Ok(known.then_some(Layout {
+        tagged: minor >= 12,
+        tuple_items,
+    }))
+}
+
+impl Layout {
+    /// Whether what is read equals what the stable ABI says, for every kind of item.
+    fn reads_right(self, py: Python<'_>) -> PyResult<bool> {
+        let powers = [0, 1, 8, 15, 16, 29, 30, 31, 32, 40, 59, 60, 61, 62];
+        let near = powers
+            .into_iter()
+            .flat_map(|power| [(1i64 << power) - 1, 1 << power, (1 << power) + 1]);
+        let values: Vec<i64> = near.flat_map(|value| [value, -value]).collect();
+        for value in values {
+            let expected = i32::try_from(value).ok().filter(|id| *id >= 0);
+            let item = value.into_pyobject(py)?;
+            let list = PyList::new(py, [5, 7])?;
+            list.append(&item)?;
+            let expected = expected.map(|id| vec![5, 7, id]);
+            if self.list(&list) != expected || self.tuple(&list.to_tuple()) != expected {
+                return Ok(false);
+            }
+        }
+        let builtins = py.import("builtins")?;
+        let int = py.get_type::<PyInt>();
+        let subclass = builtins
+            .getattr("type")?
+            .call1(("Subclass", (&int,), PyDict::new(py)))?;
+        let huge = int.call1(("1".repeat(50),))?;
+        let others = [
+            subclass.call1((3,))?,
+            huge.neg()?,
+            huge,
+            true.into_pyobject(py)?.to_owned().into_any(),
+            3.0f64.into_pyobject(py)?.into_any(),
+            py.None().into_bound(py),
+            builtins.getattr("object")?.call0()?,
+        ];
+        others.iter().try_fold(true, |right, item| {
+            let list = PyList::new(py, [item])?;
+            Ok(right && self.list(&list).is_none() && self.tuple(&list.to_tuple()).is_none())
+        })
+    }
+
+    /// The ids of a list, if all are exact ints in range.
+    fn list(self, list: &Bound<'_, PyList>) -> Option<Vec<i32>> {
+        // SAFETY: a list is as large as `List`; nothing can change it before `read` is done, which runs no Python.
+        unsafe { self.read(list.py(), (*list.as_ptr().cast::<List>()).items, list.len()) }
+    }
+
+    /// The ids of a tuple, if all are exact ints in range.
+    fn tuple(self, tuple: &Bound<'_, PyTuple>) -> Option<Vec<i32>> {
+        // SAFETY: behind its head a tuple holds as many items as it is long.
+        unsafe {
+            self.read(
+                tuple.py(),
+                tuple.as_ptr().byte_add(self.tuple_items).cast(),
+                tuple.len(),
+            )
+        }
+    }
+
+    /// # Safety
+    /// `items` are `length` pointers to objects, or null.
+    unsafe fn read(self, py: Python<'_>, items: *const *const Integer, length: usize) -> Option<Vec<i32>> {
+        let int = py.get_type::<PyInt>().as_ptr().cast::<c_void>().cast_const();
+        // Zero, and positive numbers of one and of two digits.
+        let (flags, zero, one, two) = if self.tagged { (4, 1, 8, 16) } else { (0, 0, 1, 2) };
+        let mut ids = Vec::with_capacity(length);
+        let to: *mut i32 = ids.as_mut_ptr();
+        for index in 0..length {
+            // SAFETY: every object has a class; an int has its size, and as many digits as that tells.
+            unsafe {
+                let item = *items.add(index);
+                if item.is_null() || (*item).object.class != int {
+                    return None;
+                }
+                let digits = &raw const (*item).digits as *const u32;
+                let size = (*item).size & !flags;
+                *to.add(index) = if size == one {
+                    *digits as i32
+                } else if size == zero {
+                    0
+                } else if size == two && *digits.add(1) == 1 {
+                    (*digits | 1 << 30) as i32
+                } else {
+                    return None;
+                };
+            }
+        }
+        // SAFETY: all of them have been written.
+        unsafe { ids.set_len(length) };
+        Some(ids)
+    }
+}
+
+/// The ids of a list or tuple of exact ints from 0 to 2³¹ − 1; None for anything else, or if they must not be read.
+pub fn ids(sequence: &Bound<'_, PyAny>) -> Option<Vec<i32>> {
+    let layout = layout(sequence.py())?;
+    match sequence.cast_exact::<PyList>() {
+        Ok(list) => layout.list(list),
+        Err(_) => layout.tuple(sequence.cast_exact::<PyTuple>().ok()?),
+    }
+}
