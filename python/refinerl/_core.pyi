@@ -14,6 +14,18 @@ __all__ = [
     "__version__",
     "align",
     "charge",
+    "cross_entropy_fused",
+    "cross_entropy_gradient",
+    "cross_entropy_statistics",
+    "cuda_architectures",
+    "cuda_devices",
+    "cuda_fused",
+    "cuda_gather_rows",
+    "cuda_gradient",
+    "cuda_kept_rows",
+    "cuda_load",
+    "cuda_sequence_costs",
+    "cuda_statistics",
     "filter_refinements",
     "read_ints_directly",
 ]
@@ -67,6 +79,44 @@ def filter_refinements(
 def read_ints_directly(allowed: bool) -> bool:
     """Allows, as from the start, or forbids to read the ints of lists where CPython keeps them instead of one by one
     through its stable interface; returns whether it is done from now on. For tests: the results are the same."""
+
+# --- kernels, on the CPU ---------------------------------------------------------------------------------------------
+
+_Floats: TypeAlias = NDArray[np.float32]
+
+def cross_entropy_statistics(
+    logits: _Floats, targets: NDArray[np.int64], scale: float, threads: int
+) -> tuple[_Floats, _Floats, NDArray[np.float64]]: ...
+def cross_entropy_fused(
+    logits: _Floats, targets: NDArray[np.int64], weights: _Floats, scale: float, threads: int
+) -> tuple[_Floats, _Floats]: ...
+def cross_entropy_gradient(
+    logits: _Floats,
+    targets: NDArray[np.int64],
+    logsumexp: NDArray[np.float64],
+    entropy: _Floats,
+    grad_nll: _Floats,
+    grad_entropy: _Floats | None,
+    scale: float,
+    threads: int,
+) -> None: ...
+
+# --- kernels on CUDA devices: addresses and streams are plain integers, which only refinerl.kernels.cuda passes -------
+
+_On: TypeAlias = tuple[int, int]
+"""Device number, stream."""
+_Rows: TypeAlias = tuple[str, int, int, int, int, int, float]
+"""Type, address, rows, stride and length in items, address of the targets, scale."""
+
+def cuda_architectures() -> list[str]: ...
+def cuda_devices() -> list[tuple[int, int, str | None, str | None]]: ...
+def cuda_load(device: int) -> None: ...
+def cuda_statistics(on: _On, rows: _Rows, nll: int, entropy: int, logsumexp: int) -> None: ...
+def cuda_gradient(on: _On, rows: _Rows, grad_nll: int, grad_entropy: int) -> None: ...
+def cuda_fused(on: _On, rows: _Rows, weights: int, nll: int, entropy: int) -> None: ...
+def cuda_kept_rows(on: _On, weights: int, rows: int, indices: int, count: int) -> None: ...
+def cuda_gather_rows(on: _On, source: int, stride: int, width: int, indices: int, count: int, packed: int) -> None: ...
+def cuda_sequence_costs(on: _On, nll: int, weights: int, offsets: int, sequences: int, costs: int) -> None: ...
 
 # --- sandbox ---------------------------------------------------------------------------------------------------------
 

@@ -1,161 +1,322 @@
-"""The naive twin against plain PyTorch in float64: values and gradients, chunked and not, and the errors."""
+"""The native kernels against float64 beside the naive computation in their own precision; and the errors of the door.
+
+What is asked of each value and gradient: the largest error is at most twice the naive one plus 1e-6 of the largest
+value.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refinerl.kernels import cross_entropy
-from refinerl.kernels.cross_entropy import sequence_cross_entropy, token_logprobs
+from refinerl.kernels import available, chunked
+from refinerl.kernels.cross_entropy import Impl, sequence_cross_entropy, token_logprobs
+
+NATIVE = [
+    pytest.param(impl, marks=pytest.mark.skipif(not state.usable, reason=state.reason))
+    for impl, state in available().items()
+    if impl != "torch"
+]
 
 
-def inputs(n: int, h: int = 7, v: int = 31, *, bias: bool = False, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+class Case(NamedTuple):
+    hidden: Tensor
+    head: Tensor
+    bias: Tensor | None
+    targets: Tensor
+    weights: Tensor
+    temperature: float = 1.0
+
+
+def case(
+    n: int,
+    v: int,
+    h: int = 24,
+    *,
+    bias: bool = True,
+    dtype: torch.dtype = torch.float32,
+    spread: float = 1.0,
+    temperature: float = 1.0,
+) -> Case:
     noise = torch.Generator().manual_seed(n + v)
-    hidden = torch.randn(n, h, generator=noise, dtype=torch.float64)
-    head = torch.randn(v, h, generator=noise, dtype=torch.float64)
+    hidden = (spread * torch.randn(n, h, generator=noise)).to(dtype)
+    head = torch.randn(v, h, generator=noise).to(dtype)
     targets = torch.randint(0, v, (n,), generator=noise)
-    if n > 1:
-        targets[0], targets[1] = 0, v - 1
-    extra = [torch.randn(v, generator=noise, dtype=torch.float64)] if bias else []
-    floats = [t.to(dtype).requires_grad_() for t in (hidden, head, *extra)]
-    return [*floats[:2], targets, *floats[2:]]
+    targets[:1], targets[1:2] = 0, v - 1
+    weights = torch.rand(n, generator=noise) - 0.3
+    weights[2::5] = 0.0
+    return Case(hidden, head, torch.randn(v, generator=noise) if bias else None, targets, weights, temperature)
 
 
-def gradients(loss: Tensor, leaves: list[Tensor]) -> list[Tensor]:
-    return list(torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True))
+def plain(c: Case, kind: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Nll and entropy with PyTorch's own operators, computed in this type."""
+    scaled = c.hidden.to(kind) / c.temperature
+    bias = None if c.bias is None else c.bias.to(kind) / c.temperature
+    log_pi = F.linear(scaled, c.head.to(kind), bias).log_softmax(-1)
+    nll = F.nll_loss(log_pi, c.targets, reduction="none")
+    return nll, -(log_pi.exp() * log_pi.masked_fill(log_pi == -torch.inf, 0.0)).sum(-1)
 
 
-@pytest.fixture(params=["one chunk", "chunks of 3 rows"])
-def chunked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param != "one chunk":
-        monkeypatch.setattr(cross_entropy, "WORKSPACE", 3 * 31 * 8)
+def leaves(c: Case, dtype: torch.dtype | None = None, device: str = "cpu") -> tuple[Case, list[Tensor]]:
+    """The case with tensors that ask for gradients, in another type if one is given."""
+    floats = [
+        None if t is None else t.to(device, dtype or t.dtype).requires_grad_() for t in (c.hidden, c.head, c.bias)
+    ]
+    moved = Case(floats[0], floats[1], floats[2], c.targets.to(device), c.weights.to(device), c.temperature)
+    return moved, [t for t in floats if t is not None]
 
 
-@pytest.mark.usefixtures("chunked")
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("temperature", [1.0, 0.6])
-@pytest.mark.parametrize("n", [0, 1, 10])
-def test_cost_and_gradients_are_plain_cross_entropy(n: int, temperature: float, bias: bool) -> None:
-    hidden, head, targets, *extra = inputs(n, bias=bias)
-    leaves = [hidden, head, *extra]
-    weights = torch.rand(n, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    weights[::3] = 0.0
-    got = sequence_cross_entropy(
-        hidden, head, targets, weights=weights, temperature=temperature, bias=extra[0] if extra else None
-    )
-    logits = F.linear(hidden, head, extra[0] if extra else None) / temperature
-    nll = F.cross_entropy(logits, targets, reduction="none")
-    kept = weights != 0
-    torch.testing.assert_close(got.nll[kept], nll[kept].detach(), atol=1e-10, rtol=0)
-    torch.testing.assert_close(got.cost, (weights * nll).sum(), atol=1e-10, rtol=0)
+def gradients(loss: Tensor, of: list[Tensor]) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, of, allow_unused=True, materialize_grads=True))
+
+
+def hold(name: str, mine: Tensor, naive: Tensor, exact: Tensor) -> None:
+    mine, naive = mine.cpu().double(), naive.double()
+    if not exact.numel():
+        assert mine.shape == exact.shape
+        return
+    allowed = 2 * (naive - exact).abs().max() + 1e-6 * exact.abs().max()
+    assert (mine - exact).abs().max() <= allowed, (name, (mine - exact).abs().max(), (naive - exact).abs().max())
+
+
+def check(c: Case, impl: Impl) -> None:
+    exact, exact_leaves = leaves(c, torch.float64)
+    rough, rough_leaves = leaves(c)
+    mine, my_leaves = leaves(c, device=impl if impl == "cuda" else "cpu")
+    arguments = {"temperature": c.temperature, "bias": mine.bias, "impl": impl}
+    names = ("hidden", "head", "bias")
+
+    true, near = plain(exact, torch.float64), plain(rough, torch.float32)
+    kept = c.weights != 0
+    got = sequence_cross_entropy(mine.hidden, mine.head, mine.targets, weights=mine.weights, **arguments)
+    hold("nll", got.nll[kept], near[0][kept].detach(), true[0][kept].detach())
+    hold("entropy", got.entropy[kept], near[1][kept].detach(), true[1][kept].detach())
     assert not got.nll[~kept].any()
-    assert not got.nll.requires_grad
-    grads = gradients(got.cost, leaves)
-    assert not grads[0][~kept].any()
-    for mine, theirs in zip(grads, gradients((weights * nll).sum(), leaves), strict=True):
-        torch.testing.assert_close(mine, theirs, atol=1e-10, rtol=0)
+    assert not got.entropy[~kept].any()
+    costs = [(x[0] * c.weights)[kept].sum() for x in (true, near)]
+    hold("cost", got.cost.detach(), costs[1].detach(), costs[0].detach())
+    triples = (
+        gradients(got.cost, my_leaves),
+        gradients(costs[1], rough_leaves),
+        gradients(costs[0], exact_leaves),
+    )
+    for name, *grads in zip(names, *triples, strict=False):
+        hold(f"cost by {name}", *grads)
+
+    upstream = torch.randn(2, len(c.targets), generator=torch.Generator().manual_seed(0))
+    upstream[:, 1::4] = 0.0
+    for entropies in (False, True):
+        true, near = plain(exact, torch.float64), plain(rough, torch.float32)
+        logprobs, entropy = token_logprobs(mine.hidden, mine.head, mine.targets, **arguments)
+        hold("logprobs", -logprobs.detach(), near[0].detach(), true[0].detach())
+        hold("entropies", entropy.detach(), near[1].detach(), true[1].detach())
+        pairs = ((-logprobs, entropy), near, true)
+        losses = [
+            (a * upstream[0].to(a.device)).sum() + entropies * (b * upstream[1].to(b.device)).sum() for a, b in pairs
+        ]
+        triples = [
+            gradients(loss, of) for loss, of in zip(losses, (my_leaves, rough_leaves, exact_leaves), strict=True)
+        ]
+        for name, *grads in zip(names, *triples, strict=False):
+            hold(f"logprobs by {name}, entropies {entropies}", *grads)
 
 
-@pytest.mark.usefixtures("chunked")
-@pytest.mark.parametrize("temperature", [1.0, 1.7])
+@pytest.fixture(params=["one chunk", "chunks"])
+def chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "chunks":
+        for device in chunked.WORKSPACE:
+            monkeypatch.setitem(chunked.WORKSPACE, device, 3 * 4 * 1000)
+        monkeypatch.setattr(chunked, "CONVERTED", 10 * 4 * 24)
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("chunks")
+@pytest.mark.parametrize("impl", NATIVE)
+@pytest.mark.parametrize("v", [1, 2, 7, 31, 33, 1000])
 @pytest.mark.parametrize("n", [0, 1, 10])
-def test_logprobs_and_entropies_with_any_upstream_gradient(n: int, temperature: float) -> None:
-    hidden, head, targets, bias = inputs(n, bias=True)
-    leaves = [hidden, head, bias]
-    logprobs, entropies = token_logprobs(hidden, head, targets, temperature=temperature, bias=bias)
-    log_pi = (F.linear(hidden, head, bias) / temperature).log_softmax(-1)
-    expected_entropies = -(log_pi.exp() * log_pi).sum(-1)
-    expected = log_pi.gather(1, targets[:, None])[:, 0]
-    torch.testing.assert_close(logprobs, expected, atol=1e-10, rtol=0)
-    torch.testing.assert_close(entropies, expected_entropies, atol=1e-10, rtol=0)
-    a, b = torch.randn(2, n, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    mine = gradients((a * logprobs).sum() + (b * entropies).sum(), leaves)
-    theirs = gradients((a * expected).sum() + (b * expected_entropies).sum(), leaves)
-    for x, y in zip(mine, theirs, strict=True):
-        torch.testing.assert_close(x, y, atol=1e-10, rtol=0)
+def test_shapes(impl: Impl, n: int, v: int) -> None:
+    check(case(n, v), impl)
+    check(case(n, v, bias=False, temperature=0.6), impl)
 
 
-def test_weights_default_to_one_and_all_zero_costs_nothing() -> None:
-    hidden, head, targets = inputs(6)
-    expected = F.cross_entropy(hidden @ head.T, targets, reduction="sum")
-    torch.testing.assert_close(sequence_cross_entropy(hidden, head, targets).cost, expected)
-    nothing = sequence_cross_entropy(hidden, head, targets, weights=torch.zeros(6))
-    assert nothing.cost.item() == 0.0
-    assert not any(g.any() for g in gradients(nothing.cost, [hidden, head]))
+@pytest.mark.parametrize("impl", NATIVE)
+def test_a_real_vocabulary(impl: Impl) -> None:
+    check(case(12, 50257, 16, spread=2.0), impl)
 
 
-def test_frozen_head_and_tied_use() -> None:
-    hidden, head, targets = inputs(6)
-    frozen = head.detach()
-    (grad,) = torch.autograd.grad(sequence_cross_entropy(hidden, frozen, targets).cost, [hidden])
-    (expected,) = torch.autograd.grad(F.cross_entropy(hidden @ frozen.T, targets, reduction="sum"), [hidden])
-    torch.testing.assert_close(grad, expected, atol=1e-10, rtol=0)
-    embedded = head[targets]  # hidden comes out of the head itself, as with tied embeddings
-    (grad,) = torch.autograd.grad(token_logprobs(embedded, head, targets)[0].sum(), [head])
-    embedded = head[targets]
-    (expected,) = torch.autograd.grad(-F.cross_entropy(embedded @ head.T, targets, reduction="sum"), [head])
-    torch.testing.assert_close(grad, expected, atol=1e-10, rtol=0)
+@pytest.mark.parametrize("impl", NATIVE)
+def test_many_rows(impl: Impl) -> None:
+    check(case(10_000, 97, 8), impl)
 
 
-def test_bfloat16_is_computed_in_float32() -> None:
-    hidden, head, targets = inputs(50, h=64, v=301, dtype=torch.bfloat16)
-    got = sequence_cross_entropy(hidden, head, targets)
-    exact = F.cross_entropy(hidden.double() @ head.double().T, targets, reduction="none")
-    assert got.nll.dtype == torch.float32
-    assert (got.nll - exact).abs().max() < 1e-5 * exact.abs().max()
-    grads = gradients(got.cost, [hidden, head])
-    assert [g.dtype for g in grads] == [torch.bfloat16, torch.bfloat16]
+@pytest.mark.usefixtures("chunks")
+@pytest.mark.parametrize("impl", NATIVE)
+def test_logits_of_ten_thousand(impl: Impl) -> None:
+    check(case(9, 501, spread=2500.0, temperature=1.3), impl)
+    # Products that are exact in float32, so that the naive computation is too.
+    c = case(8, 400, 4, bias=False)
+    signs = torch.randn(400, 4, generator=torch.Generator().manual_seed(3)).sign()
+    check(c._replace(hidden=torch.eye(4).repeat(2, 1) * 10_000.5, head=signs), impl)
 
 
-def test_autocast_does_not_reach_in() -> None:
-    hidden, head, targets = inputs(5, dtype=torch.float32)
-    plain = token_logprobs(hidden, head, targets)[0]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(token_logprobs(hidden, head, targets)[0], plain)
+@pytest.mark.usefixtures("chunks")
+@pytest.mark.parametrize("impl", NATIVE)
+@pytest.mark.parametrize("size", [30.0, 1e4])
+def test_certain_targets(impl: Impl, size: float) -> None:
+    c = case(6, 300, 6, bias=False)
+    hidden, head = torch.eye(6) * size, torch.zeros(300, 6)
+    head[torch.arange(6) * 50, torch.arange(6)] = 1.0
+    targets = torch.arange(6) * 50
+    targets[5] = 7  # and one that is certainly missed
+    check(c._replace(hidden=hidden, head=head, targets=targets), impl)
 
 
-def test_impossible_tokens_leave_everything_finite() -> None:
-    hidden, head, targets, bias = inputs(4, bias=True)
-    with torch.no_grad():
-        bias[5] = -torch.inf
-    targets = targets.clamp(6, None)
-    logprobs, entropies = token_logprobs(hidden, head, targets, bias=bias)
-    grads = gradients(logprobs.sum() + entropies.sum(), [hidden, head])
-    assert all(torch.isfinite(t).all() for t in (logprobs, entropies, *grads))
-    others = [i for i in range(31) if i != 5]
-    log_pi = (hidden @ head[others].T + bias[others]).log_softmax(-1)
-    torch.testing.assert_close(entropies, -(log_pi.exp() * log_pi).sum(-1))
+@pytest.mark.usefixtures("chunks")
+@pytest.mark.parametrize("impl", NATIVE)
+def test_impossible_tokens(impl: Impl) -> None:
+    c = case(10, 1000)
+    assert c.bias is not None
+    c.bias[3:700] = -torch.inf
+    check(c._replace(targets=c.targets.clamp(700, None)), impl)
+    missed = sequence_cross_entropy(c.hidden, c.head, c.targets.clamp(3, 600), bias=c.bias, impl=impl)
+    assert missed.nll.eq(torch.inf).all()
+    assert torch.isfinite(missed.entropy).all()
 
 
-def test_no_graph_without_gradients() -> None:
-    hidden, head, targets = inputs(5)
-    with torch.no_grad():
-        assert not token_logprobs(hidden, head, targets)[0].requires_grad
+@pytest.mark.usefixtures("chunks")
+@pytest.mark.parametrize("impl", NATIVE)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_halves_are_summed_in_float32(impl: Impl, dtype: torch.dtype) -> None:
+    c = case(40, 1000, 64, dtype=dtype)
+    check(c, impl)  # the naive computation converts to float32 too: only gradients are rounded to the type
+    mine, of = leaves(c, device="cuda" if impl == "cuda" else "cpu")
+    got = sequence_cross_entropy(mine.hidden, mine.head, mine.targets, bias=mine.bias, impl=impl)
+    assert got.nll.dtype == got.cost.dtype == torch.float32
+    assert [g.dtype for g in gradients(got.cost, of)] == [dtype, dtype, torch.float32]
 
 
+@pytest.mark.parametrize("impl", NATIVE)
+def test_mixed_floats_and_strides(impl: Impl) -> None:
+    c = case(30, 333)
+    assert c.bias is not None
+    expected = sequence_cross_entropy(*c[:2], c.targets, weights=c.weights, bias=c.bias, impl=impl)
+    strided = Case(
+        c.hidden.t().contiguous().t(),
+        torch.stack([c.head, c.head], -1)[..., 0],
+        torch.stack([c.bias, c.bias], -1)[:, 1],
+        torch.stack([c.targets, c.targets], -1)[:, 0],
+        torch.stack([c.weights, c.weights], -1)[:, 0],
+    )
+    check(strided, impl)
+    device = "cuda" if impl == "cuda" else "cpu"
+    got = sequence_cross_entropy(
+        strided.hidden.to(device),
+        strided.head.to(device, torch.bfloat16).float(),
+        strided.targets.to(device),
+        weights=strided.weights.to(device, torch.float64),
+        bias=strided.bias.to(device, torch.float16),
+        impl=impl,
+    )
+    assert got.nll.cpu().sub(expected.nll.cpu()).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("impl", NATIVE)
+def test_nothing_kept_costs_nothing(impl: Impl) -> None:
+    c, of = leaves(case(6, 50), device="cuda" if impl == "cuda" else "cpu")
+    for targets, weights in ((c.targets, torch.zeros_like(c.weights)), (torch.full_like(c.targets, -100), None)):
+        got = sequence_cross_entropy(c.hidden, c.head, targets, weights=weights, bias=c.bias, impl=impl)
+        assert got.cost.item() == 0.0
+        assert not got.nll.any()
+        assert not any(g.any() for g in gradients(got.cost, of))
+    logprobs, entropies = token_logprobs(c.hidden, c.head, torch.full_like(c.targets, -100), bias=c.bias, impl=impl)
+    assert not logprobs.any()
+    assert not any(g.any() for g in gradients(logprobs.sum() + entropies.sum(), of))
+
+
+@pytest.mark.parametrize("impl", NATIVE)
+def test_ignored_rows_are_rows_of_weight_zero(impl: Impl) -> None:
+    c, of = leaves(case(20, 80), device="cuda" if impl == "cuda" else "cpu")
+    ignored = c.targets.clone()
+    ignored[::3] = -100
+    got = sequence_cross_entropy(c.hidden, c.head, ignored, bias=c.bias, impl=impl)
+    expected = sequence_cross_entropy(
+        c.hidden, c.head, c.targets, weights=(ignored >= 0).float(), bias=c.bias, impl=impl
+    )
+    assert torch.equal(got.nll, expected.nll)
+    assert torch.equal(got.cost, expected.cost)
+    for mine, theirs in zip(gradients(got.cost, of), gradients(expected.cost, of), strict=True):
+        assert torch.equal(mine, theirs)
+    logprobs, _ = token_logprobs(c.hidden, c.head, ignored, bias=c.bias, impl=impl)
+    torch.testing.assert_close(logprobs, -got.nll)
+
+
+def test_auto_runs_the_native_kernel_and_the_twin_for_float64() -> None:
+    c = case(5, 40)
+    mine = token_logprobs(*c[:2], c.targets)[0]
+    assert torch.equal(mine, token_logprobs(*c[:2], c.targets, impl="cpu")[0])
+    assert token_logprobs(c.hidden.double(), c.head.double(), c.targets)[0].dtype == torch.float64
+
+
+def test_what_is_no_distribution_is_nan() -> None:
+    c = case(4, 40)
+    for bad in (torch.nan, torch.inf):
+        hidden = c.hidden.clone()
+        hidden[1, 3] = bad
+        nll = sequence_cross_entropy(hidden, c.head, c.targets).nll
+        assert nll.isnan().tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize("impl", ["auto", "torch", "cpu"])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda a: a.update(hidden=torch.zeros(4)), r"hidden must be floats of shape \(N, H\)"),
+        (
+            lambda a: a.update(hidden=torch.zeros(4, 7).long()),
+            r"hidden must be floats of shape \(N, H\), got torch.int64",
+        ),
         (lambda a: a.update(head=torch.zeros(31, 8)), r"head must be floats of shape \(V, 7\), got .*\(31, 8\)"),
         (lambda a: a.update(head=torch.zeros(0, 7)), r"head must be floats of shape \(V, 7\)"),
+        (
+            lambda a: a.update(head=torch.zeros(31, 7).double()),
+            "head must be floats that go with hidden's torch.float32",
+        ),
+        (lambda a: a.update(head=torch.zeros(31, 7, device="meta")), "head must be on hidden's device cpu, got meta"),
         (lambda a: a.update(targets=torch.zeros(5, dtype=torch.int64)), r"targets must be of shape \(4,\), got \(5,\)"),
         (lambda a: a.update(targets=torch.zeros(4)), "targets must be int64"),
-        (lambda a: a.update(targets=torch.tensor([0, 1, 2, 31])), r"targets must be in \[0, 31\), got 0 to 31"),
-        (lambda a: a.update(targets=torch.tensor([0, 1, 2, -1])), r"targets must be in \[0, 31\), got -1 to 2"),
+        (lambda a: a.update(targets=torch.tensor([0, 1, 2, 31])), r"targets must be in \[0, 31\) or -100, got 31"),
+        (lambda a: a.update(targets=torch.tensor([0, 1, -1, 3])), r"targets must be in \[0, 31\) or -100, got -1"),
+        (
+            lambda a: a.update(targets=torch.zeros(4, dtype=torch.int64, device="meta")),
+            "targets must be on hidden's dev",
+        ),
         (lambda a: a.update(weights=torch.ones(3)), r"weights must be of shape \(4,\), got \(3,\)"),
+        (lambda a: a.update(weights=torch.ones(4, device="meta")), "weights must be on hidden's device cpu, got meta"),
         (lambda a: a.update(bias=torch.ones(30)), r"bias must be of shape \(31,\), got \(30,\)"),
-        (lambda a: a.update(temperature=0.0), "temperature must be > 0, got 0.0"),
-        (lambda a: a.update(impl="cuda"), "impl must be one of this build's, auto, torch, got 'cuda'"),
-        (lambda a: a.update(head=torch.zeros(31, 7, device="meta")), "head must be on hidden's device cpu, got meta"),
+        (lambda a: a.update(bias=torch.ones(31).long()), "bias must be floats that go with hidden's"),
+        (lambda a: a.update(temperature=0.0), "temperature must be finite and > 0, got 0.0"),
+        (lambda a: a.update(temperature=float("nan")), "temperature must be finite and > 0, got nan"),
+        (lambda a: a.update(impl="cuda"), "impl must suit hidden's device cpu, got 'cuda'"),
+        (lambda a: a.update(impl="fast"), "impl must be one of auto, torch, cpu, cuda, got 'fast'"),
     ],
 )
-def test_errors_name_the_argument(change: Callable[[dict[str, object]], None], message: str) -> None:
-    arguments: dict[str, object] = dict(zip(("hidden", "head", "targets"), inputs(4), strict=True))
+def test_errors_name_the_argument(change: Callable[[dict[str, object]], None], message: str, impl: str) -> None:
+    c = case(4, 31, 7)
+    arguments: dict[str, object] = {"hidden": c.hidden, "head": c.head, "targets": c.targets, "impl": impl}
     change(arguments)
     with pytest.raises(ValueError, match=message):
         sequence_cross_entropy(**arguments)
+    if "weights" not in arguments:
+        with pytest.raises(ValueError, match=message):
+            token_logprobs(**arguments)
+
+
+def test_float64_is_not_computed_in_float32_silently() -> None:
+    c = case(4, 31, 7)
+    with pytest.raises(ValueError, match="impl must be 'torch' for float64, got 'cpu'"):
+        token_logprobs(c.hidden.double(), c.head.double(), c.targets, impl="cpu")

@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 
 from refinerl.engines.models import quiet
 from refinerl.errors import UserError
-from refinerl.kernels.cross_entropy import IMPLEMENTATIONS, Impl, sequence_cross_entropy, token_logprobs
+from refinerl.kernels import available
+from refinerl.kernels.cross_entropy import Impl, sequence_cross_entropy, token_logprobs
 from refinerl.records import Batch, Outputs, empty_logprobs
 
 _VALUE_HEAD = "value_head.safetensors"
@@ -40,8 +41,8 @@ class PolicyNetwork(nn.Module):
         self.model = model
         self.temperature = temperature
         self.impl: Impl = impl
-        if impl not in IMPLEMENTATIONS:
-            raise UserError(f"this build has no cross-entropy kernel {impl!r}, only {', '.join(IMPLEMENTATIONS)}")
+        if impl != "auto" and not (state := available()[impl]).usable:
+            raise UserError(f"the cross-entropy kernel {impl!r} cannot run here: {state.reason}")
         _verify_head(model)
 
     def forward(self, rows: Batch) -> Outputs:

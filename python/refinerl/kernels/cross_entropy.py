@@ -7,32 +7,33 @@ losses of reinforcement learning (`token_logprobs`: upstream gradients are not).
     nll = logsumexp(z) − z[target]
     entropy = −Σ softmax(z) · log softmax(z)
 
-`impl="torch"` is the naive twin: plain PyTorch over chunks of rows, each computed again in the backward pass. It is the
-contract of every other implementation.
+| impl | | |
+|---|---|---|
+| `torch` | any device and float type | plain PyTorch, the twin and contract of the others (`naive`) |
+| `cpu` | CPU; 16- and 32-bit floats | SIMD between PyTorch's matrix products (`chunked`, `cpu`) |
+| `cuda` | GPUs that the build has kernels for; 16- and 32-bit floats | the same on the GPU (`chunked`, `cuda`) |
+| `auto` | | cuda on GPUs, cpu on CPUs, torch for float64 and everything else |
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
-from typing import Literal
+from importlib import import_module
+from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+
+from refinerl.kernels import available, naive
+from refinerl.kernels.chunked import IGNORED
 
 Impl = Literal["auto", "torch", "cpu", "cuda"]
-
-IMPLEMENTATIONS: tuple[Impl, ...] = ("auto", "torch")
-"""Those of this build; `auto` is the fastest of them."""
-
-WORKSPACE = 256 * 2**20
-"""Bytes of logits, in the type they are accumulated in, that one chunk of rows may have."""
 
 
 @dataclass(frozen=True)
 class SequenceCrossEntropy:
-    """What N target tokens cost. Zero on rows of weight 0, which are not computed."""
+    """What N target tokens cost. Zero on rows of weight 0 and on ignored ones, which are not computed."""
 
     nll: Tensor  # (N,) −log π(target) in nats, no gradient
     entropy: Tensor  # (N,) nats, no gradient
@@ -51,34 +52,43 @@ def sequence_cross_entropy(
 ) -> SequenceCrossEntropy:
     """The weighted cost of target tokens whose weights are known beforehand.
 
+    The native implementations form the gradients here, in three matrix products, and only scale them in the backward
+    pass; the head is not needed there. Under gradient checkpointing that work is done twice.
+
     Args:
         hidden: (N, H) last hidden states, at the positions that predict the targets.
-        head: (V, H) the language-model head.
-        targets: (N,) int64 in [0, V).
+        head: (V, H) the language-model head; its type may differ from hidden's, unless one is float64.
+        targets: (N,) int64 in [0, V), or −100 for rows that do not count.
         weights: (N,) of each row's nll in the cost, None for 1. Rows of weight 0 are packed away first.
         temperature: divides the logits, > 0.
-        bias: (V,) of the head.
-        impl: which implementation; `auto` is the fastest there is.
+        bias: (V,) of the head; may be −inf, which makes a token impossible.
+        impl: which implementation, see above.
 
-    Results are float32, or float64 where hidden is; logits are computed and summed in that type.
+    Results are float32, or float64 where hidden is; logits are computed and summed in that type. Gradients have the
+    type of what they belong to. Strides do not matter.
 
     Raises:
         ValueError: an argument has the wrong shape, type, device or range; the message names it.
     """
-    _check(hidden, head, targets, temperature, bias, impl)
-    kind = _accumulation_type(hidden)
+    chosen = _check(hidden, head, targets, temperature, bias, impl)
+    kind = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     if weights is None:
         weights = torch.ones(targets.shape, dtype=kind, device=hidden.device)
-    _check_like("weights", weights, tuple(targets.shape), hidden.device)
+    _check_like("weights", weights, (len(targets),), hidden.device)
     weights = weights.detach().to(kind)
-    kept = weights.nonzero().squeeze(-1)
-    logprobs, entropies = _token_logprobs(hidden[kept], head, targets[kept], temperature, bias)
-    zeros = weights.new_zeros(targets.shape)
-    return SequenceCrossEntropy(
-        nll=zeros.index_put((kept,), -logprobs.detach()),
-        entropy=zeros.index_put((kept,), entropies.detach()),
-        cost=-(weights[kept] * logprobs).sum(),
-    )
+    scale = 1.0 / temperature
+    if chosen == "torch":
+        weights = weights.masked_fill(targets == IGNORED, 0.0)
+        cost, nll, entropy = naive.weighted_cross_entropy(hidden, head, bias, targets, weights, scale)
+    else:
+        from refinerl.kernels import ops
+
+        differentiable = torch.is_grad_enabled()
+        wanted = [differentiable and t is not None and t.requires_grad for t in (hidden, head, bias)]
+        cost, nll, entropy, *_ = ops.weighted_cross_entropy(
+            hidden, head, bias, targets, weights.contiguous(), scale, chosen, wanted
+        )
+    return SequenceCrossEntropy(nll=nll, entropy=entropy, cost=cost)
 
 
 def token_logprobs(
@@ -92,67 +102,105 @@ def token_logprobs(
 ) -> tuple[Tensor, Tensor]:
     """log π(target) and entropy of each row, (N,) each, both differentiable in hidden, head and bias.
 
-    Arguments, types and errors as in `sequence_cross_entropy`.
+    Arguments, types and errors as in `sequence_cross_entropy`; ignored rows read 0. The native implementations compute
+    the logits again in the backward pass, for the rows that have an upstream gradient, so they keep hidden and head.
     """
-    _check(hidden, head, targets, temperature, bias, impl)
-    return _token_logprobs(hidden, head, targets, temperature, bias)
+    chosen = _check(hidden, head, targets, temperature, bias, impl)
+    if chosen != "torch":
+        from refinerl.kernels import ops
+
+        logprobs, entropies, _ = ops.token_logprobs(hidden, head, bias, targets, 1.0 / temperature, chosen)
+        return logprobs, entropies
+    ignored = targets == IGNORED
+    if not bool(ignored.any()):
+        return naive.token_logprobs(hidden, head, bias, targets, 1.0 / temperature)
+    kept = (~ignored).nonzero().squeeze(-1)
+    found = naive.token_logprobs(hidden[kept], head, bias, targets[kept], 1.0 / temperature)
+    logprobs, entropies = (part.new_zeros(targets.shape).index_put((kept,), part) for part in found)
+    return logprobs, entropies
 
 
-def _token_logprobs(
-    hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, bias: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    kind = _accumulation_type(hidden)
-    chunk = max(1, WORKSPACE // (head.shape[0] * kind.itemsize))
-    differentiable = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (hidden, head, bias))
-    with torch.autocast(hidden.device.type, enabled=False):
-        head = head.to(kind)
-        parts = []
-        for first in range(0, max(1, len(targets)), chunk):
-            arguments = (hidden[first : first + chunk], head, targets[first : first + chunk], temperature, bias)
-            # A single chunk may keep its logits for the backward pass: they are within the workspace.
-            if differentiable and len(targets) > chunk:
-                parts.append(checkpoint(_chunk, *arguments, use_reentrant=False, preserve_rng_state=False))
-            else:
-                parts.append(_chunk(*arguments))
-    logprobs, entropies = zip(*parts, strict=True)
-    return torch.cat(logprobs), torch.cat(entropies)
+# --- which implementation ------------------------------------------------------------------------
 
 
-def _chunk(
-    hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, bias: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    # The temperature divides the smaller tensors.
-    hidden = hidden.to(head.dtype) / temperature
-    log_pi = F.linear(hidden, head, None if bias is None else bias.to(head.dtype) / temperature).log_softmax(-1)
-    # Only a bias can make a token impossible; it adds nothing to the entropy, though its log is −inf.
-    finite = log_pi if bias is None else log_pi.clamp_min(torch.finfo(log_pi.dtype).min)
-    entropies = -(log_pi.exp() * finite).sum(-1)
-    return log_pi.gather(-1, targets[:, None]).squeeze(-1), entropies
+def _choose(impl: Impl, device: torch.device, dtype: torch.dtype) -> str:
+    """What runs, as `auto` decides it or as it was asked for. Raises ValueError where that cannot run."""
+    if impl not in get_args(Impl):
+        raise ValueError(f"impl must be one of {', '.join(get_args(Impl))}, got {impl!r}")
+    if impl == "torch" or (impl == "auto" and (dtype == torch.float64 or device.type not in ("cpu", "cuda"))):
+        return "torch"
+    if impl == "auto":
+        return str(device.type) if _serves(device.type, device.index) else "torch"
+    if device.type != impl:
+        raise ValueError(f"impl must suit hidden's device {device}, got {impl!r}")
+    if dtype == torch.float64:
+        raise ValueError(f"impl must be 'torch' for float64, got {impl!r}")
+    if reason := _why_not(impl):
+        raise ValueError(f"impl must be one that can run here, got {impl!r}: {reason}")
+    return impl
 
 
-def _accumulation_type(hidden: Tensor) -> torch.dtype:
-    return torch.float64 if hidden.dtype == torch.float64 else torch.float32
+# Constants of a compiled graph: what can run here does not change.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _why_not(impl: str) -> str:
+    return available()[impl].reason
 
 
-def _check(hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, bias: Tensor | None, impl: Impl) -> None:
-    if impl not in IMPLEMENTATIONS:
-        raise ValueError(f"impl must be one of this build's, {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+_SERVES: dict[tuple[str, int | None], bool] = {}
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _serves(kind: str, index: int | None) -> bool:
+    """Whether native kernels run on this device; where they do not, one warning says why."""
+    if (kind, index) not in _SERVES:
+        state = available()[kind]
+        serves = state.usable
+        if not serves:
+            warnings.warn(
+                f"cross-entropy runs without its {kind} kernels: {state.reason}", RuntimeWarning, stacklevel=2
+            )
+        elif kind == "cuda":
+            device = torch.device(kind if index is None else f"{kind}:{index}")
+            serves = bool(import_module("refinerl.kernels.cuda").serves(device))
+        _SERVES[kind, index] = serves
+    return _SERVES[kind, index]
+
+
+# --- arguments -----------------------------------------------------------------------------------
+
+
+def _check(hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, bias: Tensor | None, impl: Impl) -> str:
+    """Raises ValueError naming the first bad argument; returns the implementation that runs.
+
+    The native ones look at the range of the targets themselves: here it would break a compiled graph.
+    """
     if hidden.dim() != 2 or not hidden.is_floating_point():
         raise ValueError(f"hidden must be floats of shape (N, H), got {hidden.dtype} of shape {tuple(hidden.shape)}")
     rows, width = hidden.shape
     if head.dim() != 2 or head.shape[1] != width or not len(head) or not head.is_floating_point():
         raise ValueError(f"head must be floats of shape (V, {width}), got {head.dtype} of shape {tuple(head.shape)}")
-    if head.device != hidden.device:
-        raise ValueError(f"head must be on hidden's device {hidden.device}, got {head.device}")
+    _check_same("head", head, hidden)
     _check_like("targets", targets, (rows,), hidden.device)
     if targets.dtype != torch.int64:
         raise ValueError(f"targets must be int64, got {targets.dtype}")
-    if rows and (int(targets.min()) < 0 or int(targets.max()) >= len(head)):
-        raise ValueError(f"targets must be in [0, {len(head)}), got {int(targets.min())} to {int(targets.max())}")
-    if not temperature > 0:
-        raise ValueError(f"temperature must be > 0, got {temperature}")
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"temperature must be finite and > 0, got {temperature}")
     if bias is not None:
         _check_like("bias", bias, (len(head),), hidden.device)
+        _check_same("bias", bias, hidden)
+    chosen = _choose(impl, hidden.device, hidden.dtype)
+    if chosen == "torch" and rows:
+        outside = targets[((targets < 0) | (targets >= len(head))) & (targets != IGNORED)]
+        if len(outside):
+            raise ValueError(f"targets must be in [0, {len(head)}) or {IGNORED}, got {int(outside[0])}")
+    return chosen
+
+
+def _check_same(name: str, tensor: Tensor, hidden: Tensor) -> None:
+    if tensor.device != hidden.device:
+        raise ValueError(f"{name} must be on hidden's device {hidden.device}, got {tensor.device}")
+    if not tensor.is_floating_point() or (tensor.dtype == torch.float64) != (hidden.dtype == torch.float64):
+        raise ValueError(f"{name} must be floats that go with hidden's {hidden.dtype}, got {tensor.dtype}")
 
 
 def _check_like(name: str, tensor: Tensor, shape: tuple[int, ...], device: torch.device) -> None:

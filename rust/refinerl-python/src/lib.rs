@@ -1,9 +1,11 @@
 //! `refinerl._core`: what Python sees of the Rust cores. One file per face, each with its own `register`.
 
-#![deny(unsafe_code)] // but in `integers`
+#![deny(unsafe_code)] // but in `integers`, and in `kernels_cuda`, whose pointers are PyTorch's
 
 mod align;
 mod integers;
+mod kernels_cpu;
+mod kernels_cuda;
 mod sandbox;
 
 use pyo3::prelude::*;
@@ -12,5 +14,7 @@ use pyo3::prelude::*;
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     align::register(module)?;
+    kernels_cpu::register(module)?;
+    kernels_cuda::register(module)?;
     sandbox::register(module)
 }

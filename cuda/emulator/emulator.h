@@ -1,0 +1,37 @@
+// Runs kernels on the host: each thread of a block is a fiber, blocks run one after another, and a seed decides in which
+// order fibers go on from one meeting point (barrier, shuffle, vote) to the next. Memory ordering within a warp, bank
+// conflicts and speed are not modelled.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+
+namespace emulator {
+
+struct Index {
+    unsigned x, y, z;
+};
+
+struct Launch {
+    unsigned blocks, threads;  // threads is a multiple of 32
+    std::size_t dynamic_bytes;
+    std::uint64_t seed;
+};
+
+// Runs a kernel to its end. Aborts with a message where some threads wait for others that have left.
+void run(const Launch& launch, const std::function<void()>& kernel);
+
+Index thread_index();
+Index block_index();
+Index block_size();
+Index grid_size();
+
+void barrier();
+// Every lane of the warp gives a value; the result is the one of lane `source`.
+std::uint64_t exchange(std::uint64_t value, unsigned source);
+unsigned lane();
+// Memory of the block, filled with ones (NaN as float) and freed with it; one piece per `site`.
+void* shared(const void* site, std::size_t bytes);
+unsigned char* dynamic_shared();
+
+}  // namespace emulator

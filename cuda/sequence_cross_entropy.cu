@@ -1,0 +1,196 @@
+// The kernels around the GEMMs of fused sequence cross-entropy. The logits are [rows, length] with `stride` items from row
+// to row, of any alignment that their type allows; each row is one block. Nothing here allocates or synchronises.
+//
+// Of a row with target t, in nats: nll = log Σ exp(z) − z[t], entropy = −Σ p·log p. A target of −100 makes all results of
+// the row zero; any other target outside [0, length) makes them NaN and reads nothing.
+#include "sequence_cross_entropy.cuh"
+
+// A row's results, of which each thread has the same.
+struct Summary {
+    float maximum, total, log_total, entropy;
+
+    DEVICE Summary(const Sums& sums, float scale)
+        : maximum(sums.maximum), total(sums.total), log_total(logf(sums.total)) {
+        entropy = log_total - scale * (sums.moment / sums.total);
+    }
+    DEVICE float nll(float target_logit, float scale) const { return (maximum - target_logit) * scale + log_total; }
+};
+
+DEVICE bool inside(int64 target, int length) { return target >= 0 && target < length; }
+
+// The logit of the target, for the one thread that reports; NaN where there is none.
+template <typename T>
+DEVICE float target_logit(const T* row, int64 target, int length) {
+    return threadIdx.x == 0 && inside(target, length) ? widen(row[target]) : NOT_A_NUMBER;
+}
+
+template <typename T>
+DEVICE void fill_zero(T* row, int length) {
+#pragma unroll 1
+    for (int index = threadIdx.x; index < length; index += blockDim.x) narrow(0.0f, row[index]);
+}
+
+template <typename T>
+DEVICE void statistics(const T* logits, int64 stride, int length, const int64* targets, float scale, float* nll,
+                       float* entropy, double* logsumexp) {
+    SHARED(Partials, partials);
+    const int64 index = blockIdx.x;
+    const T* row = logits + index * stride;
+    const int64 target = targets[index];
+    if (target == IGNORED) {
+        if (threadIdx.x == 0) {
+            nll[index] = entropy[index] = 0.0f;
+            logsumexp[index] = 0.0;
+        }
+        return;
+    }
+    const float at_target = target_logit(row, target, length);
+    const Sums own = read<false>(row, Layout<T>(row, length), scale * LOG2_E, static_cast<T*>(nullptr));
+    const Summary summary(join_block(own, scale * LOG2_E, partials), scale);
+    if (threadIdx.x == 0) {
+        nll[index] = summary.nll(at_target, scale);
+        entropy[index] = inside(target, length) ? summary.entropy : NOT_A_NUMBER;
+        // In double, or the rounding of a large logsumexp would scale all of the row's probabilities.
+        logsumexp[index] = static_cast<double>(scale) * summary.maximum + summary.log_total;
+    }
+}
+
+// Statistics, then the logits are overwritten with scale·(weight·(p − onehot) − tilt·p·(log p + entropy)), where p and entropy
+// are those of the logits that are read: computed again elsewhere, they differ in their last bits, which at 1e4 are digits of
+// p. `tilts`, the slopes of the entropy, may be null for zero; `nll` and with it `entropy`, where nobody asks for them.
+// RESIDENT_ROW reads the logits once, into shared memory of length·sizeof(T) + 16 bytes; else they are read twice, the second
+// time from the end that was read last.
+template <bool RESIDENT_ROW, typename T>
+DEVICE void fused(T* logits, int64 stride, int length, const int64* targets, float scale, const float* weights,
+                  const float* tilts, float* nll, float* entropy) {
+    SHARED(Partials, partials);
+    DYNAMIC_SHARED(memory);
+    const int64 index = blockIdx.x;
+    T* row = logits + index * stride;
+    const int64 target = targets[index];
+    const bool reports = threadIdx.x == 0 && nll != nullptr;
+    if (target == IGNORED) {
+        if (reports) nll[index] = entropy[index] = 0.0f;
+        return fill_zero(row, length);
+    }
+    const Layout<T> layout(row, length);
+    T* kept = RESIDENT_ROW ? reinterpret_cast<T*>(memory) + Layout<T>::offset(row) : row;
+    const float rate = scale * LOG2_E;
+    const float at_target = target_logit(row, target, length);
+    const Sums sums = join_block(read<RESIDENT_ROW>(row, layout, rate, kept), rate, partials);
+    const bool valid = inside(target, length);
+    if (reports) {
+        const Summary summary(sums, scale);
+        nll[index] = summary.nll(at_target, scale);
+        entropy[index] = valid ? summary.entropy : NOT_A_NUMBER;
+    }
+    const float slope = valid ? weights[index] * scale : NOT_A_NUMBER;
+    const float tilt = tilts == nullptr ? 0.0f : tilts[index] * scale;
+    const float maximum = sums.maximum, inverse = 1.0f / sums.total;
+    const float mean = scale * (sums.moment / sums.total);
+    rewrite(row, static_cast<const T*>(kept), layout, [=](float logit, int item) {
+        const float distance = logit - maximum;
+        const float p = exp2f(distance * rate) * inverse;
+        // log p + entropy, without the log Σ that is in both; 0·∞ would be no number.
+        const float surprise = fmaxf(distance * scale, -LARGEST) - mean;
+        return slope * (p - (item == target ? 1.0f : 0.0f)) - tilt * p * surprise;
+    });
+}
+
+// The two kernels, one of them in two forms, for one type of logits.
+#define EPILOGUE(T, suffix)                                                                                             \
+    KERNEL(STREAMING)                                                                                                   \
+    statistics_##suffix(const T* logits, int64 stride, int length, const int64* targets, float scale, float* nll,       \
+                        float* entropy, double* logsumexp) {                                                            \
+        statistics(logits, stride, length, targets, scale, nll, entropy, logsumexp);                                    \
+    }                                                                                                                   \
+    KERNEL(STREAMING)                                                                                                   \
+    fused_##suffix(T* logits, int64 stride, int length, const int64* targets, float scale, const float* weights,        \
+                   const float* tilts, float* nll, float* entropy) {                                                    \
+        fused<false>(logits, stride, length, targets, scale, weights, tilts, nll, entropy);                             \
+    }                                                                                                                   \
+    KERNEL(RESIDENT)                                                                                                    \
+    fused_resident_##suffix(T* logits, int64 stride, int length, const int64* targets, float scale,                     \
+                            const float* weights, const float* tilts, float* nll, float* entropy) {                     \
+        fused<true>(logits, stride, length, targets, scale, weights, tilts, nll, entropy);                              \
+    }
+
+EPILOGUE(float, float32)
+EPILOGUE(Half, float16)
+EPILOGUE(Bfloat16, bfloat16)
+
+// The indices of the rows whose weight is not zero, in order, and how many they are. One block.
+KERNEL(RESIDENT)
+kept_rows(const float* weights, int64 rows, int64* indices, int64* count) {
+    struct Counts {
+        int of_warp[2][WARP];
+    };
+    SHARED(Counts, counts);
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    int64 before = 0;
+    int turn = 0;
+#pragma unroll 1
+    for (int64 first = 0; first < rows; first += blockDim.x) {
+        const int64 index = first + threadIdx.x;
+        const bool keep = index < rows && weights[index] != 0.0f;
+        const unsigned votes = __ballot_sync(ALL_LANES, keep);
+        // Two sets of counts in turn: one barrier parts both the writing from the reading and this turn from the last.
+        int* of_warp = counts.of_warp[turn];
+        turn = 1 - turn;
+        if (lane == 0) of_warp[warp] = __popc(votes);
+        __syncthreads();
+        int64 place = before + __popc(votes & ((1u << lane) - 1));
+#pragma unroll 1
+        for (int other = 0; other < warps; ++other) {
+            if (other < warp) place += of_warp[other];
+            before += of_warp[other];
+        }
+        if (keep) indices[place] = index;
+    }
+    if (threadIdx.x == 0) *count = before;
+}
+
+template <typename Unit>
+DEVICE void copy_row(unsigned char* to, const unsigned char* from, int64 bytes) {
+    const int64 units = bytes / static_cast<int64>(sizeof(Unit));
+#pragma unroll 1
+    for (int64 unit = threadIdx.x; unit < units; unit += blockDim.x) {
+        reinterpret_cast<Unit*>(to)[unit] = reinterpret_cast<const Unit*>(from)[unit];
+    }
+}
+
+// Row r of `packed` becomes row indices[r] of `rows`; `bytes` of a row and `stride` bytes from row to row are even.
+KERNEL(STREAMING)
+gather_rows(const unsigned char* rows, int64 stride, int64 bytes, const int64* indices, unsigned char* packed) {
+    const int64 index = blockIdx.x;
+    const unsigned char* from = rows + indices[index] * stride;
+    unsigned char* to = packed + index * bytes;
+    const unsigned long long together = reinterpret_cast<unsigned long long>(from) |
+                                        reinterpret_cast<unsigned long long>(to) | static_cast<unsigned long long>(bytes);
+    if (together % 16 == 0) {
+        copy_row<Pack<float>>(to, from, bytes);
+    } else {
+        copy_row<unsigned short>(to, from, bytes);
+    }
+}
+
+// costs[s] = Σ weights·nll of the rows from offsets[s] to offsets[s + 1], in the same order on every run. A row of weight
+// zero adds nothing, whatever its nll.
+KERNEL(STREAMING)
+sequence_costs(const float* nll, const float* weights, const int64* offsets, float* costs) {
+    SHARED(Partials, partials);
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    const int64 sequence = blockIdx.x, end = offsets[sequence + 1];
+    float cost = 0.0f;
+#pragma unroll 1
+    for (int64 row = offsets[sequence] + threadIdx.x; row < end; row += blockDim.x) {
+        if (weights[row] != 0.0f) cost += weights[row] * nll[row];
+    }
+    for (int step = WARP / 2; step > 0; step /= 2) cost += __shfl_xor_sync(ALL_LANES, cost, step);
+    if (lane == 0) partials.total[warp] = cost;
+    __syncthreads();
+    if (warp != 0) return;
+    cost = lane < warps ? partials.total[lane] : 0.0f;
+    for (int step = WARP / 2; step > 0; step /= 2) cost += __shfl_xor_sync(ALL_LANES, cost, step);
+    if (lane == 0) costs[sequence] = cost;
+}

@@ -1,0 +1,260 @@
+"""What the native implementations share: matrix products through PyTorch over chunks of rows, an epilogue between them.
+
+    logits = hidden[rows] · headᵀ + bias      into one workspace, used again by every chunk
+    epilogue                                  statistics of the rows; the logits become their own gradient
+    d hidden[rows] = dlogits · head      d head += dlogitsᵀ · hidden[rows]      d bias += Σ dlogits
+
+`weighted` knows each row's weight, so it forms gradients in the forward pass: three products. `statistics` does not;
+`gradients` computes the logits again: four. Logits are float32; so are the sums over chunks. Rows that cost nothing are
+packed away before the first product, for which a GPU must tell how many are left: the only wait in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+IGNORED = -100
+"""The target of a row that does not count."""
+
+WORKSPACE = {"cpu": 96 * 2**20, "cuda": 512 * 2**20}
+"""Bytes of logits that one chunk of rows may have, by the type of the device."""
+
+CONVERTED = 8 * 2**20
+"""Bytes of the head that are converted to float32 at once, where its type differs."""
+
+
+class Epilogue(Protocol):
+    """What happens to a chunk's logits: contiguous float32 (C, V); targets int64 (C,) in [0, V); the rest float32 (C,),
+    but logsumexp float64: rounded to float32, one of 1e4 would cost every probability three digits.
+
+    With z = scale·logits, p = softmax(z): d nll/dz = p − onehot and d entropy/dz = −p·(log p + entropy).
+    """
+
+    def statistics(self, logits: Tensor, targets: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Nll, entropy and logsumexp."""
+        ...
+
+    def gradient(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        logsumexp: Tensor,
+        entropy: Tensor,
+        grad_nll: Tensor,
+        grad_entropy: Tensor | None,
+        scale: float,
+    ) -> None:
+        """Overwrites logits with the gradient of Σ grad_nll·nll + grad_entropy·entropy."""
+        ...
+
+    def fused(self, logits: Tensor, targets: Tensor, weights: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """`statistics`, of which nll and entropy are returned; then `gradient` with weights for grad_nll."""
+        ...
+
+
+class Wanted(NamedTuple):
+    """Which gradients."""
+
+    hidden: bool
+    head: bool
+    bias: bool
+
+
+class Layer(NamedTuple):
+    """hidden (N, H), head (V, H), bias (V,) or None, and what divides the temperature out of its logits."""
+
+    hidden: Tensor
+    head: Tensor
+    bias: Tensor | None
+    scale: float
+
+
+class Gradients(NamedTuple):
+    """Each in its tensor's shape and type; empty where it is not wanted."""
+
+    hidden: Tensor
+    head: Tensor
+    bias: Tensor
+
+
+def weighted(
+    epilogue: Epilogue, layer: Layer, targets: Tensor, weights: Tensor, wanted: Wanted
+) -> tuple[Tensor, Tensor, Tensor, Gradients]:
+    """Cost (), nll (N,), entropy (N,) in float32, and the cost's gradients."""
+    kept = _kept((weights != 0) & (targets != IGNORED), targets, layer)
+    nll, entropy = torch.zeros_like(weights), torch.zeros_like(weights)
+    products = _Products(layer, kept, wanted)
+    targets, weights = _take(targets, kept), _take(weights, kept)
+    for rows, hidden, logits in products.chunks():
+        if any(wanted):
+            found = epilogue.fused(logits, targets[rows], weights[rows], layer.scale)
+            products.backward(rows, hidden, logits)
+        else:
+            found = epilogue.statistics(logits, targets[rows], layer.scale)[:2]
+        _put(nll, kept, rows, found[0])
+        _put(entropy, kept, rows, found[1])
+    cost = (weights.double() * _take(nll, kept)).sum().float()
+    return cost, nll, entropy, products.gradients()
+
+
+def statistics(epilogue: Epilogue, layer: Layer, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Nll and entropy (N,) in float32, logsumexp (N,) in float64."""
+    kept = _kept(targets != IGNORED, targets, layer)
+    nll, entropy, logsumexp = (
+        torch.zeros(len(targets), dtype=kind, device=targets.device)
+        for kind in (torch.float32, torch.float32, torch.float64)
+    )
+    targets = _take(targets, kept)
+    for rows, _, logits in _Products(layer, kept, Wanted(False, False, False)).chunks():
+        found = epilogue.statistics(logits, targets[rows], layer.scale)
+        for whole, part in zip((nll, entropy, logsumexp), found, strict=True):
+            _put(whole, kept, rows, part)
+    return nll, entropy, logsumexp
+
+
+def gradients(
+    epilogue: Epilogue,
+    layer: Layer,
+    targets: Tensor,
+    logsumexp: Tensor,
+    entropy: Tensor,
+    grad_nll: Tensor,
+    grad_entropy: Tensor | None,
+    wanted: Wanted,
+) -> Gradients:
+    """Of Σ grad_nll·nll + grad_entropy·entropy; rows without either cost nothing, such as those that PPO clips."""
+    counts = grad_nll != 0 if grad_entropy is None else (grad_nll != 0) | (grad_entropy != 0)
+    kept = _kept(counts & (targets != IGNORED), None, layer)
+    products = _Products(layer, kept, wanted)
+    targets, logsumexp, entropy, grad_nll = (_take(t, kept) for t in (targets, logsumexp, entropy, grad_nll))
+    grad_entropy = None if grad_entropy is None else _take(grad_entropy, kept)
+    for rows, hidden, logits in products.chunks():
+        of_entropy = None if grad_entropy is None else grad_entropy[rows]
+        upstream = (logsumexp[rows], entropy[rows], grad_nll[rows], of_entropy)
+        epilogue.gradient(logits, targets[rows], *upstream, layer.scale)
+        products.backward(rows, hidden, logits)
+    return products.gradients()
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+def _kept(counts: Tensor, targets: Tensor | None, layer: Layer) -> Tensor | None:
+    """(K,) indices of the rows that count, None if all do. Targets that are given are checked."""
+    vocabulary = len(layer.head)
+    if targets is not None:
+        outside = ((targets < 0) | (targets >= vocabulary)) & (targets != IGNORED)
+        total, bad = (int(count) for count in torch.stack([counts.sum(), outside.sum()]).tolist())
+        if bad:
+            raise ValueError(f"targets must be in [0, {vocabulary}) or {IGNORED}, got {int(targets[outside][0])}")
+    else:
+        total = int(counts.sum())
+    return None if total == len(counts) else counts.nonzero().squeeze(-1)
+
+
+def _take(values: Tensor, kept: Tensor | None) -> Tensor:
+    return values.contiguous() if kept is None else values[kept]
+
+
+def _put(whole: Tensor, kept: Tensor | None, rows: slice, part: Tensor) -> None:
+    if kept is None:
+        whole[rows] = part
+    else:
+        whole.index_copy_(0, kept[rows], part)
+
+
+# --- products ------------------------------------------------------------------------------------
+
+
+class _Products:
+    """The matrix products of some rows of a layer, and the sums of their gradients."""
+
+    def __init__(self, layer: Layer, kept: Tensor | None, wanted: Wanted) -> None:
+        hidden, head, bias, _ = layer
+        self._kept, self._wanted, self._layer = kept, wanted, layer
+        self._count = len(hidden) if kept is None else len(kept)
+        self._head, self._bias = head.detach(), None if bias is None else bias.detach().float()
+        self._native = _multiplies(hidden, head)
+        workspace = WORKSPACE.get(hidden.device.type, WORKSPACE["cpu"])
+        self._rows = max(1, min(workspace // (4 * len(head)), self._count))
+        converting = head.dtype != torch.float32 and not self._native
+        step = max(1, CONVERTED // (4 * head.shape[1])) if converting else len(head)
+        self._parts = [slice(first, min(first + step, len(head))) for first in range(0, len(head), step)]
+        self._converted = self._floats(min(step, len(head)), head.shape[1]) if converting else None
+        self._logits = self._floats(self._rows if self._count else 0, len(head))
+        self._to_hidden = torch.zeros_like(hidden) if wanted.hidden else hidden.new_empty(0)
+        self._to_head = self._floats(*head.shape) if wanted.head else head.new_empty(0)
+        self._to_bias = torch.zeros(len(head), device=head.device) if wanted.bias else self._floats(0)
+        self._started = False
+
+    def chunks(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Rows, their hidden states as the products take them, and their logits, valid until the next chunk."""
+        kind = self._head.dtype if self._native else torch.float32
+        for first in range(0, self._count, self._rows):
+            rows = slice(first, min(first + self._rows, self._count))
+            hidden = self._layer.hidden.detach()
+            hidden = (hidden[rows] if self._kept is None else hidden[self._kept[rows]]).to(kind).contiguous()
+            logits = self._logits[: len(hidden)]
+            for part in self._parts:
+                _multiply(hidden, self._weights(part).t(), logits[:, part])
+            if self._bias is not None:
+                logits.add_(self._bias)
+            yield rows, hidden, logits
+
+    def backward(self, rows: slice, hidden: Tensor, dlogits: Tensor) -> None:
+        """Add what a chunk's logits, now their gradient, give to the wanted ones."""
+        if self._wanted.bias:
+            self._to_bias += dlogits.sum(0)
+        if self._native:
+            dlogits = dlogits.to(hidden.dtype)
+        if self._wanted.head:
+            for part in self._parts:
+                _multiply(dlogits[:, part].t(), hidden, self._to_head[part], add=self._started)
+        if self._wanted.hidden:
+            whole = self._to_hidden
+            direct = self._kept is None and whole.dtype == torch.float32 and whole.is_contiguous()
+            out = whole[rows] if direct else self._floats(*hidden.shape)
+            for i, part in enumerate(self._parts):
+                _multiply(dlogits[:, part], self._weights(part), out, add=i > 0)
+            if not direct:
+                _put(whole, self._kept, rows, out.to(whole.dtype))
+        self._started = True
+
+    def gradients(self) -> Gradients:
+        if self._wanted.head and not self._started:
+            self._to_head.zero_()
+        bias = self._layer.bias
+        to_bias = self._to_bias if bias is None else self._to_bias.to(bias.dtype)
+        return Gradients(self._to_hidden, self._to_head.to(self._head.dtype), to_bias)
+
+    def _weights(self, part: slice) -> Tensor:
+        if self._converted is None:
+            return self._head
+        return self._converted[: part.stop - part.start].copy_(self._head[part])
+
+    def _floats(self, *shape: int) -> Tensor:
+        return torch.empty(shape, dtype=torch.float32, device=self._head.device)
+
+
+def _multiplies(hidden: Tensor, head: Tensor) -> bool:
+    """Whether a GPU multiplies this type with float32 sums and results; then nothing is converted but the gradient."""
+    kind = hidden.dtype
+    halves = kind == head.dtype and kind in (torch.bfloat16, torch.float16)
+    return halves and hidden.is_cuda and hasattr(torch.ops.aten.addmm, "dtype_out")
+
+
+def _multiply(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> None:
+    """Out = a·b, or += where `add`, in float32."""
+    if a.dtype != torch.float32:
+        if add:
+            torch.ops.aten.addmm.dtype_out(out, a, b, torch.float32, out=out)
+        else:
+            torch.ops.aten.mm.dtype_out(a, b, torch.float32, out=out)
+    elif add:
+        out.addmm_(a, b)
+    else:
+        torch.mm(a, b, out=out)

@@ -1,0 +1,192 @@
+"""The epilogue of fused cross-entropy on CUDA devices: `cuda/sequence_cross_entropy.cu` through `refinerl._core`.
+
+Every call puts one kernel on PyTorch's current stream of its tensors' device and returns: nothing waits for the device,
+and all memory is PyTorch's. How the kernels are built, chosen and tested without a device: docs/cuda.md.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from refinerl.kernels import Availability
+
+_native: Any
+try:
+    from refinerl import _core as _native
+except ImportError:  # a source tree whose extension was not built
+    _native = None
+
+_ITEMS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+
+
+def availability() -> Availability:
+    """Whether the kernels can run on any device of this machine. Initialises the CUDA driver, like `torch.cuda`."""
+    if _native is None:
+        return Availability(False, "refinerl._core is not built")
+    embedded = tuple(_native.cuda_architectures())
+    if (reason := _unfit_torch()) is not None:
+        return Availability(False, reason, embedded)
+    try:
+        devices = _native.cuda_devices()
+    except RuntimeError as error:
+        return Availability(False, str(error), embedded)
+    reasons = [why for *_, why in devices if why is not None]
+    usable = len(reasons) < len(devices)
+    return Availability(usable, "" if usable else "; ".join(dict.fromkeys(reasons)), embedded)
+
+
+def serves(device: torch.device) -> bool:
+    """Whether the kernels run on this CUDA device; where they do not, one warning says why."""
+    reason = _why_not(torch.cuda.current_device() if device.index is None else device.index)
+    if reason is not None:
+        _warn(reason)
+    return reason is None
+
+
+@functools.cache
+def _why_not(device: int) -> str | None:
+    if _native is None:
+        return "refinerl._core is not built"
+    if (reason := _unfit_torch()) is not None:
+        return reason
+    try:
+        _native.cuda_load(device)
+    except RuntimeError as error:
+        return str(error)
+    return None
+
+
+@functools.cache
+def _warn(reason: str) -> None:
+    warnings.warn(f"cross-entropy runs without its CUDA kernels: {reason}", RuntimeWarning, stacklevel=3)
+
+
+def _unfit_torch() -> str | None:
+    return None if torch.version.cuda is not None else "this PyTorch is built without CUDA"
+
+
+class Epilogue:
+    """What stands between the matrix products, over rows of logits (C, V) in float32, float16 or bfloat16.
+
+    z = scale·logits; a row whose target is −100 has zeros for all results. Targets are int64; any other target outside
+    [0, V) makes its row's results NaN, as looking at them here would wait for the device. Rows may lie apart, their
+    items not.
+    """
+
+    def statistics(self, logits: Tensor, targets: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+        """nll and entropy, float32 (C,), in nats, and logsumexp, float64 (C,)."""
+        rows = _rows(logits, targets, scale)
+        nll, entropy = _floats(logits), _floats(logits)
+        logsumexp = torch.empty(len(logits), dtype=torch.float64, device=logits.device)
+        _native.cuda_statistics(_on(logits), rows, nll.data_ptr(), entropy.data_ptr(), logsumexp.data_ptr())
+        return nll, entropy, logsumexp
+
+    def gradient(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        logsumexp: Tensor,
+        entropy: Tensor,
+        grad_nll: Tensor,
+        grad_entropy: Tensor | None,
+        scale: float,
+    ) -> None:
+        """Overwrites the logits with scale·(grad_nll·(p − onehot) − grad_entropy·p·(log p + entropy)).
+
+        p and entropy are these logits' own; logsumexp and entropy are not read. Logits that were computed again in
+        another company of rows are not the same to the last bit, and at 1e4 that bit is worth 0.1 % of p.
+        """
+        rows = _rows(logits, targets, scale)
+        grad_nll = _like(logits, "grad_nll", grad_nll)
+        tilt = None if grad_entropy is None else _like(logits, "grad_entropy", grad_entropy)
+        _native.cuda_gradient(_on(logits), rows, grad_nll.data_ptr(), 0 if tilt is None else tilt.data_ptr())
+
+    def fused(self, logits: Tensor, targets: Tensor, weights: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """nll and entropy, float32 (C,); overwrites the logits with scale·weights·(p − onehot).
+
+        Rows that fit into the shared memory of a block are read once, others twice.
+        """
+        rows = _rows(logits, targets, scale)
+        weights = _like(logits, "weights", weights)
+        nll, entropy = _floats(logits), _floats(logits)
+        _native.cuda_fused(_on(logits), rows, weights.data_ptr(), nll.data_ptr(), entropy.data_ptr())
+        return nll, entropy
+
+
+def kept_rows(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The indices of the rows of weights (N,) that are not zero, in order, at the front of an int64 (N,), and how many
+    they are, int64 (1,). Reading that on the host waits for the device; this call does not."""
+    weights = weights.detach().to(torch.float32).contiguous()
+    indices = torch.empty(len(weights), dtype=torch.int64, device=weights.device)
+    count = torch.empty(1, dtype=torch.int64, device=weights.device)
+    _native.cuda_kept_rows(_on(weights), weights.data_ptr(), len(weights), indices.data_ptr(), count.data_ptr())
+    return indices, count
+
+
+def gather_rows(source: Tensor, indices: Tensor) -> Tensor:
+    """source[indices], (K, H), of a source (N, H) of two- or four-byte items; indices are int64 in [0, N)."""
+    source = source.detach()
+    if source.dim() != 2 or source.element_size() not in (2, 4) or source.stride(1) != 1:
+        raise ValueError(f"source must be rows of two- or four-byte items, got {_seen(source)}")
+    if indices.dtype != torch.int64 or indices.dim() != 1 or indices.device != source.device:
+        raise ValueError(f"indices must be int64 of shape (K,) on {source.device}, got {_seen(indices)}")
+    indices = indices.contiguous()
+    packed = torch.empty((len(indices), source.shape[1]), dtype=source.dtype, device=source.device)
+    size = source.element_size()
+    stride, width = source.stride(0) * size, source.shape[1] * size
+    _native.cuda_gather_rows(
+        _on(source), source.data_ptr(), stride, width, indices.data_ptr(), len(indices), packed.data_ptr()
+    )
+    return packed
+
+
+def sequence_costs(nll: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
+    """Σ weights·nll of each sequence, float32 (S,): of the rows offsets[s] to offsets[s + 1], offsets int64 (S + 1,),
+    ascending from 0 to N. The same sum in every run; rows of weight 0 add nothing."""
+    if offsets.dtype != torch.int64 or offsets.dim() != 1 or not len(offsets) or offsets.device != nll.device:
+        raise ValueError(f"offsets must be int64 of shape (S + 1,) on {nll.device}, got {_seen(offsets)}")
+    offsets = offsets.contiguous()
+    nll, weights = _like(nll, "nll", nll), _like(nll, "weights", weights)
+    costs = torch.empty(len(offsets) - 1, dtype=torch.float32, device=nll.device)
+    _native.cuda_sequence_costs(
+        _on(nll), nll.data_ptr(), weights.data_ptr(), offsets.data_ptr(), len(costs), costs.data_ptr()
+    )
+    return costs
+
+
+def _on(tensor: Tensor) -> tuple[int, int]:
+    """Number of a tensor's device, and PyTorch's current stream there."""
+    return tensor.get_device(), torch.cuda.current_stream(tensor.device).cuda_stream
+
+
+def _rows(logits: Tensor, targets: Tensor, scale: float) -> tuple[str, int, int, int, int, int, float]:
+    if logits.dim() != 2 or logits.dtype not in _ITEMS:
+        raise ValueError(f"logits must be float32, float16 or bfloat16 of shape (C, V), got {_seen(logits)}")
+    if logits.stride(1) != 1 and logits.shape[1] > 1:
+        raise ValueError(f"logits must have items side by side, got strides {logits.stride()}")
+    if targets.shape != logits.shape[:1] or targets.dtype != torch.int64 or targets.device != logits.device:
+        raise ValueError(f"targets must be int64 of shape ({len(logits)},) on {logits.device}, got {_seen(targets)}")
+    if targets.stride() != (1,) and len(targets) > 1:
+        raise ValueError(f"targets must be contiguous, got stride {targets.stride(0)}")
+    (count, length), stride = logits.shape, logits.stride(0)
+    return _ITEMS[logits.dtype], logits.data_ptr(), count, stride, length, targets.data_ptr(), scale
+
+
+def _floats(logits: Tensor) -> Tensor:
+    return torch.empty(len(logits), dtype=torch.float32, device=logits.device)
+
+
+def _like(rows: Tensor, name: str, tensor: Tensor) -> Tensor:
+    """A number for each row, as the kernels read it."""
+    if tensor.shape != rows.shape[:1] or tensor.device != rows.device:
+        raise ValueError(f"{name} must be of shape ({len(rows)},) on {rows.device}, got {_seen(tensor)}")
+    return tensor.detach().to(torch.float32).contiguous()
+
+
+def _seen(tensor: Tensor) -> str:
+    return f"{tensor.dtype} of shape {tuple(tensor.shape)} on {tensor.device}"

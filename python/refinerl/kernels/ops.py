@@ -1,0 +1,224 @@
+"""The native implementations as PyTorch operators: `torch.ops.refinerl.*`, with fake kernels and autograd formulas.
+
+Each takes `impl`, "cpu" or "cuda", whose epilogue it runs in `chunked`. Under `torch.compile` they are nodes of the
+graph. Autocast does not reach in. Calling them by hand is rarely wanted: `cross_entropy` is the door.
+
+Nothing of the head is kept for the backward pass of `weighted_cross_entropy`. `token_logprobs` saves it as `F.linear`
+would, so under ZeRO-3 the module that reads `head.weight` in its forward, or one around it, must be one that DeepSpeed
+gathers again for the backward pass: true of a module of the engine's model.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from refinerl.kernels import chunked
+from refinerl.kernels.chunked import Epilogue, Gradients, Layer, Wanted
+
+Flags = list[bool]
+
+
+def _epilogue(impl: str) -> Epilogue:
+    # Imported when first used: on a machine without a GPU nothing of CUDA is.
+    made: Epilogue = import_module(f"refinerl.kernels.{impl}").Epilogue()
+    return made
+
+
+# --- weights known ------------------------------------------------------------------------------
+
+
+@torch.library.custom_op(
+    "refinerl::weighted_cross_entropy",
+    mutates_args=(),
+    schema="(Tensor hidden, Tensor head, Tensor? bias, Tensor targets, Tensor weights, float scale, str impl, "
+    "bool[] wanted) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def weighted_cross_entropy(
+    hidden: Tensor,
+    head: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    weights: Tensor,
+    scale: float,
+    impl: str,
+    wanted: Flags,
+) -> tuple[Tensor, ...]:
+    """Cost (), nll (N,), entropy (N,), and the gradients of the cost in hidden, head and bias, empty if not wanted."""
+    with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
+        layer = Layer(hidden, head, bias, scale)
+        *found, gradients = chunked.weighted(_epilogue(impl), layer, targets, weights, Wanted(*wanted))
+    return (*found, *gradients)
+
+
+@weighted_cross_entropy.register_fake
+def _(
+    hidden: Tensor,
+    head: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    weights: Tensor,
+    scale: float,
+    impl: str,
+    wanted: Flags,
+) -> tuple[Tensor, ...]:
+    rows = weights.new_empty(targets.shape)
+    return (weights.new_empty(()), rows, torch.empty_like(rows), *_fake_gradients(hidden, head, bias, wanted))
+
+
+def _save_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _, *others = output
+    ctx.mark_non_differentiable(*others)
+    ctx.save_for_backward(*others[2:])
+    ctx.wanted = inputs[-1]
+    ctx.set_materialize_grads(False)
+
+
+def _scale_gradients(ctx: Any, upstream: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    none = (None,) * 5
+    if upstream is None:
+        return (None, None, None, *none)
+    in_place = _consumed(upstream)
+    found: list[Tensor | None] = []
+    for gradient, wanted in zip(ctx.saved_tensors, ctx.wanted, strict=True):
+        if not wanted:
+            found.append(None)
+        else:
+            found.append(gradient.mul_(upstream) if in_place else gradient * upstream.to(gradient.dtype))
+    return (*found, *none)
+
+
+def _consumed(upstream: Tensor) -> bool:
+    """Whether this is the only backward pass through the graph, so that what was saved for it may be overwritten.
+
+    A copy of the head's gradient would double the memory of the largest tensor there is.
+    """
+    keeps = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    # Traced tensors are of other types, and what traces them avoids the copy by itself.
+    return keeps is not None and type(upstream) is Tensor and not torch.compiler.is_compiling() and not keeps()
+
+
+weighted_cross_entropy.register_autograd(_scale_gradients, setup_context=_save_gradients)
+
+
+# --- weights unknown ----------------------------------------------------------------------------
+
+
+@torch.library.custom_op(
+    "refinerl::token_logprobs",
+    mutates_args=(),
+    schema="(Tensor hidden, Tensor head, Tensor? bias, Tensor targets, float scale, str impl) -> "
+    "(Tensor, Tensor, Tensor)",
+)
+def token_logprobs(
+    hidden: Tensor, head: Tensor, bias: Tensor | None, targets: Tensor, scale: float, impl: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Logprob, entropy and, for the backward pass, logsumexp of each row."""
+    with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
+        nll, entropy, logsumexp = chunked.statistics(_epilogue(impl), Layer(hidden, head, bias, scale), targets)
+        return nll.neg_(), entropy, logsumexp
+
+
+@token_logprobs.register_fake
+def _(
+    hidden: Tensor, head: Tensor, bias: Tensor | None, targets: Tensor, scale: float, impl: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    rows = hidden.new_empty(targets.shape, dtype=torch.float32)
+    return rows, torch.empty_like(rows), torch.empty_like(rows, dtype=torch.float64)
+
+
+@torch.library.custom_op(
+    "refinerl::token_logprobs_backward",
+    mutates_args=(),
+    schema="(Tensor? grad_logprob, Tensor? grad_entropy, Tensor hidden, Tensor head, Tensor? bias, Tensor targets, "
+    "Tensor entropy, Tensor logsumexp, float scale, str impl, bool[] wanted) -> (Tensor, Tensor, Tensor)",
+)
+def token_logprobs_backward(
+    grad_logprob: Tensor | None,
+    grad_entropy: Tensor | None,
+    hidden: Tensor,
+    head: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    entropy: Tensor,
+    logsumexp: Tensor,
+    scale: float,
+    impl: str,
+    wanted: Flags,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients in hidden, head and bias, empty if not wanted."""
+    if head.dim() != 2:
+        raise RuntimeError(
+            f"head has shape {tuple(head.shape)} in the backward pass: it was released after the forward pass. Under "
+            "ZeRO-3 a module of DeepSpeed's engine must read it"
+        )
+    with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
+        layer = Layer(hidden, head, bias, scale)
+        grad_nll = torch.zeros_like(entropy) if grad_logprob is None else grad_logprob.neg()
+        of_entropy = None if grad_entropy is None else grad_entropy.contiguous()
+        epilogue, flags = _epilogue(impl), Wanted(*wanted)
+        found = chunked.gradients(epilogue, layer, targets, logsumexp, entropy, grad_nll, of_entropy, flags)
+        return found.hidden, found.head, found.bias
+
+
+@token_logprobs_backward.register_fake
+def _(
+    grad_logprob: Tensor | None,
+    grad_entropy: Tensor | None,
+    hidden: Tensor,
+    head: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    entropy: Tensor,
+    logsumexp: Tensor,
+    scale: float,
+    impl: str,
+    wanted: Flags,
+) -> Gradients:
+    return _fake_gradients(hidden, head, bias, wanted)
+
+
+def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    hidden, head, bias, targets, ctx.scale, ctx.impl = inputs
+    _, entropy, logsumexp = output
+    ctx.mark_non_differentiable(logsumexp)
+    ctx.save_for_backward(hidden, head, bias, targets, entropy, logsumexp)
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(
+    ctx: Any, grad_logprob: Tensor | None, grad_entropy: Tensor | None, _: None
+) -> tuple[Tensor | None, ...]:
+    wanted = list(ctx.needs_input_grad[:3])
+    if grad_logprob is None and grad_entropy is None:
+        return (None,) * 6
+    hidden, head, bias, targets, entropy, logsumexp = ctx.saved_tensors
+    found = token_logprobs_backward(
+        grad_logprob,
+        grad_entropy,
+        hidden,
+        head,
+        bias,
+        targets,
+        entropy,
+        logsumexp,
+        ctx.scale,
+        ctx.impl,
+        wanted,
+    )
+    return (*(g if wants else None for g, wants in zip(found, wanted, strict=True)), None, None, None)
+
+
+token_logprobs.register_autograd(_differentiate, setup_context=_save_inputs)
+
+
+def _fake_gradients(hidden: Tensor, head: Tensor, bias: Tensor | None, wanted: Flags) -> Gradients:
+    of_hidden, of_head, of_bias = wanted
+    return Gradients(
+        torch.empty_like(hidden) if of_hidden else hidden.new_empty(0),
+        head.new_empty(head.shape) if of_head else head.new_empty(0),
+        bias.new_empty(bias.shape) if of_bias and bias is not None else hidden.new_empty(0, dtype=torch.float32),
+    )

@@ -1,0 +1,165 @@
+//! The vector code, and the only unsafe code of this crate: passes over a block of logits. Each is written once over
+//! [`Lanes`] and compiled for AVX-512, AVX2 with FMA and plain arrays; tests run every level that their processor has.
+#![allow(unsafe_code)]
+
+mod lanes;
+mod passes;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use lanes::Portable;
+pub(super) use passes::Exponent;
+use passes::{maximum, multiply, reading, sloped, writing, Block};
+
+/// What the processor offers. Levels differ in the last bits: without FMA a product is rounded before it is added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// No instructions beyond the target's baseline.
+    Portable,
+    /// 8 lanes, with FMA.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// 16 lanes.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Level {
+    /// The levels that this processor can run, the best one last.
+    pub fn available() -> Vec<Self> {
+        let mut levels = vec![Self::Portable];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                levels.push(Self::Avx2);
+            }
+            if is_x86_feature_detected!("avx512f") {
+                levels.push(Self::Avx512);
+            }
+        }
+        levels
+    }
+
+    /// The best level of this processor.
+    pub fn best() -> Self {
+        Self::available()[Self::available().len() - 1]
+    }
+}
+
+/// A level that was found to be available: what the safe functions below rest on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Vectors(Level);
+
+impl Vectors {
+    /// # Panics
+    /// If this processor lacks the level.
+    pub(super) fn new(level: Level) -> Self {
+        assert!(Level::available().contains(&level), "this processor lacks {level:?}");
+        Self(level)
+    }
+}
+
+/// Declares a function that runs `$generic` at the level of `$vectors`, whose processor feature it switches on.
+macro_rules! dispatch {
+    ($vectors:expr, $generic:ident($($name:ident: $kind:ty),*) $(-> $result:ty)?) => {{
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma")]
+        unsafe fn avx2($($name: $kind),*) $(-> $result)? {
+            // SAFETY: the features are on; the rest as the caller promises.
+            unsafe { $generic::<x86::Avx2>($($name),*) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f")]
+        unsafe fn avx512($($name: $kind),*) $(-> $result)? {
+            // SAFETY: the feature is on; the rest as the caller promises.
+            unsafe { $generic::<x86::Avx512>($($name),*) }
+        }
+        // SAFETY: `Vectors` holds levels that this processor has; the block is a slice of the caller's, shared where
+        // it is only read and exclusive where it is written.
+        unsafe {
+            match $vectors.0 {
+                Level::Portable => $generic::<Portable>($($name),*),
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx2 => avx2($($name),*),
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx512 => avx512($($name),*),
+            }
+        }
+    }};
+}
+
+impl Vectors {
+    /// The largest element; NaN is passed over.
+    pub(super) fn maximum(self, block: &[f32]) -> f32 {
+        let block = Block::reading(block);
+        dispatch!(self, maximum(block: Block) -> f32)
+    }
+
+    /// Σ e and Σ e·d over e = exp d of exponents d. Zero where d is below `LOWEST`.
+    pub(super) fn sums(self, block: &[f32], exponent: Exponent) -> (f64, f64) {
+        let block = Block::reading(block);
+        dispatch!(self, reading(block: Block, exponent: Exponent) -> (f64, f64))
+    }
+
+    /// `sums`, and e is written over z.
+    pub(super) fn exponentials(self, block: &mut [f32], exponent: Exponent) -> (f64, f64) {
+        let block = Block::of(block);
+        dispatch!(self, writing(block: Block, exponent: Exponent) -> (f64, f64))
+    }
+
+    /// Every element times `factor`.
+    pub(super) fn multiply(self, block: &mut [f32], factor: f32) {
+        let block = Block::of(block);
+        dispatch!(self, multiply(block: Block, factor: f32))
+    }
+
+    /// p·(constant + slope·log p) is written over z; the exponents are log p.
+    pub(super) fn slope(self, block: &mut [f32], exponent: Exponent, constant: f32, slope: f32) {
+        let block = Block::of(block);
+        dispatch!(self, sloped(block: Block, exponent: Exponent, constant: f32, slope: f32));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Exponent, Level, Vectors};
+
+    /// In units of the last place of the exact value.
+    fn error(vectors: Vectors, x: f32) -> f64 {
+        let mut block = [x; 3];
+        vectors.exponentials(&mut block, Exponent::new(1.0, 0.0));
+        let exact = f64::from(x).exp();
+        let place = f64::from(f32::EPSILON) * 2f64.powi(exact.log2().floor() as i32);
+        (f64::from(block[1]) - exact).abs() / place
+    }
+
+    #[test]
+    fn the_exponential_is_within_two_units_of_the_last_place() {
+        for level in Level::available() {
+            let vectors = Vectors::new(level);
+            let worst = (0..20_000)
+                .map(|i| error(vectors, -87.33 * i as f32 / 20_000.0))
+                .fold(0.0, f64::max);
+            assert!(worst < 2.0, "{level:?}: {worst}");
+            assert!(error(vectors, 0.0) == 0.0 && error(vectors, 1e-3) < 2.0 && error(vectors, 80.0) < 2.0);
+        }
+    }
+
+    #[test]
+    fn the_exponential_ends_at_zero_and_keeps_nan() {
+        for level in Level::available() {
+            let mut block = [
+                -88.0,
+                -1e4,
+                f32::NEG_INFINITY,
+                f32::MIN,
+                f32::NAN,
+                -f32::NAN,
+                f32::from_bits(0x7f80_0001),
+            ];
+            Vectors::new(level).exponentials(&mut block, Exponent::new(1.0, 0.0));
+            assert_eq!(block[..4], [0.0; 4], "{level:?}");
+            assert!(block[4..].iter().all(|e| e.is_nan()), "{level:?}");
+        }
+    }
+}

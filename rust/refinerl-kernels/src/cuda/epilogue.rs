@@ -1,0 +1,269 @@
+//! The kernels of `cuda/sequence_cross_entropy.cu`, one function each: their arguments in order, their launch shapes.
+//!
+//! Every function is unsafe alike: its addresses must belong to memory of the named device that holds what the kernel
+//! reads and writes, in the types that the kernel declares, and that lives until the stream has passed the launch; the
+//! stream must be of that device's primary context.
+
+#![allow(unsafe_code)]
+
+use super::device::{self, Device, Name};
+use super::driver::{Address, Argument, Shape, Stream};
+use super::error::Error;
+use Argument::{Address as Pointer, Float, Int, Long};
+
+/// As in `sequence_cross_entropy.cuh`.
+const STREAMING: u32 = 512;
+const RESIDENT: u32 = 1024;
+
+/// The type of the logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// IEEE single precision.
+    Float32,
+    /// IEEE half precision.
+    Float16,
+    /// The upper half of a float32.
+    Bfloat16,
+}
+
+impl Item {
+    /// The type of this name, as PyTorch spells it.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "float32" => Some(Self::Float32),
+            "float16" => Some(Self::Float16),
+            "bfloat16" => Some(Self::Bfloat16),
+            _ => None,
+        }
+    }
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Float32 => "_float32",
+            Self::Float16 => "_float16",
+            Self::Bfloat16 => "_bfloat16",
+        }
+    }
+
+    fn bytes(self) -> i64 {
+        match self {
+            Self::Float32 => 4,
+            Self::Float16 | Self::Bfloat16 => 2,
+        }
+    }
+}
+
+/// Where a kernel runs: the number of a device and one of its streams.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// As the driver counts, and PyTorch.
+    pub device: i32,
+    /// `torch.cuda.Stream.cuda_stream`, 0 for the default one.
+    pub stream: Stream,
+}
+
+/// Rows of logits and their targets.
+#[derive(Clone, Copy, Debug)]
+pub struct Logits {
+    /// Their type.
+    pub item: Item,
+    /// Of the first item, a multiple of the item's size.
+    pub address: Address,
+    /// How many, each a block.
+    pub rows: i64,
+    /// Items from one row's first to the next one's.
+    pub stride: i64,
+    /// Items of a row.
+    pub length: i64,
+    /// int64, one for each row.
+    pub targets: Address,
+    /// What multiplies every logit.
+    pub scale: f32,
+}
+
+/// float32 results, one for each row.
+#[derive(Clone, Copy, Debug)]
+pub struct Results {
+    /// −log p[target], in nats.
+    pub nll: Address,
+    /// In nats.
+    pub entropy: Address,
+}
+
+impl Logits {
+    /// The first arguments of every epilogue.
+    fn arguments(&self) -> Result<[Argument; 5], Error> {
+        // Indices within a row are 32-bit; a block's width may be added to the last one.
+        let length = match i32::try_from(self.length) {
+            Ok(length) if (1..=i32::MAX - (1 << 16)).contains(&length) => length,
+            _ => {
+                let rule = format!("logits must have rows of 1 to 2**31 - 2**16 items, got {}", self.length);
+                return Err(Error::BadArgument(rule));
+            }
+        };
+        Ok([
+            Pointer(self.address),
+            Long(self.stride),
+            Int(length),
+            Pointer(self.targets),
+            Float(self.scale),
+        ])
+    }
+}
+
+/// nll, entropy (float32) and logsumexp (float64) of each row.
+///
+/// # Safety
+/// As the module says.
+pub unsafe fn statistics(place: Place, logits: &Logits, results: Results, logsumexp: Address) -> Result<(), Error> {
+    let rest = [Pointer(results.nll), Pointer(results.entropy), Pointer(logsumexp)];
+    let arguments = [&logits.arguments()?[..], &rest[..]].concat();
+    let name = ("statistics", logits.item.suffix());
+    // SAFETY: the caller's promise; the arguments are the kernel's.
+    unsafe { launch(place, name, rows(logits.rows)?, STREAMING, &arguments) }
+}
+
+/// Overwrites the logits with grad_nll·∂nll + grad_entropy·∂entropy; `grad_entropy` 0 for none.
+///
+/// # Safety
+/// As the module says.
+pub unsafe fn gradient(place: Place, logits: &Logits, grad_nll: Address, grad_entropy: Address) -> Result<(), Error> {
+    let unasked = Results { nll: 0, entropy: 0 };
+    // SAFETY: the caller's promise; the kernel writes no results to null.
+    unsafe { differentiate(place, logits, grad_nll, grad_entropy, unasked) }
+}
+
+/// nll and entropy of each row; the logits are overwritten with weight·∂nll.
+///
+/// # Safety
+/// As the module says.
+pub unsafe fn fused(place: Place, logits: &Logits, weights: Address, results: Results) -> Result<(), Error> {
+    // SAFETY: the caller's promise; the kernel reads no slopes of the entropy from null.
+    unsafe { differentiate(place, logits, weights, 0, results) }
+}
+
+/// Rows that fit into a block's shared memory are read once, others twice.
+unsafe fn differentiate(
+    place: Place,
+    logits: &Logits,
+    weights: Address,
+    tilts: Address,
+    results: Results,
+) -> Result<(), Error> {
+    let rest = [weights, tilts, results.nll, results.entropy].map(Pointer);
+    let arguments = [&logits.arguments()?[..], &rest[..]].concat();
+    let blocks = rows(logits.rows)?;
+    let suffix = logits.item.suffix();
+    // Up to a pack more: the copy is aligned like the row.
+    let needed = logits.length * logits.item.bytes() + 16;
+    if blocks == 0 {
+        return Ok(());
+    }
+    let device = Device::get(place.device)?;
+    let (name, threads, shared) = match u32::try_from(needed) {
+        Ok(shared) if shared <= device.shared => ((device::RESIDENT, suffix), RESIDENT, shared),
+        _ => (("fused", suffix), STREAMING, 0),
+    };
+    let shape = Shape {
+        blocks,
+        threads,
+        shared,
+    };
+    // SAFETY: the caller's promise; the arguments are the kernel's.
+    unsafe { launch_on(device, place.stream, name, shape, &arguments) }
+}
+
+/// The indices (int64) of the rows whose weight (float32) is not zero, in order, and their count (int64).
+///
+/// # Safety
+/// As the module says.
+pub unsafe fn kept_rows(
+    place: Place,
+    weights: Address,
+    rows: i64,
+    indices: Address,
+    count: Address,
+) -> Result<(), Error> {
+    let arguments = [Pointer(weights), Long(rows), Pointer(indices), Pointer(count)];
+    // SAFETY: the caller's promise; the arguments are the kernel's.
+    unsafe { launch(place, ("kept_rows", ""), 1, RESIDENT, &arguments) }
+}
+
+/// Copies the rows of these indices; `bytes` of a row and `stride` bytes from row to row are even.
+///
+/// # Safety
+/// As the module says, and every index is one of a row.
+pub unsafe fn gather_rows(
+    place: Place,
+    source: Address,
+    stride: i64,
+    bytes: i64,
+    indices: Address,
+    count: i64,
+    packed: Address,
+) -> Result<(), Error> {
+    let arguments = [
+        Pointer(source),
+        Long(stride),
+        Long(bytes),
+        Pointer(indices),
+        Pointer(packed),
+    ];
+    // SAFETY: the caller's promise; the arguments are the kernel's.
+    unsafe { launch(place, ("gather_rows", ""), rows(count)?, STREAMING, &arguments) }
+}
+
+/// Σ weights·nll (float32) of each sequence: the rows between two of its `sequences` + 1 offsets (int64).
+///
+/// # Safety
+/// As the module says, and the offsets ascend within the rows.
+pub unsafe fn sequence_costs(
+    place: Place,
+    nll: Address,
+    weights: Address,
+    offsets: Address,
+    sequences: i64,
+    costs: Address,
+) -> Result<(), Error> {
+    let arguments = [nll, weights, offsets, costs].map(Pointer);
+    // SAFETY: the caller's promise; the arguments are the kernel's.
+    unsafe { launch(place, ("sequence_costs", ""), rows(sequences)?, STREAMING, &arguments) }
+}
+
+/// One block for each.
+fn rows(count: i64) -> Result<u32, Error> {
+    match u32::try_from(count) {
+        Ok(count) if count <= i32::MAX as u32 => Ok(count),
+        _ => Err(Error::BadArgument(format!("rows must be 0 to 2**31 - 1, got {count}"))),
+    }
+}
+
+unsafe fn launch(place: Place, name: Name, blocks: u32, threads: u32, arguments: &[Argument]) -> Result<(), Error> {
+    if blocks == 0 {
+        return Ok(());
+    }
+    let shape = Shape {
+        blocks,
+        threads,
+        shared: 0,
+    };
+    // SAFETY: the caller's promise.
+    unsafe { launch_on(Device::get(place.device)?, place.stream, name, shape, arguments) }
+}
+
+unsafe fn launch_on(
+    device: &Device,
+    stream: Stream,
+    name: Name,
+    shape: Shape,
+    arguments: &[Argument],
+) -> Result<(), Error> {
+    let function = device.function(name)?;
+    let full = [name.0, name.1].concat();
+    // SAFETY: the caller's promise; the context is the device's own.
+    unsafe {
+        device
+            .driver
+            .launch(device.context, function, &full, shape, stream, arguments)
+    }
+}

@@ -1,0 +1,227 @@
+"""The CUDA epilogue through `refinerl._core` on a stand-in for the driver, `cuda/emulator/driver.cc`, which runs the
+same kernels on host memory: arguments, launch shapes, images, and every failure.
+
+A process opens the driver once, so each stand-in has a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+from emulation import NAMES, Builder
+from refinerl.kernels import cuda
+
+core = pytest.importorskip("refinerl._core", reason="refinerl._core is not built")
+BUILT = pytest.mark.skipif(not core.cuda_architectures(), reason="built without the CUDA compiler")
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Builder(tmp_path_factory.mktemp("emulator")).driver()
+
+
+def run(code: str, driver: Path | None, **environment: str) -> str:
+    """What a process prints that finds this driver, or none."""
+    paths = [Path(__file__).parents[1], Path(cuda.__file__).parents[2]]
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"} | environment
+    variables["LD_LIBRARY_PATH"] = str(driver or "")
+    script = textwrap.dedent(code)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=variables, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+ON_THE_HOST = """
+    import torch
+    from epilogues import cases, check, check_recomputed
+    from refinerl import _core
+    from refinerl.kernels import cuda
+    cuda._on = lambda tensor: (0, 77)  # the one thing a host's tensor has not: a device with a stream
+"""
+
+
+@BUILT
+@pytest.mark.slow
+def test_every_case_through_the_launch_path(driver: Path, tmp_path: Path) -> None:
+    code = (
+        ON_THE_HOST
+        + """
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        for case in cases(dtype):
+            if len(case.logits) <= 6:
+                check(cuda.Epilogue(), case)
+    check_recomputed(cuda.Epilogue())
+    weights = torch.rand(300).where(torch.rand(300) < 0.4, 0)
+    indices, count = cuda.kept_rows(weights)
+    kept = weights.nonzero().squeeze(-1)
+    assert torch.equal(indices[:int(count)], kept)
+    hidden = torch.randn(300, 33).bfloat16()
+    assert torch.equal(cuda.gather_rows(hidden, kept), hidden[kept])
+    costs = cuda.sequence_costs(torch.ones(300), weights, torch.tensor([0, 100, 300]))
+    torch.testing.assert_close(costs, torch.stack([weights[:100].sum(), weights[100:].sum()]))
+    print("done")
+    """
+    )
+    log = tmp_path / "launches"
+    assert run(code, driver, STANDIN_LOG=str(log)) == "done"
+    launches = [line.split() for line in log.read_text().splitlines()]
+    assert {kernel for kernel, *_ in launches} == {
+        *(f"{name}_{dtype}" for name in ("statistics", "fused_resident") for dtype in NAMES.values()),
+        *("kept_rows", "gather_rows", "sequence_costs"),
+    }
+    assert {stream for *_, stream in launches} == {"77"}
+    for kernel, _, threads, shared in (launch[:4] for launch in launches):
+        assert int(threads) == (1024 if kernel.startswith(("fused_resident", "kept_rows")) else 512)
+        assert (int(shared) > 0) == kernel.startswith("fused_resident")
+
+
+@BUILT
+def test_rows_are_read_twice_where_they_do_not_fit(driver: Path, tmp_path: Path) -> None:
+    code = (
+        ON_THE_HOST
+        + """
+    for case in cases(torch.float32):
+        if case.logits.shape in ((5, 517), (5, 1042)):
+            check(cuda.Epilogue(), case)
+    """
+    )
+    log = tmp_path / "launches"
+    run(code, driver, STANDIN_LOG=str(log), STANDIN_SHARED=str(2048 + 517 * 4 + 16))
+    fused = [line.split()[:4] for line in log.read_text().splitlines() if line.startswith("fused")]
+    fits, does_not = ["fused_resident_float32", "5", "1024", str(517 * 4 + 16)], ["fused_float32", "5", "512", "0"]
+    assert fused == [fits] * 3 + [does_not] * 3  # with results, and two gradients without
+
+
+@BUILT
+def test_between_the_matrix_products_it_gives_the_gradients_of_the_formula(driver: Path) -> None:
+    code = (
+        ON_THE_HOST
+        + """
+    from refinerl.kernels import chunked
+    from refinerl.kernels.chunked import Layer, Wanted
+    chunked.WORKSPACE["cpu"] = 7 * 4 * 101  # three chunks of the kept rows
+    hidden, head = torch.randn(30, 16), torch.randn(101, 16)
+    targets, weights = torch.randint(0, 101, (30,)), torch.rand(30)
+    weights[::3] = 0.0
+    wide = [tensor.double().requires_grad_() for tensor in (hidden, head)]
+    log_p = (1.25 * wide[0] @ wide[1].T).log_softmax(-1)
+    logprob, spread = log_p.gather(1, targets[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1)
+    layer, wanted = Layer(hidden, head, None, 1.25), Wanted(True, True, False)
+
+    def same(found, wanted):
+        for mine, theirs in zip(found, wanted):
+            torch.testing.assert_close(mine.double(), theirs, rtol=1e-5, atol=1e-5)
+
+    cost, nll, entropy, found = chunked.weighted(cuda.Epilogue(), layer, targets, weights, wanted)
+    same([cost, nll[weights != 0]], [-(weights * logprob).sum().detach(), -logprob[weights != 0].detach()])
+    same(found[:2], torch.autograd.grad(-(weights * logprob).sum(), wide, retain_graph=True))
+    nll, entropy, logsumexp = chunked.statistics(cuda.Epilogue(), layer, targets)
+    same([nll, entropy], [-logprob.detach(), spread.detach()])
+    found = chunked.gradients(
+        cuda.Epilogue(), layer, targets, logsumexp, entropy, weights, torch.full((30,), 0.5), wanted
+    )
+    same(found[:2], torch.autograd.grad(-(weights * logprob).sum() + 0.5 * spread.sum(), wide))
+    print("done")
+    """
+    )
+    assert run(code, driver) == "done"
+
+
+PROBE = """
+    from refinerl import _core
+    try:
+        print(_core.cuda_devices())
+        _core.cuda_load(0)
+        _core.cuda_kept_rows((0, 0), 0, 0, 0, 0) if {launch} else None
+    except RuntimeError as error:
+        print(error)
+"""
+
+
+@BUILT
+@pytest.mark.parametrize(
+    ("capability", "image"),
+    [
+        ("8.0", "sm_80"),
+        ("8.7", "sm_86"),
+        ("9.0", "sm_90"),
+        ("10.3", "sm_100"),
+        ("12.0", "sm_120"),
+        ("13.0", "compute_120"),
+    ],
+)
+def test_the_image_for_each_device_is_one_that_loads_there(driver: Path, capability: str, image: str) -> None:
+    major, minor = capability.split(".")
+    printed = run(PROBE.format(launch=False), driver, STANDIN_CAPABILITY=capability)
+    assert printed == f"[({major}, {minor}, '{image}', None)]"
+
+
+@BUILT
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"STANDIN_DEVICES": "0"}, ["the CUDA driver finds no device"]),
+        ({"STANDIN_VERSION": "11080"}, ["CUDA 11.8", "driver 525 or newer"]),
+        ({"STANDIN_CAPABILITY": "7.5"}, ["no kernels for compute capability 7.5", "sm_80", "compute_120"]),
+        ({"STANDIN_CAPABILITY": "13.0", "STANDIN_VERSION": "12080"}, ["no kernels for compute capability 13.0"]),
+        ({"STANDIN_FAULT": "cuInit:999"}, ["cuInit failed: CUDA error 999"]),
+        ({"STANDIN_FAULT": "cuDevicePrimaryCtxRetain:201"}, ["cuDevicePrimaryCtxRetain", "CUDA_ERROR_INVALID_CONTEXT"]),
+        ({"STANDIN_FAULT": "cuModuleLoadDataEx:218"}, ["cuModuleLoadDataEx of sm_86", "CUDA_ERROR_INVALID_PTX"]),
+        ({"STANDIN_FAULT": "cuModuleGetFunction:500"}, ["cuModuleGetFunction of kept_rows", "CUDA_ERROR_NOT_FOUND"]),
+        (
+            {"STANDIN_FAULT": "cuLaunchKernel:700"},
+            ["cuLaunchKernel of kept_rows (1 blocks of 1024 threads)", "CUDA_ERROR_ILLEGAL_ADDRESS", "status 700"],
+        ),
+    ],
+)
+def test_every_failure_names_its_cause(driver: Path, environment: dict[str, str], words: list[str]) -> None:
+    printed = run(PROBE.format(launch=True), driver, **environment)
+    assert all(word in printed for word in words), printed
+
+
+@BUILT
+def test_without_a_driver_the_reason_is_the_loader_s(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a driver")
+    printed = run(PROBE.format(launch=False), None)
+    assert printed.startswith("no CUDA driver library")
+    assert "libcuda.so.1" in printed
+
+
+@BUILT
+def test_a_library_that_is_no_driver_is_refused(tmp_path: Path) -> None:
+    builder = Builder(tmp_path)
+    (tmp_path / "fake").mkdir()
+    builder._run("-shared", builder.unit("emulator"), "-o", tmp_path / "fake" / "libcuda.so.1")
+    assert "cuInit" in run(PROBE.format(launch=False), tmp_path / "fake")
+
+
+@BUILT
+def test_availability_and_one_warning_for_a_device_without_kernels(driver: Path) -> None:
+    code = """
+    import warnings
+    import torch
+    from refinerl.kernels import cuda
+    found = cuda.availability()
+    print(found.usable, found.reason, len(found.architectures))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        print([cuda.serves(torch.device("cuda", index)) for index in (0, 1, 0)])
+    print(len(caught), *(warning.message for warning in caught))
+    """
+    lines = run(code, driver, STANDIN_CAPABILITY="7.5", STANDIN_DEVICES="2").splitlines()
+    assert lines[0].startswith("False no kernels for compute capability 7.5")
+    assert lines[0].endswith(" 7")
+    assert lines[1] == "[False, False, False]"
+    assert lines[2].startswith("1 cross-entropy runs without its CUDA kernels: no kernels for compute capability 7.5")
+    lines = run(code, driver, STANDIN_DEVICES="2").splitlines()
+    assert lines == ["True  7", "[True, True, True]", "0"]
