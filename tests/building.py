@@ -24,7 +24,7 @@ def group(name: str, *members: tuple[Sequence[int], float | None], surrogate: bo
     """A group of (tokens, reward) rollouts."""
     question = prompt(name)
     rollouts = [Rollout(question, completion(t), reward(v), i) for i, (t, v) in enumerate(members)]
-    return RolloutGroup(question, tuple(rollouts), surrogate)
+    return RolloutGroup(question, tuple(rollouts), surrogate, position=ord(name[0]))
 
 
 def refinement(

@@ -34,6 +34,15 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
 
 
 @pytest.fixture(scope="session")
+def wide_toy(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    """The toy with a model that vLLM can serve."""
+    folder = tmp_path_factory.mktemp("wide-toy")
+    write_tiny(folder / "model", alphabet="abcdefgh ", hidden=128, scale=0.05)
+    (folder / "prompts.jsonl").write_text((toy.folder / "prompts.jsonl").read_text())
+    return Toy(folder)
+
+
+@pytest.fixture(scope="session")
 def real_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder for REFINERL_CACHE in which the bundled model is converted once for all slow tests."""
     return tmp_path_factory.mktemp("cache")

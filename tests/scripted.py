@@ -38,6 +38,12 @@ class Writer:
             [self._write(decode(p), seed) for seed in seeds] for p, seeds in zip(prompts, sampling.seeds, strict=True)
         ]
 
+    def sleep(self) -> None:
+        """Nothing to free."""
+
+    def wake(self) -> None:
+        """Nothing to undo."""
+
     def _write(self, prompt: str, seed: int) -> Completion:
         text = self.script(prompt, seed)
         if text.endswith("…"):

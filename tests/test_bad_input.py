@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -33,6 +34,23 @@ def refused(capsys, arguments) -> str:
         (["task.reward=toy_rewards:share_of_b"], "share_of_a"),
         (["refiner.template=/nowhere/template.txt"], "/nowhere/template.txt"),
         (["chat_template=/nowhere/template.jinja"], "/nowhere/template.jinja"),
+        (["engines.generator=sglang"], "'transformers' or 'vllm'"),
+        (
+            ["engines.generator=vllm", "vllm.tensor_parallel=2"],
+            "vllm.tensor_parallel must divide the number of ranks, 1",
+        ),
+        (["vllm.memory_policy=0.6", "vllm.memory_refiner=0.6"], "0.3 each"),
+        (["vllm.speculate=8"], "engines.generator=vllm"),
+        (["vllm.speculate=8", "engines.generator=vllm", "refiner.temperature=1"], "refiner.temperature=0"),
+        (["lora.dropout=0.1"], "lora.dropout must be 0"),
+        (["lora.merge=true"], "lora.rank"),
+        (["lora.rank=4", "lora.targets=[qproj]"], "lora.targets must be among down_proj"),
+        (["mismatch.correction=both"], "mismatch.correction"),
+        (["mismatch.cap=0.5"], "mismatch.cap"),
+        (
+            ["engines.generator=vllm", "engines.trainer=deepspeed", "deepspeed.zero_optimization.stage=3"],
+            "deepspeed.zero_optimization.stage must be 0, 1 or 2",
+        ),
     ],
 )
 def test_mistakes_on_the_command_line(toy: Toy, tmp_path, capsys, overrides, message):
@@ -123,3 +141,19 @@ def test_a_full_disk_leaves_what_was_written_and_says_how_to_go_on(toy: Toy, tmp
     monkeypatch.delenv("TOY_FULL_DISK")
     assert toy.run(run, *options, reward="toy_rewards:fills_the_disk", resume=True) == 0
     assert [row["step"] for row in metrics(run)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("package", "overrides", "message"),
+    [
+        ("vllm", ["engines.generator=vllm"], "pip install 'refinerl[vllm]', or set engines.generator=transformers"),
+        ("peft", ["lora.rank=4"], "pip install 'refinerl[lora]', or set lora.rank=0"),
+    ],
+)
+def test_what_is_not_installed_is_named_with_what_works_without(
+    toy: Toy, tmp_path, capsys, monkeypatch, package, overrides, message
+):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == package else find(name, *a))
+    assert message in refused(capsys, toy.arguments(tmp_path / "run", *overrides))
+    assert not (tmp_path / "run").exists()

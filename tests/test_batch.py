@@ -1,11 +1,13 @@
 """Records become rows; rows become minibatches and micro-batches."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from building import group, refinement
 from refinerl.batch import collate, micro_batches, minibatches, scatter_rows
+from threads import on_ranks
 
 A = group("a", ([1, 2], 0.5), ([1, 2, 3, 4], None))
 B = group("b", ([9], 1.0))
@@ -88,3 +90,20 @@ def test_scattered_rows_land_in_their_place():
     batch = collate([A, B])
     full = scatter_rows(batch, torch.tensor([2, 0]), torch.tensor([[1.0, 0.0], [2.0, 3.0]]))
     assert full.tolist() == [[2, 3, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_minibatches_are_the_same_on_any_number_of_ranks(size):
+    groups = [group(name, ([i], 0.0), ([i, i], 1.0), ([i, i, i], 0.5)) for i, name in enumerate("abcdef")]
+    refined = [refinement(g.rollouts[1], [9], 2.0) for g in groups]
+
+    def work(world):
+        mine = groups[world.rank :: world.size]
+        batch = collate(mine, [r for r, g in zip(refined, groups, strict=True) if g in mine], merge=False)
+        rows = minibatches(batch, 4, 11, world)
+        return [{(int(batch.place[row]), bool(batch.is_constraint[row])) for row in part} for part in rows]
+
+    (alone,) = on_ranks(1, work)
+    found = on_ranks(size, work)
+    assert len(alone) == 5
+    assert [set().union(*parts) for parts in zip(*found, strict=True)] == alone

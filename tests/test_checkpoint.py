@@ -103,3 +103,15 @@ def test_checkpoints_of_others_are_refused(folder):
     (folder / "checkpoint-2" / "trainer_state.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read"):
         checkpoint.resume(folder, {})
+
+
+def test_the_best_checkpoint_is_kept_whatever_its_age(folder):
+    state = State()
+    for step, score in enumerate([0.1, 0.4, None, 0.4, 0.3], start=1):
+        state = state.after(step, step, 0, score)
+        checkpoint.save(folder, state, {}, keep=1)
+    assert (state.best_step, state.best_score) == (2, 0.4)
+    assert checkpoint.checkpoints(folder) == [2, 5]
+    assert checkpoint.resume(folder, {}) == state
+    checkpoint.save(folder, state.after(6, 6, 0, 0.5), {}, keep=1)
+    assert checkpoint.checkpoints(folder) == [6]

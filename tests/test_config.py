@@ -53,6 +53,7 @@ def test_invalid_combinations_are_refused():
     assert "overlong_cache" in refused(algorithm={"overlong_cache": 512})
     assert "task.path" in refused(task={"name": "dialogue"})
     assert "module:function" in refused(task={"name": "dialogue", "path": "x"})
+    assert "reward_model.model" in refused(task={"name": "dialogue", "path": "x", "reward": "model"})
     assert "highest value" in refused(task={"reward": "m:f"}, constraint={"accept": "perfect"})
     assert "adaptive, coarse" in refused(task={"reward": "fine"})
 
@@ -69,3 +70,29 @@ def test_values_out_of_range_are_refused():
         {"surprise": 1},
     ):
         refused(**sections)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "ours"),
+    [
+        ("train_batch_size", 8, "trainer.batch"),
+        ("train_micro_batch_size_per_gpu", 2, "trainer.micro_batch"),
+        ("gradient_accumulation_steps", 2, "trainer.minibatch"),
+        ("gradient_clipping", 1.0, "trainer.max_grad_norm"),
+        ("optimizer", {"type": "Adam"}, "trainer.learning_rate"),
+        ("scheduler", {"type": "WarmupLR"}, "trainer.schedule"),
+        ("fp16", {"enabled": True}, "deepspeed.bf16.enabled=true"),
+    ],
+)
+def test_what_the_recipe_says_is_refused_inside_deepspeeds_configuration(key, value, ours):
+    message = refused(deepspeed={key: value})
+    assert f"deepspeed.{key} must be left out" in message
+    assert ours in message
+
+
+def test_deepspeeds_own_configuration_passes():
+    native = {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu"}}, "bf16": {"enabled": True}}
+    native["activation_checkpointing"] = {"partition_activations": True}
+    assert Config(deepspeed=native).deepspeed == native
+    assert "stage must be 0, 1, 2 or 3, got 4" in refused(deepspeed={"zero_optimization": {"stage": 4}})
+    assert "stage must be 1, 2 or 3" in refused(deepspeed={"bf16": {"enabled": True}})

@@ -21,6 +21,40 @@ def test_ratio_is_the_quotient_of_probabilities():
     assert torch.allclose(eq.policy_ratio(rows([math.log(0.6)]), rows([math.log(0.2)])), rows([3.0]))
 
 
+def test_truncated_importance_by_token_and_by_sequence():
+    old = rows([math.log(0.6), math.log(0.1), math.log(0.9)])
+    engine = rows([math.log(0.2), math.log(0.2), 0.0])  # ratios 3 and 1/2; the third is no token
+    mask = torch.tensor([[True, True, False]])
+    token = eq.truncated_importance(old, engine, mask, "token", 2.0)
+    assert torch.allclose(token, rows([2.0, 0.5, 1.0]))  # 3 is cut at the cap
+    sequence = eq.truncated_importance(old, engine, mask, "sequence", 2.0)
+    assert torch.allclose(sequence, rows([1.5, 1.5, 1.5]))  # 3 · 1/2
+    assert torch.allclose(eq.truncated_importance(old, engine, mask, "sequence", 1.2), rows([1.2, 1.2, 1.2]))
+
+
+def test_what_the_engine_did_not_say_weighs_one():
+    old, engine = rows([math.log(0.6), math.log(0.1)]), rows([math.nan, math.log(0.2)])
+    mask = torch.ones(1, 2, dtype=torch.bool)
+    assert torch.allclose(eq.truncated_importance(old, engine, mask, "token", 2.0), rows([1.0, 0.5]))
+    assert torch.allclose(eq.truncated_importance(old, engine, mask, "sequence", 2.0), rows([0.5, 0.5]))
+
+
+def test_no_gradient_flows_through_the_correction():
+    old = rows([math.log(0.6)]).requires_grad_()
+    assert not eq.truncated_importance(old, rows([math.log(0.5)]), ONE, "token", 2.0).requires_grad
+
+
+def test_mismatch_is_k3_and_the_difference_of_each_token():
+    old = rows([LN2, LN2, 9.0, 9.0])
+    engine = rows([0.0, LN2 + LN2, 0.0, math.nan])  # d = ln 2, −ln 2, 9; then unknown
+    kl, distance = eq.mismatch(old, engine)
+    # 2 − 1 − ln 2 and 1/2 − 1 + ln 2
+    assert kl[0, :2].tolist() == pytest.approx([1 - math.log(2), math.log(2) - 0.5], abs=1e-12)
+    assert distance[0, :3].tolist() == pytest.approx([LN2, LN2, 9.0], abs=1e-12)
+    assert math.isnan(kl[0, 3])
+    assert math.isnan(distance[0, 3])
+
+
 @pytest.mark.parametrize(
     ("ratio", "advantage", "low", "high", "loss"),
     [

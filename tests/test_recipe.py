@@ -53,6 +53,31 @@ def test_a_recipe_file_that_is_no_yaml_is_named(tmp_path):
     assert "mapping" in refused(str(path))
 
 
+def test_recipes_of_ones_own_may_be_laid_over_others(tmp_path):
+    (tmp_path / "mine.yaml").write_text("base: [apps-ppo-static, shared.yaml]\ntrainer: {steps: 3}\n")
+    (tmp_path / "shared.yaml").write_text("let: {rate: 5e-6}\ntrainer: {steps: 9, learning_rate: '${let.rate}'}\n")
+    config = recipe.load(str(tmp_path / "mine.yaml"), ["gpus-4", "constraint.beta=2"])
+    assert (config.trainer.steps, config.trainer.learning_rate, config.trainer.micro_batch) == (3, 5e-6, 4)
+    assert (config.constraint.name, config.constraint.beta) == ("static", 2)
+    assert recipe.load("demo", [str(tmp_path / "shared.yaml")]).trainer.steps == 9
+
+
+def test_mistakes_in_what_a_recipe_is_made_of(tmp_path):
+    assert "the parts are apps, gpus, gpus-4, gpus-8, openrlhf" in refused("apps-dapo", "gpus-5")
+    assert "closest: apps" in refused("app-dapo")
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: mine.yaml\n")
+    assert "its own base" in refused(str(path))
+    path.write_text("base: nothing\n")
+    assert "unknown recipe 'nothing'" in refused(str(path))
+    for wrong in ("{a: 1}", "3", "[apps, 3]"):
+        path.write_text(f"base: {wrong}\n")
+        assert "base must be a name or a list of names" in refused(str(path))
+    assert "'gpus-4' is a part of recipes" in refused("gpus-4")
+    path.write_text("trainer: {steps: '${let.none}'}\n")
+    assert "none" in refused(str(path))
+
+
 def test_differences_name_the_knobs():
     old, new = recipe.load("demo"), recipe.load("demo", ["constraint.beta=0.5", "seed=3"])
     assert recipe.differences(old, new) == ["seed: 0 -> 3", "constraint.beta: 0.01 -> 0.5"]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
+
 from building import group, prompt
 from refinerl.algorithms.dapo import DAPO
 from refinerl.engines.world import WorldOfOne
-from refinerl.records import Sampling, sample_seed
-from refinerl.rollout import Roller, collect, revive
+from refinerl.metrics import rollout_metrics
+from refinerl.records import Anchors, Sampling, sample_seed
+from refinerl.rollout import Roller, collect, deal, revive
 from refinerl.stream import PromptStream
 from scripted import Points, Writer, clock
+from threads import on_ranks
 
 
 def roller(script, n=2):
@@ -70,3 +74,41 @@ def test_dropped_groups_give_what_can_be_improved():
     assert [(g.prompt.id, len(g.rollouts), g.surrogate) for g in revived] == [("a", 2, False)]
     assert sum(len(g.rollouts) for g in revive(dropped, 1, 1.0, seed=0)) == 1
     assert sum(len(g.rollouts) for g in revive(dropped, 8, None, seed=0)) == 3
+
+
+def test_prompts_are_dealt_in_turn_to_those_who_miss_some():
+    assert deal(4, [2, 2]) == [0, 1, 0, 1]
+    assert deal(3, [2, 2]) == [0, 1, 0]  # the data ends
+    assert deal(4, [0, 1, 3]) == [1, 2, 2, 2]
+    assert deal(0, [0, 0]) == []
+
+
+@pytest.mark.parametrize("epochs", [None, 1])
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_any_number_of_ranks_keeps_the_same_groups(size, epochs):
+    """Groups of three of seven prompts have no signal; the ranks draw, drop and end together."""
+    words = [prompt(f"{i}", (65 + i,)) for i in range(7)]
+
+    def script(asked, seed):
+        return "bad" if asked in "ABC" or seed % 2 else "good"
+
+    def work(world):
+        stream = PromptStream(words, seed=3, epochs=epochs)
+        rules = {"prompts": 8, "max_resamples": 2, "step": 1}
+        found = collect(roller(script, n=4), DAPO(8), world, stream.draw, **rules)
+        revived = revive(found.dropped, 5, 1.0, 7, world)
+        return stream.position, found, revived, rollout_metrics(found, Anchors(), world)
+
+    def told(groups):
+        return sorted((g.position, g.prompt.id, *((r.sample, r.reward.value) for r in g.rollouts)) for g in groups)
+
+    ((position, alone, revived, metrics),) = on_ranks(1, work)
+    found = on_ranks(size, work)
+    assert {part[0] for part in found} == {position}
+    assert told(g for part in found for g in part[1].kept) == told(alone.kept)
+    assert told(g for part in found for g in part[1].dropped) == told(alone.dropped)
+    assert told(g for part in found for g in part[2]) == told(revived)
+    assert sum(len(g.rollouts) for g in revived) == 5
+    assert all(part[3] == pytest.approx(metrics, nan_ok=True) for part in found)
+    if epochs is None:
+        assert max(len(part[1].kept) for part in found) <= 8 // size

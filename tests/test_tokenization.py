@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, GenerationConfig
 
 from refinerl.errors import UserError
@@ -32,6 +33,17 @@ def test_chat_ends_where_the_answer_begins(tiny_folder: Path) -> None:
 def test_encode_and_decode_are_inverse(tiny_folder: Path, text: str) -> None:
     tokenizer = ChatTokenizer.load(tiny_folder)
     assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_what_a_bare_text_begins_with(tiny_folder: Path) -> None:
+    tokenizer = ChatTokenizer.load(tiny_folder)
+    assert tokenizer.beginning == ()
+    inner = tokenizer.inner
+    inner.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|im_start|> $A <|im_end|>", special_tokens=[("<|im_start|>", 1), ("<|im_end|>", 2)]
+    )
+    assert inner.encode("a") == [1, *tokenizer.encode("a"), 2]
+    assert tokenizer.beginning == (1,)
 
 
 def test_decode_leaves_special_tokens_out(tiny_folder: Path) -> None:

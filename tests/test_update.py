@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -247,3 +248,48 @@ def test_an_unscored_rollout_has_no_part_in_the_surrogate():
         found.append(gradients(policy))
     for name, gradient in found[0].items():
         assert torch.allclose(found[1][name], gradient, rtol=0, atol=1e-7), name
+
+
+def sampled_by_an_engine(difference: float) -> list:
+    """The groups with the trainer's own logprobs, less a difference in each token."""
+    part = updater(trainer(), NoConstraint())
+    old = part.measure(collate(GROUPS), kl=False)[0].old_logprobs
+    row = 0
+    groups = []
+    for g in GROUPS:
+        rollouts = []
+        for r in g.rollouts:
+            found = tuple((old[row, : len(r.completion.token_ids)] - difference).tolist())
+            rollouts.append(replace(r, completion=replace(r.completion, logprobs=found)))
+            row += 1
+        groups.append(replace(g, rollouts=tuple(rollouts)))
+    return groups
+
+
+@pytest.mark.parametrize(
+    ("correction", "weights"), [("off", [1, 1, 1]), ("token", [1.2] * 3), ("sequence", [1.728, 1.44, 2])]
+)
+def test_the_engines_mismatch_is_measured_and_weighs_the_surrogate(correction, weights):
+    """Every token was 1.2 times less likely to the engine, so a response of n tokens 1.2ⁿ times; the cap is 2."""
+    groups = sampled_by_an_engine(math.log(1.2))
+    part = replace(updater(trainer(), NoConstraint()), correction=correction, correction_cap=2.0)
+    batch, metrics = part.measure(collate(groups), kl=False)
+    assert metrics["policy/mismatch_max"] == pytest.approx(math.log(1.2), abs=1e-5)
+    assert metrics["policy/mismatch_kl"] == pytest.approx(0.2 - math.log(1.2), abs=1e-5)
+    for row, weight in zip((0, 1, 2), weights, strict=True):
+        length = int(batch.mask[row].sum())
+        assert batch.correction[row, :length].tolist() == pytest.approx([weight] * length, abs=1e-5)
+    losses = {}
+    for name, corrected in (("with", batch), ("without", batch.with_(correction=torch.ones_like(batch.correction)))):
+        advantages = torch.zeros_like(batch.advantages)
+        advantages[0] = 1.0
+        policy = trainer(KeepsGradients)
+        fresh = replace(part, policy=policy)
+        losses[name] = fresh.update(corrected.with_(advantages=advantages), step=1).metrics["policy/loss"]
+    assert losses["with"] == pytest.approx(weights[0] * losses["without"], rel=1e-5)
+
+
+def test_logprobs_that_an_engine_did_not_give_are_no_mismatch():
+    _, metrics = updater(trainer(), NoConstraint()).measure(collate(GROUPS), kl=False)
+    assert math.isnan(metrics["policy/mismatch_kl"])
+    assert math.isnan(metrics["policy/mismatch_max"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -125,10 +127,13 @@ def make_rows(
         is_constraint=weights != 0,
         origin=torch.arange(rows),
         group=torch.arange(rows),
+        place=torch.arange(rows),
         weight=torch.ones(rows, dtype=torch.float64),
         reward=torch.zeros(rows, dtype=torch.float64),
         truncated=torch.zeros(rows, dtype=torch.bool),
         surrogate=weights == 0,
+        sampling_logprobs=zeros,
+        correction=torch.ones(rows, wide),
         old_logprobs=zeros,
         reference_logprobs=zeros,
         advantages=zeros,
@@ -136,3 +141,36 @@ def make_rows(
         returns=zeros,
         row_weight=weights,
     )
+
+
+def write_openrlhf_reward_model(
+    folder: Path | str,
+    *,
+    alphabet: str | None = None,
+    prefix: str = "value_head",
+    mean: float = -0.97,
+    std: float = 3.51,
+    seed: int = 3,
+    head: bool = True,
+) -> Path:
+    """A reward model of two layers as OpenRLHF saves it, mean and std in its config; returns the folder.
+
+    `head=False` leaves the head out.
+    """
+    tokenizer = tiny_tokenizer(alphabet=alphabet)
+    trunk = tiny_model(len(tokenizer), seed=seed).model
+    weights = {f"model.{name}": tensor.contiguous() for name, tensor in trunk.state_dict().items()}
+    if head:
+        generator = torch.Generator().manual_seed(seed)
+        weights[f"{prefix}.weight"] = torch.randn(1, trunk.config.hidden_size, generator=generator)
+    tokenizer.save_pretrained(folder)
+    config = trunk.config.to_dict() | {
+        "architectures": ["RewardModel"],
+        "mean": mean,
+        "std": std,
+        "normalize_reward": False,
+        "value_head_prefix": prefix,
+    }
+    (Path(folder) / "config.json").write_text(json.dumps(config))
+    save_file(weights, Path(folder) / "model.safetensors", metadata={"format": "pt"})
+    return Path(folder)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
+
+import torch
 
 LENGTH = 6
 
@@ -37,3 +40,23 @@ def fills_the_disk(prompts, completions, **_):
     if trap and not Path(trap).is_symlink():
         Path(trap).symlink_to("/dev/full")
     return share_of_a(prompts, completions)
+
+
+def hangs_on_the_second_rank(prompts, completions, **_):
+    if os.environ["RANK"] == "1":
+        threading.Event().wait()
+    return share_of_a(prompts, completions)
+
+
+def fails_on_the_second_rank(prompts, completions, **_):
+    if os.environ["RANK"] == "1":
+        raise ZeroDivisionError("the user's own mistake")
+    return share_of_a(prompts, completions)
+
+
+def wants_more_memory_than_there_is(prompts, completions, **_):
+    return torch.empty(2**50).tolist()
+
+
+def not_a_number(prompts, completions, **_):
+    return [float("nan") for _ in completions]

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from refinerl.contracts import ALONE, World
 from refinerl.records import Batch, Completion, Prompt, Refinement, RolloutGroup
+
+_MEMBERS = 2**20
+"""More than a group has."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,7 @@ class _Row:
     completion: Completion
     origin: int
     group: int
+    place: int
     weight: float
     reward: float
     surrogate: bool
@@ -32,7 +37,7 @@ def collate(groups: Sequence[RolloutGroup], refinements: Sequence[Refinement] = 
     rows: list[_Row] = []
     index: dict[int, int] = {}
     for number, group in enumerate(groups):
-        for rollout in group.rollouts:
+        for member, rollout in enumerate(group.rollouts):
             scored = rollout.reward is not None
             index[id(rollout)] = len(rows)
             rows.append(
@@ -41,6 +46,7 @@ def collate(groups: Sequence[RolloutGroup], refinements: Sequence[Refinement] = 
                     completion=rollout.completion,
                     origin=len(rows),
                     group=number,
+                    place=group.position * _MEMBERS + member,
                     weight=float(scored),
                     reward=rollout.reward.value if rollout.reward else float("nan"),
                     surrogate=scored and group.surrogate,
@@ -57,6 +63,7 @@ def collate(groups: Sequence[RolloutGroup], refinements: Sequence[Refinement] = 
                 completion=refinement.completion,
                 origin=origin,
                 group=rows[origin].group,
+                place=rows[origin].place,
                 weight=float(refinement.weight if merge else 1),
                 reward=refinement.reward.value if refinement.reward else float("nan"),
                 surrogate=False,
@@ -81,10 +88,13 @@ def _tensors(rows: Sequence[_Row]) -> Batch:
         is_constraint=torch.tensor([row.is_constraint for row in rows], dtype=torch.bool),
         origin=torch.tensor([row.origin for row in rows], dtype=torch.int64),
         group=torch.tensor([row.group for row in rows], dtype=torch.int64),
+        place=torch.tensor([row.place for row in rows], dtype=torch.int64),
         weight=torch.tensor([row.weight for row in rows], dtype=torch.float64),
         reward=torch.tensor([row.reward for row in rows], dtype=torch.float64),
         truncated=torch.tensor([row.completion.finish_reason == "length" for row in rows], dtype=torch.bool),
         surrogate=torch.tensor([row.surrogate for row in rows], dtype=torch.bool),
+        sampling_logprobs=_sampling_logprobs(rows, mask),
+        correction=torch.ones(mask.shape),
         old_logprobs=zeros,
         reference_logprobs=zeros,
         advantages=zeros,
@@ -94,6 +104,17 @@ def _tensors(rows: Sequence[_Row]) -> Batch:
     )
 
 
+def _sampling_logprobs(rows: Sequence[_Row], mask: Tensor) -> Tensor:
+    """(R, T) NaN where the engine gave none, and zero where there is no token of y."""
+    found = torch.zeros(mask.shape)
+    for i, row in enumerate(rows):
+        length = len(row.completion.token_ids)
+        if not row.is_constraint:
+            known = len(row.completion.logprobs) == length
+            found[i, :length] = torch.tensor(row.completion.logprobs) if known else float("nan")
+    return found
+
+
 def _pad(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """(rows, longest) tokens padded with 0 at the right, and which of them exist."""
     lengths = torch.tensor([len(s) for s in sequences], dtype=torch.int64)
@@ -101,15 +122,24 @@ def _pad(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return padded.to(torch.int64), torch.arange(padded.shape[1]) < lengths.unsqueeze(-1)
 
 
-def minibatches(batch: Batch, rollouts: int, seed: int) -> Iterator[Tensor]:
-    """Rows of each minibatch of `rollouts` y, drawn in an order given by the seed, each with the ỹ that belong to it.
+def minibatches(batch: Batch, rollouts: int, seed: int, world: World = ALONE) -> Iterator[Tensor]:
+    """This rank's rows of each minibatch, drawn in an order given by the seed, each y with the ỹ that belong to it.
 
-    A last minibatch may be smaller. One that holds the whole batch keeps the batch's order.
+    A minibatch is `rollouts` y of all ranks, the same ones however many ranks there are; the last may be smaller. One
+    that holds the whole batch keeps the batch's order.
     """
     originals = torch.nonzero(~batch.is_constraint).flatten()
-    if rollouts < len(originals):
-        originals = originals[torch.randperm(len(originals), generator=torch.Generator().manual_seed(seed))]
-    for chosen in torch.split(originals, rollouts):
+    mine = [
+        (place, world.rank, row) for place, row in zip(batch.place[originals].tolist(), originals.tolist(), strict=True)
+    ]
+    every = sorted(y for part in world.all_gather_object(mine) for y in part)
+    if rollouts < len(every):
+        order = torch.randperm(len(every), generator=torch.Generator().manual_seed(seed))
+        every = [every[i] for i in order.tolist()]
+    for first in range(0, len(every), rollouts):
+        chosen = torch.tensor(
+            [row for _, rank, row in every[first : first + rollouts] if rank == world.rank], dtype=torch.int64
+        )
         refined = torch.nonzero(batch.is_constraint & torch.isin(batch.origin, chosen)).flatten()
         yield torch.cat([chosen, refined])
 

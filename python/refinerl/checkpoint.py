@@ -7,14 +7,14 @@ import os
 import random
 import re
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from refinerl.contracts import Trainer
+from refinerl.contracts import ALONE, Trainer, World
 from refinerl.errors import UserError
 
 SCHEMA = 1
@@ -30,6 +30,19 @@ class State:
     """Position in the data, over all passes."""
     skipped_in_a_row: int = 0
     """Optimizer steps that were not taken, since the last one that was."""
+    ranks: int = 1
+    """Processes that the run had: each wrote its own shards."""
+    best_step: int | None = None
+    """The step whose evaluation was the best; its checkpoint is kept whatever its age."""
+    best_score: float | None = None
+    """`evaluate/pass@1` there."""
+
+    def after(self, step: int, prompts_drawn: int, skipped_in_a_row: int, score: float | None) -> State:
+        """The state a step later; `score` is its evaluation, None without one. Of equal scores the earlier is best."""
+        later = replace(self, step=step, prompts_drawn=prompts_drawn, skipped_in_a_row=skipped_in_a_row)
+        if score is not None and (self.best_score is None or score > self.best_score):
+            return replace(later, best_step=step, best_score=score)
+        return later
 
 
 def check_new(folder: Path) -> None:
@@ -57,48 +70,72 @@ def checkpoints(folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def save(folder: Path, state: State, trainers: dict[str, Trainer], keep: int) -> Path:
-    """Writes checkpoint-N under a temporary name, renames it, then removes all but the last `keep`."""
+def save(folder: Path, state: State, trainers: dict[str, Trainer], keep: int, world: World = ALONE) -> Path:
+    """Writes checkpoint-N under a temporary name, renames it, then removes all but the last `keep` and the best.
+
+    Every rank writes its shards into the same folder, which they share; the first one does the rest.
+    """
     final = folder / f"checkpoint-{state.step}"
     partial = folder / f".checkpoint-{state.step}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+    first = world.rank == 0
     try:
+        if first:
+            shutil.rmtree(partial, ignore_errors=True)
+            for name in trainers:
+                (partial / name).mkdir(parents=True)
+            partial.mkdir(exist_ok=True)
+        world.barrier()
         for name, trainer in trainers.items():
-            (partial / name).mkdir()
             trainer.save(partial / name)
-        torch.save(_random_states(), partial / "rng.pt")
-        write(partial / "trainer_state.json", json.dumps({"schema": SCHEMA, **asdict(state)}, indent=1))
-        _sync(partial)
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(partial, final)
+        torch.save(_random_states(), partial / f"rng-{world.rank}.pt")
+        world.barrier()
+        if first:
+            state = replace(state, ranks=world.size)
+            write(partial / "trainer_state.json", json.dumps({"schema": SCHEMA, **asdict(state)}, indent=1))
+            _sync(partial)
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(partial, final)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        if first:
+            shutil.rmtree(partial, ignore_errors=True)
         raise
-    for step in checkpoints(folder)[:-keep]:
-        shutil.rmtree(folder / f"checkpoint-{step}")
+    if first:
+        for step in checkpoints(folder)[:-keep]:
+            if step != state.best_step:
+                shutil.rmtree(folder / f"checkpoint-{step}")
+    world.barrier()
     return final
 
 
-def resume(folder: Path, trainers: dict[str, Trainer]) -> State:
+def resume(folder: Path, trainers: dict[str, Trainer], world: World = ALONE) -> State:
     """Loads the last checkpoint, if there is one, and takes back what was written after it.
 
     Raises:
-        UserError: the checkpoint is of another version, or lacks a part.
+        UserError: the checkpoint is of another version, of another number of ranks, or lacks a part.
     """
-    for partial in folder.glob(".checkpoint-*.partial"):
-        shutil.rmtree(partial)
+    if world.rank == 0:
+        for partial in folder.glob(".checkpoint-*.partial"):
+            shutil.rmtree(partial)
+    world.barrier()
     steps = checkpoints(folder)
     state = State()
     if steps:
         path = folder / f"checkpoint-{steps[-1]}"
         state = _read_state(path / "trainer_state.json")
+        if state.ranks != world.size:
+            raise UserError(
+                f"{path} was written by {state.ranks} ranks and cannot go on with {world.size}: start it again with "
+                f"`deepspeed --num_accelerators {state.ranks}` or `torchrun --nproc-per-node {state.ranks}` (on one "
+                "machine), or without a launcher for 1"
+            )
         for name, trainer in trainers.items():
             if not (path / name).is_dir():
                 raise UserError(f"{path} holds no {name}: it is a checkpoint of another recipe")
             trainer.load(path / name)
-        _restore_random_states(torch.load(path / "rng.pt", weights_only=False))
-    _truncate(folder, state.step)
+        _restore_random_states(torch.load(path / f"rng-{world.rank}.pt", weights_only=False))
+    if world.rank == 0:
+        _truncate(folder, state.step)
+    world.barrier()
     return state
 
 
@@ -109,15 +146,20 @@ class Saves(Protocol):
         """Writes it."""
 
 
-def export(folder: Path, policy: Trainer, tokenizer: Saves) -> None:
-    """The model and its tokenizer as `from_pretrained` reads them; whole or not at all."""
+def export(folder: Path, policy: Trainer, tokenizer: Saves, world: World = ALONE) -> None:
+    """The model and its tokenizer as `from_pretrained` reads them, the merged one too; whole or not at all."""
     partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+    if world.rank == 0:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+    world.barrier()
     policy.export(partial)
-    tokenizer.save(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    if world.rank == 0:
+        for place in (partial, partial / "merged"):
+            if place.is_dir():
+                tokenizer.save(place)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
 
 
 def _read_state(path: Path) -> State:

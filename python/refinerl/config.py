@@ -6,7 +6,7 @@ depends on the algorithm or the constraint; `config.yaml` of a run holds what th
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -39,9 +39,17 @@ class TaskConfig(Section):
 
     name: Literal["code", "dialogue"] = "code"
     path: str | None = None
-    """JSON lines, or for `code` APPS's folder per problem; None: the embedded problem set (code only)."""
+    """JSON lines, or for `code` APPS's folder per problem or `hub:OWNER/NAME/FILE`, for `dialogue` Parquet, a folder
+    that `datasets` reads, or `hub:OWNER/NAME`; None: the embedded problem set (code only)."""
     reward: str = "adaptive"
-    """`adaptive` (Eq. 8), `coarse` (Eq. 7), or `module:function` of your own, in TRL's signature."""
+    """`adaptive` (Eq. 8), `coarse` (Eq. 7); for dialogue `model` (reward_model.model), `rule:answer`, `rule:matches`;
+    or `module:function` of your own, in TRL's signature."""
+    column: str | None = None
+    """dialogue: where the prompts are; None: the first there is of prompt, context_messages, messages."""
+    split: str = "train"
+    """dialogue: which part of a data set that `datasets` reads."""
+    max_prompt_tokens: Count | None = None
+    """Longer prompts are left out and counted; None: those that leave no room for generation.max_tokens."""
     template: str | None = None
     """Question template: a file, or a name out of tasks/prompts; None: the task's own."""
     system: str | None = None
@@ -52,6 +60,27 @@ class TaskConfig(Section):
     """Only problems of this difficulty."""
     embedded: Literal["all", "trivial", "easy"] = "all"
     """Which of the embedded problems, where no path is given."""
+    prompt_format: Literal["chat", "apps"] = "chat"
+    """code: the question in the template, or APPS's own text (`QUESTION: … ANSWER:`)."""
+
+
+class RewardModelConfig(Section):
+    """dialogue: the model that scores, for task.reward=model."""
+
+    model: str | None = None
+    """A hub id or a folder: AutoModelForSequenceClassification with one label, or OpenRLHF's layout."""
+    device: str = "auto"
+    """`auto`: the run's; or a torch device of its own."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """None: the run's."""
+    batch: Count = 8
+    """Conversations that go through it at once."""
+    max_length: Count | None = None
+    """Tokens of a conversation; longer ones are cut at their start. None: the model's context."""
+    normalize: bool | None = None
+    """(score − mean) / std, both from its config.json. None: where it has them."""
+    chat_template: str | None = None
+    """Jinja text or a file, for tokenizers that bring none."""
 
 
 class GenerationConfig(Section):
@@ -195,6 +224,17 @@ class CriticConfig(Section):
     learning_rate: Positive = 9e-6
 
 
+class EnginesConfig(Section):
+    """What generates and what trains, in one process or in many."""
+
+    generator: Literal["transformers", "vllm"] = "transformers"
+    """transformers: in this process, on the trainer's own weights; vllm: an engine with weights of its own."""
+    trainer: Literal["torch", "deepspeed"] = "torch"
+    """torch: one process; deepspeed: one or many, started by torchrun or DeepSpeed's launcher."""
+    timeout: Positive = 1800.0
+    """Seconds that ranks wait for each other before the run ends: more than the longest phase of a step."""
+
+
 class KernelsConfig(Section):
     """Which implementation of the fused cross-entropy runs."""
 
@@ -212,6 +252,71 @@ class SandboxConfig(Section):
     output_kb: Count = 1024
     require: Literal["best_effort", "full"] = "best_effort"
     """full: refuse to start where a protection is missing."""
+
+
+class VllmConfig(Section):
+    """vLLM's engines, where engines.generator=vllm."""
+
+    tensor_parallel: Count = 1
+    """Ranks that share an engine."""
+    memory_policy: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the device's memory for the policy's engine. None: 0.3; on a CPU a cache of 1 GiB."""
+    memory_refiner: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The same for the refiner's engine; a LoRA policy has one engine for both."""
+    max_model_len: Annotated[int, Field(ge=2)] | None = None
+    """Tokens of prompt and completion that fit; None: the model's."""
+    enforce_eager: bool = False
+    """No CUDA graphs: starts faster, generates slower. Always so on a CPU."""
+    sleep: bool = True
+    """Free the engines' memory while they wait, where the device can; a CPU cannot."""
+    prefix_caching: bool = True
+    """Compute a prompt once for all its samples."""
+    speculate: CountOrZero = 0
+    """dynamic: tokens that the refiner's engine guesses at a time by copying from its prompt; 0 is off, 8 a start."""
+
+    @model_validator(mode="after")
+    def _resolve(self) -> VllmConfig:
+        shares = (self.memory_policy or 0.0) + (self.memory_refiner or 0.0)
+        if shares > 1:
+            raise ValueError(
+                f"vllm.memory_policy and vllm.memory_refiner must sum to at most 1, got {shares:g}: 0.3 each leaves "
+                "the trainer the rest"
+            )
+        return self
+
+
+class LoraConfig(Section):
+    """An adapter that learns in the place of the policy's weights; reference and refiner are then the same model."""
+
+    rank: CountOrZero = 0
+    """0: all weights learn."""
+    alpha: Count | None = None
+    """The adapter's scale times its rank. None: twice the rank."""
+    dropout: float = 0.0
+    """Only 0."""
+    targets: tuple[str, ...] = ()
+    """Names of linear layers, such as q_proj; none: all but the head."""
+    merge: bool = False
+    """Write final/merged too, the model with the adapter added to its weights."""
+
+    @model_validator(mode="after")
+    def _resolve(self) -> LoraConfig:
+        self.alpha = _default(self.alpha, 2 * max(self.rank, 1))
+        if self.dropout:
+            raise ValueError(
+                f"lora.dropout must be 0, got {self.dropout:g}: the ratio of two forward passes would compare masks"
+            )
+        if self.merge and not self.rank:
+            raise ValueError("lora.merge must be false where lora.rank is 0: there is no adapter to merge")
+        return self
+
+
+class MismatchConfig(Section):
+    """Engine and trainer disagree a little on the logprobs of the same tokens."""
+
+    correction: Literal["off", "token", "sequence"] = "off"
+    """Weigh the surrogate by min(π_old / π_engine, cap), of each token or of each whole response."""
+    cap: Annotated[float, Field(ge=1)] = 2.0
 
 
 class GuardConfig(Section):
@@ -232,12 +337,44 @@ class CheckpointConfig(Section):
     """Older ones are removed."""
 
 
+class EvaluateConfig(Section):
+    """A benchmark between the steps; the checkpoint with the best pass@1 is kept."""
+
+    every: CountOrZero = 0
+    """Steps between evaluations; 0: none."""
+    benchmark: Literal["humaneval", "humaneval+", "mbpp", "mbpp+", "apps"] = "humaneval+"
+    data: str | None = None
+    """Folder with the benchmark's files (for apps also a file, or hub:OWNER/NAME/FILE); None: as published."""
+    limit: Count | None = None
+    """The first tasks only."""
+    n: Count = 1
+    """Samples of each task."""
+    temperature: NonNegative = 0.0
+    """0 is greedy."""
+    max_tokens: Count = 512
+    prompting: Literal["completion", "chat"] = "chat"
+
+
 class TelemetryConfig(Section):
     """What is measured and where it goes, beside metrics.jsonl."""
 
     kl_every: Count = 1
     """Steps between measurements of the KL to the reference; static measures it in each."""
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+
+
+OURS_IN_DEEPSPEED = {
+    "train_batch_size": "trainer.batch and trainer.minibatch",
+    "train_micro_batch_size_per_gpu": "trainer.micro_batch or trainer.micro_batch_tokens",
+    "gradient_accumulation_steps": "trainer.minibatch and trainer.micro_batch_tokens, whose quotient it is",
+    "managed_gradient_accumulation": "trainer.minibatch and trainer.micro_batch_tokens",
+    "gradient_clipping": "trainer.max_grad_norm",
+    "optimizer": "trainer.learning_rate, trainer.betas and trainer.weight_decay",
+    "scheduler": "trainer.schedule, trainer.warmup and trainer.min_learning_rate",
+    "fp16": "deepspeed.bf16.enabled=true",
+    "amp": "deepspeed.bf16.enabled=true",
+}
+"""Keys of DeepSpeed's configuration that the recipe says elsewhere, and where."""
 
 
 class Config(Section):
@@ -252,17 +389,49 @@ class Config(Section):
     device: str = "auto"
     """`auto`, or a torch device."""
     task: TaskConfig = TaskConfig()
+    reward_model: RewardModelConfig = RewardModelConfig()
     generation: GenerationConfig = GenerationConfig()
     algorithm: AlgorithmConfig = AlgorithmConfig()
     constraint: ConstraintConfig = ConstraintConfig()
     refiner: RefinerConfig = RefinerConfig()
     trainer: TrainerConfig = TrainerConfig()
     critic: CriticConfig = CriticConfig()
+    engines: EnginesConfig = EnginesConfig()
+    deepspeed: dict[str, Any] = {}
+    """DeepSpeed's own configuration, where engines.trainer=deepspeed: zero_optimization, bf16, …"""
+    vllm: VllmConfig = VllmConfig()
+    lora: LoraConfig = LoraConfig()
+    mismatch: MismatchConfig = MismatchConfig()
     kernels: KernelsConfig = KernelsConfig()
     sandbox: SandboxConfig = SandboxConfig()
     guard: GuardConfig = GuardConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+
+    @model_validator(mode="after")
+    def _check_deepspeed(self) -> Config:
+        for key in self.deepspeed:
+            if key in OURS_IN_DEEPSPEED:
+                raise ValueError(f"deepspeed.{key} must be left out: use {OURS_IN_DEEPSPEED[key]}")
+        zero = self.deepspeed.get("zero_optimization", {})
+        stage = zero.get("stage", 0) if isinstance(zero, dict) else None
+        if stage not in (0, 1, 2, 3):
+            raise ValueError(f"deepspeed.zero_optimization.stage must be 0, 1, 2 or 3, got {stage!r}")
+        bf16 = self.deepspeed.get("bf16", {})
+        if stage == 0 and isinstance(bf16, dict) and bf16.get("enabled"):
+            raise ValueError("deepspeed.zero_optimization.stage must be 1, 2 or 3 with deepspeed.bf16, got 0")
+        if stage == 3 and self.engines.generator == "vllm":
+            raise ValueError(
+                "deepspeed.zero_optimization.stage must be 0, 1 or 2 with engines.generator=vllm, got 3: weights in "
+                "pieces are not handed over to it; engines.generator=transformers works with 3"
+            )
+        if stage == 3 and self.lora.rank:
+            raise ValueError(
+                "deepspeed.zero_optimization.stage must be 0, 1 or 2 for a LoRA policy, got 3: 2 spreads all that an "
+                "adapter's optimizer needs"
+            )
+        return self
 
     @model_validator(mode="after")
     def _resolve(self) -> Config:
@@ -278,17 +447,41 @@ class Config(Section):
                 "algorithm.overlong_cache must be less than generation.max_tokens "
                 f"= {self.generation.max_tokens}, got {self.algorithm.overlong_cache}"
             )
-        if self.task.name == "dialogue":
-            if self.task.path is None:
-                raise ValueError("task.path must be given for task.name=dialogue: JSON lines with a `prompt` column")
-            if ":" not in self.task.reward:
-                raise ValueError(
-                    f"task.reward must be module:function for task.name=dialogue, got {self.task.reward!r}"
-                )
-        elif self.task.reward not in ("adaptive", "coarse") and ":" not in self.task.reward:
-            raise ValueError(f"task.reward must be adaptive, coarse or module:function, got {self.task.reward!r}")
-        if ":" in self.task.reward and (self.constraint.name, self.constraint.accept) == ("dynamic", "perfect"):
-            raise ValueError("constraint.accept must be better or all where the reward has no known highest value")
+        if self.evaluate.n > 1 and self.evaluate.temperature == 0:
+            raise ValueError(
+                "evaluate.temperature must be above 0 for evaluate.n above 1: greedy samples are all alike"
+            )
+        self._check_reward()
+        own_engine = self.engines.generator == "vllm" and self.constraint.name == "dynamic" and not self.lora.rank
+        if self.vllm.speculate and not own_engine:
+            raise ValueError(
+                f"vllm.speculate must be 0 unless the refiner has a vLLM engine of its own, got {self.vllm.speculate}: "
+                "it needs engines.generator=vllm, constraint.name=dynamic and lora.rank=0"
+            )
+        if self.vllm.speculate and self.refiner.temperature > 0:
+            raise ValueError(
+                f"vllm.speculate must be 0 where the refiner samples, got {self.vllm.speculate}: guesses would change "
+                "which tokens a seed draws; refiner.temperature=0 may speculate"
+            )
         if self.constraint.on_dropped and not (self.algorithm.name == "dapo" and self.algorithm.dynamic_sampling):
             raise ValueError("constraint.on_dropped must be false unless dapo's dynamic sampling drops groups")
         return self
+
+    def _check_reward(self) -> None:
+        task, perfect = self.task, (self.constraint.name, self.constraint.accept) == ("dynamic", "perfect")
+        if task.name == "dialogue":
+            if task.path is None:
+                raise ValueError(
+                    "task.path must be given for task.name=dialogue: JSON lines with a `prompt` column, or a data set"
+                )
+            if task.reward != "model" and ":" not in task.reward:
+                raise ValueError(
+                    "task.reward must be model, rule:NAME or module:function for task.name=dialogue, "
+                    f"got {task.reward!r}"
+                )
+        elif task.reward not in ("adaptive", "coarse") and ":" not in task.reward:
+            raise ValueError(f"task.reward must be adaptive, coarse or module:function, got {task.reward!r}")
+        if task.reward == "model" and self.reward_model.model is None:
+            raise ValueError("reward_model.model must be given for task.reward=model: a hub id or a folder")
+        if perfect and task.reward not in ("adaptive", "coarse") and not task.reward.startswith("rule:"):
+            raise ValueError("constraint.accept must be better or all where the reward has no known highest value")

@@ -74,14 +74,15 @@ class Trainer(Protocol):
     def step(self) -> float:
         """Clip, update, advance the schedule, zero the gradients; returns the gradient's norm before clipping.
 
-        A norm that is not finite leaves all untouched, the gradients too, and is returned as it is.
+        A norm that is not finite leaves weights, optimizer and schedule untouched and is returned; what led to it can
+        be asked of `bad_gradient` until `discard`.
         """
 
     def discard(self) -> None:
         """Forget the accumulated gradients."""
 
     def bad_gradient(self) -> str | None:
-        """The first parameter whose accumulated gradient is not finite; None if there is none."""
+        """The first parameter whose accumulated gradient is not finite, on any rank; None if there is none."""
 
     def weights(self) -> Iterable[tuple[str, Tensor]]:
         """Named parameters as the generator loads them."""
@@ -97,10 +98,12 @@ class Trainer(Protocol):
 
 
 class World(Protocol):
-    """The ranks of a run; of one process, trivial."""
+    """The ranks of a run; of one process, trivial. Every rank makes every call, in the same order."""
 
     rank: int
     size: int
+    local_size: int
+    """Ranks on this machine, which share its cores."""
 
     def all_reduce(self, value: Tensor, op: Literal["sum", "max"] = "sum") -> Tensor:
         """The sum or maximum over ranks, on every rank."""
@@ -110,6 +113,29 @@ class World(Protocol):
 
     def barrier(self) -> None:
         """Wait for all."""
+
+
+class WorldOfOne:
+    """One process: every reduction is the value itself."""
+
+    rank = 0
+    size = 1
+    local_size = 1
+
+    def all_reduce(self, value: Tensor, op: Literal["sum", "max"] = "sum") -> Tensor:
+        """The value: the sum and the maximum over one rank."""
+        return value
+
+    def all_gather_object(self, value: Any) -> list[Any]:
+        """The value, alone in a list."""
+        return [value]
+
+    def barrier(self) -> None:
+        """Nobody to wait for."""
+
+
+ALONE = WorldOfOne()
+"""The world where nobody says otherwise."""
 
 
 class Task(Protocol):
@@ -133,8 +159,11 @@ class Task(Protocol):
     def refined_response(self, rollout: Rollout, reply: str) -> str:
         """The refiner's reply as a response to x (METHOD “What exactly ỹ is”)."""
 
+    def refined_by(self, template: str) -> Task:
+        """The same task, what scores it included, with another template for the refiner."""
+
     def telemetry(self) -> Mapping[str, float]:
-        """Metrics since the last call, such as `sandbox/tests_per_second`."""
+        """Metrics since the last call, such as `sandbox/tests_per_second`; their sums over ranks are the run's."""
 
     def close(self) -> None:
         """End the processes that score."""

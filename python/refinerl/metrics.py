@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from refinerl.contracts import ALONE, World
 from refinerl.records import Anchors
 from refinerl.rollout import Collected
 
@@ -14,31 +15,50 @@ IN_EVERY_ROW = (
     "policy/clip_fraction_low",
     "policy/clip_fraction_high",
     "policy/ratio_max",
+    "policy/mismatch_kl",
+    "policy/mismatch_max",
     "constraint/ce",
     "constraint/cost",
 )
 """Metrics of the update that a row has even where a step gives them no value; it is null then."""
 
 
-def rollout_metrics(collected: Collected, anchors: Anchors) -> dict[str, float]:
-    """`reward/*`, `completion/*`, `tokens/step` and how dynamic sampling went; NaN where nothing was scored."""
+def rollout_metrics(collected: Collected, anchors: Anchors, world: World = ALONE) -> dict[str, float]:
+    """`reward/*`, `completion/*`, `tokens/step` and how dynamic sampling went; NaN where nothing was scored.
+
+    Over all ranks; the `anchors`' own metrics are so already.
+    """
     groups = collected.groups
     rollouts = [rollout for group in groups for rollout in group.rollouts]
-    rewards = [reward for group in groups for reward in group.rewards]
-    rates = [r.reward.pass_rate for r in rollouts if r.reward is not None and r.reward.pass_rate is not None]
-    lengths = [len(r.completion.token_ids) for r in rollouts]
-    return {
-        "reward/mean": _mean(rewards),
-        "reward/group_std": _mean([statistics.stdev(g.rewards) for g in groups if len(g.rewards) > 1]),
-        "reward/pass_rate": _mean(rates),
-        "reward/unscored": float(len(rollouts) - len(rewards)),
-        "completion/length": _mean(lengths),
-        "completion/truncated": _mean([float(r.completion.finish_reason == "length") for r in rollouts]),
-        "rollout/groups_kept": float(len(collected.kept)),
-        "rollout/groups_dropped": float(len(collected.dropped)),
-        "rollout/resamples": float(collected.resamples),
-        "tokens/step": float(sum(lengths)) + anchors.metrics.get("refiner/tokens", 0.0),
+    seen: dict[str, Sequence[float]] = {
+        "rewards": [reward for group in groups for reward in group.rewards],
+        "stds": [statistics.stdev(g.rewards) for g in groups if len(g.rewards) > 1],
+        "rates": [r.reward.pass_rate for r in rollouts if r.reward is not None and r.reward.pass_rate is not None],
+        "lengths": [len(r.completion.token_ids) for r in rollouts],
+        "truncated": [float(r.completion.finish_reason == "length") for r in rollouts],
+        "kept": [len(collected.kept)],
+        "dropped": [len(collected.dropped)],
     }
+    parts = world.all_gather_object(seen)
+    every = {name: [value for part in parts for value in part[name]] for name in seen}
+    return {
+        "reward/mean": _mean(every["rewards"]),
+        "reward/group_std": _mean(every["stds"]),
+        "reward/pass_rate": _mean(every["rates"]),
+        "reward/unscored": float(len(every["lengths"]) - len(every["rewards"])),
+        "completion/length": _mean(every["lengths"]),
+        "completion/truncated": _mean(every["truncated"]),
+        "rollout/groups_kept": float(sum(every["kept"])),
+        "rollout/groups_dropped": float(sum(every["dropped"])),
+        "rollout/resamples": float(collected.resamples),
+        "tokens/step": float(sum(every["lengths"])) + anchors.metrics.get("refiner/tokens", 0.0),
+    }
+
+
+def summed(metrics: Mapping[str, float], world: World) -> dict[str, float]:
+    """The sums over ranks, which all have the same names."""
+    parts = world.all_gather_object(dict(metrics))
+    return {name: sum(part[name] for part in parts) for name in metrics}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -54,6 +54,33 @@ def token_weights(mask: Tensor, reduction: Reduction, tokens: float, sequences: 
     return mask / mask.sum(-1, keepdim=True).clamp(min=1) / max(sequences, 1.0)
 
 
+# --- engine and trainer ---------------------------------------------------------------------------
+
+
+def truncated_importance(
+    old_logprobs: Tensor, sampling_logprobs: Tensor, mask: Tensor, level: Literal["token", "sequence"], cap: float
+) -> Tensor:
+    """min(w, cap), the weight that moves the surrogate from the engine μ that sampled y to π_old, (R, T), detached.
+
+    `token`: w_t = π_old(y_t) / μ(y_t) (truncated importance sampling, “TIS”: Yao et al. 2025, *Your Efficient RL
+    Framework Secretly Brings You Off-Policy RL Training*). `sequence`: w = Π_t π_old(y_t) / μ(y_t), the same for each
+    token of the response. Where the engine's logprobs are unknown (NaN), w is 1.
+    """
+    d = torch.where(mask & sampling_logprobs.isfinite(), old_logprobs - sampling_logprobs, 0.0).detach()
+    if level == "sequence":
+        d = d.sum(-1, keepdim=True).expand_as(d)
+    return d.exp().clamp(max=cap)
+
+
+def mismatch(old_logprobs: Tensor, sampling_logprobs: Tensor) -> tuple[Tensor, Tensor]:
+    """How far the engine μ that sampled y is from the trainer's π_old on each token: KL(μ ‖ π_old) by k3, and |d|.
+
+    k3 = exp(d) − 1 − d with d = log π_old − log μ, nats; NaN where the engine gave no logprob.
+    """
+    d = (old_logprobs - sampling_logprobs).double()
+    return torch.expm1(d) - d, d.abs()
+
+
 # --- advantages -----------------------------------------------------------------------------------
 
 

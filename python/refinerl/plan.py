@@ -1,19 +1,23 @@
-"""What `--dry-run` and `--help` print: the resolved configuration, the plan, the knobs. Starts nothing."""
+"""What `--dry-run` prints: the resolved configuration and the plan. Starts nothing."""
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
 from rich.console import Console
 
 from refinerl import recipe
 from refinerl.config import Config
-from refinerl.wiring import load_data
+from refinerl.engines.world import Launched
+from refinerl.memory import Shares, shares
+from refinerl.rewards import load_data
+from refinerl.tasks.apps import ProblemSet
+from refinerl.tasks.conversations import HUB
 
 GIB = 2**30
 
@@ -24,28 +28,64 @@ def show(config: Config, console: Console) -> None:
     Raises:
         UserError: the data cannot be read.
     """
-    data = load_data(config)
-    prompts = len(data) if isinstance(data, list) else len(data.problems)
+    prompts = None
+    if not (config.task.path or "").startswith(HUB):
+        data = load_data(config)
+        prompts = len(data.problems) if isinstance(data, ProblemSet) else len(data)
     console.print(recipe.to_yaml(config), highlight=False, markup=False, end="")
     for line in plan(config, prompts):
         console.print(f"# {line}", highlight=False, markup=False, soft_wrap=True)
 
 
-def plan(config: Config, prompts: int) -> Iterator[str]:
-    """Lines that say what a run would do: models, engines, memory, steps."""
+def plan(config: Config, prompts: int | None) -> Iterator[str]:
+    """Lines that say what a run would do: models, engines, memory, steps. `prompts` is None if uncounted."""
     trainer, algorithm, constraint = config.trainer, config.algorithm, config.constraint
     samples = algorithm.samples_per_prompt or 1
     updates = algorithm.epochs * math.ceil(trainer.batch / (trainer.minibatch or trainer.batch))
     per_step = trainer.batch // samples
     yield f"plan: {algorithm.name} with constraint {constraint.name} on {config.model}"
-    yield "engines: transformers generates, torch trains, in this process"
+    yield from _engines(config)
     yield (
         f"steps: {trainer.steps}, each of {per_step} prompts × {samples} samples and {updates} optimizer "
         f"{'step' if updates == 1 else 'steps'}"
     )
-    passes = trainer.steps * per_step / prompts
-    yield f"data: {prompts} prompts, {passes:.1f} passes (more where dynamic sampling draws again)"
+    if prompts is None:
+        yield f"data: {config.task.path}, read from the hub when the run starts"
+    else:
+        passes = trainer.steps * per_step / prompts
+        yield f"data: {prompts} prompts, {passes:.1f} passes (more where dynamic sampling draws again)"
+    if config.task.reward == "model":
+        yield f"reward: the model {config.reward_model.model}"
     yield from _memory(config)
+
+
+def _engines(config: Config) -> Iterator[str]:
+    lora, engine = config.lora, config.engines.generator
+    if engine == "transformers":
+        yield f"engines: transformers generates, {config.engines.trainer} trains, {_ranks()}"
+    else:
+        here = "" if importlib.util.find_spec("vllm") else " (not installed here)"
+        two = not lora.rank and config.constraint.name == "dynamic"
+        count = "two engines" if two else "one engine"
+        yield f"engines: vLLM{here} generates on {count}, {config.engines.trainer} trains, {_ranks()}"
+    if lora.rank:
+        yield f"policy: a LoRA adapter of rank {lora.rank}; without it the same weights are reference and refiner"
+
+
+def _stage(config: Config) -> int:
+    return int(config.deepspeed.get("zero_optimization", {}).get("stage", 0)) * (config.engines.trainer == "deepspeed")
+
+
+def _trained(config: Config, parameters: int, width: int) -> Shares:
+    """What a model that learns takes of each rank."""
+    launched, stage = Launched.read(), _stage(config)
+    ranks = 1 if launched is None else launched.size
+    return shares(parameters, width, stage=stage, ranks=ranks, master=stage > 0 and width == 2)
+
+
+def _ranks() -> str:
+    launched = Launched.read()
+    return "in this process" if launched is None else f"on {launched.size} ranks"
 
 
 def _memory(config: Config) -> Iterator[str]:
@@ -54,14 +94,36 @@ def _memory(config: Config) -> Iterator[str]:
         yield "memory: unknown, the model is not on this machine"
         return
     width = 4 if config.dtype == "float32" else 2
-    copies = {"policy": count * width, "reference and refiner": count * width}
-    copies["gradients and AdamW"] = count * 3 * width
+    policy = _trained(config, count, width)
+    if config.lora.rank:
+        copies = {"policy, reference and refiner": count * width}  # the adapter's own state is a few percent of that
+    else:
+        copies = {"policy": policy.weights, "reference and refiner": count * width}
+        copies["gradients and AdamW"] = policy.gradients + policy.optimizer
+    if config.engines.generator == "vllm":
+        engines = 1 if config.lora.rank or config.constraint.name != "dynamic" else 2
+        copies["vLLM's weights"] = engines * count * width  # and its caches, whose size is a knob
+    elif _stage(config) == 3:
+        copies["the weights that generate"] = count * width
+    unknown = []
     if config.algorithm.name == "ppo":
-        copies["critic with gradients and AdamW"] = count * 4 * width
+        critic = count if config.critic.model is None else parameters(config.critic.model)
+        if critic is None:
+            unknown.append(f"the critic {config.critic.model}")
+        else:
+            copies["critic with gradients and AdamW"] = _trained(config, critic, width).total
+    if config.task.reward == "model":
+        scorer = parameters(config.reward_model.model or "")
+        if scorer is None:
+            unknown.append(f"the reward model {config.reward_model.model}")
+        else:
+            copies["reward model"] = scorer * (4 if (config.reward_model.dtype or config.dtype) == "float32" else 2)
+    launched = Launched.read()
     yield (
-        f"memory: {count / 1e6:.0f} M weights; "
+        f"memory{'' if launched is None else ' of each rank'}: {count / 1e6:.0f} M weights; "
         + ", ".join(f"{name} {size / GIB:.1f} GiB" for name, size in copies.items())
         + f"; together {sum(copies.values()) / GIB:.1f} GiB and activations"
+        + (f", and unknown as not on this machine: {', '.join(unknown)}" if unknown else "")
     )
 
 
@@ -82,16 +144,3 @@ def parameters(model: str) -> int | None:
     with torch.device("meta"):
         built: Any = AutoModelForCausalLM.from_config(found)
     return int(built.num_parameters())
-
-
-def knobs(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
-    """A line for each knob: its key, its default, what it does."""
-    for name, field in model.model_fields.items():
-        kind: Any = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield f"\n{prefix}{name}: {(kind.__doc__ or '').splitlines()[0]}"
-            yield from knobs(kind, f"{prefix}{name}.")
-        else:
-            about = (field.description or "").replace("\n", " ")
-            default = "None" if field.default is None else field.default
-            yield f"  {prefix}{name}={default}" + (f"   {about}" if about else "")

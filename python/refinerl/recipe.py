@@ -21,28 +21,41 @@ DEFAULT_RECIPE = "demo"
 
 def recipes() -> dict[str, str]:
     """Names of the shipped recipes and the first comment line of each."""
-    folder = resources.files("refinerl") / "recipes"
-    found = {f.name[:-5]: f.read_text() for f in folder.iterdir() if f.name.endswith(".yaml")}
-    return {name: text.splitlines()[0].lstrip("# ") for name, text in sorted(found.items())}
+    return _described("")
+
+
+def parts() -> dict[str, str]:
+    """The same of the parts that recipes are made of, and that may follow a recipe's name, such as `gpus-4`."""
+    return _described("parts")
 
 
 def load(recipe: str, overrides: Sequence[str] = ()) -> Config:
     """The shipped recipe of this name, or the YAML file at this path, with overrides such as `constraint.beta=3e-4`.
 
+    Among the overrides may be names of parts and files, which are laid over the recipe in their order; all that is
+    key=value comes after them. A recipe may say `base: [names]`: it is laid over those. Its `let` holds values that
+    only interpolations read, such as `${let.gpus}`.
+
     Raises:
         UserError: an unknown recipe or key (the closest ones are named), a value that breaks its rule.
     """
-    for override in overrides:
-        if "=" not in override:
-            raise UserError(f"an override must be key=value, got {override!r}")
+    overlays = [word for word in overrides if "=" not in word]
+    for word in overlays:
+        if not word.endswith(_YAML) and word not in parts():
+            raise UserError(
+                f"{word!r} is neither an override (key=value) nor a part{_closest(word, list(parts()))}; the parts are "
+                f"{', '.join(parts())}"
+            )
+    if recipe in parts():
+        raise UserError(f"{recipe!r} is a part of recipes: name one before it, such as apps-dapo {recipe}; see --list")
+    dotted = [word for word in overrides if "=" in word]
     try:
-        base = OmegaConf.create(_text(recipe))
-        if not OmegaConf.is_dict(base):
-            raise UserError(f"recipe {recipe!r} must be a mapping of keys to values")
-        merged = OmegaConf.merge(base, OmegaConf.from_dotlist(list(overrides)))
+        layers = [_read(name, ()) for name in (recipe, *overlays)]
+        merged = OmegaConf.merge(*layers, OmegaConf.from_dotlist(dotted))
         values: Any = OmegaConf.to_container(merged, resolve=True)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"recipe {recipe!r} with {' '.join(overrides) or 'no overrides'}: {error}") from error
+    values.pop("let", None)
     return validate(values)
 
 
@@ -64,18 +77,49 @@ def to_yaml(config: Config) -> str:
 def differences(old: Config, new: Config) -> list[str]:
     """Lines `key: old -> new` for every knob that differs."""
     before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
-    return [f"{key}: {before[key]} -> {after[key]}" for key in after if before[key] != after[key]]
+    keys = before | after  # the keys of `deepspeed` are free, so either may lack some
+    return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
+
+
+_YAML = (".yaml", ".yml")
+
+
+def _described(folder: str) -> dict[str, str]:
+    place = resources.files("refinerl") / "recipes" / folder
+    found = {file.name[:-5]: file.read_text() for file in place.iterdir() if file.name.endswith(".yaml")}
+    return {name: text.splitlines()[0].lstrip("# ") for name, text in sorted(found.items())}
+
+
+def _read(name: str, above: tuple[str, ...]) -> Any:
+    """The recipe or part laid over its bases; `above` are those that named it as theirs."""
+    if name in above:
+        raise UserError(f"recipe {name!r} is its own base: {' -> '.join((*above, name))}")
+    layer: Any = OmegaConf.create(_text(name))
+    if not OmegaConf.is_dict(layer):
+        raise UserError(f"recipe {name!r} must be a mapping of keys to values")
+    plain: Any = OmegaConf.to_container(layer)
+    bases = plain.get("base", [])
+    layer.pop("base", None)
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise UserError(f"recipe {name!r}: base must be a name or a list of names, got {bases}")
+    home = Path(name).parent if name.endswith(_YAML) else Path()
+    places = [str(home / base) if base.endswith(_YAML) else base for base in bases]
+    return OmegaConf.merge(*(_read(place, (*above, name)) for place in places), layer)
 
 
 def _text(recipe: str) -> str:
-    if recipe.endswith((".yaml", ".yml")):
+    if recipe.endswith(_YAML):
         try:
             return Path(recipe).read_text()
         except OSError as error:
             raise UserError(f"recipe file {recipe!r} cannot be read: {error.strerror}") from error
-    if recipe not in recipes():
-        raise UserError(f"unknown recipe {recipe!r}{_closest(recipe, list(recipes()))}; see --list")
-    return (resources.files("refinerl") / "recipes" / f"{recipe}.yaml").read_text()
+    folder = resources.files("refinerl") / "recipes"
+    if recipe in recipes():
+        return (folder / f"{recipe}.yaml").read_text()
+    if recipe in parts():
+        return (folder / "parts" / f"{recipe}.yaml").read_text()
+    raise UserError(f"unknown recipe {recipe!r}{_closest(recipe, list(recipes()))}; see --list")
 
 
 def _explain(loc: tuple[int | str, ...], kind: str, message: str, value: Any) -> str:

@@ -109,6 +109,8 @@ class RolloutGroup:
     prompt: Prompt
     rollouts: tuple[Rollout, ...]
     surrogate: bool = True
+    position: int = 0
+    """Which of the prompts that the step drew, over all ranks."""
 
     @property
     def rewards(self) -> tuple[float, ...]:
@@ -182,10 +184,13 @@ class Batch:
     is_constraint: Tensor  # (R,) bool, row is an accepted ỹ; else it is a y
     origin: Tensor  # (R,) int64, the row of the y that this row belongs to; its own index on y rows
     group: Tensor  # (R,) int64, index of the prompt's group
+    place: Tensor  # (R,) int64, orders the y of all ranks as the step drew their prompts; that of its y on ỹ rows
     weight: Tensor  # (R,) float64, on ỹ rows how many identical (x, ỹ) the row stands for; on y rows 1, or 0 if masked
     reward: Tensor  # (R,) float64, R(x, y) before shaping; NaN where there is none
     truncated: Tensor  # (R,) bool, generation was cut off
     surrogate: Tensor  # (R,) bool, y takes part in the surrogate (it has a reward, and its group was selected)
+    sampling_logprobs: Tensor  # (R, T) float32 log μ(target), by the engine that sampled y; NaN where unknown
+    correction: Tensor  # (R, T) float32 weight of the surrogate that undoes the engine's mismatch; 1 without
     old_logprobs: Tensor  # (R, T) float32 log π_old(target), from the trainer's own forward at the sampling temperature
     reference_logprobs: Tensor  # (R, T) float32 log π_ref(target); zero unless measured
     advantages: Tensor  # (R, T) float32

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from refinerl.alignment import align, filter_refinements, retokenize
-from refinerl.contracts import Clock, Generator, Task
+from refinerl.contracts import ALONE, Clock, Generator, Task, World
 from refinerl.records import (
     Anchors,
     Completion,
@@ -47,6 +47,7 @@ class Refiner:
     accept: Accept
     seed: int
     clock: Clock
+    world: World = ALONE
 
     def refine(self, groups: Sequence[RolloutGroup], step: int) -> Anchors:
         """Refines every rollout that can be improved; never raises for what the refiner writes."""
@@ -64,11 +65,13 @@ class Refiner:
             ]
             made = [pair for pair, fit in zip(zip(asked, written, strict=True), readable, strict=True) if fit]
             refinements, counts = self._judge(made)
-        metrics = self._metrics(rollouts, refinements, counts)
-        metrics["refiner/tokens"] = float(sum(len(reply.token_ids) for reply in replies))
-        metrics["refiner/skipped_perfect"] = float(sum(r.reward is not None for r in rollouts) - len(candidates))
-        metrics["refiner/skipped_too_long"] = float(len(candidates) - len(made))
-        return Anchors(tuple(refinements), metrics)
+        counts = {
+            **counts,
+            "tokens": sum(len(reply.token_ids) for reply in replies),
+            "skipped_perfect": sum(r.reward is not None for r in rollouts) - len(candidates),
+            "skipped_too_long": len(candidates) - len(made),
+        }
+        return Anchors(tuple(refinements), self._metrics(rollouts, refinements, counts))
 
     def _improvable(self, rollout: Rollout) -> bool:
         """A y at the highest reward can never pass the filter, so leaving it out is exact."""
@@ -81,9 +84,11 @@ class Refiner:
     ) -> list[Completion]:
         seeds = [[sample_seed(self.seed, step, f"refine/{r.prompt.id}", r.sample)] for r in asked]
         drafts = [r.completion.token_ids for r in asked]
+        self.generator.wake()
         replies = self.generator.generate(
             instructions, replace(self.sampling, seeds=seeds), adapter=False, drafts=drafts
         )
+        self.generator.sleep()
         return [reply for (reply,) in replies]
 
     def _as_response(self, rollout: Rollout, reply: Completion) -> Completion:
@@ -117,16 +122,24 @@ class Refiner:
     def _metrics(
         self, rollouts: Sequence[Rollout], refinements: Sequence[Refinement], counts: Mapping[str, int]
     ) -> dict[str, float]:
-        gains = [_value(r.reward) - _value(r.rollout.reward) for r in refinements]
-        scored = [gain for gain in gains if not np.isnan(gain)]
-        total = max(len(rollouts), 1)
+        """Over all ranks."""
+        mine = (
+            len(rollouts),
+            [_value(r.reward) - _value(r.rollout.reward) for r in refinements],
+            [r.accepted for r in refinements],
+            [r.alignment.copy_ratio for r in refinements],
+            dict(counts),
+        )
+        sizes, gains, accepted, copies, tallies = zip(*self.world.all_gather_object(mine), strict=True)
+        scored = [gain for part in gains for gain in part if not np.isnan(gain)]
+        total = max(sum(sizes), 1)
         return {
             "refiner/improved_ratio": sum(gain > 0 for gain in scored) / total,
-            "refiner/accepted_fraction": sum(r.accepted for r in refinements) / total,
-            "refiner/copy_ratio": _mean([r.alignment.copy_ratio for r in refinements]),
+            "refiner/accepted_fraction": sum(map(sum, accepted)) / total,
+            "refiner/copy_ratio": _mean([ratio for part in copies for ratio in part]),
             "refiner/reward_gain": _mean(scored),
-            "refiner/refined": float(len(refinements)),
-            **{f"refiner/{reason}": float(count) for reason, count in counts.items() if reason != "accepted"},
+            "refiner/refined": float(sum(map(len, gains))),
+            **{f"refiner/{name}": float(sum(t[name] for t in tallies)) for name in counts if name != "accepted"},
         }
 
 

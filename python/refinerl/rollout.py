@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from refinerl.contracts import Algorithm, Clock, Generator, Task, World
+from refinerl.contracts import ALONE, Algorithm, Clock, Generator, Task, World
 from refinerl.records import Prompt, Rollout, RolloutGroup, Sampling, sample_seed
 
 
@@ -23,11 +23,17 @@ class Roller:
     seed: int
     clock: Clock
 
-    def rollout(self, prompts: Sequence[Prompt], step: int, drawn_before: Sequence[Prompt] = ()) -> list[RolloutGroup]:
-        """One scored group for each prompt.
+    def rollout(
+        self,
+        prompts: Sequence[Prompt],
+        step: int,
+        drawn_before: Sequence[Prompt] = (),
+        chosen: Sequence[int] | None = None,
+    ) -> list[RolloutGroup]:
+        """One scored group for each prompt, or for those of them that are `chosen` by index.
 
         A prompt that occurs again within a step (`drawn_before`) continues its numbering of samples, so that no noise
-        is used twice.
+        is used twice, on whatever rank.
         """
         occurrences = Counter(prompt.id for prompt in drawn_before)
         numbers: list[list[int]] = []
@@ -35,6 +41,8 @@ class Roller:
             first = occurrences[prompt.id] * self.sampling.n
             numbers.append(list(range(first, first + self.sampling.n)))
             occurrences[prompt.id] += 1
+        chosen = range(len(prompts)) if chosen is None else chosen
+        prompts, numbers = [prompts[i] for i in chosen], [numbers[i] for i in chosen]
         seeds = [
             [sample_seed(self.seed, step, prompt.id, number) for number in row]
             for prompt, row in zip(prompts, numbers, strict=True)
@@ -42,12 +50,9 @@ class Roller:
         with self.clock("generate", len(prompts) * self.sampling.n * self.sampling.max_tokens):
             written = self.generator.generate([p.token_ids for p in prompts], replace(self.sampling, seeds=seeds))
         with self.clock("score"):
-            rewards = iter(
-                self.task.score(
-                    [prompt for prompt, row in zip(prompts, written, strict=True) for _ in row],
-                    [completion for row in written for completion in row],
-                )
-            )
+            asked = [prompt for prompt, row in zip(prompts, written, strict=True) for _ in row]
+            answers = [completion for row in written for completion in row]
+            rewards = iter(self.task.score(asked, answers) if answers else ())
         return [
             RolloutGroup(
                 prompt,
@@ -55,14 +60,15 @@ class Roller:
                     Rollout(prompt, completion, next(rewards), number)
                     for completion, number in zip(row, numbering, strict=True)
                 ),
+                position=len(drawn_before) + index,
             )
-            for prompt, row, numbering in zip(prompts, written, numbers, strict=True)
+            for prompt, row, numbering, index in zip(prompts, written, numbers, chosen, strict=True)
         ]
 
 
 @dataclass(frozen=True)
 class Collected:
-    """A step's rollouts."""
+    """A step's rollouts on this rank."""
 
     kept: tuple[RolloutGroup, ...]
     dropped: tuple[RolloutGroup, ...]
@@ -88,42 +94,55 @@ def collect(
 ) -> Collected:
     """Dynamic sampling: new prompts for the groups that were dropped, until `prompts` are kept or the limit is met.
 
-    `draw(n)` gives the next n prompts, fewer at the end of the data.
+    `draw(n)` gives the next n prompts, fewer at the end of the data. Every rank draws the same ones and samples its
+    share of them: together they keep what one rank would have kept, and each keeps as many as any other.
     """
+    quota = prompts // world.size
     kept: list[RolloutGroup] = []
     dropped: list[RolloutGroup] = []
     drawn: list[Prompt] = []
     rounds = 0
+    roller.generator.wake()
     while True:
-        fresh = draw(prompts - len(kept))
+        missing = world.all_gather_object(quota - len(kept))
+        fresh = draw(sum(missing)) if rounds <= max_resamples else []
         if not fresh:
             break
-        good, bad = algorithm.select(roller.rollout(fresh, step, drawn), world)
+        mine = [i for i, rank in enumerate(deal(len(fresh), missing)) if rank == world.rank]
+        good, bad = algorithm.select(roller.rollout(fresh, step, drawn, mine), world)
         drawn += fresh
         kept += good
         dropped += bad
-        if len(kept) >= prompts or rounds >= max_resamples:
-            break
         rounds += 1
-    return Collected(tuple(kept), tuple(dropped), rounds)
+    roller.generator.sleep()
+    return Collected(tuple(kept), tuple(dropped), max(rounds - 1, 0))
 
 
-def revive(dropped: Sequence[RolloutGroup], count: int, max_reward: float | None, seed: int) -> list[RolloutGroup]:
-    """At most `count` rollouts of dropped groups, drawn by seed, as groups without a surrogate (`on_dropped`).
+def deal(count: int, missing: Sequence[int]) -> list[int]:
+    """The rank that gets each of `count` prompts: one after the other in turn, none more than it misses."""
+    turns = [rank for turn in range(max(missing)) for rank, lacks in enumerate(missing) if turn < lacks]
+    return turns[:count]
+
+
+def revive(
+    dropped: Sequence[RolloutGroup], count: int, max_reward: float | None, seed: int, world: World = ALONE
+) -> list[RolloutGroup]:
+    """At most `count` rollouts of all ranks' dropped groups, drawn by seed, as groups without a surrogate.
 
     Only rollouts that a refinement can improve are drawn: those with a reward below the task's highest.
     """
-    pool = [
-        (group, rollout)
-        for group in dropped
-        for rollout in group.rollouts
+    mine = [
+        (group.position, number, member, world.rank)
+        for number, group in enumerate(dropped)
+        for member, rollout in enumerate(group.rollouts)
         if rollout.reward is not None and (max_reward is None or rollout.reward.value < max_reward)
     ]
+    pool = sorted(place for part in world.all_gather_object(mine) for place in part)
     order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed)).tolist()
-    chosen = {id(pool[i][1]) for i in order[:count]}
+    chosen = {(number, member) for _, number, member, rank in (pool[i] for i in order[:count]) if rank == world.rank}
     revived = []
-    for group in dropped:
-        members = tuple(rollout for rollout in group.rollouts if id(rollout) in chosen)
+    for number, group in enumerate(dropped):
+        members = tuple(rollout for member, rollout in enumerate(group.rollouts) if (number, member) in chosen)
         if members:
-            revived.append(RolloutGroup(group.prompt, members, surrogate=False))
+            revived.append(RolloutGroup(group.prompt, members, surrogate=False, position=group.position))
     return revived

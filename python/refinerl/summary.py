@@ -34,9 +34,12 @@ def show(folder: Path, console: Console, decode: Callable[[Sequence[int]], str])
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     if rows:
         console.print(_table(rows))
-    example = best_example(folder)
-    if example is not None:
-        console.print(_example(example, decode))
+    found = best_example(folder)
+    if found is not None:
+        place = f"step {found['step']}, prompt {found['prompt']['id']}"
+        plain = not console.is_terminal
+        legend = r"\[-deleted-] {+inserted+}" if plain else "[red]deleted[/]  [green]inserted[/]"
+        console.print(example(found, decode, title=f"y → ỹ  ({place};  {legend})", plain=plain))
     elif any("refiner/improved_ratio" in row for row in rows):
         console.print("No refinement was made: every response already had the highest reward, or none was scored.")
     console.print(_places(folder), highlight=False)
@@ -76,7 +79,8 @@ def _form(value: float | None) -> str:
     return "–" if value is None or math.isnan(value) else f"{value:.4g}"
 
 
-def _example(row: dict[str, Any], decode: Callable[[Sequence[int]], str]) -> Panel:
+def example(row: dict[str, Any], decode: Callable[[Sequence[int]], str], *, title: str, plain: bool = False) -> Panel:
+    """A row of rollouts/ with a refinement: the question, y → ỹ as a diff, what it earned. `plain` as in `diff`."""
     refinement = row["refinement"]
     before, after = row["reward"], refinement["reward"]
     verdict = f"reward {before['value']:+.2f} ({before['outcome']}) → {after['value']:+.2f} ({after['outcome']}), " + (
@@ -85,30 +89,35 @@ def _example(row: dict[str, Any], decode: Callable[[Sequence[int]], str]) -> Pan
     body = Group(
         Text(row["prompt"]["text"].strip(), style="dim"),
         Text(),
-        diff(row["completion"]["token_ids"], refinement["completion"]["token_ids"], decode),
+        diff(row["completion"]["token_ids"], refinement["completion"]["token_ids"], decode, plain=plain),
         Text(),
         Text(verdict, style="bold"),
     )
-    title = f"y → ỹ  (step {row['step']}, prompt {row['prompt']['id']};  [red]deleted[/]  [green]inserted[/])"
     return Panel(body, title=title, title_align="left")
 
 
-def diff(original: Sequence[int], refined: Sequence[int], decode: Callable[[Sequence[int]], str]) -> Text:
-    """y and ỹ as one text: kept tokens plain, deleted ones red and struck through, inserted ones green."""
+def diff(
+    original: Sequence[int], refined: Sequence[int], decode: Callable[[Sequence[int]], str], *, plain: bool = False
+) -> Text:
+    """y and ỹ as one text: kept tokens plain, deleted ones red and struck through, inserted ones green.
+
+    `plain` marks them as wdiff does, [-deleted-] and {+inserted+}, for places without colours.
+    """
     (alignment,) = align([original], [refined])
     text = Text()
     i = j = 0
-    for kept, i_end, j_end in _runs(alignment.original_kept, alignment.refined_kept):
+    for kept, i_end, j_end in runs(alignment.original_kept, alignment.refined_kept):
         if kept:
             text.append(decode(original[i:i_end]))
         else:
-            text.append(decode(original[i:i_end]), style="red strike")
-            text.append(decode(refined[j:j_end]), style="green")
+            deleted, inserted = decode(original[i:i_end]), decode(refined[j:j_end])
+            text.append(f"[-{deleted}-]" if plain and deleted else deleted, style="red strike")
+            text.append(f"{{+{inserted}+}}" if plain and inserted else inserted, style="green")
         i, j = i_end, j_end
     return text
 
 
-def _runs(original_kept: Any, refined_kept: Any) -> Iterator[tuple[bool, int, int]]:
+def runs(original_kept: Any, refined_kept: Any) -> Iterator[tuple[bool, int, int]]:
     """Ends of alternating runs: kept tokens on both sides, then deleted and inserted ones."""
     i = j = 0
     while i < len(original_kept) or j < len(refined_kept):

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +23,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from refinerl import memory
+from refinerl.contracts import ALONE, World
 from refinerl.errors import UserError
 from refinerl.records import Anchors, Completion, Prompt, Reward, RolloutGroup
 
@@ -41,10 +43,24 @@ class Tracker(Protocol):
 
 
 class Telemetry:
-    """Writes a run's folder as the run goes, and shows where it stands."""
+    """Writes a run's folder as the run goes, and shows where it stands.
 
-    def __init__(self, folder: Path, console: Console, steps: int, trackers: Sequence[Tracker] = ()) -> None:
+    Of many ranks the first one writes and speaks, for all. `notice` is told of every phase that begins.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        console: Console,
+        steps: int,
+        trackers: Sequence[Tracker] = (),
+        *,
+        world: World = ALONE,
+        notice: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.folder = folder
+        self.world = world
+        self.notice = notice
         self.console = console
         self.steps = steps
         self.trackers = trackers
@@ -65,7 +81,8 @@ class Telemetry:
     def clock(self, phase: str, total: int | None = None) -> Iterator[None]:
         """Adds to the step's time of a phase, and shows that it runs; with a `total`, how far it is."""
         start = time.perf_counter()
-        with self._shown(f"step {self._step}/{self.steps} · {phase}", total):
+        self.notice(f"{phase} of step {self._step}")
+        with self._shown(f"step {self._step}/{self.steps} · {phase}", total), memory.explained(phase):
             yield
         self._times[phase] = self._times.get(phase, 0.0) + time.perf_counter() - start
 
@@ -73,7 +90,8 @@ class Telemetry:
     def busy(self, what: str) -> Iterator[None]:
         """Shows that something runs that is no phase of a step."""
         start = time.perf_counter()
-        with self._shown(what):
+        self.notice(what)
+        with self._shown(what), memory.explained(what):
             yield
         if not self.console.is_terminal:
             self.say(f"{what}: {time.perf_counter() - start:.1f} s")
@@ -108,9 +126,16 @@ class Telemetry:
                 self._bar = None
 
     def log(self, metrics: Mapping[str, float]) -> None:
-        """Appends the step's row to metrics.jsonl, with its times."""
-        times = {f"time/{phase}": seconds for phase, seconds in self._times.items()}
-        times["time/step"] = time.perf_counter() - self._start
+        """Appends the step's row to metrics.jsonl, with its times, the longest of all ranks.
+
+        `metrics` are those of all ranks.
+        """
+        mine = {f"time/{phase}": seconds for phase, seconds in self._times.items()}
+        mine["time/step"] = time.perf_counter() - self._start
+        every = self.world.all_gather_object(mine)
+        times = {name: max(times[name] for times in every) for name in mine}
+        if self.world.rank:
+            return
         row = {**metrics, **times}
         record = {"schema": SCHEMA, "step": self._step, **{name: _number(row[name]) for name in sorted(row)}}
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
@@ -137,35 +162,45 @@ class Telemetry:
         return f"[bold]step {self._step}/{self.steps}[/]  " + "  ".join(shown)
 
     def rollouts(self, groups: Sequence[RolloutGroup], kept: Sequence[RolloutGroup], anchors: Anchors) -> None:
-        """Writes rollouts/step-N.jsonl: every y with its ỹ, if there is one."""
-        refined = {id(r.rollout): r for r in anchors.refinements}
-        selected = {id(group) for group in kept}
+        """Writes rollouts/step-N.jsonl: every y of all ranks with its ỹ, if there is one."""
+        mine = [(group.position, row) for group, row in self._rows(groups, kept, anchors)]
+        every = [row for part in self.world.all_gather_object(mine) for row in part]
+        if self.world.size > 1:
+            every.sort(key=lambda row: row[0])
+        if self.world.rank:
+            return
         path = self.folder / "rollouts" / f"step-{self._step}.jsonl"
         partial = path.with_suffix(".partial")
-        with partial.open("w", encoding="utf-8") as file:
-            for group in groups:
-                for rollout in group.rollouts:
-                    row = {
-                        "schema": SCHEMA,
-                        "step": self._step,
-                        "sample": rollout.sample,
-                        "selected": id(group) in selected,
-                        "prompt": _prompt(rollout.prompt),
-                        "completion": _completion(rollout.completion),
-                        "reward": _reward(rollout.reward),
-                        "refinement": None,
-                    }
-                    if (r := refined.get(id(rollout))) is not None:
-                        row["refinement"] = {
-                            "completion": _completion(r.completion),
-                            "reward": _reward(r.reward),
-                            "accepted": r.accepted,
-                            "prefix": r.alignment.prefix,
-                            "distance": r.alignment.distance,
-                            "copy_ratio": r.alignment.copy_ratio,
-                        }
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        partial.write_text("".join(f"{row}\n" for _, row in every), encoding="utf-8")
         os.replace(partial, path)
+
+    def _rows(
+        self, groups: Sequence[RolloutGroup], kept: Sequence[RolloutGroup], anchors: Anchors
+    ) -> Iterator[tuple[RolloutGroup, str]]:
+        refined = {id(r.rollout): r for r in anchors.refinements}
+        selected = {id(group) for group in kept}
+        for group in groups:
+            for rollout in group.rollouts:
+                row = {
+                    "schema": SCHEMA,
+                    "step": self._step,
+                    "sample": rollout.sample,
+                    "selected": id(group) in selected,
+                    "prompt": _prompt(rollout.prompt),
+                    "completion": _completion(rollout.completion),
+                    "reward": _reward(rollout.reward),
+                    "refinement": None,
+                }
+                if (r := refined.get(id(rollout))) is not None:
+                    row["refinement"] = {
+                        "completion": _completion(r.completion),
+                        "reward": _reward(r.reward),
+                        "accepted": r.accepted,
+                        "prefix": r.alignment.prefix,
+                        "distance": r.alignment.distance,
+                        "copy_ratio": r.alignment.copy_ratio,
+                    }
+                yield group, json.dumps(row, ensure_ascii=False)
 
     def close(self) -> None:
         """Flushes the trackers."""
@@ -178,7 +213,8 @@ def _number(value: float) -> float | None:
 
 
 def _prompt(prompt: Prompt) -> dict[str, Any]:
-    return {"id": prompt.id, "text": prompt.text}
+    messages = [dict(message) for message in prompt.messages]
+    return {"id": prompt.id, "text": prompt.text, **({"messages": messages} if messages else {})}
 
 
 def _completion(completion: Completion) -> dict[str, Any]:

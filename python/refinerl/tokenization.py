@@ -62,27 +62,50 @@ class ChatTokenizer:
         Raises:
             UserError: the tokenizer has no chat template, or the template refuses these messages.
         """
-        if not self.inner.chat_template:
-            raise UserError(
-                f"the tokenizer of {self.inner.name_or_path!r} has no chat template: give one with chat_template= "
-                "(a Jinja template, or a file that holds one), or use an instruct model"
-            )
-        try:
-            ids: list[int] = self.inner.apply_chat_template(
-                [dict(message) for message in messages], add_generation_prompt=True, tokenize=True, return_dict=False
-            )
-        except Exception as error:  # Jinja's own errors and those a template raises
-            raise UserError(f"the chat template cannot render these messages: {error}") from error
+        ids: list[int] = self._render(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
         return tuple(ids)
+
+    def encode_answered(self, messages: Sequence[Message], *, close: bool = False) -> tuple[int, ...]:
+        """A whole conversation, the last answer included, as a reward model reads it.
+
+        `close` ends it with the EOS in place of the template's line breaks: OpenRLHF trains its reward models so.
+
+        Raises:
+            UserError: as `encode_chat`.
+        """
+        text: str = self._render(messages, tokenize=False, add_generation_prompt=False)
+        if close:
+            eos = self.inner.convert_ids_to_tokens(self.eos_token_id)
+            text = text.rstrip("\n")
+            text = text if text.endswith(eos) else text + eos
+        return self.encode(text)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """The tokens of `text` alone, no special tokens added."""
         return tuple(self.inner.encode(text, add_special_tokens=False))
 
+    @property
+    def beginning(self) -> tuple[int, ...]:
+        """The tokens that the tokenizer puts before a bare text: a BOS, for most models that have one, or nothing."""
+        bare, whole = self.encode("a"), tuple(self.inner.encode("a"))
+        return whole[: whole.index(bare[0])] if bare and bare[0] in whole else ()
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids` without special tokens; incomplete UTF-8 becomes U+FFFD."""
         text: str = self.inner.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
+
+    def _render(self, messages: Sequence[Message], **options: bool) -> Any:
+        if not self.inner.chat_template:
+            raise UserError(
+                f"the tokenizer of {self.inner.name_or_path!r} has no chat template: give one with chat_template= "
+                "(reward_model.chat_template= for a reward model; a Jinja template, or a file that holds one), or use "
+                "an instruct model"
+            )
+        try:
+            return self.inner.apply_chat_template([dict(message) for message in messages], **options)
+        except Exception as error:  # Jinja's own errors and those a template raises
+            raise UserError(f"the chat template cannot render these messages: {error}") from error
 
     def save(self, folder: str | Path) -> None:
         """Write the tokenizer, chat template included, as `load` reads it."""

@@ -1,6 +1,6 @@
 """The method on one screen, and its command.
 
-python -m refinerl.train [RECIPE] [key=value …] [--output-dir DIR] [--resume] [--dry-run] [--list]
+python -m refinerl.train [RECIPE [PART …]] [key=value …] [--output-dir DIR] [--resume] [--dry-run] [--list]
 """
 
 from __future__ import annotations
@@ -17,12 +17,21 @@ from pathlib import Path
 
 from rich.console import Console
 
-from refinerl import checkpoint, plan, recipe, summary
+from refinerl import arguments as command_line
+from refinerl import recipe
+
+if __name__ == "__main__":
+    command_line.answer_early(sys.argv[1:])  # before torch is imported, which takes seconds
+
+import torch
+
+from refinerl import checkpoint, plan, summary
 from refinerl.batch import collate
 from refinerl.config import Config
 from refinerl.errors import TrainingStoppedError, UserError
-from refinerl.metrics import IN_EVERY_ROW, rollout_metrics
-from refinerl.records import Update, sample_seed
+from refinerl.launch import Link, linked
+from refinerl.metrics import IN_EVERY_ROW, rollout_metrics, summed
+from refinerl.records import sample_seed
 from refinerl.rollout import collect, revive
 from refinerl.sandbox import SandboxError
 from refinerl.wiring import Parts, wire
@@ -31,7 +40,7 @@ from refinerl.wiring import Parts, wire
 def train(config: Config, parts: Parts, folder: Path, state: checkpoint.State) -> checkpoint.State:
     """max J(θ) − β·C(θ), from the step after `state` to the end. Returns the last step's state."""
     stream, task, algorithm, constraint = parts.stream, parts.task, parts.algorithm, parts.constraint
-    updater, telemetry = parts.updater, parts.telemetry
+    updater, telemetry, world = parts.updater, parts.telemetry, parts.world
     samples = parts.roller.sampling.n
     stream.position = state.prompts_drawn
 
@@ -41,56 +50,57 @@ def train(config: Config, parts: Parts, folder: Path, state: checkpoint.State) -
             collected = collect(
                 parts.roller,
                 algorithm,
-                parts.world,
+                world,
                 stream.draw,
                 prompts=config.trainer.batch // samples,
                 max_resamples=config.algorithm.max_resamples,
                 step=step,
             )
-            if not collected.groups:
+            if not world.all_reduce(torch.tensor(len(collected.groups))):
                 telemetry.say(f"the data ended after trainer.epochs = {config.trainer.epochs} passes")
-                checkpoint.save(folder, state, parts.trainers, config.checkpoint.keep)
+                checkpoint.save(folder, state, parts.trainers, config.checkpoint.keep, world)
                 break
             groups = list(collected.kept)
             if config.constraint.on_dropped:
                 seed = sample_seed(config.seed, step, "on_dropped", 0)
-                groups += revive(collected.dropped, config.trainer.batch, task.max_reward, seed)
+                groups += revive(collected.dropped, config.trainer.batch, task.max_reward, seed, world)
 
             # ỹ ~ π_ref(· | refine(x, y)): refined, scored, aligned, filtered.
             anchors = constraint.anchor(groups, step)
 
-            metrics = dict.fromkeys(IN_EVERY_ROW, math.nan)
-            update = Update({}, 0, ())
             with telemetry.clock("update"):
-                if groups:
-                    split = constraint.apply == "reward" or config.trainer.minibatch != config.trainer.batch
-                    batch = collate(groups, anchors.refinements, merge=not split)
-                    batch, measured = updater.measure(batch, kl=(step - 1) % config.telemetry.kl_every == 0)
-                    penalty, charged = updater.penalty(batch, anchors)
-                    batch = algorithm.advantages(batch, penalty, parts.world)
-                    update = updater.update(batch, step)
-                    metrics |= measured | charged
+                split = constraint.apply == "reward" or config.trainer.minibatch != config.trainer.batch
+                batch = collate(groups, anchors.refinements, merge=not split)
+                batch, measured = updater.measure(batch, kl=(step - 1) % config.telemetry.kl_every == 0)
+                penalty, charged = updater.penalty(batch, anchors)
+                batch = algorithm.advantages(batch, penalty, world)
+                update = updater.update(batch, step)
             with telemetry.clock("sync"):
                 parts.generator.load(updater.policy.weights())
 
             in_a_row = 0 if update.steps else state.skipped_in_a_row + len(update.skipped)
-            metrics |= rollout_metrics(collected, anchors) | dict(anchors.metrics) | dict(update.metrics)
-            metrics |= dict(task.telemetry())
+            metrics = dict.fromkeys(IN_EVERY_ROW, math.nan) | measured | charged | dict(update.metrics)
+            metrics |= rollout_metrics(collected, anchors, world) | dict(anchors.metrics)
+            metrics |= summed(task.telemetry(), world)
             metrics |= {
                 "constraint/beta": constraint.beta,
                 "update/steps": float(update.steps),
                 "update/skipped": float(len(update.skipped)),
             }
+            if parts.evaluator is not None and step % config.evaluate.every == 0:
+                with telemetry.clock("evaluate"):
+                    # A slow test may end differently elsewhere, and all ranks have to agree on the best step.
+                    metrics |= world.all_gather_object(parts.evaluator.metrics())[0]
             telemetry.rollouts(collected.groups, collected.kept, anchors)
             telemetry.log(metrics)
 
-        state = checkpoint.State(step, stream.position, in_a_row)
+        state = state.after(step, stream.position, in_a_row, metrics.get("evaluate/pass@1"))
         for name in update.skipped:
             telemetry.say(f"[yellow]step {step}: an optimizer step was skipped, the {name} is not finite[/]")
         stop = in_a_row >= config.guard.max_skipped
-        if stop or step % config.checkpoint.every == 0 or step == config.trainer.steps:
+        if stop or state.best_step == step or step % config.checkpoint.every == 0 or step == config.trainer.steps:
             with telemetry.busy(f"checkpoint-{step}"):
-                saved = checkpoint.save(folder, state, parts.trainers, config.checkpoint.keep)
+                saved = checkpoint.save(folder, state, parts.trainers, config.checkpoint.keep, world)
         if stop:
             raise TrainingStoppedError(
                 f"step {step}: {in_a_row} optimizer steps in a row were skipped (guard.max_skipped = "
@@ -104,28 +114,27 @@ def train(config: Config, parts: Parts, folder: Path, state: checkpoint.State) -
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code: 0 done, 1 stopped by a guard, 2 bad input, 130 interrupted."""
-    args = _parser().parse_intermixed_args(arguments)
-    console = Console()
-    try:
-        return _run(args, console)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (TrainingStoppedError, SandboxError, FloatingPointError) as error:
-        print(f"stopped: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
-        return 130
+    """Runs the command line; returns the exit code: 0 done, 1 stopped by a guard, 2 bad input, 130 interrupted.
+
+    As one of many ranks it ends the process instead, with that code and all other ranks.
+    """
+    with linked() as link:
+        try:
+            return _run(command_line.parse(arguments), link)
+        except UserError as error:
+            return link.end(f"error: {error}", 2)
+        except (TrainingStoppedError, SandboxError, FloatingPointError) as error:
+            return link.end(f"stopped: {error}", 1)
+        except KeyboardInterrupt:
+            return link.end("interrupted; --resume goes on from the last checkpoint", 130)
 
 
-def _run(args: argparse.Namespace, console: Console) -> int:
+def _run(args: argparse.Namespace, link: Link) -> int:
+    console = Console(quiet=link.rank > 0)
     if args.list:
-        for name, about in recipe.recipes().items():
-            console.print(f"[bold]{name}[/]  {about}", highlight=False, soft_wrap=True)
+        command_line.show_recipes(console)
         return 0
-    name, overrides = _split(args.words)
+    name, overrides = command_line.split(args.words)
     if args.resume and args.output_dir is None:
         raise UserError("--resume needs --output-dir: the folder of the run that is to go on")
     if args.resume and not args.words and (args.output_dir / "config.yaml").exists():
@@ -134,19 +143,25 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     if args.dry_run:
         plan.show(config, console)
         return 0
-    folder = args.output_dir or Path("runs") / f"{Path(name).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    world = link.join(config.engines.timeout)
+    named = args.output_dir or Path("runs") / f"{Path(name).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder: Path = world.all_gather_object(named)[0]
     with calm_about_full_disks(folder):
-        check_folder(folder, config, resume=args.resume)
-        with wire(config, folder, console) as parts:
-            checkpoint.begin(folder, recipe.to_yaml(config))
-            state = checkpoint.resume(folder, parts.trainers)
+        if link.rank == 0:
+            check_folder(folder, config, resume=args.resume)
+        world.barrier()
+        with wire(config, folder, console, world, link.notice) as parts:
+            if link.rank == 0:
+                checkpoint.begin(folder, recipe.to_yaml(config))
+            state = checkpoint.resume(folder, parts.trainers, world)
             parts.generator.load(parts.updater.policy.weights())
             if state.step:
                 parts.telemetry.say(f"resuming after step {state.step}")
             train(config, parts, folder, state)
             with parts.telemetry.busy("final/"):
-                checkpoint.export(folder / "final", parts.updater.policy, parts.tokenizer)
-            summary.show(folder, console, parts.tokenizer.decode)
+                checkpoint.export(folder / "final", parts.updater.policy, parts.tokenizer, world)
+            if link.rank == 0:
+                summary.show(folder, console, parts.tokenizer.decode)
     return 0
 
 
@@ -169,7 +184,15 @@ def check_folder(folder: Path, config: Config, *, resume: bool) -> None:
     return None
 
 
-CHANGEABLE = ("checkpoint.", "telemetry.", "guard.", "sandbox.workers", "trainer.steps")
+CHANGEABLE = (
+    "checkpoint.",
+    "evaluate.every",
+    "telemetry.",
+    "guard.",
+    "sandbox.workers",
+    "trainer.steps",
+    "engines.timeout",
+)
 """Knobs that a resumed run may change. `trainer.steps` also moves the schedule's end, so that is not bit for bit."""
 
 
@@ -188,29 +211,6 @@ def calm_about_full_disks(folder: Path) -> Iterator[None]:
                 "with --resume"
             ) from error
         raise
-
-
-def _split(words: Sequence[str]) -> tuple[str, list[str]]:
-    """The recipe's name, the demo's if the first word is none, and the overrides."""
-    if words and "=" not in words[0]:
-        return words[0], list(words[1:])
-    return recipe.DEFAULT_RECIPE, list(words)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m refinerl.train",
-        usage="%(prog)s [RECIPE] [key=value ...] [--output-dir DIR] [--resume] [--dry-run] [--list]",
-        description="Fine-tune a language model with PPO or DAPO under no, a static or the dynamic constraint.",
-        epilog="knobs, with their defaults:\n" + "\n".join(plan.knobs()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("words", nargs="*", metavar="RECIPE, key=value", help="a recipe (demo if none), then overrides")
-    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="the run's folder (runs/RECIPE-TIME if none)")
-    parser.add_argument("--resume", action="store_true", help="go on from the folder's last checkpoint")
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and the plan")
-    parser.add_argument("--list", action="store_true", help="print the recipes")
-    return parser
 
 
 if __name__ == "__main__":

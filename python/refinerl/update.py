@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,7 +21,8 @@ class Updater:
     """The parts and sizes of an update; holds no state."""
 
     policy: Trainer
-    reference: Trainer
+    reference: Trainer | None
+    """None: the policy without its adapter."""
     critic: Trainer | None
     algorithm: Algorithm
     constraint: Constraint
@@ -33,6 +35,9 @@ class Updater:
     max_rows: int | None
     entropy_bonus: float
     seed: int
+    correction: Literal["off", "token", "sequence"] = "off"
+    """Of the mismatch between the engine that sampled y and the trainer."""
+    correction_cap: float = 2.0
 
     # --- before the gradient --------------------------------------------------------------------
 
@@ -42,17 +47,23 @@ class Updater:
         mask = batch.mask & batch.surrogate.unsqueeze(-1)
         old = self._forward(self.policy, batch, rows)
         batch = batch.with_(old_logprobs=old.logprobs)
-        metrics = {"policy/entropy": objective.masked_mean(old.entropies, mask)}
+        metrics = {"policy/entropy": self._mean(old.entropies, mask)}
+        metrics |= self._mismatch(old.logprobs, batch.sampling_logprobs, mask)
+        if self.correction != "off":
+            weights = objective.truncated_importance(
+                old.logprobs, batch.sampling_logprobs, mask, self.correction, self.correction_cap
+            )
+            batch = batch.with_(correction=weights)
         if self.critic is not None:
             values = self._forward(self.critic, batch, rows).values
             batch = batch.with_(values=_present(values))
         if kl or self.constraint.needs_reference:
-            reference = self._forward(self.reference, batch, rows)
+            reference = self._forward(self.reference or self.policy, batch, rows, adapter=self.reference is not None)
             batch = batch.with_(reference_logprobs=reference.logprobs)
             k1 = objective.kl_estimate(old.logprobs, reference.logprobs, "k1")
             k3 = objective.kl_estimate(old.logprobs, reference.logprobs, "k3")
-            metrics["policy/kl_to_reference"] = objective.masked_mean(k3, mask)
-            metrics["policy/kl_to_reference_sum"] = objective.masked_mean((k1 * mask).sum(-1), batch.surrogate)
+            metrics["policy/kl_to_reference"] = self._mean(k3, mask)
+            metrics["policy/kl_to_reference_sum"] = self._mean((k1 * mask).sum(-1), batch.surrogate)
         return batch, metrics
 
     def penalty(self, batch: Batch, anchors: Anchors) -> tuple[Tensor, dict[str, float]]:
@@ -66,24 +77,43 @@ class Updater:
         cost = self.constraint.cost(outputs, batch)
         mask = batch.mask & rows.unsqueeze(-1)
         clamped = cost.clamp(-objective.KL_CLAMP, objective.KL_CLAMP)
-        metrics = {
-            "constraint/cost": float((clamped * mask).double().sum()) / max(1, int((~batch.is_constraint).sum()))
-        }
-        if bool((rows & batch.is_constraint).any()):
-            metrics["constraint/ce"] = objective.masked_mean(cost, mask)
+        sums = [(clamped * mask).double().sum(), (~batch.is_constraint).sum(), (rows & batch.is_constraint).sum()]
+        total, rollouts, refined = self.world.all_reduce(torch.stack([part.double() for part in sums])).tolist()
+        metrics = {"constraint/cost": total / max(1.0, rollouts)}
+        if refined:
+            metrics["constraint/ce"] = self._mean(cost, mask)
         return self.constraint.beta * self.constraint.carry(clamped, batch, anchors), metrics
 
-    def _forward(self, trainer: Trainer, batch: Batch, rows: Tensor) -> Outputs:
+    def _forward(self, trainer: Trainer, batch: Batch, rows: Tensor, *, adapter: bool = True) -> Outputs:
         """The outputs of some rows, without gradient, on the whole batch's (R, T)."""
         parts = {name: torch.zeros(batch.mask.shape) for name in ("logprobs", "entropies", "values")}
         with torch.no_grad():
-            for part in micro_batches(batch, rows, self.token_budget, self.max_rows):
-                outputs = trainer.forward(batch.select(part))
+            for part in self._parts(batch, rows):
+                outputs = trainer.forward(batch.select(part), adapter=adapter)
                 for name in parts:
                     found = getattr(outputs, name)
                     if found is not None and found.numel():
                         parts[name] = parts[name] + scatter_rows(batch, part, found.cpu())
         return Outputs(weighted_nll=torch.zeros(()), **parts)
+
+    def _parts(self, batch: Batch, rows: Tensor) -> list[Tensor]:
+        """Micro-batches; as many on every rank, because all run a model together: the last ones may be empty."""
+        parts = micro_batches(batch, rows, self.token_budget, self.max_rows)
+        most = int(self.world.all_reduce(torch.tensor(len(parts)), "max"))
+        return parts + [rows[:0]] * (most - len(parts))
+
+    def _mean(self, x: Tensor, mask: Tensor) -> float:
+        """The mean over what exists on all ranks; NaN if there is nothing."""
+        total, count = self.world.all_reduce(torch.stack([x[mask].double().sum(), mask.sum().double()])).tolist()
+        return total / count if count else math.nan
+
+    def _mismatch(self, old_logprobs: Tensor, sampling_logprobs: Tensor, mask: Tensor) -> dict[str, float]:
+        """Over the tokens of all ranks whose logprob the engine gave; NaN if there are none."""
+        known = mask & sampling_logprobs.isfinite()
+        k3, distance = objective.mismatch(old_logprobs, sampling_logprobs)
+        mean = self._mean(k3, known)
+        largest = float(self.world.all_reduce(torch.cat([distance[known], distance.new_zeros(1)]).max(), "max"))
+        return {"policy/mismatch_kl": mean, "policy/mismatch_max": math.nan if math.isnan(mean) else largest}
 
     # --- the gradient ---------------------------------------------------------------------------
 
@@ -91,7 +121,8 @@ class Updater:
         """Every epoch and minibatch: one optimizer step each, or none where something is not finite."""
         tally = _Tally()
         for epoch in range(self.epochs):
-            for rows in minibatches(batch, self.minibatch, seed=sample_seed(self.seed, step, "minibatch", epoch)):
+            seed = sample_seed(self.seed, step, "minibatch", epoch)
+            for rows in minibatches(batch, self.minibatch, seed, self.world):
                 self._optimize(self._weigh(batch.select(rows)), tally, first_epoch=epoch == 0)
         return tally.finish()
 
@@ -110,16 +141,17 @@ class Updater:
         y_mask = minibatch.mask & minibatch.surrogate.unsqueeze(-1)
         counts = torch.stack([y_mask.sum(), y_mask.any(-1).sum()]).double()
         tokens, sequences = self.world.all_reduce(counts).tolist()
-        rows = torch.nonzero(minibatch.surrogate | (minibatch.row_weight != 0)).flatten()
-        if not len(rows):
+        parts = self._parts(minibatch, torch.nonzero(minibatch.surrogate | (minibatch.row_weight != 0)).flatten())
+        if not parts:
             return
         sums = _Tally()
-        for part in micro_batches(minibatch, rows, self.token_budget, self.max_rows):
-            bad = self._backward(minibatch.select(part), tokens, sequences, sums)
-            if bad is not None:
-                self._discard()
-                tally.skipped.append(bad)
-                return
+        # No rank stops at what is not finite: the others would wait for it in the next micro-batch.
+        found = [self._backward(minibatch.select(part), tokens, sequences, sums) for part in parts]
+        bad = [name for names in self.world.all_gather_object(found) for name in names if name is not None]
+        if bad:
+            self._discard()
+            tally.skipped.append(bad[0])
+            return
         norm = self.policy.step()
         if not math.isfinite(norm):
             tally.skipped.append(f"gradient of the policy ({self.policy.bad_gradient() or 'its norm overflows'})")
@@ -133,32 +165,34 @@ class Updater:
             else:
                 tally.add("critic/grad_norm", critic_norm)
         tally.add("policy/grad_norm", norm)
-        tally.take(sums, first_epoch=first_epoch)
+        tally.take(sums.over(self.world), first_epoch=first_epoch)
 
     def _backward(self, rows: Batch, tokens: float, sequences: float, sums: _Tally) -> str | None:
         """One forward over y and ỹ rows alike, one backward; returns the name of a loss that is not finite."""
         mask = rows.mask & rows.surrogate.unsqueeze(-1)
         weights = objective.token_weights(mask, self.algorithm.loss_reduction, tokens, sequences)
         outputs = self.policy.forward(rows)
-        policy_loss = (self.algorithm.policy_loss(outputs, rows) * weights).sum()
+        policy_loss = (self.algorithm.policy_loss(outputs, rows) * rows.correction * weights).sum()
         entropy = (outputs.entropies * weights).sum()
         constraint_loss = self.constraint.loss(outputs, rows) if self.constraint.apply == "loss" else torch.zeros(())
         loss = policy_loss + constraint_loss - self.entropy_bonus * entropy
-        for name, part in (("policy loss", policy_loss), ("constraint loss", constraint_loss), ("loss", loss)):
-            if not torch.isfinite(part):
-                return name
         self.policy.backward(loss)
         self._count(outputs, rows, mask, tokens, sums)
         sums.add("policy/loss", float(policy_loss.detach()))
         sums.add("constraint/loss", float(constraint_loss.detach()))
-        if self.critic is not None and bool(mask.any()):
-            values = _present(self.critic.forward(rows).values)
-            value_loss = (self.algorithm.value_loss(values, rows) * weights).sum()
-            if not torch.isfinite(value_loss):
-                return "value loss"
-            self.critic.backward(value_loss)
-            sums.add("critic/loss", float(value_loss.detach()))
-        return None
+        losses = {"policy loss": policy_loss, "constraint loss": constraint_loss, "loss": loss}
+        if self.critic is not None:
+            losses["value loss"] = self._backward_values(self.critic, rows, tokens, sequences, sums)
+        return next((name for name, part in losses.items() if not torch.isfinite(part)), None)
+
+    def _backward_values(self, critic: Trainer, rows: Batch, tokens: float, sequences: float, sums: _Tally) -> Tensor:
+        """The critic's forward and backward over the y among the rows."""
+        y = rows.select(torch.nonzero(rows.surrogate).flatten())
+        weights = objective.token_weights(y.mask, self.algorithm.loss_reduction, tokens, sequences)
+        loss = (self.algorithm.value_loss(_present(critic.forward(y).values), y) * weights).sum()
+        critic.backward(loss)
+        sums.add("critic/loss", float(loss.detach()))
+        return loss
 
     def _count(self, outputs: Outputs, rows: Batch, mask: Tensor, tokens: float, sums: _Tally) -> None:
         ratio = objective.policy_ratio(outputs.logprobs.detach(), rows.old_logprobs)
@@ -196,6 +230,16 @@ class _Tally:
 
     def add(self, name: str, value: float) -> None:
         self.values[name].append(value)
+
+    def over(self, world: World) -> _Tally:
+        """The sums and the largest of all ranks, which all have the same names."""
+        names = sorted(self.values)
+        mine = [sum(self.values[name]) for name in names] + [self.ce, self.ce_tokens, self.cost]
+        totals = world.all_reduce(torch.tensor(mine, dtype=torch.float64)).tolist()
+        largest = float(world.all_reduce(torch.tensor(self.largest, dtype=torch.float64), "max"))
+        ce, ce_tokens, cost = totals[len(names) :]
+        values = {name: [total] for name, total in zip(names, totals, strict=False)}
+        return _Tally(values=values, largest=largest, ce=ce, ce_tokens=ce_tokens, cost=cost)
 
     def take(self, minibatch: _Tally, *, first_epoch: bool) -> None:
         for name, parts in minibatch.values.items():

@@ -6,41 +6,31 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from rich.console import Console
-from transformers import PreTrainedModel
 
 from refinerl.algorithms.dapo import DAPO
 from refinerl.algorithms.ppo import PPO
+from refinerl.benchmarks.evaluator import Evaluator
 from refinerl.config import Config
 from refinerl.constraints.dynamic import Dynamic
 from refinerl.constraints.none import NoConstraint
 from refinerl.constraints.static import Static
-from refinerl.contracts import Algorithm, Constraint, Generator, Task, Trainer, World
-from refinerl.data import PROBLEMS as EMBEDDED
+from refinerl.contracts import ALONE, Algorithm, Constraint, Generator, Task, Trainer, World
 from refinerl.engines.allocator import keep_freed_memory
-from refinerl.engines.models import load_model, load_trunk, resolve_model
-from refinerl.engines.networks import PolicyNetwork, ValueNetwork
-from refinerl.engines.optimization import Optimization, Schedule
-from refinerl.engines.torch import TorchTrainer
-from refinerl.engines.transformers import TransformersGenerator
-from refinerl.engines.world import WorldOfOne
+from refinerl.engines.models import load_model, resolve_model
+from refinerl.errors import UserError
+from refinerl.generators import make_generators
 from refinerl.records import Sampling
 from refinerl.refiner import Refiner
+from refinerl.rewards import make_evaluator, make_sandbox, make_task
 from refinerl.rollout import Roller
-from refinerl.sandbox import Limits, Sandbox
 from refinerl.stream import PromptStream
-from refinerl.tasks.apps import ProblemSet, load_problems
-from refinerl.tasks.code import CodeTask
-from refinerl.tasks.dialogue import Dialogue, DialogueTask, read_dialogues
-from refinerl.tasks.user_reward import UserReward, load_reward
 from refinerl.telemetry import Telemetry, make_trackers
 from refinerl.tokenization import ChatTokenizer
+from refinerl.trainers import device_of, make_critic, make_network, make_policy, make_reference, writing_network
 from refinerl.update import Updater
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -57,6 +47,8 @@ class Parts:
     updater: Updater
     world: World
     telemetry: Telemetry
+    evaluator: Evaluator | None = None
+    """Where `evaluate.every` asks for one."""
 
     @property
     def trainers(self) -> dict[str, Trainer]:
@@ -66,28 +58,42 @@ class Parts:
 
 
 @contextmanager
-def wire(config: Config, folder: Path, console: Console) -> Iterator[Parts]:
-    """Chooses and connects the parts; closes what holds processes or files."""
+def wire(
+    config: Config, folder: Path, console: Console, world: World = ALONE, notice: Callable[[str], None] = lambda _: None
+) -> Iterator[Parts]:
+    """Chooses and connects the parts; closes what holds processes or files.
+
+    Raises:
+        UserError: the ranks cannot share the work, or a part cannot be had.
+    """
+    check_ranks(config, world)
     torch.manual_seed(config.seed)
     keep_freed_memory()
     with ExitStack() as stack:
-        trackers = make_trackers(config.telemetry.trackers, folder, config.model_dump(mode="json"))
-        telemetry = Telemetry(folder, console, config.trainer.steps, trackers)
+        trackers = []
+        if world.rank == 0:
+            trackers = make_trackers(config.telemetry.trackers, folder, config.model_dump(mode="json"))
+        telemetry = Telemetry(folder, console, config.trainer.steps, trackers, world=world, notice=notice)
         stack.callback(telemetry.close)
         with telemetry.busy(f"load {config.model}"):
             name = resolve_model(config.model)
             tokenizer = ChatTokenizer.load(name, chat_template=config.chat_template)
-            device = _device(config.device)
+            device = device_of(config.device)
             policy_model = load_model(name, dtype=config.dtype).to(device)
-            reference_model = load_model(name, dtype=config.dtype).to(device)
-        task = make_task(config, tokenizer, telemetry.say)
+            reference_model = None if config.lora.rank else load_model(name, dtype=config.dtype).to(device)
+        room = policy_model.config.get_text_config().max_position_embeddings - config.generation.max_tokens
+        task = make_task(config, tokenizer, telemetry.say, room, world)
         stack.callback(task.close)
 
-        # In one process the generators use the trainers' own modules, so that handing over weights is free.
+        network = make_network(config, policy_model)
+        writing = writing_network(config, network)
+        policy = make_policy(config, network, world)
+        reference = make_reference(config, reference_model)
+        with telemetry.busy(f"engines: {config.engines.generator}"):
+            generator, refiner_generator = make_generators(
+                config, name, tokenizer, writing, reference_model, world, telemetry.tick, stack
+            )
         tokens = config.generation.max_tokens
-        generator = TransformersGenerator(policy_model, tokenizer, max_rows=config.generation.max_batch)
-        refiner_generator = TransformersGenerator(reference_model, tokenizer, max_rows=config.generation.max_batch)
-        generator.progress = refiner_generator.progress = telemetry.tick
         sampling = Sampling(
             tokens,
             config.generation.temperature,
@@ -106,13 +112,14 @@ def wire(config: Config, folder: Path, console: Console) -> Iterator[Parts]:
             accept=config.constraint.accept,
             seed=config.seed,
             clock=telemetry.clock,
+            world=world,
         )
-        algorithm, constraint, world = make_algorithm(config), make_constraint(config, refiner), WorldOfOne()
+        algorithm, constraint = make_algorithm(config), make_constraint(config, refiner)
         trainer = config.trainer
         updater = Updater(
-            policy=make_policy(config, policy_model, trainer.learning_rate),
-            reference=make_policy(config, reference_model, None),
-            critic=make_critic(config, name, device) if algorithm.needs_critic else None,
+            policy=policy,
+            reference=reference,
+            critic=make_critic(config, name, device, world) if algorithm.needs_critic else None,
             algorithm=algorithm,
             constraint=constraint,
             world=world,
@@ -122,101 +129,42 @@ def wire(config: Config, folder: Path, console: Console) -> Iterator[Parts]:
             max_rows=trainer.micro_batch,
             entropy_bonus=config.algorithm.entropy_bonus,
             seed=config.seed,
+            correction=config.mismatch.correction,
+            correction_cap=config.mismatch.cap,
         )
         stream = PromptStream(task.prompts(), config.seed, trainer.epochs)
         roller = Roller(generator, task, sampling, config.seed, telemetry.clock)
-        yield Parts(stream, task, roller, generator, tokenizer, algorithm, constraint, updater, world, telemetry)
+        evaluator = None
+        if config.evaluate.every:
+            box = make_sandbox(config, telemetry.say, world)
+            stack.callback(box.close)
+            evaluator = make_evaluator(config, generator, tokenizer, box, telemetry.say)
+        yield Parts(
+            stream, task, roller, generator, tokenizer, algorithm, constraint, updater, world, telemetry, evaluator
+        )
 
 
-def load_data(config: Config) -> ProblemSet | list[Dialogue]:
-    """The problems or dialogues that the configuration names.
+def check_ranks(config: Config, world: World) -> None:
+    """Sees that the ranks can share the work.
 
     Raises:
-        UserError: they cannot be read.
+        UserError: they cannot; the message names a value that works.
     """
-    t = config.task
-    if t.name == "dialogue":
-        return read_dialogues(t.path or "")
-    if t.path is None and t.embedded != "all":
-        return load_problems(EMBEDDED, max_tests=t.max_tests, difficulties=[t.embedded])
-    difficulties = None if t.difficulty is None else [t.difficulty]
-    return load_problems(t.path or EMBEDDED, max_tests=t.max_tests, difficulties=difficulties)
-
-
-def make_task(config: Config, tokenizer: ChatTokenizer, say: Say) -> Task:
-    """The data with its reward; programs get a sandbox."""
-    t = config.task
-    data = load_data(config)
-    if isinstance(data, list):
-        return DialogueTask(
-            data,
-            tokenizer.encode_chat,
-            reward=load_reward(t.reward),
-            refine_template=config.refiner.template or "refine_dialogue",
-            system=t.system,
+    if world.size == 1:
+        return
+    if config.engines.trainer == "torch":
+        raise UserError(
+            f"engines.trainer=torch trains in one process, and this run has {world.size}: choose "
+            "engines.trainer=deepspeed, or start one process"
         )
-    if data.without_tests:
-        say(f"{data.without_tests} problems without tests were skipped")
-    reward: Literal["adaptive", "coarse"] | UserReward
-    match t.reward:
-        case "adaptive" | "coarse":
-            reward = t.reward
-        case path:
-            reward = load_reward(path)
-    return CodeTask(
-        data.problems,
-        None if isinstance(reward, UserReward) else make_sandbox(config, say),
-        tokenizer.encode_chat,
-        reward=reward,
-        question_template=t.template or "code",
-        refine_template=config.refiner.template or "refine_code",
-        system=t.system,
-        max_sandbox_errors=config.guard.max_sandbox_errors,
-    )
-
-
-def make_sandbox(config: Config, say: Say) -> Sandbox:
-    """The sandbox with the configured limits; says once what protects the machine and what does not."""
-    s = config.sandbox
-    box = Sandbox(
-        workers=s.workers,
-        limits=Limits(s.wall_seconds, s.cpu_seconds, s.memory_mb, s.output_kb),
-        compare="strict",
-        require=s.require,
-    )
-    off = [protection for protection in box.isolation if not protection.on]
-    say(f"sandbox: {len(box.isolation) - len(off)} of {len(box.isolation)} protections are on")
-    for protection in off:
-        say(f"[yellow]  off: {protection.name} ({protection.reason}), which exposes {protection.exposed}[/]")
-    return box
-
-
-def make_policy(config: Config, model: PreTrainedModel, learning_rate: float | None) -> TorchTrainer:
-    """The policy, or the frozen reference where there is no learning rate."""
-    network = PolicyNetwork(model, temperature=config.generation.temperature, impl=config.kernels.impl)
-    return TorchTrainer(
-        network,
-        None if learning_rate is None else _optimization(config, learning_rate),
-        gradient_checkpointing=config.trainer.gradient_checkpointing and learning_rate is not None,
-    )
-
-
-def make_critic(config: Config, policy_name: str, device: str) -> TorchTrainer:
-    """A value model from `critic.model` or the policy, with its scalar head if it has one, else a head of zeros."""
-    name = policy_name if config.critic.model is None else resolve_model(config.critic.model)
-    trunk, head = load_trunk(name, dtype=config.dtype)
-    return TorchTrainer(
-        ValueNetwork(trunk, head).to(device),
-        _optimization(config, config.critic.learning_rate),
-        gradient_checkpointing=config.trainer.gradient_checkpointing,
-    )
-
-
-def _optimization(config: Config, learning_rate: float) -> Optimization:
-    t = config.trainer
-    updates = t.steps * config.algorithm.epochs * (t.batch // (t.minibatch or t.batch))
-    schedule = Schedule(t.schedule, total_steps=updates, warmup=t.warmup, minimum=t.min_learning_rate)
-    return Optimization(learning_rate, schedule, t.betas, weight_decay=t.weight_decay, max_grad_norm=t.max_grad_norm)
+    samples = config.algorithm.samples_per_prompt or 1
+    prompts = config.trainer.batch // samples
+    if prompts % world.size:
+        batch = -(-prompts // world.size) * world.size * samples
+        raise UserError(
+            f"trainer.batch = {config.trainer.batch} is {prompts} groups of algorithm.samples_per_prompt = {samples}, "
+            f"which {world.size} ranks cannot share evenly: choose trainer.batch={batch}"
+        )
 
 
 def make_algorithm(config: Config) -> Algorithm:
@@ -248,9 +196,3 @@ def make_constraint(config: Config, refiner: Refiner) -> Constraint:
             return Static(beta, apply, reduction, c.estimator or "k1")
         case "dynamic":
             return Dynamic(refiner, beta, apply, reduction)
-
-
-def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,4 +1,6 @@
 import json
+import random
+import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
@@ -223,6 +225,47 @@ def test_reading_keeps_one_problem_in_memory(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 5_000_000
+
+
+MEASURE = """
+import sys
+from refinerl.tasks.apps import load_problems
+from refinerl.tasks.code import sandbox_tests
+problems = load_problems(sys.argv[1]).problems
+tests = [sandbox_tests(problem) for problem in problems]
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(len(problems), sum(map(len, tests)), int(status["VmHWM"].split()[0]) // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
+def test_a_file_of_the_size_of_apps_training_split_fits_in_a_gigabyte(tmp_path: Path) -> None:
+    """5,000 problems, 107 MB and more (as `train.jsonl` on the hub), 550 without tests, a third of them call-based.
+
+    Their tests are made ready for the sandbox as well.
+    The peak counts the interpreter and PyTorch, which the task imports.
+    """
+    dice = random.Random(0)
+    path = tmp_path / "train.jsonl"
+    with path.open("w") as file:
+        for n in range(5000):
+            numbers = [[dice.randint(-(10**6), 10**6) for _ in range(30)] for _ in range(8 if n >= 550 else 0)]
+            if n % 3 == 0:
+                tests: dict[str, Any] = {"fn_name": "f", "inputs": [[row] for row in numbers], "outputs": numbers}
+            else:
+                texts = [" ".join(map(str, row)) + "\n" for row in numbers]
+                tests = {"inputs": texts, "outputs": texts}
+            solutions = [f"# {dice.random()}\n" + "print(sum(map(int, input().split())))\n" * 30 for _ in range(14)]
+            fields = row(n, question="What is it? " * 120, solutions=json.dumps(solutions))
+            fields["input_output"] = json.dumps(tests) if numbers else ""
+            file.write(json.dumps(fields) + "\n")
+    assert path.stat().st_size > 107e6
+    done = subprocess.run([sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True)
+    problems, cases, peak_mb = map(int, done.stdout.split())
+    assert (problems, cases) == (4450, 4450 * 8)
+    print(f"{path.stat().st_size / 1e6:.0f} MB of problems: peak {peak_mb} MB")
+    assert peak_mb < 1000
 
 
 def problem(**changes: Any) -> Problem:

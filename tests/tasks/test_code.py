@@ -1,4 +1,5 @@
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -168,6 +169,18 @@ def test_apps_prompt_format(box: Sandbox) -> None:
     assert add.messages == ({"role": "user", "content": official_prompt(ADD)},)
 
 
+def test_long_prompts_are_left_out_and_counted(box: Sandbox) -> None:
+    def spell(messages: Sequence[Message]) -> list[int]:
+        return [ord(letter) for message in messages for letter in message["content"]]
+
+    lengths = {p.id: len(p.token_ids) for p in CodeTask([DOUBLE, ADD], box, spell).prompts()}
+    shorter = min(lengths, key=lengths.__getitem__)
+    task = CodeTask([DOUBLE, ADD], box, spell, max_prompt_tokens=lengths[shorter])
+    assert ([p.id for p in task.prompts()], task.too_long) == ([shorter], 1)
+    with pytest.raises(UserError, match="no problem is left: all prompts have more than 1 tokens"):
+        CodeTask([DOUBLE, ADD], box, spell, max_prompt_tokens=1)
+
+
 def test_a_test_that_cannot_be_used_is_told_at_the_start(box: Sandbox) -> None:
     odd = Problem("odd", "q", "", "f", (Case([1], object()),), "", ())
     with pytest.raises(UserError, match=r"problem odd: a test cannot be used: .*expected"):
@@ -220,6 +233,13 @@ def test_refine_prompt_shows_question_and_whole_response(task: CodeTask) -> None
     assert asked["role"] == "user"
     assert "Print twice n." in asked["content"]
     assert "cost: $x\n```py\n1\n```" in asked["content"]
+
+
+def test_another_template_for_the_refiner(task: CodeTask, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("$question|$response\n")
+    y = rollout("1", task.prompts()[0])
+    assert task.refined_by(str(tmp_path / "mine.txt")).refine_prompt(y)[-1]["content"].endswith("|1")
+    assert not task.refine_prompt(y)[-1]["content"].endswith("|1")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import pytest
 from refinerl.contracts import Task
 from refinerl.errors import UserError
 from refinerl.records import Completion, Message, Reward, Rollout
-from refinerl.tasks.dialogue import Dialogue, DialogueTask, read_dialogues, transcript
+from refinerl.tasks.conversations import Dialogue
+from refinerl.tasks.dialogue import DialogueTask, transcript
 from refinerl.tasks.user_reward import UserReward
 
 USER = {"role": "user", "content": "Hello?"}
@@ -33,33 +34,6 @@ def write(folder: Path, *rows: Any) -> Path:
 
 def completion(text: str) -> Completion:
     return Completion((1,), (), text, "stop")
-
-
-def test_lines_become_dialogues(tmp_path: Path) -> None:
-    path = write(tmp_path, {"prompt": "Hi", "bonus": 2}, "\n", {"prompt": TURNS})
-    assert read_dialogues(path) == [Dialogue("1", "Hi", {"bonus": 2}), Dialogue("3", tuple(TURNS), {})]
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ({"text": "a"}, "jsonl:1: the field prompt is missing"),
-        ({"prompt": 3}, "jsonl:1: the field prompt must be a text or a list of messages, got a number"),
-        ({"prompt": []}, "jsonl:1: the field prompt must be a text or a list of messages"),
-        ({"prompt": [{"role": "user"}]}, r"jsonl:1: prompt\[0\] must be a message"),
-        ({"prompt": TURNS[:3]}, "jsonl:1: the last message of the prompt must be the user's, got assistant"),
-        ("nothing\n", "jsonl:1: not JSON"),
-        ("", "there is no line in it"),
-    ],
-)
-def test_bad_lines_are_named(tmp_path: Path, line: Any, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        read_dialogues(write(tmp_path, line))
-
-
-def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot read .*nowhere.jsonl: No such file"):
-        read_dialogues(tmp_path / "nowhere.jsonl")
 
 
 def test_prompts_and_rewards() -> None:
@@ -94,6 +68,27 @@ def test_refining() -> None:
     assert "Be brief." not in asked["content"]
     assert task.refined_response(rollout, "Sure.\n<response>\nThe end.\n</response>") == "The end."
     assert task.refined_response(rollout, "The end.") == "The end."
+
+
+def test_another_template_for_the_refiner(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("$question|$response\n")
+    task = DialogueTask([Dialogue("1", "Hi", {})], encode, reward=UserReward(brevity), system="Be kind.")
+    rollout = Rollout(task.prompts()[0], completion("The end of"), Reward(-10.0, "scored"), 0)
+    (system, asked) = task.refined_by(str(tmp_path / "mine.txt")).refine_prompt(rollout)
+    assert (system["content"], asked["content"]) == ("Be kind.", "Hi|The end of")
+    assert "The end of" in task.refine_prompt(rollout)[-1]["content"] != "Hi|The end of"
+
+
+def test_prompts_that_are_too_long_are_left_out() -> None:
+    dialogues = [Dialogue(str(n), "a" * n, {}) for n in (3, 9, 4, 10)]
+    task = DialogueTask(dialogues, encode, reward=UserReward(brevity), max_prompt_tokens=1)
+    assert task.too_long == 0  # `encode` gives one token for each message
+    task = DialogueTask(
+        dialogues, lambda m: [0] * len(m[-1]["content"]), reward=UserReward(brevity), max_prompt_tokens=8
+    )
+    assert (task.too_long, [p.id for p in task.prompts()], len(task.prompts()[1:])) == (2, ["3", "4"], 1)
+    with pytest.raises(UserError, match="all 4 prompts are longer than 2 tokens"):
+        DialogueTask(dialogues, lambda m: [0] * 3, reward=UserReward(brevity), max_prompt_tokens=2)
 
 
 def test_a_reward_function_that_needs_a_missing_column() -> None:

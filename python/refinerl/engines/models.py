@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -41,24 +42,90 @@ def load_model(name: str, *, dtype: DType = "float32", attn: str | None = None) 
 
 
 def load_trunk(
-    name: str, *, dtype: DType = "float32", attn: str | None = None
+    name: str, *, dtype: DType = "float32", attn: str | None = None, normalize: bool = False
 ) -> tuple[PreTrainedModel, nn.Linear | None]:
     """The model `name` without its language-model head, and its scalar head if it is a reward model.
 
+    `normalize` makes the head give (score − mean) / std, by the mean and std of its config if it has them.
     Errors as in `load_model`.
     """
     folder = resolve_model(name)
     with loading(name), quiet():
-        architectures = AutoConfig.from_pretrained(folder).architectures or [""]
-    if not architectures[0].endswith("ForSequenceClassification"):
+        config = AutoConfig.from_pretrained(folder)
+    if not is_openrlhf(config) and not _architecture(config).endswith("ForSequenceClassification"):
         return load_model(name, dtype=dtype, attn=attn).base_model, None
+    model = load_reward_model(name, dtype=dtype, attn=attn)
+    if not isinstance(getattr(model, "score", None), nn.Linear):
+        raise UserError(f"model {name!r} has no linear score, so it cannot become a critic")
+    if normalize and getattr(model.config, "std", None):
+        return model.base_model, _normalized(model.score, model.config.mean, model.config.std)
+    return model.base_model, model.score
+
+
+def _normalized(head: nn.Linear, mean: float, std: float) -> nn.Linear:
+    scaled = nn.Linear(head.in_features, 1, device=head.weight.device, dtype=head.weight.dtype)
+    with torch.no_grad():
+        scaled.weight.copy_(head.weight / std)
+        scaled.bias.copy_(((0.0 if head.bias is None else head.bias) - mean) / std * torch.ones_like(scaled.bias))
+    return scaled
+
+
+def load_reward_model(name: str, *, dtype: DType = "float32", attn: str | None = None) -> PreTrainedModel:
+    """The reward model `name`: a sequence classifier with one score, in evaluation mode, on the CPU.
+
+    Two layouts are read: transformers' own, and OpenRLHF's, which saves a trunk and under `config.value_head_prefix`
+    (`value_head` or `score`) a linear head; there it becomes the classifier's `score`. The mean and standard deviation
+    of its rewards, where it has them, stay in its config.
+
+    Raises:
+        UserError: there is no such folder or hub id, its weights hold no head, or the head has more than one output.
+    """
+    folder = resolve_model(name)
     with loading(name), quiet():
-        model = AutoModelForSequenceClassification.from_pretrained(folder, **_options(dtype, attn)).eval()
-    if model.config.num_labels != 1 or not isinstance(getattr(model, "score", None), nn.Linear):
+        config = AutoConfig.from_pretrained(folder)
+        head: dict[str, Any] = {}
+        if is_openrlhf(config):
+            prefix = getattr(config, "value_head_prefix", "value_head")
+            head = {"num_labels": 1, "key_mapping": {rf"^{re.escape(prefix)}\.": "score."}}
+        with _errors_only():  # a head that is missing is an error below, not a warning
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                folder, output_loading_info=True, **head, **_options(dtype, attn)
+            )
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith(f"{model.base_model_prefix}."))
+    if missing:
+        raise UserError(
+            f"model {name!r} is no reward model: its weights hold no head ({', '.join(missing)} is missing); give an "
+            "AutoModelForSequenceClassification with one label or a reward model in OpenRLHF's layout"
+        )
+    if info["missing_keys"]:
+        raise UserError(
+            f"model {name!r} lacks {len(info['missing_keys'])} of its weights, such as {min(info['missing_keys'])}"
+        )
+    if model.config.num_labels != 1:
         raise UserError(
             f"model {name!r} classifies into {model.config.num_labels} labels; a reward model has one score"
         )
-    return model.base_model, model.score
+    reward_model: PreTrainedModel = model.eval()
+    return reward_model
+
+
+def is_openrlhf(config: Any) -> bool:
+    """Is this the configuration of a reward model that OpenRLHF saved."""
+    return _architecture(config) == "RewardModel"
+
+
+def _architecture(config: Any) -> str:
+    return str((config.architectures or [""])[0])
+
+
+@contextlib.contextmanager
+def _errors_only() -> Iterator[None]:
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _options(dtype: DType, attn: str | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Both are modules whose `forward` takes rows of a `Batch` and returns `Outputs`, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +77,13 @@ class PolicyNetwork(nn.Module):
             weighted_nll=weighted_nll,
         )
 
-    def export(self, folder: Path) -> None:
-        """Write the model as `AutoModelForCausalLM.from_pretrained` reads it."""
+    def export(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write the model as `AutoModelForCausalLM.from_pretrained` reads it.
+
+        `weights`, by the names of `named_parameters`, stand for this module's own where those are not whole.
+        """
         with quiet():
-            self.model.save_pretrained(folder)
+            self.model.save_pretrained(folder, state_dict=_model_state(self.model, weights))
 
 
 class ValueNetwork(nn.Module):
@@ -111,15 +115,25 @@ class ValueNetwork(nn.Module):
         empty = empty_logprobs(hidden.device)
         return Outputs(empty, empty, hidden.new_zeros(()), values=_spread(values, row, token, rows))
 
-    def export(self, folder: Path) -> None:
-        """Write the trunk as `AutoModel.from_pretrained` reads it, and the head beside it."""
+    def export(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write the trunk as `AutoModel.from_pretrained` reads it, and the head beside it; `weights` as above."""
         with quiet():
-            self.model.save_pretrained(folder)
-        save_file({name: t.contiguous() for name, t in self.head.state_dict().items()}, folder / _VALUE_HEAD)
+            self.model.save_pretrained(folder, state_dict=_model_state(self.model, weights))
+        head = {name: t if weights is None else weights[f"head.{name}"] for name, t in self.head.state_dict().items()}
+        save_file({name: t.contiguous() for name, t in head.items()}, folder / _VALUE_HEAD)
 
     def restore_head(self, folder: Path) -> None:
         """Read the head that `export` wrote."""
         self.head.load_state_dict(load_file(folder / _VALUE_HEAD))
+
+
+def _model_state(model: PreTrainedModel, weights: Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
+    """What `save_pretrained` is to write: a network's weights by the model's own names, with the model's buffers."""
+    if weights is None:
+        return None
+    state = {name.removeprefix("model."): t for name, t in weights.items() if name.startswith("model.")}
+    buffers = dict(model.named_buffers())
+    return state | {name: t for name, t in model.state_dict().items() if name in buffers}
 
 
 def target_states(trunk: PreTrainedModel, rows: Batch) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from refinerl.engines.lora import LoraNetwork
 from refinerl.engines.networks import PolicyNetwork, ValueNetwork
 from refinerl.engines.optimization import Optimization
 from refinerl.records import Batch, Outputs
@@ -41,6 +43,9 @@ class TorchTrainer:
         self.steps = 0
         """Optimizer steps taken."""
         self._parameters = [p for p in network.parameters() if p.requires_grad]
+        lora = isinstance(network, LoraNetwork)
+        self._fixed = {name for name in network.state_dict() if lora and ".lora_" not in name}
+        """What never changes and no checkpoint needs to hold."""
         self._optimizer = optimization.adamw(self._parameters) if optimization else None
         if gradient_checkpointing:
             network.model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -49,7 +54,9 @@ class TorchTrainer:
 
     def forward(self, rows: Batch, *, adapter: bool = True) -> Outputs:
         """Logprobs and entropies of the targets, or values. Differentiable unless frozen or under `torch.no_grad()`."""
-        with torch.autocast(self.network.model.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+        base = self.network.base() if not adapter and isinstance(self.network, LoraNetwork) else nullcontext()
+        device = self.network.model.device.type
+        with base, torch.autocast(device, dtype=self.autocast, enabled=self.autocast is not None):
             outputs: Outputs = self.network(rows)
         return outputs
 
@@ -95,19 +102,21 @@ class TorchTrainer:
         return None
 
     def weights(self) -> Iterable[tuple[str, Tensor]]:
-        """Parameters by their names in the Hugging Face model; tied ones once."""
-        return ((name, p.detach()) for name, p in self.network.model.named_parameters())
+        """What learns, by its names in the Hugging Face model; tied parameters once. Of a LoRA policy: its adapter."""
+        return ((name, p.detach()) for name, p in self.network.model.named_parameters() if p.requires_grad)
 
     def save(self, folder: Path) -> None:
-        """Weights, optimizer and schedule, so that `load` continues exactly."""
+        """Weights, optimizer and schedule, so that `load` continues exactly; of a LoRA policy the adapter's alone."""
         folder.mkdir(parents=True, exist_ok=True)
         optimizer = self._optimizer.state_dict() if self._optimizer else None
-        torch.save({"network": self.network.state_dict(), "optimizer": optimizer, "steps": self.steps}, folder / _STATE)
+        network = {name: t for name, t in self.network.state_dict().items() if name not in self._fixed}
+        torch.save({"network": network, "optimizer": optimizer, "steps": self.steps}, folder / _STATE)
 
     def load(self, folder: Path) -> None:
         """Undo `save`."""
         state = torch.load(folder / _STATE, map_location=self.network.model.device, weights_only=True)
-        self.network.load_state_dict(state["network"])
+        fixed = {name: t for name, t in self.network.state_dict().items() if name in self._fixed}
+        self.network.load_state_dict(fixed | state["network"])
         if self._optimizer:
             self._optimizer.load_state_dict(state["optimizer"])
         self.steps = state["steps"]

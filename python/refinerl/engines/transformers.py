@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
@@ -19,6 +20,7 @@ from transformers.cache_utils import DynamicCache
 from refinerl.engines.attention import GROUPED
 from refinerl.engines.kv_cache import DecodingCache
 from refinerl.engines.sampling import greedy, sample, uniforms
+from refinerl.engines.stopping import cut_at_stop
 from refinerl.errors import UserError
 from refinerl.records import Completion, FinishReason, Sampling
 from refinerl.tokenization import ChatTokenizer
@@ -48,6 +50,7 @@ class TransformersGenerator:
         context_length: tokens of prompt and completion that fit; default: the model's.
         max_rows: completions written at a time.
         max_prefill_tokens: prompt tokens, padding included, that go through the model at a time.
+        base: switches off the model's adapter, if it has one: `LoraNetwork.base`.
         offload: `sleep` moves the weights to the CPU; only for a model that nobody else uses.
         progress: called now and then with the number of tokens that are done; over a call of `generate` they sum to
             len(prompts) · n · max_tokens, because a completion that ends early counts in full.
@@ -64,6 +67,7 @@ class TransformersGenerator:
         context_length: int | None = None,
         max_rows: int = 64,
         max_prefill_tokens: int = 4096,
+        base: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
         offload: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> None:
@@ -71,6 +75,7 @@ class TransformersGenerator:
         self.tokenizer = tokenizer
         self.max_rows = max_rows
         self.max_prefill_tokens = max_prefill_tokens
+        self.base = base
         self.progress = progress
         config = model.config.get_text_config()
         kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
@@ -99,7 +104,7 @@ class TransformersGenerator:
         """`sampling.n` completions for each prompt, in order.
 
         Logprobs are those of the distribution that was sampled from: after temperature, top_k and top_p; for greedy
-        sampling those at temperature 1. `adapter` and `drafts` change nothing here.
+        sampling those at temperature 1. `drafts` change nothing here.
 
         Raises:
             ValueError: a prompt is empty or leaves no room in the context, or the seeds do not match the request.
@@ -108,7 +113,7 @@ class TransformersGenerator:
         samples = self._requests(prompts, sampling)
         # Longest first: prompts of like length share a batch, and a batch too large for the memory fails at once.
         order = sorted(samples, key=lambda s: -s.prompt_length)
-        with self._decoding():
+        with self._decoding(), contextlib.nullcontext() if adapter else self.base():
             for first in range(0, len(order), self.max_rows):
                 self._write(order[first : first + self.max_rows], prompts, sampling)
         return [[_finished(s) for s in samples[i : i + sampling.n]] for i in range(0, len(samples), sampling.n)]
@@ -212,14 +217,10 @@ class TransformersGenerator:
         tail = max(len(text.encode()) for text in stop) + 8  # a token holds at least a byte
         if not any(text in self.tokenizer.decode(s.token_ids[-tail:]) for text in stop):
             return False
-        whole = self.tokenizer.decode(s.token_ids)
-        found = [whole.find(text) for text in stop if text in whole]
-        if not found:
+        cut = cut_at_stop(self.tokenizer, s.token_ids, stop)
+        if cut is None:
             return False
-        s.text = whole[: min(found)]
-        kept = len(s.token_ids)
-        while kept and len(self.tokenizer.decode(s.token_ids[: kept - 1])) >= len(s.text):
-            kept -= 1
+        kept, s.text = cut
         del s.token_ids[kept:], s.logprobs[kept:]
         s.finish_reason = "stop"
         return True

@@ -1,7 +1,10 @@
 """Where prompts and rewards come from.
 
 - `code`: programs judged by tests (Eqs. 7-8)
-- `dialogue`: conversations, rewarded by a function of the user's
+- `dialogue`: conversations, rewarded by a reward model, a rule or a function of the user's
+- `conversations`: their prompts, from JSON lines, `datasets` or the hub
+- `reward_model`: scores of a sequence classifier
+- `rules`: rewards that check an answer against a column
 - `apps`: problems in the layout of the APPS data set
 - `fences`: the program inside a chat answer
 - `user_reward`: reward functions by import path, in TRL's signature

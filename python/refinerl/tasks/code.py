@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -48,11 +49,13 @@ class CodeTask:
 
     `box` judges the programs and is closed with the task. `reward` is Eq. 8, Eq. 7 or a function of the user's, which
     gets the problem's fields as columns and needs no box. `prompt_format` is the chat question in `question_template`
-    or APPS's own text; `system` precedes both it and the refiner's prompt. `max_sandbox_errors` is the share of a batch
-    that faults of the sandbox may take, as in `rewards_of`.
+    or APPS's own text; `system` precedes both it and the refiner's prompt. Problems whose prompt has more than
+    `max_prompt_tokens` are left out, and `too_long` counts them. `max_sandbox_errors` is the share of a batch that
+    faults of the sandbox may take, as in `rewards_of`.
 
     Raises:
-        UserError: a template or a test cannot be used; the reward function asks for a column that does not exist.
+        UserError: a template or a test cannot be used; no problem is left; the reward function asks for a column that
+            does not exist.
     """
 
     max_reward: float | None = 1.0
@@ -67,6 +70,7 @@ class CodeTask:
         prompt_format: Literal["chat", "apps"] = "chat",
         question_template: str = "code",
         refine_template: str = "refine_code",
+        max_prompt_tokens: int | None = None,
         system: str | None = None,
         max_sandbox_errors: float = 0.01,
     ) -> None:
@@ -80,7 +84,8 @@ class CodeTask:
         if isinstance(reward, UserReward):
             self.max_reward = None
             reward.check(_COLUMNS)
-        self._tests = {problem.id: sandbox_tests(problem) for problem in problems}
+        self._tests: dict[str, list[Test]] = {}
+        self.too_long = 0
         question = templates.load_template(question_template, templates.TASK_VARIABLES)
         self._prompts: list[Prompt] = []
         for problem in problems:
@@ -90,7 +95,14 @@ class CodeTask:
             else:
                 asked = question.messages(question=chat)
             messages = (*self._system, *asked)
-            self._prompts.append(Prompt(problem.id, chat, messages, tuple(encode(messages)), payload=problem))
+            tokens = tuple(encode(messages))
+            if max_prompt_tokens is not None and len(tokens) > max_prompt_tokens:
+                self.too_long += 1
+                continue
+            self._prompts.append(Prompt(problem.id, chat, messages, tokens, payload=problem))
+            self._tests[problem.id] = sandbox_tests(problem)
+        if not self._prompts:
+            raise UserError(f"no problem is left: all prompts have more than {max_prompt_tokens} tokens")
         self._ran = self._faults = 0
         self._seconds = 0.0
 
@@ -137,6 +149,12 @@ class CodeTask:
         if block is None or "```" in response or not is_python(response):
             return response
         return block.with_code(response)
+
+    def refined_by(self, template: str) -> CodeTask:
+        """The same task, what scores it included, with another template for the refiner."""
+        twin = copy.copy(self)
+        twin._refine = templates.load_template(template, templates.REFINE_VARIABLES)
+        return twin
 
     def telemetry(self) -> Mapping[str, float]:
         """Since the last call: `sandbox/tests_per_second` (0 if none ran) and `sandbox/errors` (masked samples)."""

@@ -1,90 +1,63 @@
-"""The dialogue task: conversations from JSON lines, rewarded by a function of the user's."""
+"""The dialogue task: conversations, rewarded by a reward model, a rule or a function of the user's."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import overload
 
 from refinerl.errors import UserError
 from refinerl.records import Completion, Message, Prompt, Reward, Rollout
 from refinerl.tasks import templates
-from refinerl.tasks.jsonlines import json_lines, kind
+from refinerl.tasks.conversations import Dialogue
+from refinerl.tasks.reward_model import RewardModel
 from refinerl.tasks.user_reward import UserReward, user_rewards
 
 Encode = Callable[[Sequence[Message]], Sequence[int]]
 """Applies the policy's chat template, with the generation prompt, and tokenizes."""
 
 
-@dataclass(frozen=True)
-class Dialogue:
-    """A prompt of a data set, and the set's other columns."""
-
-    id: str
-    prompt: str | tuple[Message, ...]
-    columns: Mapping[str, Any]
-
-
-def read_dialogues(path: str | Path) -> list[Dialogue]:
-    """One dialogue for each JSON line: `prompt` is a text or a list of messages, all other fields are columns.
-
-    The number of the line is the dialogue's id.
-
-    Raises:
-        UserError: the file cannot be read or holds nothing; a line is not JSON or its prompt is not usable. The
-            message names file and line.
-    """
-    dialogues = []
-    for where, row in json_lines(Path(path)):
-        prompt = row.pop("prompt", None)
-        if prompt is None:
-            raise UserError(f"{where}: the field prompt is missing")
-        dialogues.append(Dialogue(where.rpartition(":")[2], _prompt(where, prompt), row))
-    if not dialogues:
-        raise UserError(f"{path}: there is no line in it")
-    return dialogues
-
-
 class DialogueTask:
-    """Conversations scored by a user's function; a `refinerl.contracts.Task`.
+    """Conversations scored by a reward model or a function; a `refinerl.contracts.Task`.
 
     A prompt that is a text becomes one message of the user's, after `system`; with `encode_text` it goes to the model
-    bare, and the reward function then gets texts, as TRL has it for such data. Rewards have no known maximum, so every
-    response is refined.
+    bare, and the reward function then gets texts, as TRL has it for such data. Prompts of more than
+    `max_prompt_tokens` are left out and counted in `too_long`. `max_reward` is the highest reward where there is one; a
+    response that has it is not refined.
 
     Raises:
-        UserError: the refiner's template cannot be used; the reward function asks for a column that does not exist.
+        UserError: the refiner's template cannot be used; the reward function asks for a column that does not exist; a
+            prompt is not usable, or all are too long.
     """
-
-    max_reward: float | None = None
 
     def __init__(
         self,
         dialogues: Sequence[Dialogue],
         encode: Encode,
         *,
-        reward: UserReward,
+        reward: UserReward | RewardModel,
+        max_reward: float | None = None,
         refine_template: str = "refine_dialogue",
         system: str | None = None,
         encode_text: Callable[[str], Sequence[int]] | None = None,
+        max_prompt_tokens: int | None = None,
     ) -> None:
-        reward.check(dict.fromkeys(name for dialogue in dialogues for name in dialogue.columns))
+        self.max_reward = max_reward
         self._reward = reward
         self._refine = templates.load_template(refine_template, templates.REFINE_VARIABLES)
-        self._system: tuple[Message, ...] = ({"role": "system", "content": system},) if system is not None else ()
-        self._prompts: list[Prompt] = []
-        for dialogue in dialogues:
-            messages: tuple[Message, ...] = ()
-            if isinstance(dialogue.prompt, str) and encode_text is not None:
-                text, tokens = dialogue.prompt, encode_text(dialogue.prompt)
-            else:
-                text, messages = transcript(dialogue.prompt), self._conversation(dialogue.prompt)
-                tokens = encode(messages)
-            self._prompts.append(Prompt(dialogue.id, text, messages, tuple(tokens), payload=dialogue))
+        columns: dict[str, None] = {}
+        self._prompts = _Prompts(dialogues, encode, encode_text, system)
+        for index, dialogue in enumerate(dialogues):
+            columns |= dict.fromkeys(dialogue.columns)
+            self._prompts.keep(index, dialogue, max_prompt_tokens)
+        self.too_long = len(dialogues) - len(self._prompts)
+        if not self._prompts:
+            raise UserError(f"all {len(dialogues)} prompts are longer than {max_prompt_tokens} tokens")
+        if isinstance(reward, UserReward):
+            reward.check(columns)
 
     def prompts(self) -> Sequence[Prompt]:
-        """One prompt for each dialogue; its `payload` is the Dialogue."""
+        """One prompt for each dialogue that is short enough, made when asked for; its `payload` is the Dialogue."""
         return self._prompts
 
     def extract(self, text: str) -> str:
@@ -92,29 +65,76 @@ class DialogueTask:
         return text
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Reward | None]:
-        """Call the user's function on the batch; None where it gives none."""
+        """Ask the reward model, or call the function on the batch; None where it gives none."""
+        if isinstance(self._reward, RewardModel):
+            return self._reward(prompts, completions)
         return user_rewards(self._reward, prompts, completions, [prompt.payload.columns for prompt in prompts])
 
     def refine_prompt(self, rollout: Rollout) -> Sequence[Message]:
         """The conversation that asks the refiner for a minimal correction of y."""
         asked = self._refine.messages(question=rollout.prompt.text, response=rollout.completion.text)
-        return (*self._system, *asked)
+        return (*self._prompts.system, *asked)
 
     def refined_response(self, rollout: Rollout, reply: str) -> str:
         """ỹ: the reply without chat text around the template's markers."""
         return self._refine.strip_markers(reply)
 
+    def refined_by(self, template: str) -> DialogueTask:
+        """The same task, what scores it included, with another template for the refiner."""
+        twin = copy.copy(self)
+        twin._refine = templates.load_template(template, templates.REFINE_VARIABLES)
+        return twin
+
     def telemetry(self) -> Mapping[str, float]:
-        """Nothing to tell."""
-        return {}
+        """Of a reward model, the share of conversations that were cut at their start."""
+        return self._reward.telemetry() if isinstance(self._reward, RewardModel) else {}
 
     def close(self) -> None:
         """Nothing to end."""
 
+
+class _Prompts(Sequence[Prompt]):
+    """The prompts of the dialogues that were kept, tokenized when asked for: a large data set stays on disk."""
+
+    def __init__(
+        self,
+        dialogues: Sequence[Dialogue],
+        encode: Encode,
+        encode_text: Callable[[str], Sequence[int]] | None,
+        system: str | None,
+    ) -> None:
+        self.system: tuple[Message, ...] = ({"role": "system", "content": system},) if system is not None else ()
+        self._dialogues, self._encode, self._encode_text = dialogues, encode, encode_text
+        self._kept: list[int] = []
+
+    def keep(self, index: int, dialogue: Dialogue, max_tokens: int | None) -> None:
+        """Add a dialogue unless it is longer than `max_tokens`; tokenizing finds what the chat template refuses."""
+        length = len(self._make(dialogue).token_ids)
+        if max_tokens is None or length <= max_tokens:
+            self._kept.append(index)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @overload
+    def __getitem__(self, index: int) -> Prompt: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Prompt]: ...
+    def __getitem__(self, index: int | slice) -> Prompt | Sequence[Prompt]:
+        if isinstance(index, slice):
+            return [self._make(self._dialogues[i]) for i in self._kept[index]]
+        return self._make(self._dialogues[self._kept[index]])
+
+    def _make(self, dialogue: Dialogue) -> Prompt:
+        if isinstance(dialogue.prompt, str) and self._encode_text is not None:
+            return Prompt(dialogue.id, dialogue.prompt, (), tuple(self._encode_text(dialogue.prompt)), dialogue)
+        messages = self._conversation(dialogue.prompt)
+        return Prompt(dialogue.id, transcript(dialogue.prompt), messages, tuple(self._encode(messages)), dialogue)
+
     def _conversation(self, prompt: str | tuple[Message, ...]) -> tuple[Message, ...]:
         if isinstance(prompt, str):
-            return (*self._system, {"role": "user", "content": prompt})
-        return prompt if prompt[0]["role"] == "system" else (*self._system, *prompt)
+            return (*self.system, {"role": "user", "content": prompt})
+        return prompt if prompt[0]["role"] == "system" else (*self.system, *prompt)
 
 
 def transcript(prompt: str | Sequence[Message]) -> str:
@@ -125,16 +145,3 @@ def transcript(prompt: str | Sequence[Message]) -> str:
     if len(turns) == 1:
         return turns[0]["content"]
     return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in turns)
-
-
-def _prompt(where: str, prompt: Any) -> str | tuple[Message, ...]:
-    if isinstance(prompt, str):
-        return prompt
-    if not isinstance(prompt, list) or not prompt:
-        raise UserError(f"{where}: the field prompt must be a text or a list of messages, got {kind(prompt)}")
-    for index, message in enumerate(prompt):
-        if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
-            raise UserError(f"{where}: prompt[{index}] must be a message with the texts role and content")
-    if prompt[-1]["role"] != "user":
-        raise UserError(f"{where}: the last message of the prompt must be the user's, got {prompt[-1]['role']}")
-    return tuple({"role": message["role"], "content": message["content"]} for message in prompt)

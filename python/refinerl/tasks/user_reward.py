@@ -61,8 +61,8 @@ class UserReward:
         """Call the function as TRL does. What it raises comes through as it is.
 
         Raises:
-            TypeError: it did not return a list of numbers and None.
-            ValueError: the list has another length than `completions`, or a value is not finite.
+            UserError: it did not return a list of numbers and None, of the length of `completions`; or a number is not
+                finite.
         """
         given: dict[str, Any] = {name: list(column) for name, column in columns.items() if name not in _RESERVED}
         given |= {"prompts": prompts, "completions": completions, "completion_ids": completion_ids}
@@ -76,10 +76,10 @@ class UserReward:
     def _checked(self, result: Any, expected: int) -> list[float | None]:
         values = result.tolist() if hasattr(result, "tolist") else result
         if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-            raise TypeError(f"the reward function {self.name} must return a list of numbers, got {result!r}")
+            raise UserError(f"the reward function {self.name} must return a list of numbers, got {result!r}")
         values = list(values)
         if len(values) != expected:
-            raise ValueError(f"the reward function {self.name} returned {len(values)} values, not {expected}")
+            raise UserError(f"the reward function {self.name} returned {len(values)} values, not {expected}")
         return [self._number(index, value) for index, value in enumerate(values)]
 
     def _number(self, index: int, value: Any) -> float | None:
@@ -88,12 +88,12 @@ class UserReward:
         if hasattr(value, "item"):  # a number of NumPy's or PyTorch's
             value = value.item()
         if not isinstance(value, numbers.Real):
-            raise TypeError(
+            raise UserError(
                 f"the reward function {self.name} must return numbers or None, got {value!r} for completion {index}"
             )
         number = float(value)
         if not math.isfinite(number):
-            raise ValueError(
+            raise UserError(
                 f"the reward function {self.name} returned {number} for completion {index}; "
                 "return None where the reward does not apply"
             )
@@ -142,6 +142,8 @@ def user_rewards(
 
     A column that some rows lack is None there.
     """
+    if not completions:
+        return []
     names = dict.fromkeys(name for row in rows for name in row)
     values = function(
         [_as_trl(prompt) for prompt in prompts],

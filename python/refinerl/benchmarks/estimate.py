@@ -1,0 +1,62 @@
+"""pass@k: the unbiased estimator of Chen et al. (2021), and a confidence interval over the problems."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Z95 = 1.959963984540054
+"""The standard normal's 97.5 % quantile."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over problems with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def pass_at_k(samples: int, passed: int, k: int) -> float:
+    """1 − C(n−c, k) / C(n, k): the chance that k of n samples, drawn without replacement, hold one of the c that pass.
+
+    Raises:
+        ValueError: not 0 ≤ passed ≤ samples, or not 1 ≤ k ≤ samples.
+    """
+    if not 0 <= passed <= samples:
+        raise ValueError(f"passed must be 0 to samples = {samples}, got {passed}")
+    if not 1 <= k <= samples:
+        raise ValueError(f"k must be 1 to samples = {samples}, got {k}")
+    return 1.0 - math.comb(samples - passed, k) / math.comb(samples, k)
+
+
+def wilson(mean: float, count: int, z: float = Z95) -> tuple[float, float]:
+    """Wilson's score interval of a mean of `count` independent values in [0, 1].
+
+    Exact in its assumptions for values 0 and 1 (k = 1, greedy). For values between it is conservative: no variable in
+    [0, 1] spreads more around its mean than one that is 0 or 1.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
+    if not 0 <= mean <= 1:
+        raise ValueError(f"mean must be 0 to 1, got {mean}")
+    scale = 1 + z * z / count
+    centre = (mean + z * z / (2 * count)) / scale
+    half = z / scale * math.sqrt(mean * (1 - mean) / count + z * z / (4 * count * count))
+    # At the ends the two terms are equal up to rounding.
+    return (0.0 if mean == 0 else max(0.0, centre - half)), (1.0 if mean == 1 else min(1.0, centre + half))
+
+
+def estimate(counts: Sequence[tuple[int, int]], k: int) -> Estimate:
+    """The mean of pass@k over problems, given (samples, passed) of each, and Wilson's interval over the problems.
+
+    Raises:
+        ValueError: no problems, or one has fewer than k samples.
+    """
+    if not counts:
+        raise ValueError("counts must be at least one problem's, got none")
+    mean = math.fsum(pass_at_k(samples, passed, k) for samples, passed in counts) / len(counts)
+    mean = min(1.0, max(0.0, mean))
+    return Estimate(mean, *wilson(mean, len(counts)))

@@ -1,0 +1,73 @@
+"""A model on a benchmark: completions, programs, results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from refinerl.benchmarks.estimate import estimate
+from refinerl.benchmarks.prompting import Prompting
+from refinerl.benchmarks.results import passed_counts
+from refinerl.benchmarks.scoring import Scorer
+from refinerl.benchmarks.suite import Result, Sample, Task
+from refinerl.contracts import Generator
+from refinerl.records import Sampling, sample_seed
+
+STREAM = "evaluate"
+"""Keeps the noise of evaluation apart from that of training, whose seeds have a step in this place."""
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Samples a model's answers to a suite's tasks and judges them.
+
+    `sampling` has no seeds; they come from `seed`, the task and the sample's number, so an evaluation draws the same
+    noise whenever it is repeated, at every step of a training run too.
+    """
+
+    scorer: Scorer
+    generator: Generator
+    prompting: Prompting
+    sampling: Sampling
+    seed: int
+
+    def generate(self) -> list[Sample]:
+        """`sampling.n` samples for each task that is used, in order; without a program where the prompt fills the
+        model's context."""
+        tasks = self.scorer.suite.used
+        prompts = [self.prompting.tokens(task) for task in tasks]
+        fits = [len(tokens) < self.generator.context_length for tokens in prompts]
+        chosen = [i for i, fit in enumerate(fits) if fit]
+        numbers = range(self.sampling.n)
+        seeds = [[self._seed(tasks[i], number) for number in numbers] for i in chosen]
+        self.generator.wake()
+        written = self.generator.generate([prompts[i] for i in chosen], self._seeded(seeds)) if chosen else []
+        self.generator.sleep()
+        samples = [[Sample(task.id, number, None) for number in numbers] for task in tasks]
+        for i, row in zip(chosen, written, strict=True):
+            texts = [completion.text for completion in row]
+            samples[i] = [Sample(tasks[i].id, n, self.prompting.program(tasks[i], t), t) for n, t in enumerate(texts)]
+        return [sample for row in samples for sample in row]
+
+    def evaluate(self, progress: Callable[[int], None] | None = None) -> list[Result]:
+        """Sample and judge."""
+        return self.scorer.score(self.generate(), progress)
+
+    def metrics(self) -> dict[str, float]:
+        """`evaluate/pass@1` (all tests there are), and for extended benchmarks `evaluate/base_pass@1`."""
+        return metrics_of(self.evaluate())
+
+    def _seed(self, task: Task, number: int) -> int:
+        return sample_seed(self.seed, 0, f"{STREAM}/{task.id}", number)
+
+    def _seeded(self, seeds: Sequence[Sequence[int]]) -> Sampling:
+        s = self.sampling
+        return Sampling(s.max_tokens, s.temperature, s.top_p, s.top_k, s.n, seeds, s.stop)
+
+
+def metrics_of(results: Sequence[Result]) -> dict[str, float]:
+    """What a training run's metrics say of an evaluation."""
+    row = {"evaluate/pass@1": estimate(passed_counts(results, "all"), 1).value}
+    if any(result.plus is not None for result in results):
+        row["evaluate/base_pass@1"] = estimate(passed_counts(results, "base"), 1).value
+    return row

@@ -1,0 +1,162 @@
+"""What an evaluation leaves: results.jsonl, summary.json, a table, the failures."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+from refinerl.benchmarks.estimate import Estimate, estimate
+from refinerl.benchmarks.suite import Result, Suite
+from refinerl.errors import UserError
+
+SCHEMA = 1
+Tests = Literal["base", "all"]
+
+
+def passed_counts(results: Sequence[Result], tests: Tests) -> list[tuple[int, int]]:
+    """(samples, passed) of each task, by the base tests or by all that there are."""
+    samples: Counter[str] = Counter()
+    passed: Counter[str] = Counter()
+    for result in results:
+        samples[result.sample.task_id] += 1
+        passed[result.sample.task_id] += result.base if tests == "base" else result.passed
+    return [(count, passed[name]) for name, count in samples.items()]
+
+
+def estimates(results: Sequence[Result], ks: Sequence[int]) -> dict[str, dict[int, Estimate]]:
+    """pass@k by the base tests, and where there are extended ones by both together (`plus`)."""
+    fewest = min(samples for samples, _ in passed_counts(results, "base"))
+    possible = [k for k in ks if k <= fewest]
+    found = {"base": {k: estimate(passed_counts(results, "base"), k) for k in possible}}
+    if any(result.plus is not None for result in results):
+        found["plus"] = {k: estimate(passed_counts(results, "all"), k) for k in possible}
+    return found
+
+
+def check_ks(ks: Sequence[int], fewest: int) -> None:
+    """See that pass@k can be estimated.
+
+    Raises:
+        UserError: a k is larger than the samples of some task.
+    """
+    for k in ks:
+        if k > fewest:
+            raise UserError(f"--k {k} needs at least {k} samples of every task, and there is one with {fewest}")
+
+
+def summarize(suite: Suite, results: Sequence[Result], ks: Sequence[int], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """summary.json."""
+    return {
+        "schema": SCHEMA,
+        "benchmark": suite.name,
+        "tasks": len(suite.used),
+        "tasks_in_benchmark": len(suite.tasks),
+        "samples": len(results),
+        "pass@k": {
+            tests: {str(k): asdict(value) for k, value in by_k.items()}
+            for tests, by_k in estimates(results, ks).items()
+        },
+        "interval": "95 %, Wilson over the tasks",
+        "outcomes": dict(Counter(result.outcome for result in results)),
+        "files": dict(suite.files),
+        "notes": list(suite.notes),
+        **facts,
+    }
+
+
+def write(folder: Path, results: Sequence[Result], summary: Mapping[str, Any]) -> None:
+    """results.jsonl and summary.json, each whole or not at all; the summary last.
+
+    Raises:
+        UserError: they cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(folder / "results.jsonl", (json.dumps(row(r), ensure_ascii=False) + "\n" for r in results))
+        _replace(folder / "summary.json", [json.dumps(summary, indent=1, ensure_ascii=False) + "\n"])
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+def row(result: Result) -> dict[str, Any]:
+    """A line of results.jsonl. `plus` is the verdict of the extended tests alone; null where there are none."""
+    sample = result.sample
+    return {
+        "schema": SCHEMA,
+        "task_id": sample.task_id,
+        "sample": sample.number,
+        "base": _word(result.base),
+        "plus": None if result.plus is None else _word(result.plus),
+        "outcome": result.outcome,
+        "failure": None if result.failure is None else asdict(result.failure),
+        "solution": sample.program,
+        **({} if sample.completion is None else {"completion": sample.completion}),
+    }
+
+
+def _word(passed: bool) -> str:
+    return "pass" if passed else "fail"
+
+
+def _replace(path: Path, lines: Iterator[str] | list[str]) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        # Lone surrogates, which a program may contain, have no UTF-8; JSON's escapes say them.
+        with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def table(summary: Mapping[str, Any]) -> Table:
+    """pass@k with its interval, a row for each set of tests and k."""
+    shown = Table(title=_title(summary), title_justify="left")
+    for name, justify in (("tests", "left"), ("k", "right"), ("pass@k", "right"), ("95 % interval", "right")):
+        shown.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for tests, by_k in summary["pass@k"].items():
+        for k, value in by_k.items():
+            interval = f"{value['low']:.1%} – {value['high']:.1%}"
+            shown.add_row("base + extended" if tests == "plus" else "base", k, f"{value['value']:.1%}", interval)
+    return shown
+
+
+def _title(summary: Mapping[str, Any]) -> str:
+    parts = [summary["benchmark"], f"{summary['tasks']} tasks", f"{summary['samples']} samples"]
+    if summary.get("prompting"):
+        parts.append(f"prompting {summary['prompting']['name']}")
+    return ", ".join(parts)
+
+
+def show_failures(console: Console, suite: Suite, results: Sequence[Result], count: int) -> None:
+    """The first `count` samples that fail: prompt, program, the test that failed."""
+    failing = [result for result in results if not result.passed]
+    for result in failing[:count]:
+        console.print(_failure(suite, result))
+    if len(failing) > count:
+        console.print(f"{len(failing) - count} more failing samples are in results.jsonl", highlight=False)
+
+
+def _failure(suite: Suite, result: Result) -> Panel:
+    parts: list[Any] = [Text(suite.by_id[result.sample.task_id].prompt.strip(), style="dim"), Text()]
+    if result.sample.program is not None:
+        parts += [Syntax(result.sample.program, "python", background_color="default", word_wrap=True), Text()]
+    if (f := result.failure) is not None:
+        parts.append(Text(f"{f.part} test {f.test}: {f.input}", style="bold"))
+        parts.append(Text(f"expected {f.expected}", style="green"))
+        parts.append(Text(f"got      {f.got}", style="red"))
+    title = f"{result.sample.task_id}, sample {result.sample.number}: {result.outcome}"
+    return Panel(Group(*parts), title=title, title_align="left")

@@ -1,0 +1,138 @@
+"""A connection between the ranks over which nothing goes but the news that one of them has ended.
+
+Collectives tell of a dead rank late or never: NCCL waits for its time-out, and only launchers of one machine see each
+other's processes. The kernel closes the connections of a process that dies, however it dies, and keep-alive probes tell
+of a machine that vanished. So every rank holds a connection to rank 0; what ends one ends all, and is said once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import threading
+from typing import Any, NoReturn
+
+from refinerl.engines.world import Launched
+
+_KEY = "refinerl/lifeline"
+_START = 300.0
+"""Seconds that all ranks have to begin."""
+
+_KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+"""A machine that vanished is noticed after 30 seconds."""
+
+
+class Lifeline:
+    """One rank's end of it. Its threads end the process, with `os._exit`, when another rank has ended.
+
+    Args:
+        launched: who this process is.
+        store: where rank 0 says which port it listens on.
+    """
+
+    def __init__(self, launched: Launched, store: Any) -> None:
+        self._rank = launched.rank
+        self._phases: dict[int, str] = {}
+        self._ending = threading.Lock()
+        self._ended = threading.Event()
+        self._closing = False
+        self._peers: dict[int, socket.socket] = {}
+        self._threads: list[threading.Thread] = []
+        if launched.rank == 0:
+            listener = socket.create_server(("", 0), backlog=launched.size)
+            listener.settimeout(_START)
+            store.set(_KEY, str(listener.getsockname()[1]))
+            for _ in range(launched.size - 1):
+                connection, _ = listener.accept()
+                connection.settimeout(None)
+                peer = int(json.loads(connection.makefile("r").readline())["rank"])
+                self._watch(peer, connection)
+            listener.close()
+        else:
+            port = int(store.get(_KEY))
+            connection = socket.create_connection((launched.address, port), timeout=_START)
+            connection.settimeout(None)
+            _send(connection, {"rank": launched.rank})
+            self._watch(0, connection)
+
+    def phase(self, name: str) -> None:
+        """Says what this rank is doing, for the message should it die."""
+        for connection in self._peers.values():
+            _send(connection, {"phase": name})
+
+    def wait(self) -> None:
+        """For the news of another rank's end, which this one's failure may be an echo of: a few seconds."""
+        self._ended.wait(5)
+
+    def fail(self, message: str, code: int) -> NoReturn:
+        """Ends all ranks with this exit code; the message is printed once, by rank 0."""
+        if self._rank == 0:
+            self._end(message, code)
+        _send(self._peers[0], {"failed": message, "code": code})
+        self._ended.wait(10)  # rank 0's word ends this process
+        _exit(code)
+
+    def close(self) -> None:
+        """The run has ended well here; whoever closes later still waits for nobody."""
+        self._closing = True
+        for connection in self._peers.values():
+            _send(connection, {"done": True})
+
+    def _watch(self, peer: int, connection: socket.socket) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            if hasattr(socket, name):
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        self._peers[peer] = connection
+        thread = threading.Thread(target=self._listen, args=(peer, connection), daemon=True, name=f"lifeline-{peer}")
+        thread.start()
+
+    def _listen(self, peer: int, connection: socket.socket) -> None:
+        try:
+            for line in connection.makefile("r"):
+                word = json.loads(line)
+                if "phase" in word:
+                    self._phases[peer] = word["phase"]
+                elif "done" in word:
+                    return
+                elif "failed" in word:
+                    self._end(word["failed"], word["code"])
+                elif "stop" in word:
+                    self._ended.set()
+                    _exit(word["stop"])
+        except OSError:
+            pass
+        if self._closing:
+            return
+        doing = f" in phase {self._phases[peer]}" if peer in self._phases else ""
+        self._end(
+            f"stopped: rank {peer} died{doing} without a word (killed from outside, by its machine for want of memory, "
+            "or cut off); --resume goes on from the last checkpoint",
+            1,
+        )
+
+    def _end(self, message: str, code: int) -> NoReturn:
+        """The first to come speaks for all and ends them; the others wait for their end."""
+        if not self._ending.acquire(blocking=False):
+            threading.Event().wait()
+        self._ended.set()
+        print(message, file=sys.stderr, flush=True)
+        if self._rank == 0:
+            for connection in self._peers.values():
+                _send(connection, {"stop": code})
+        _exit(code)
+
+
+def _send(connection: socket.socket, word: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # whoever does not listen any more has ended
+        connection.sendall(json.dumps(word).encode() + b"\n")
+
+
+def _exit(code: int) -> NoReturn:
+    """At once: the main thread may be in a collective that never returns."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

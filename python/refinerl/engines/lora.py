@@ -1,0 +1,131 @@
+"""A policy that learns a LoRA adapter over frozen weights. The only file that imports peft.
+
+With the adapter switched off the same weights are the reference and the refiner, so that a run holds one model.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from typing_extensions import Self
+
+from refinerl.engines.models import quiet
+from refinerl.engines.networks import PolicyNetwork
+from refinerl.errors import UserError
+from refinerl.kernels.cross_entropy import Impl
+
+_NAME = "default"
+MERGED = "merged"
+"""Folder of the merged model inside an export."""
+
+
+class LoraNetwork(PolicyNetwork):
+    """A causal language model with a LoRA adapter: W·x + alpha/rank·B·A·x, where only A and B learn (arXiv:2106.09685).
+
+    Args:
+        model: is changed in place: its linear layers get the adapter's beside them. B starts at zero.
+        rank: of the adapter.
+        alpha: its scale times the rank.
+        targets: names of linear layers, such as `q_proj`; empty: all but the head.
+        merge: `export` also writes the model with the adapter added to its weights.
+        temperature: as in `PolicyNetwork`, and so are the rest.
+
+    Raises:
+        UserError: peft is not installed, or there are no such layers.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        rank: int,
+        alpha: int,
+        targets: Sequence[str] = (),
+        merge: bool = False,
+        temperature: float = 1.0,
+        impl: Impl = "auto",
+    ) -> None:
+        super().__init__(model, temperature=temperature, impl=impl)
+        if importlib.util.find_spec("peft") is None:
+            raise UserError(
+                "lora.rank asks for peft, which is not installed: pip install 'refinerl[lora]', or set lora.rank=0, "
+                "which trains all weights"
+            )
+        import peft
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        linear = {name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+        head = next(name for name, m in model.named_modules() if m is model.get_output_embeddings())
+        known = sorted(linear - {head.rpartition(".")[2]})
+        unknown = sorted(set(targets) - set(known))
+        if unknown:
+            raise UserError(f"lora.targets must be among {', '.join(known)}, got {', '.join(unknown)}")
+        config = peft.LoraConfig(
+            task_type="CAUSAL_LM", r=rank, lora_alpha=alpha, target_modules=list(targets or known), lora_dropout=0.0
+        )
+        # Held in a tuple, lest the model become a submodule twice.
+        self._handle: tuple[Any] = (peft.get_peft_model(model, config),)
+        self._layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer)]
+        self.merge = merge
+        self.requires_grad_(True)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Of the adapter; the model's own weights never learn."""
+        for name, p in self.named_parameters():
+            p.requires_grad_(requires_grad and ".lora_" in name)
+        return self
+
+    @contextmanager
+    def base(self) -> Iterator[None]:
+        """The model without its adapter."""
+        learns = [(p, p.requires_grad) for p in self.parameters()]
+        for layer in self._layers:
+            layer.enable_adapters(False)
+        try:
+            yield
+        finally:
+            for layer in self._layers:
+                layer.enable_adapters(True)
+            for p, before in learns:
+                p.requires_grad_(before)
+
+    def export(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write the adapter as `PeftModel.from_pretrained` and `AutoModelForCausalLM.from_pretrained` read it.
+
+        With `merge` the whole model too, in the folder `merged`.
+        """
+        (handle,) = self._handle
+        handle.save_pretrained(folder)
+        (folder / "README.md").unlink(missing_ok=True)  # peft's, without contents
+        if self.merge:
+            _save(self.model, self._merged_weights(), folder / MERGED)
+
+    @torch.no_grad()
+    def _merged_weights(self) -> dict[str, Tensor]:
+        """The model's weights by their names without an adapter, with B·A added; the others are not copied."""
+        state = {
+            name.replace(".base_layer.", "."): t for name, t in self.model.state_dict().items() if ".lora_" not in name
+        }
+        for name, module in self.model.named_modules():
+            if module in self._layers:
+                weight = state[f"{name}.weight"]
+                state[f"{name}.weight"] = (weight + module.get_delta_weight(_NAME)).to(weight.dtype)
+        return state
+
+
+def _save(model: PreTrainedModel, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """As `save_pretrained`, which would write the names that the adapter gave to the layers."""
+    with torch.device("meta"):
+        plain = AutoModelForCausalLM.from_config(model.config, dtype=model.dtype)
+    plain.load_state_dict(weights, assign=True)
+    plain.tie_weights()
+    plain.generation_config = model.generation_config
+    with quiet():
+        plain.save_pretrained(folder)

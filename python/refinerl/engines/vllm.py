@@ -1,0 +1,401 @@
+"""Generation with vLLM, in this process. The only file that imports vllm, and only once an engine is made.
+
+What the contract asks beyond vLLM's defaults: one request with a seed of its own for each sample, logprobs of the
+distribution that was sampled from, weights and adapters taken over from memory, base and adapter requests never in one
+call (vLLM's CPU backend then gives all of them the adapter).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import os
+import random
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from refinerl.engines.stopping import cut_at_stop
+from refinerl.errors import UserError
+from refinerl.records import Completion, FinishReason, Sampling
+from refinerl.tokenization import ChatTokenizer
+
+TESTED = "0.32.0"
+"""The version that all of this is tested with."""
+
+CPU_CACHE = 2**30
+"""Bytes of the key-value cache on a CPU, where a share of the machine's memory would be far too much."""
+
+_ADAPTER = 1
+_WEIGHTS, _CACHE = "weights", "kv_cache"
+
+
+class VllmGenerator:
+    """Writes completions with a vLLM engine of its own.
+
+    Under torchrun or DeepSpeed's launcher every rank makes its engines at the same time; `tensor_parallel` consecutive
+    ranks then share one engine, and call its methods together.
+
+    Args:
+        model: folder or hub id.
+        tokenizer: for the ids that end a completion, and to decode.
+        dtype: of weights and activations.
+        context_length: tokens of prompt and completion that fit; default: the model's.
+        max_rows: completions written at a time.
+        memory: share of the device's memory for weights and cache; None: 0.3 on a GPU, a cache of 1 GiB on a CPU.
+        tensor_parallel: ranks that share the engine.
+        prefix_caching: keep the keys and values of prompts, which the samples of a group share.
+        eager: no CUDA graphs and no compilation; always so on a CPU.
+        sleeps: `sleep` moves the weights to the host and frees the cache. A CPU cannot, and needs not.
+        speculate: tokens guessed at a time by looking up the last ones in the prompt; 0 is off. Pays where outputs copy
+            their prompts, as refinements do.
+        adapter: rank and alpha of the LoRA adapter whose weights `load` will bring; None: `load` brings the model's.
+        progress: as in `TransformersGenerator`.
+
+    Raises:
+        UserError: vLLM is not installed, or the installed one cannot serve this model so.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        tokenizer: ChatTokenizer,
+        *,
+        dtype: str = "float32",
+        context_length: int | None = None,
+        max_rows: int = 64,
+        memory: float | None = None,
+        tensor_parallel: int = 1,
+        prefix_caching: bool = True,
+        eager: bool = False,
+        sleeps: bool = True,
+        speculate: int = 0,
+        adapter: tuple[int, int] | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        vllm = _import_vllm()
+        self._vllm = vllm
+        self.tokenizer = tokenizer
+        self.progress = progress
+        self._adapter = adapter
+        self._loaded = adapter is None
+        self._asleep: set[str] = set()
+        self._tensor_parallel = tensor_parallel
+        from vllm.platforms import current_platform as platform
+
+        self._cpu: bool = platform.is_cpu()
+        self._sleeps = sleeps and platform.is_sleep_mode_available()
+        options: dict[str, Any] = {
+            "dtype": dtype,
+            "max_model_len": context_length,
+            "max_num_seqs": max_rows,
+            "enable_prefix_caching": prefix_caching,
+            "enforce_eager": eager or self._cpu,
+            "enable_sleep_mode": self._sleeps,
+            "tensor_parallel_size": tensor_parallel,
+            "logprobs_mode": "processed_logprobs",  # of the distribution that is sampled from
+            "generation_config": "vllm",  # not the model's own sampling habits
+            "seed": 0,
+            "use_tqdm_on_load": False,
+        }
+        if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+            options["distributed_executor_backend"] = "external_launcher"
+        if memory is not None or not self._cpu:
+            options["gpu_memory_utilization"] = 0.3 if memory is None else memory
+        elif not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
+            options["kv_cache_memory_bytes"] = CPU_CACHE
+        if adapter is not None:
+            options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _lora_rank(adapter[0])}
+        if speculate:
+            options["speculative_config"] = {
+                "method": "ngram",
+                "num_speculative_tokens": speculate,
+                "prompt_lookup_min": 2,
+                "prompt_lookup_max": 4,
+            }
+        with _world_untouched():
+            try:
+                self._llm = vllm.LLM(model, **options)
+                self._free = weakref.finalize(self, _take_custody(self._llm))
+                if self._cpu:
+                    # It patches its kernels once more for each engine, by a scan of all modules that fails as soon as
+                    # one has speculated (numba is loaded then). Once is enough.
+                    platform.register_triton_kernel_overrides = lambda: None
+                self._request([[tokenizer.eos_token_id]], [vllm.SamplingParams(max_tokens=1, logprobs=0)], None)
+            except Exception as error:
+                reason = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
+                raise UserError(
+                    f"engines.generator=vllm cannot serve {model!r}: vLLM {vllm.__version__} says "
+                    f"{reason or type(error).__name__} (tested with vLLM {TESTED}); "
+                    "engines.generator=transformers needs no vLLM"
+                ) from error
+        self._context_length: int = self._llm.model_config.max_model_len
+        self.cached_tokens = 0
+        """Prompt tokens of the last `generate` that came out of the prefix cache."""
+        self.sleep()
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of prompt and completion that fit."""
+        return self._context_length
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        *,
+        adapter: bool = True,
+        drafts: Sequence[Sequence[int]] | None = None,
+    ) -> list[list[Completion]]:
+        """`sampling.n` completions for each prompt, in order.
+
+        Logprobs are those of the distribution that was sampled from: after temperature, top_k and top_p; for greedy
+        sampling those at temperature 1. `drafts` change nothing here: speculation looks its guesses up in the prompt.
+
+        Raises:
+            ValueError: a prompt is empty or leaves no room in the context, or the seeds do not match the request.
+            FloatingPointError: the model's logits are not finite.
+            RuntimeError: the adapter is asked for, and none was loaded.
+        """
+        self._check(prompts, sampling)
+        if adapter and not self._loaded:
+            raise RuntimeError("the adapter was asked for before its weights were loaded")
+        self.wake()
+        mine = slice(0, len(prompts))
+        if self._tensor_parallel > 1:
+            prompts, sampling, mine = self._gather(prompts, sampling)
+        requests = [[*prompt] for prompt in prompts for _ in range(sampling.n)]
+        greedy: Sequence[Sequence[int | None]] = [[None] * sampling.n] * len(prompts)
+        params = [
+            self._params(sampling, seed, min(sampling.max_tokens, self.context_length - len(prompt)))
+            for prompt, seeds in zip(prompts, sampling.seeds or greedy, strict=True)
+            for seed in seeds
+        ]
+        outputs = self._request(requests, params, self._lora() if adapter else None)
+        self.cached_tokens = sum(output.num_cached_tokens or 0 for output in outputs)
+        done = [self._completion(output.outputs[0], sampling.stop) for output in outputs]
+        return [done[i * sampling.n : (i + 1) * sampling.n] for i in range(len(prompts))][mine]
+
+    def _check(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
+        if sampling.temperature > 0 and [len(s) for s in sampling.seeds] != [sampling.n] * len(prompts):
+            raise ValueError(f"seeds must be {len(prompts)} lists of {sampling.n}, got {sampling.seeds!r:.200}")
+        for i, prompt in enumerate(prompts):
+            if not 0 < len(prompt) < self.context_length:
+                raise ValueError(f"prompts[{i}] must have 1 to {self.context_length - 1} tokens, got {len(prompt)}")
+
+    def _gather(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling
+    ) -> tuple[Sequence[Sequence[int]], Sampling, slice]:
+        """The prompts of all ranks that share this engine, which must see the same requests, and where ours lie."""
+        from vllm.distributed.parallel_state import get_tp_group
+
+        group = get_tp_group()
+        parts: list[Any] = [None] * self._tensor_parallel
+        torch.distributed.all_gather_object(parts, (list(prompts), list(sampling.seeds)), group=group.cpu_group)
+        first = sum(len(part[0]) for part in parts[: group.rank_in_group])
+        everything = [prompt for part in parts for prompt in part[0]]
+        seeds = [row for part in parts for row in part[1]]
+        return everything, replace(sampling, seeds=seeds), slice(first, first + len(prompts))
+
+    def _params(self, sampling: Sampling, seed: int | None, limit: int) -> Any:
+        return self._vllm.SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            max_tokens=limit,
+            seed=seed,
+            stop=list(sampling.stop),
+            stop_token_ids=sorted(self.tokenizer.eos_token_ids),
+            logprobs=0,
+            detokenize=bool(sampling.stop),
+        )
+
+    def _request(self, prompts: Sequence[list[int]], params: Sequence[Any], lora: Any) -> list[Any]:
+        if not prompts:
+            return []
+        limit = max(p.max_tokens for p in params)
+        bar = _bar(self.progress, limit) if self.progress is not None else False
+        inputs = [{"prompt_token_ids": prompt} for prompt in prompts]
+        outputs: list[Any] = self._llm.generate(inputs, list(params), lora_request=lora, use_tqdm=bar)
+        return outputs
+
+    def _completion(self, output: Any, stop: tuple[str, ...]) -> Completion:
+        ids = tuple(output.token_ids)
+        logprobs = tuple(step[token].logprob for step, token in zip(output.logprobs, ids, strict=True))
+        if not np.isfinite(logprobs).all():
+            raise FloatingPointError("the model's logits are not finite")
+        if output.finish_reason not in ("stop", "length"):
+            raise RuntimeError(f"vLLM ended a request for the reason {output.finish_reason!r}")
+        reason: FinishReason = output.finish_reason
+        if isinstance(output.stop_reason, str):
+            kept, text = cut_at_stop(self.tokenizer, ids, stop) or (len(ids), output.text)
+            return Completion(ids[:kept], logprobs[:kept], text, reason)
+        return Completion(ids, logprobs, self.tokenizer.decode(ids), reason)
+
+    # --- weights --------------------------------------------------------------------------------
+
+    def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Take over the trainer's weights without a copy on disk: the model's, or the adapter's where there is one.
+
+        Raises:
+            ValueError: a name that the model or the adapter does not have.
+            UserError: the installed vLLM cannot take weights from memory.
+        """
+        if _WEIGHTS in self._asleep:
+            self._llm.wake_up(tags=[_WEIGHTS])
+            self._asleep.remove(_WEIGHTS)
+        try:
+            if self._adapter is None:
+                self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+                if self._cpu:
+                    self._llm.collective_rpc(_repack_head)
+            else:
+                self._llm.collective_rpc(_install_adapter, args=(_adapter_tensors(weights), *self._adapter))
+        except (AttributeError, ImportError, TypeError, NotImplementedError) as error:
+            raise UserError(
+                f"the installed vLLM {self._vllm.__version__} cannot take weights from memory ({error}); vLLM {TESTED} "
+                "can, and engines.generator=transformers needs none"
+            ) from error
+        self._loaded = True
+        if not self._llm.reset_prefix_cache():
+            raise RuntimeError("vLLM did not drop the prefix cache of the old weights")
+
+    def _lora(self) -> Any:
+        if self._adapter is None:
+            return None
+        from vllm.lora.request import LoRARequest
+
+        # The worker holds it under this id already, so that the path is never read.
+        return LoRARequest("policy", _ADAPTER, "in-memory")
+
+    # --- memory and life ---------------------------------------------------------------------------------
+
+    def sleep(self) -> None:
+        """Move the weights to the host and free the cache, where the platform can; else nothing."""
+        if self._sleeps and not self._asleep:
+            self._llm.sleep(level=1)
+            self._asleep = {_WEIGHTS, _CACHE}
+
+    def wake(self) -> None:
+        """Undo `sleep`."""
+        for tag in (_WEIGHTS, _CACHE):
+            if tag in self._asleep:
+                self._llm.wake_up(tags=[tag])
+                self._asleep.remove(tag)
+
+    def close(self) -> None:
+        """Free the engine's memory for good."""
+        self._free()
+
+
+def _take_custody(llm: Any) -> Callable[[], None]:
+    """What frees an engine's memory, in the place of vLLM's own finalizer.
+
+    vLLM's also destroys the process groups, of the other engine and of DeepSpeed too.
+    """
+    client = llm.llm_engine.engine_core
+    client._finalizer.detach()
+    free: Callable[[], None] = client.engine_core.model_executor.shutdown
+    return free
+
+
+def _import_vllm() -> Any:
+    """The package, told to stay in this process and to be quiet; the environment's own settings win."""
+    if importlib.util.find_spec("vllm") is None:
+        raise UserError(
+            "engines.generator=vllm asks for vLLM, which is not installed: pip install 'refinerl[vllm]', or set "
+            "engines.generator=transformers, which needs no more than torch"
+        )
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    try:
+        import vllm
+    except Exception as error:  # a build for another torch or driver raises whatever its libraries do
+        raise UserError(
+            f"engines.generator=vllm: the installed vLLM cannot be imported ({type(error).__name__}: {error}); "
+            "engines.generator=transformers needs none"
+        ) from error
+    return vllm
+
+
+@contextlib.contextmanager
+def _world_untouched() -> Iterator[None]:
+    """An engine seeds every random generator and forbids to set torch's threads; both are as before afterwards."""
+    set_num_threads, python, numpy = torch.set_num_threads, random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            torch.set_num_threads = set_num_threads
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+
+
+def _lora_rank(rank: int) -> int:
+    """The smallest rank that vLLM has room for."""
+    return next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank), rank)
+
+
+def _repack_head(worker: Any) -> None:
+    """vLLM's CPU backend multiplies with a packed copy of the head, which a reload leaves as it was if it is tied."""
+    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+
+    for module in worker.get_model().modules():
+        if isinstance(module, ParallelLMHead):
+            module.quant_method.process_weights_after_loading(module)
+
+
+def _adapter_tensors(weights: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """An adapter's tensors by the names that peft gives them on disk, which vLLM reads."""
+    tensors = {}
+    for name, tensor in weights:
+        if ".lora_" not in name:
+            raise ValueError(f"weights must be those of the adapter, got {name}")
+        # A copy, because vLLM multiplies B by the scale in place, which would be the trainer's own.
+        tensors["base_model.model." + name.replace(".default.", ".")] = tensor.detach().to("cpu", copy=True)
+    return tensors
+
+
+def _install_adapter(worker: Any, tensors: dict[str, Tensor], rank: int, alpha: int) -> None:
+    """What vLLM does with an adapter's files, without the files."""
+    from vllm.lora.lora_model import LoRAModel
+    from vllm.lora.peft_helper import PEFTHelper
+
+    loras = worker.model_runner.lora_manager
+    manager = loras._adapter_manager
+    mapper = getattr(manager.model, "hf_to_vllm_mapper", None)
+    adapter = LoRAModel.from_lora_tensors(
+        _ADAPTER,
+        tensors,
+        PEFTHelper.from_dict({"r": rank, "lora_alpha": alpha, "target_modules": []}),
+        device="cpu",
+        dtype=loras.lora_config.lora_dtype,
+        model_vocab_size=loras.vocab_size,
+        weights_mapper=None if mapper is None else mapper.get_rename_mapper(),
+    )
+    manager.remove_adapter(_ADAPTER)
+    manager.add_adapter(adapter)
+    manager.activate_adapter(_ADAPTER)
+
+
+def _bar(progress: Callable[[int], None], tokens: int) -> Callable[..., Any]:
+    """A progress bar for vLLM that shows nothing and tells `progress` of each request that is done."""
+
+    class Bar(tqdm):  # type: ignore[misc]
+        def update(self, n: float | None = 1) -> Any:
+            progress(int(n or 0) * tokens)
+            return super().update(n)
+
+    def make(*requests: Any, **options: Any) -> Any:
+        """Over the requests as they are queued, no bar; without arguments, one that counts those that are done."""
+        return requests[0] if requests else Bar(**{**options, "file": io.StringIO()})
+
+    return make

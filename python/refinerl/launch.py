@@ -1,0 +1,98 @@
+"""How the processes of a run begin and end together. A part of the commands."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from refinerl.contracts import ALONE, World
+from refinerl.engines.lifeline import Lifeline
+from refinerl.engines.world import Launched, Ranks, dist, leave
+
+_ECHOES = ("closed by peer", "connection reset", "broken pipe", "connection was closed", "heartbeat")
+"""What a collective says when another rank has died."""
+
+
+class Link:
+    """This process among those of its run, or alone."""
+
+    def __init__(self) -> None:
+        self.rank = 0
+
+    def join(self, timeout: float) -> World:
+        """The ranks of the run, which wait `timeout` seconds for each other."""
+        return ALONE
+
+    def notice(self, phase: str) -> None:
+        """What this process is about to do."""
+
+    def end(self, message: str, code: int) -> int:
+        """Says why the run ends; returns the exit code."""
+        print(message, file=sys.stderr)
+        return code
+
+
+class RankLink(Link):
+    """One of many: whatever ends one ends all, and is said once."""
+
+    def __init__(self, launched: Launched) -> None:
+        self.rank = launched.rank
+        self._launched = launched
+        self._store, *_ = next(dist.rendezvous("env://", launched.rank, launched.size))
+        self._lifeline = Lifeline(launched, dist.PrefixStore("lifeline", self._store))
+        self._timeout = 0.0
+        self._phase = "start"
+
+    def join(self, timeout: float) -> World:
+        """The ranks of the run, which wait `timeout` seconds for each other."""
+        self._timeout = timeout
+        return Ranks(self._launched, dist.PrefixStore("ranks", self._store), timeout)
+
+    def notice(self, phase: str) -> None:
+        """What this process is about to do: said should it die."""
+        self._phase = phase
+        self._lifeline.phase(phase)
+
+    def end(self, message: str, code: int) -> int:
+        """Says why the run ends, once for all ranks, and ends all."""
+        self._lifeline.fail(message, code)
+
+    def fail(self, error: BaseException) -> None:
+        """The same for what nobody foresaw, with its traceback."""
+        text = str(error).lower()
+        echo = any(said in text for said in _ECHOES)
+        hint = f" (engines.timeout = {self._timeout:g} seconds)" if "timed out" in text or "timeout" in text else ""
+        if echo:
+            self._lifeline.wait()
+        traceback.print_exception(error)
+        self._lifeline.fail(
+            f"stopped: rank {self.rank} failed in {self._phase}: {type(error).__name__}{hint}; its traceback stands "
+            "above; --resume goes on from the last checkpoint",
+            1,
+        )
+
+    def close(self) -> None:
+        """Leaves in peace."""
+        self._lifeline.close()
+        leave()
+
+
+@contextmanager
+def linked() -> Iterator[Link]:
+    """This process's link, closed at the end; an exception that nobody caught ends all ranks."""
+    launched = Launched.read()
+    if launched is None or launched.size == 1:
+        try:
+            yield Link()
+        finally:
+            leave()
+        return
+    link = RankLink(launched)
+    try:
+        yield link
+    except Exception as error:
+        link.fail(error)
+    finally:
+        link.close()

@@ -1,0 +1,97 @@
+"""What learns, and with what: networks, trainers, devices. A part of the wiring."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from transformers import PreTrainedModel
+
+from refinerl.config import Config
+from refinerl.contracts import Trainer, World
+from refinerl.engines.deepspeed import DeepSpeedTrainer
+from refinerl.engines.lora import LoraNetwork
+from refinerl.engines.models import load_trunk, resolve_model
+from refinerl.engines.networks import PolicyNetwork, ValueNetwork
+from refinerl.engines.optimization import Optimization, Schedule
+from refinerl.engines.torch import TorchTrainer
+
+
+def make_network(config: Config, model: PreTrainedModel) -> PolicyNetwork:
+    """What the policy learns: all weights, or an adapter beside them."""
+    lora = config.lora
+    if not lora.rank:
+        return _full(config, model)
+    return LoraNetwork(
+        model,
+        rank=lora.rank,
+        alpha=lora.alpha or 1,
+        targets=lora.targets,
+        merge=lora.merge,
+        temperature=config.generation.temperature,
+        impl=config.kernels.impl,
+    )
+
+
+def make_policy(config: Config, network: PolicyNetwork, world: World) -> Trainer:
+    """The policy, which learns."""
+    return _make_trainer(config, network, config.trainer.learning_rate, world)
+
+
+def make_reference(config: Config, model: PreTrainedModel | None) -> Trainer | None:
+    """The frozen reference; None where it is the policy without its adapter.
+
+    It is whole on every rank.
+    """
+    return None if model is None else TorchTrainer(_full(config, model))
+
+
+def make_critic(config: Config, policy_name: str, device: str, world: World) -> Trainer:
+    """A value model from `critic.model` or the policy, with its scalar head if it has one, else a head of zeros."""
+    name = policy_name if config.critic.model is None else resolve_model(config.critic.model)
+    # Started from the reward model, its values are to be in the rewards' units.
+    r = config.reward_model
+    normalize = config.critic.model is not None and config.critic.model == r.model and r.normalize is not False
+    trunk, head = load_trunk(name, dtype=config.dtype, normalize=normalize)
+    return _make_trainer(config, ValueNetwork(trunk, head).to(device), config.critic.learning_rate, world)
+
+
+def spread(config: Config) -> bool:
+    """Are the trainers' weights cut up over the ranks (ZeRO-3)."""
+    zero = config.deepspeed.get("zero_optimization", {})
+    return config.engines.trainer == "deepspeed" and zero.get("stage") == 3
+
+
+def writing_network(config: Config, network: PolicyNetwork) -> PolicyNetwork:
+    """The network that transformers writes with: the trainer's own, or a copy where that will be cut up."""
+    return copy.deepcopy(network) if spread(config) else network
+
+
+def device_of(name: str) -> str:
+    """The torch device that `device` means: `auto` is the GPU where there is one."""
+    if name != "auto":
+        return name
+    return f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+
+
+def _full(config: Config, model: PreTrainedModel) -> PolicyNetwork:
+    return PolicyNetwork(model, temperature=config.generation.temperature, impl=config.kernels.impl)
+
+
+def _make_trainer(config: Config, network: PolicyNetwork | ValueNetwork, learning_rate: float, world: World) -> Trainer:
+    optimization = _optimization(config, learning_rate)
+    checkpointing = config.trainer.gradient_checkpointing
+    match config.engines.trainer:
+        case "torch":
+            return TorchTrainer(network, optimization, gradient_checkpointing=checkpointing)
+        case "deepspeed":
+            return DeepSpeedTrainer(
+                network, optimization, world, config.deepspeed, gradient_checkpointing=checkpointing
+            )
+
+
+def _optimization(config: Config, learning_rate: float) -> Optimization:
+    t = config.trainer
+    updates = t.steps * config.algorithm.epochs * (t.batch // (t.minibatch or t.batch))
+    schedule = Schedule(t.schedule, total_steps=updates, warmup=t.warmup, minimum=t.min_learning_rate)
+    return Optimization(learning_rate, schedule, t.betas, weight_decay=t.weight_decay, max_grad_norm=t.max_grad_norm)

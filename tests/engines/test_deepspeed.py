@@ -1,0 +1,148 @@
+"""DeepSpeed trains as PyTorch does: the same fixed rollouts, the same curve, whatever is spread over how many ranks."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launching import launch, needs_deepspeed
+from refinerl.contracts import ALONE
+from refinerl.engines.deepspeed import DeepSpeedTrainer
+from refinerl.engines.networks import PolicyNetwork
+from refinerl.errors import UserError
+from tiny import tiny_model
+
+SCRIPT = Path(__file__).parents[1] / "training_ranks.py"
+SPREAD = {"stage3_param_persistence_threshold": 0}  # else the tiny model's weights are too few to be spread
+CASES: dict[str, dict[str, Any]] = {
+    "zero0": {"deepspeed": {}},
+    "zero2": {"deepspeed": {"zero_optimization": {"stage": 2}}},
+    "zero3": {"deepspeed": {"zero_optimization": {"stage": 3, **SPREAD}}},
+}
+MORE: dict[str, dict[str, Any]] = {
+    "zero1": {"deepspeed": {"zero_optimization": {"stage": 1}}},
+    "offload2": {"deepspeed": {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}},
+    "offload3": {
+        "deepspeed": {
+            "zero_optimization": {
+                "stage": 3, **SPREAD, "offload_optimizer": {"device": "cpu"}, "offload_param": {"device": "cpu"},
+            }
+        }
+    },
+    "recomputed2": {"deepspeed": {"zero_optimization": {"stage": 2}}, "checkpointing": True},
+    "recomputed3": {"deepspeed": {"zero_optimization": {"stage": 3, **SPREAD}}, "checkpointing": True},
+    "first-half": {"deepspeed": {"zero_optimization": {"stage": 2}}, "last": 5},
+    "first-half3": {"deepspeed": {"zero_optimization": {"stage": 3, **SPREAD}}, "last": 5},
+    "lora0": {"deepspeed": {}, "lora": 4},
+    "lora2": {"deepspeed": {"zero_optimization": {"stage": 2}}, "lora": 4},
+    "lora-half": {"deepspeed": {"zero_optimization": {"stage": 2}}, "lora": 4, "last": 5},
+    "bf16": {"deepspeed": {"zero_optimization": {"stage": 2}, "bf16": {"enabled": True}}, "poison": 2},
+    "poisoned0": {"deepspeed": {}, "poison": 4, "last": 5},
+    "poisoned2": {"deepspeed": {"zero_optimization": {"stage": 2}}, "poison": 4, "last": 5},
+    "poisoned3": {"deepspeed": {"zero_optimization": {"stage": 3, **SPREAD}}, "poison": 4, "last": 5},
+}  # fmt: skip
+RESUMED: dict[str, dict[str, Any]] = {
+    "second-half": {**CASES["zero2"], "resume": "first-half", "first": 6},
+    "second-half3": {**CASES["zero3"], "resume": "first-half3", "first": 6},
+    "second-lora": {**MORE["lora2"], "resume": "lora-half", "first": 6},
+}
+
+
+def trained(folder: Path, cases: dict[str, dict[str, Any]], launcher: Any, ranks: int) -> dict[str, Any]:
+    texts = [json.dumps({"name": name, **case}) for name, case in cases.items()]
+    done = launch(launcher, str(folder), *texts, script=SCRIPT, ranks=ranks, timeout=400)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads((folder / f"found-{ranks}.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("alone")
+    torch = {"torch": {"deepspeed": None}, "torch-poisoned": {"deepspeed": None, "poison": 4, "last": 5}}
+    torch["torch-lora"] = {"deepspeed": None, "lora": 4}
+    return trained(folder, torch | CASES, None, 1)
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("together")
+    return folder, trained(folder, CASES | MORE, "torchrun", 2)
+
+
+def same(mine: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
+    for row, other in zip(mine, theirs, strict=True):
+        assert row.keys() == other.keys()
+        for name, value in other.items():
+            near = value if isinstance(value, list) else pytest.approx(value, abs=1e-4, rel=1e-4, nan_ok=True)
+            assert row[name] == near, name
+
+
+@needs_deepspeed
+@pytest.mark.slow
+class TestParity:
+    def test_one_rank(self, alone):
+        for name in CASES:
+            same(alone[name]["curve"], alone["torch"]["curve"])
+
+    @pytest.mark.parametrize("name", [*CASES, "zero1", "offload2", "offload3", "recomputed2", "recomputed3"])
+    def test_two_ranks(self, alone, together, name):
+        """PPO with critic, the dynamic constraint, two minibatches a step; the ranks' micro-batches are unlike."""
+        same(together[1][name]["curve"], alone["torch"]["curve"])
+        assert together[1][name]["steps"] == 20
+        assert len({row["policy/loss"] for row in together[1][name]["curve"]}) > 5
+
+    @pytest.mark.parametrize("name", [*CASES, "offload3"])
+    def test_weights_and_export_are_whole(self, alone, together, name):
+        wanted = alone["torch"]["weights"]
+        for found in (together[1][name]["weights"], together[1][name]["exported"]):
+            assert found.keys() == wanted.keys()
+            for key, value in wanted.items():
+                assert found[key] == pytest.approx(value, abs=1e-2, rel=1e-3)
+
+    def test_a_fresh_process_goes_on_from_the_shards(self, alone, together):
+        folder, _ = together
+        found = trained(folder, RESUMED, "torchrun", 2)
+        for name in RESUMED:
+            same(found[name]["curve"], alone["torch-lora" if "lora" in name else "torch"]["curve"][5:])
+
+    @pytest.mark.parametrize("name", ["lora0", "lora2"])
+    def test_an_adapter_learns_alike_and_without_it_the_reference_is_there(self, alone, together, name):
+        same(together[1][name]["curve"], alone["torch-lora"]["curve"])
+        assert together[1][name]["curve"][-1]["policy/kl_to_reference"] > 1e-3
+        weights = together[1][name]["weights"]
+        assert weights.keys() == alone["torch-lora"]["weights"].keys()
+        assert all(".lora_" in key for key in weights)
+        assert (together[0] / name / "policy-hf" / "adapter_model.safetensors").stat().st_size > 0
+
+    @pytest.mark.parametrize("stage", [0, 2, 3])
+    def test_what_is_not_finite_on_one_rank_is_skipped_by_all(self, alone, together, stage):
+        curve = together[1][f"poisoned{stage}"]["curve"]
+        assert curve[3]["skipped"] == ["policy loss", "policy loss"]
+        assert curve[3]["steps"] == 0
+        same(curve, alone["torch-poisoned"]["curve"])
+
+    def test_bf16_is_near(self, alone, together):
+        curve = together[1]["bf16"]["curve"]
+        assert curve[0]["policy/entropy"] == pytest.approx(alone["torch"]["curve"][0]["policy/entropy"], rel=0.02)
+        assert curve[1]["skipped"] == ["policy loss", "policy loss"]
+        assert math.isfinite(curve[-1]["policy/loss"])
+
+
+def test_without_deepspeed_the_message_names_knob_and_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with pytest.raises(UserError, match=r"engines.trainer=deepspeed needs .*pip install 'refinerl\[deepspeed\]'"):
+        DeepSpeedTrainer(PolicyNetwork(tiny_model()), None, ALONE, {})
+
+
+@needs_deepspeed
+def test_an_old_deepspeed_is_refused(monkeypatch):
+    monkeypatch.setattr(importlib.import_module("deepspeed"), "__version__", "0.17.1")
+    with pytest.raises(UserError, match=r"0\.19 or newer, this is 0\.17\.1"):
+        DeepSpeedTrainer(PolicyNetwork(tiny_model()), None, ALONE, {})

@@ -1,0 +1,79 @@
+"""What ends one rank ends all, is said once, and takes no time."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from launching import environment, free_port
+
+RANK = """
+import os, signal, sys, threading
+from refinerl.engines.lifeline import Lifeline
+from refinerl.engines.world import Launched, dist
+launched = Launched.read()
+store, *_ = next(dist.rendezvous("env://", launched.rank, launched.size))
+line = Lifeline(launched, store)
+line.phase("score of step 7")
+print("begun", flush=True)
+sys.stdin.readline()
+what = sys.argv[1 + launched.rank]
+if what == "die":
+    os.kill(os.getpid(), signal.SIGKILL)
+elif what == "fail":
+    line.fail("error: choose trainer.batch=16", 2)
+elif what == "end":
+    line.close()
+else:
+    threading.Event().wait()  # as in a collective that never returns
+"""
+
+
+def ends(*what: str) -> list[tuple[int, str]]:
+    """Exit code and standard error of each rank."""
+    port = str(free_port())
+    shared = {"WORLD_SIZE": str(len(what)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", RANK, *what], env=environment(RANK=str(rank), **shared), **pipes)
+        for rank in range(len(what))
+    ]
+    for process in ranks:
+        assert process.stdout.readline() == "begun\n"
+    begun = time.monotonic()
+    for process in ranks:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    said = [process.communicate(timeout=60)[1] for process in ranks]
+    assert time.monotonic() - begun < 30
+    return [(process.returncode, text) for process, text in zip(ranks, said, strict=True)]
+
+
+@pytest.mark.parametrize("dead", [0, 1])
+def test_a_killed_rank_ends_the_others(dead):
+    what = ["wait", "wait", "wait"]
+    what[dead] = "die"
+    found = ends(*what)
+    assert found[dead][0] == -signal.SIGKILL
+    others = [found[rank] for rank in range(3) if rank != dead]
+    assert [code for code, _ in others] == [1, 1]
+    if dead:  # rank 0 speaks for all; without it each speaks for itself
+        assert "".join(text for _, text in found).count("rank 1 died in phase score of step 7") == 1
+    else:
+        assert all("rank 0 died" in text for _, text in others)
+
+
+def test_a_failure_is_said_once_with_its_exit_code():
+    """Also where all ranks find the same mistake."""
+    for what in (["wait", "fail", "wait"], ["fail", "fail", "fail"]):
+        found = ends(*what)
+        assert [code for code, _ in found] == [2, 2, 2]
+        assert "".join(text for _, text in found) == "error: choose trainer.batch=16\n"
+
+
+def test_ranks_that_are_done_end_in_peace():
+    assert ends("end", "end") == [(0, ""), (0, "")]

@@ -1,0 +1,59 @@
+"""Starts real ranks: two gloo processes on the CPU, by torchrun or by DeepSpeed's launcher."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+import refinerl
+
+Launcher = Literal["torchrun", "deepspeed"]
+
+needs_deepspeed = pytest.mark.skipif(
+    importlib.util.find_spec("deepspeed") is None,
+    reason="deepspeed is not installed: pip install 'refinerl[deepspeed]'",
+)
+
+
+def environment(**more: str) -> dict[str, str]:
+    source = Path(refinerl.__file__).parents[1]
+    path = os.pathsep.join([str(Path(__file__).parent), str(source), *sys.path])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", **more}
+
+
+def launch(
+    launcher: Launcher | None,
+    *arguments: str,
+    script: Path | None = None,
+    ranks: int = 2,
+    timeout: float = 240,
+    **env: str,
+) -> subprocess.CompletedProcess[str]:
+    """Runs the training command, or a script, with these arguments; by hand in one process without a launcher."""
+    target = [str(script)] if script else {None: ["-m"], "torchrun": ["-m"], "deepspeed": ["--module"]}[launcher]
+    target += [] if script else ["refinerl.train"]
+    port = str(free_port())
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--master-port", port]
+    deepspeed = [str(Path(sys.executable).with_name("deepspeed")), "--num_accelerators", str(ranks)]
+    start = {None: [sys.executable], "torchrun": torchrun, "deepspeed": [*deepspeed, "--master_port", port]}[launcher]
+    return subprocess.run(
+        [*start, *target, *arguments],
+        env=environment(**env),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

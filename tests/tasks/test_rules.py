@@ -1,0 +1,42 @@
+import pytest
+
+from refinerl.errors import UserError
+from refinerl.tasks import rules
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "value"),
+    [
+        ("6 · 7 = 42", "42", 1),
+        ("First 41. The answer is 42.", 42, 1),
+        ("The answer is 42, not 41.", "40 + 2\n#### 42", 1),
+        (r"so \boxed{\frac{1}{2}} of 9", r"\frac{1}{2}", 1),
+        (r"\boxed{41} and \boxed{42}", "42", 1),
+        ("#### 1,234.50", "1234.5", 1),
+        ("Answer: Paris.", "paris", 1),
+        ("Paris", "Lyon", 0),
+        ("41", "42", 0),
+        ("-3", "3", 0),
+        ("", "42", 0),
+        ("42", None, None),
+    ],
+)
+def test_answer(text: str, expected: object, value: float | None) -> None:
+    reward = rules.load_rule("answer")
+    assert reward([], [[{"role": "assistant", "content": text}]], [[]], {"answer": [expected]}) == [value]
+
+
+def test_matches() -> None:
+    reward = rules.load_rule("matches")
+    texts = ["<think>\na\n</think> b", "b", "b"]
+    pattern = "<think>.*</think>.+"
+    assert reward([], texts, [[]] * 3, {"pattern": [pattern, pattern, None]}) == [1, 0, None]
+    with pytest.raises(UserError, match=r"the column pattern holds '\(', which is no regular expression"):
+        reward([], ["b"], [[]], {"pattern": ["("]})
+
+
+def test_an_unknown_rule_and_a_missing_column() -> None:
+    with pytest.raises(UserError, match=r"there is no rule 'length'; .*knows answer, matches"):
+        rules.load_rule("length")
+    with pytest.raises(UserError, match="rule:answer needs 'answer', but there is only prompts"):
+        rules.load_rule("answer").check(["question"])

@@ -1,0 +1,50 @@
+"""What the command line alone decides, in a process of its own: fast, and without torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from refinerl import arguments
+
+SPY = (
+    "import sys, runpy\n"
+    "sys.argv = ['train', *sys.argv[1:]]\n"
+    "try:\n"
+    "    runpy.run_module('refinerl.train', run_name='__main__')\n"
+    "finally:\n"
+    "    print('torch' in sys.modules, 'transformers' in sys.modules, file=sys.stderr)\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "output"),
+    [
+        (["--help"], 0, "constraint.beta="),
+        (["--list"], 0, "apps-ppo-static"),
+        (["demo", "trainer.stepz=1"], 2, "trainer.steps"),
+        (["nowhere"], 2, "unknown recipe"),
+        (["--surprise"], 2, "usage:"),
+    ],
+)
+def test_answers_without_torch(words: list[str], code: int, output: str) -> None:
+    done = subprocess.run([sys.executable, "-c", SPY, *words], capture_output=True, text=True, timeout=120)
+    assert done.returncode == code
+    assert output in done.stdout + done.stderr
+    assert done.stderr.strip().endswith("False False")
+
+
+def test_words() -> None:
+    assert arguments.split([]) == ("demo", [])
+    assert arguments.split(["trainer.steps=1"]) == ("demo", ["trainer.steps=1"])
+    assert arguments.split(["apps-dapo", "gpus-4", "seed=1"]) == ("apps-dapo", ["gpus-4", "seed=1"])
+    args = arguments.parse(["apps-dapo", "--output-dir", "a", "gpus-4", "--resume", "seed=1"])
+    assert (args.words, args.output_dir.name, args.resume) == (["apps-dapo", "gpus-4", "seed=1"], "a", True)
+
+
+def test_every_knob_has_a_line() -> None:
+    lines = "\n".join(arguments.knobs())
+    for key in ("  model=", "  reward_model.normalize=None", "  constraint.beta=", "task: Where prompts"):
+        assert key in lines

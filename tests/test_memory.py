@@ -1,0 +1,65 @@
+"""What runs out of memory is told how to get by with less, and the plan's arithmetic is what ranks really hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from launching import launch, needs_deepspeed
+from refinerl.errors import TrainingStoppedError
+from refinerl.memory import explained, shares
+from toy import Toy
+
+
+@pytest.mark.parametrize(
+    ("phase", "knob"),
+    [("generate", "generation.max_batch"), ("update", "trainer.micro_batch_tokens"), ("load model", "dtype=bfloat16")],
+)
+def test_an_allocation_that_fails_names_phase_and_knob(phase, knob):
+    with pytest.raises(TrainingStoppedError, match=f"out of memory in phase {phase}: lower .*{knob}"), explained(phase):
+        torch.empty(2**50)
+    with pytest.raises(TrainingStoppedError, match=knob), explained(phase):
+        bytearray(2**50)
+
+
+def test_other_errors_come_through():
+    with pytest.raises(RuntimeError, match="shape") as raised, explained("update"):
+        torch.zeros(2, 3) @ torch.zeros(2, 3)
+    assert not isinstance(raised.value, TrainingStoppedError)
+
+
+def test_a_run_says_it_and_ends_calmly(toy: Toy, tmp_path, capsys):
+    assert toy.run(tmp_path / "run", reward="toy_rewards:wants_more_memory_than_there_is") == 1
+    assert "out of memory in phase score: lower sandbox.workers" in capsys.readouterr().err
+
+
+def test_shares_by_hand():
+    """Float32: 4 weights, 4 gradients, 8 moments; ZeRO adds 4 of weights that the optimizer steps on."""
+    assert shares(100, 4).total == 1600
+    assert shares(100, 4, stage=2, ranks=4).total == 400 + 100 + 300
+    assert shares(100, 4, stage=3, ranks=4).total == 100 + 100 + 300
+    half = shares(100, 2, stage=1, ranks=4, master=True)
+    assert (half.weights, half.gradients, half.optimizer) == (200, 200, 300)
+
+
+@needs_deepspeed
+@pytest.mark.slow
+def test_two_ranks_hold_what_the_formula_says(tmp_path):
+    """With a small bucket, which stage 3 keeps: docs/scaling.md counts it apart."""
+    small = {"reduce_bucket_size": 17_000}
+    stages = {0: {}, 2: {"zero_optimization": {"stage": 2, **small}}}
+    stages[3] = {"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0, **small}}
+    cases = [json.dumps({"name": str(stage), "deepspeed": native, "measure": True}) for stage, native in stages.items()]
+    script = Path(__file__).with_name("training_ranks.py")
+    done = launch("torchrun", str(tmp_path), *cases, script=script, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "found-2.json").read_text())
+    for stage in stages:
+        measured = found[str(stage)]
+        expected = shares(measured["parameters"], 4, stage=stage, ranks=2)
+        between = 0 if stage < 3 else expected.gradients  # stage 3 keeps their buffer
+        assert measured["after_step"] == pytest.approx(expected.weights + expected.optimizer + between, rel=0.05)
+        assert measured["with_gradient"] == pytest.approx(expected.total, rel=0.05)
