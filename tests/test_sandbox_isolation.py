@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from refinerl.sandbox import Outcome, Program, Sandbox, SandboxError, Test
+from refinerl.sandbox import Limits, Outcome, Program, Sandbox, SandboxError, Test
 
 pytestmark = pytest.mark.skipif(os.uname().machine != "x86_64", reason="system call numbers of x86-64")
 UNSHARE, MOUNT, SETRESUID, LANDLOCK, PRCTL = 272, 165, 117, 444, 157
@@ -116,7 +116,7 @@ def test_everything_is_on_here_and_full_accepts_it() -> None:
     if not has_namespaces():
         pytest.skip("this machine allows no namespaces")
     achieved, on, _ = judge(require="full")
-    assert all(on.values())
+    assert [name for name, there in on.items() if not there and name != "cgroup"] == []
     assert [name for name, got in achieved.items() if got] == []
 
 
@@ -174,12 +174,56 @@ def test_ordinary_user(refused: tuple[int, ...]) -> None:
     """The same as somebody without rights, with the first interpreter that they can read."""
     for python in (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"):
         try:
-            achieved, _, _ = judge(*refused, user=1000, python=python)
+            achieved, on, exposed = judge(*refused, user=1000, python=python)
         except (OSError, AssertionError):
             continue
+        assert on["cgroup"] or "kernel memory" in exposed["cgroup"]
         assert [name for name, got in achieved.items() if got and name != "parent"] == []
         return
     pytest.skip("another user can read no interpreter that loads the extension")
+
+
+def control_groups(pid: int) -> set[Path]:
+    """Those that the sandboxes of a process have made."""
+    return {Path(folder) for folder, _, _ in os.walk("/sys/fs/cgroup") if f"refinerl-{pid}-" in folder}
+
+
+def needs_cgroup(box: Sandbox) -> None:
+    if off := [row.reason for row in box.isolation if row.name == "cgroup" and not row.on]:
+        pytest.skip(off[0])
+
+
+def test_control_group_of_each_zygote_holds_its_limits_and_goes_with_it() -> None:
+    """Memory, kernel memory included, and processes are counted for a zygote and its tests, and nobody else."""
+    before = control_groups(os.getpid())
+    with Sandbox(workers=2) as box:
+        needs_cgroup(box)
+        sleepers = [
+            Program("import time\ntime.sleep(0.2)", [Test("", "")], limits=Limits(memory_mb=n)) for n in (50, 60)
+        ]
+        box.judge(sleepers)
+        made = control_groups(os.getpid()) - before
+        limits = [
+            path for group in made for path in group.iterdir() if path.name in ("memory.max", "memory.limit_in_bytes")
+        ]
+        assert {int(path.read_text()) >> 20 for path in limits} <= {50 + 128, 60 + 128}
+        assert all((group / "cgroup.procs").read_text().split() for group in made)
+        assert {path.read_text() for group in made for path in group.glob("pids.max")} == {"300\n"}
+    assert control_groups(os.getpid()) == before
+
+
+def test_control_groups_of_a_killed_process_are_removed_by_the_next() -> None:
+    source = "import os\nfrom refinerl.sandbox import Sandbox\nbox = Sandbox(workers=1)\nos.kill(os.getpid(), 9)"
+    dead = subprocess.Popen([sys.executable, "-c", f"import sys\nsys.path.insert(0, {str(PACKAGE)!r})\n{source}"])
+    dead.wait()
+    with Sandbox(workers=1) as box:
+        needs_cgroup(box)
+    for _ in range(100):
+        # Its processes may take a moment to end.
+        Sandbox(workers=1).close()
+        if not control_groups(dead.pid):
+            return
+    pytest.fail(f"still there: {control_groups(dead.pid)}")
 
 
 def test_sandbox_error_names_what_failed(tmp_path: Path) -> None:

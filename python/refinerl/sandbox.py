@@ -250,7 +250,8 @@ class Sandbox:
 
     workers: how many run at the same time (None: the cores this process may use).
     limits, compare: of programs that bring none of their own.
-    require: "full" refuses to start where a protection is off; "best_effort" starts with the substitutes.
+    require: "full" refuses to start where a protection is off (control groups aside, which an ordinary user seldom
+        can make); "best_effort" starts with the substitutes.
     isolation: the protections, on and off; worth a line in every log.
 
     Raises SandboxError where it cannot work at all, and ValueError for a bad argument. May be shared by threads

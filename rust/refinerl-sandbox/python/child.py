@@ -1,8 +1,9 @@
 """The life of one test, from the fork to its exit. Runs in the child only.
 
-Order matters: file descriptors, limits, reading, compiling, the second filter, the report that it compiled, closing the
-pipe of that report, and only then the program. From there on this process is hostile: whatever it says about itself
-is checked by the parent, and nothing that it could learn or forge is here.
+Order matters: file descriptors, limits of all programs and the second filter, which do not wait for a job; then its own
+limits, reading, compiling, the report that it compiled, closing the pipe of that report, and only then the program.
+From there on this process is hostile: whatever it says about itself is checked by the parent, and nothing that it could
+learn or forge is here.
 """
 
 import _sitebuiltins
@@ -11,6 +12,7 @@ import atexit
 import builtins
 import ctypes
 import gc
+import io
 import linecache
 import marshal
 import os
@@ -24,8 +26,9 @@ import types
 from functools import partial
 
 CONTROL, RESULT = 3, 4
-# Limits that come before everything else: processor seconds (rounded up), bytes of address space, open files.
-HEADER = struct.Struct("<QQQ")
+# Limits that come before everything else: processor seconds (rounded up), bytes of address space.
+HEADER = struct.Struct("<QQ")
+OPEN_FILES = 64
 FRAME = struct.Struct("<cdI")
 NAME = "solution.py"
 MEMORY_EXIT = 201
@@ -100,7 +103,7 @@ class Child:
             self.base_memory = int(statm.read().split()[0]) * resource.getpagesize()
 
     def live(self, descriptors):
-        """The whole life; never returns."""
+        """The whole life; never returns. `descriptors` become 0 to 4: the streams, control, results."""
         status = 70
         try:
             program = self.prepare(descriptors)
@@ -109,13 +112,11 @@ class Child:
             os._exit(status)
 
     def prepare(self, descriptors):
-        """Limits, source, compilation; returns what runs the program."""
+        """Wait for a job, read it, compile it; returns what runs the program."""
         try:
-            os.setsid()
-            for target, descriptor in enumerate(descriptors):
-                os.dup2(descriptor, target)
-            os.closerange(len(descriptors), 256)
-            set_limits(self.base_memory, self.processes)
+            settle_in(descriptors, self.processes)
+            self.second_filter()
+            limit_job(self.base_memory)
             entry, source, name, preamble, inputs = read_job()
         except MemoryError:
             report(b"m", "the source or the input does not fit the memory limit")
@@ -128,12 +129,12 @@ class Child:
             report(b"c", "".join(traceback.format_exception_only(error)) or "compilation failed")
         try:
             linecache.cache[NAME] = (len(text), None, text.splitlines(True), NAME)
-            self.second_filter()
             os.write(CONTROL, b"r")
             os.close(CONTROL)
         except BaseException:
             report(b"f", traceback.format_exc())
         if entry == "stdin":
+            os.close(RESULT)
             return lambda: self.run_script(code)
         return lambda: self.run_calls(code, name, preamble, inputs, together=entry == "together")
 
@@ -216,20 +217,28 @@ class Child:
         return 0
 
 
-def set_limits(base_memory, processes):
-    """The limits of this test, and those of all."""
-    cpu, memory, files = HEADER.unpack(read_exactly(HEADER.size))
+def settle_in(descriptors, processes):
+    """A session of its own, nothing open but its own pipes, and the limits of every program."""
+    os.setsid()
+    for target, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, target)
+    os.closerange(len(descriptors), 256)
     limit = resource.setrlimit
     limit(resource.RLIMIT_CORE, (0, 0))
     limit(resource.RLIMIT_FSIZE, (0, 0))
-    limit(resource.RLIMIT_NOFILE, (files, files))
+    limit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
     if processes:
         limit(resource.RLIMIT_NPROC, (processes, processes))
-    limit(resource.RLIMIT_CPU, (cpu, cpu + 1))
     hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
     stack = HARD_STACK if hard == resource.RLIM_INFINITY else min(hard, HARD_STACK)
     limit(resource.RLIMIT_STACK, (min(stack, 64 << 20), stack))
-    limit(resource.RLIMIT_AS, (base_memory + memory, base_memory + memory))
+
+
+def limit_job(base_memory):
+    """Wait for the job; its first bytes are its limits of time and memory."""
+    cpu, memory = HEADER.unpack(read_exactly(HEADER.size))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
+    resource.setrlimit(resource.RLIMIT_AS, (base_memory + memory, base_memory + memory))
 
 
 def read_exactly(size):
@@ -307,5 +316,31 @@ def plain(value, depth):
 
 def settle():
     """The last step before the first fork: nothing that is here now will be collected or copied by a child's gc."""
+    rehearse()
     gc.collect()
     gc.freeze()
+
+
+REHEARSAL = """
+import sys
+def main():
+    read = sys.stdin.readline
+    n, *rest = map(int, read().split())
+    names = {str(n): [n, *rest] for n in range(n)}
+    print(len(names), *sorted(rest), sep=" ")
+main()
+print(int(input()) + 1)
+"""
+
+
+def rehearse():
+    """What every child does, a few times with a program of ours, so that caches are filled before the first fork."""
+    streams = sys.stdin, sys.stdout
+    for _ in range(10):
+        sys.stdin, sys.stdout = io.StringIO("3 2 1\n41\n"), io.StringIO()
+        try:
+            code = compile(REHEARSAL, NAME, "exec", dont_inherit=True)
+            exec(code, {"__name__": "__main__", "__builtins__": builtins})
+            marshal.loads(marshal.dumps(("stdin", b"", "", False, []), 2))
+        finally:
+            sys.stdin, sys.stdout = streams

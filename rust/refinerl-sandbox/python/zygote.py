@@ -1,10 +1,12 @@
 """The zygote: a warm interpreter that forks once per test, and reads neither programs nor inputs.
 
 It talks to its parent over descriptor 0, a SOCK_SEQPACKET socket:
-    job:    b"j" + the child's descriptors 0, 1, 2, 3 (control) and, for call-based programs, 4 (results)
-    answer: b"p" + a pidfd of the child;  b"e" + text, if it could not fork
-            b"x" + wait status, processor seconds, once the child is gone
-End-of-file on the socket, or the end of the parent, ends the zygote and its child.
+    order:  b"n": a child is wanted
+    answer: b"p" + pid, with a pidfd of the child and the other ends of its streams, control and results;
+            b"e" + text, if it could not fork
+            b"x" + pid, wait status, processor seconds, once a child is gone
+A child waits for its job on its control socket, so that the next one can be ready before it is needed. End-of-file on
+the command socket, or the end of the parent, ends the zygote and its children.
 """
 
 import marshal
@@ -18,7 +20,8 @@ import sys
 import child
 import jail
 
-EXIT = struct.Struct("<cid")
+BORN = struct.Struct("<ci")
+EXIT = struct.Struct("<ciid")
 
 
 def main():
@@ -44,39 +47,47 @@ def main():
 
 
 def serve(command, lifeline, life):
-    """One test after the other, until the parent is gone."""
+    """One order after the other, until the parent is gone."""
+    children = {}  # pidfd -> pid
     waiting = select.poll()
     waiting.register(command, select.POLLIN)
     waiting.register(lifeline, select.POLLIN)
     while True:
-        if any(descriptor == lifeline for descriptor, _ in waiting.poll()):
+        ready = {descriptor for descriptor, _ in waiting.poll()}
+        if lifeline in ready or (command.fileno() in ready and not command.recv(16)):
+            for pidfd in children:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             os._exit(0)
-        message, descriptors, _, _ = socket.recv_fds(command, 16, 8)
-        if not message:
-            os._exit(0)
-        try:
-            pid = os.fork()
-        except OSError as error:
-            command.send(b"e" + str(error).encode())
-            pid = -1
-        if pid == 0:
-            life.live(descriptors)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        if pid > 0:
-            watch(command, lifeline, pid)
+        if command.fileno() in ready:
+            pid, pidfd = bear(command, life)
+            if pidfd is not None:
+                children[pidfd] = pid
+                waiting.register(pidfd, select.POLLIN)
+        for pidfd in ready & children.keys():
+            waiting.unregister(pidfd)
+            os.close(pidfd)
+            _, status, usage = os.wait4(children[pidfd], 0)
+            command.send(EXIT.pack(b"x", children.pop(pidfd), status, usage.ru_utime + usage.ru_stime))
 
 
-def watch(command, lifeline, pid):
-    """Wait for the child's end, and report it; end it, and ourselves, with the parent."""
-    pidfd = os.pidfd_open(pid)
-    socket.send_fds(command, [b"p"], [pidfd])
-    waiting = select.poll()
-    for descriptor in (command.fileno(), lifeline, pidfd):
-        waiting.register(descriptor, select.POLLIN)
-    if all(descriptor != pidfd for descriptor, _ in waiting.poll()):
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        os._exit(0)
-    _, status, usage = os.wait4(pid, 0)
-    os.close(pidfd)
-    command.send(EXIT.pack(b"x", status, usage.ru_utime + usage.ru_stime))
+def bear(command, life):
+    """Fork a child, and hand the parent what it talks to the child with; its pid and a pidfd, or twice None."""
+    (stdin, to_stdin), (from_stdout, stdout), (from_stderr, stderr), (from_results, results) = (
+        os.pipe() for _ in range(4)
+    )
+    control, to_control = (end.detach() for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))
+    theirs = [stdin, stdout, stderr, control, results]
+    ours = [to_stdin, from_stdout, from_stderr, to_control, from_results]
+    pid = pidfd = None
+    try:
+        pid = os.fork()
+    except OSError as error:
+        command.send(b"e" + str(error).encode())
+    if pid == 0:
+        life.live(theirs)
+    if pid is not None:
+        pidfd = os.pidfd_open(pid)
+        socket.send_fds(command, [BORN.pack(b"p", pid)], [pidfd, *ours])
+    for descriptor in theirs + ours:
+        os.close(descriptor)
+    return pid, pidfd

@@ -89,19 +89,13 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Read frames from `fd`, or none if there is no `fd`.
-    pub fn new(fd: Option<OwnedFd>, count: usize, limit: usize) -> Result<Frames, Errno> {
-        if let Some(fd) = &fd {
-            set_nonblocking(fd)?;
-        }
+    /// Read at most `count` frames from `fd`; none is as many as may come from programs that print.
+    pub fn new(fd: OwnedFd, count: usize, limit: usize) -> Result<Frames, Errno> {
         let all = count.saturating_mul(limit.saturating_add(HEADER));
-        let capture = Capture {
-            fd,
-            bytes: Vec::new(),
-            total: 0,
-            limit: all,
-            keep: usize::MAX,
-        };
+        let mut capture = Capture::new(fd, all, usize::MAX)?;
+        if count == 0 {
+            capture.fd = None;
+        }
         Ok(Frames {
             capture,
             complete: Vec::new(),

@@ -3,14 +3,15 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::fs::{fcntl_getfl, fcntl_setfl, OFlags};
 use rustix::io::{Errno, Result};
 use rustix::net::{
     recvmsg, sendmsg, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags,
 };
-use rustix::pipe::{pipe_with, PipeFlags};
 
 /// Send one packet.
 pub fn send(socket: &OwnedFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
@@ -22,9 +23,9 @@ pub fn send(socket: &OwnedFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()
     retry(|| sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)).map(drop)
 }
 
-/// Receive one packet, and a descriptor if it carries one. An empty packet is end-of-file.
-pub fn receive(socket: &OwnedFd, size: usize) -> Result<(Vec<u8>, Option<OwnedFd>)> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+/// Receive one packet, and the descriptors that it carries. An empty packet is end-of-file.
+pub fn receive(socket: &OwnedFd, size: usize) -> Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut bytes = vec![0; size];
     let received = retry(|| {
@@ -36,11 +37,11 @@ pub fn receive(socket: &OwnedFd, size: usize) -> Result<(Vec<u8>, Option<OwnedFd
         )
     })?;
     bytes.truncate(received.bytes);
-    let fd = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+    let fds = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(fds) => Some(fds),
         _ => None,
     });
-    Ok((bytes, fd))
+    Ok((bytes, fds.flatten().collect()))
 }
 
 /// Repeat a call that a signal interrupted.
@@ -59,7 +60,15 @@ pub fn set_nonblocking(fd: impl AsFd) -> Result<()> {
     fcntl_setfl(fd, fcntl_getfl(fd)? | OFlags::NONBLOCK)
 }
 
-/// A pipe (reading end, writing end) of which neither end survives an exec.
-pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
-    pipe_with(PipeFlags::CLOEXEC)
+/// Wait until a descriptor can be read or has ended.
+pub fn readable(fd: impl AsFd, timeout: Duration) -> bool {
+    let deadline = Instant::now() + timeout;
+    retry(|| {
+        let left = deadline.saturating_duration_since(Instant::now());
+        poll(
+            &mut [PollFd::new(&fd, PollFlags::IN)],
+            Timespec::try_from(left).ok().as_ref(),
+        )
+    })
+    .is_ok_and(|count| count > 0)
 }

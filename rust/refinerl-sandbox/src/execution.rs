@@ -1,19 +1,21 @@
 //! One child, from the order to its end: the event loop that owns deadlines, output caps and the kill.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::io::{read, write, Errno};
-use rustix::net::{shutdown, socketpair, AddressFamily, Shutdown, SocketFlags, SocketType};
+use rustix::net::{shutdown, Shutdown};
 use rustix::process::{pidfd_send_signal, Signal};
 
 use crate::capture::{Capture, Frame, Frames};
-use crate::channel::{pipe, receive, retry, send, set_nonblocking};
-use crate::zygote::Zygote;
+use crate::channel::{retry, set_nonblocking};
+use crate::zygote::{Gone, Lost, Zygote};
 
 /// A killed process is gone at once; this long only on a machine in deep trouble.
 const KILL_GRACE: Duration = Duration::from_secs(10);
+/// As wait(2) reports it.
+const SIGKILL: i32 = 9;
 /// Kept of standard error.
 const STDERR_TAIL: usize = 4096;
 
@@ -27,6 +29,8 @@ pub struct Job<'a> {
     pub results: usize,
     /// On the clock, until the end or (where there are several results) the next result.
     pub wall: Duration,
+    /// Bytes of memory.
+    pub memory: u64,
     /// Bytes on each of standard output and standard error.
     pub output: usize,
     /// Bytes of one result.
@@ -50,6 +54,8 @@ pub enum Killed {
 pub struct Ending {
     /// As wait(2) reports it.
     pub wait_status: i32,
+    /// The kernel killed it for want of memory.
+    pub starved: bool,
     /// Why we killed it, if we did.
     pub killed: Option<Killed>,
     /// What came over the control socket before user code ran.
@@ -68,15 +74,6 @@ pub struct Ending {
     pub cpu: f64,
 }
 
-/// The zygote is gone, or does not do its part.
-pub struct Lost(pub String);
-
-impl From<Errno> for Lost {
-    fn from(errno: Errno) -> Lost {
-        Lost(errno.to_string())
-    }
-}
-
 struct Running<'a> {
     job: &'a Job<'a>,
     stdin: Option<OwnedFd>,
@@ -87,53 +84,48 @@ struct Running<'a> {
     stdout: Capture,
     stderr: Capture,
     frames: Frames,
-    pidfd: Option<OwnedFd>,
+    pid: i32,
+    pidfd: OwnedFd,
     killed: Option<Killed>,
     deadline: Instant,
 }
 
-/// Run one child in `zygote` until it is gone. `cancel` becomes readable when the caller wants to stop.
-pub fn execute(zygote: &Zygote, job: &Job<'_>, cancel: BorrowedFd<'_>) -> Result<Ending, Lost> {
+/// Run one child of `zygote` until it is gone. `cancel` becomes readable when the caller wants to stop.
+pub fn execute(zygote: &mut Zygote, job: &Job<'_>, cancel: BorrowedFd<'_>) -> Result<Ending, Lost> {
+    let child = zygote.take()?;
+    zygote.limit(job.memory)?;
     let start = Instant::now();
-    let (stdin_theirs, stdin) = pipe()?;
-    let (stdout, stdout_theirs) = pipe()?;
-    let (stderr, stderr_theirs) = pipe()?;
-    let (control, control_theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    let results = if job.results > 0 { Some(pipe()?) } else { None };
-    let mut fds = vec![
-        stdin_theirs.as_fd(),
-        stdout_theirs.as_fd(),
-        stderr_theirs.as_fd(),
-        control_theirs.as_fd(),
-    ];
-    fds.extend(results.iter().map(|(_, theirs)| theirs.as_fd()));
+    let [stdin, stdout, stderr] = child.streams;
     set_nonblocking(&stdin)?;
-    set_nonblocking(&control)?;
-    send(zygote.socket(), b"j", &fds)?;
-    drop((stdin_theirs, stdout_theirs, stderr_theirs, control_theirs));
-    let results = results.map(|(ours, _theirs)| ours);
+    set_nonblocking(&child.control)?;
     let mut running = Running {
         job,
         stdin: Some(stdin),
         stdin_rest: job.stdin,
-        control_in: Capture::new(control.try_clone().map_err(|_| Errno::MFILE)?, 1 << 16, usize::MAX)?,
-        control,
+        control_in: Capture::new(
+            child.control.try_clone().map_err(|_| Errno::MFILE)?,
+            1 << 16,
+            usize::MAX,
+        )?,
+        control: child.control,
         control_rest: job.control,
         stdout: Capture::new(stdout, job.output, job.keep)?,
         stderr: Capture::new(stderr, job.output, STDERR_TAIL)?,
-        frames: Frames::new(results, job.results, job.result)?,
-        pidfd: None,
+        frames: Frames::new(child.results, job.results, job.result)?,
+        pid: child.pid,
+        pidfd: child.pidfd,
         killed: None,
         deadline: start + job.wall,
     };
     running.feed();
-    let (wait_status, cpu) = running.watch(zygote.socket(), cancel)?;
+    let Gone { wait_status, cpu, .. } = running.watch(zygote, cancel)?;
     running.drain();
     if running.overflown() {
         running.killed.get_or_insert(Killed::Output);
     }
     Ok(Ending {
         wait_status,
+        starved: running.killed.is_none() && wait_status & 0x7f == SIGKILL && zygote.starved(),
         killed: running.killed,
         control: running.control_in.bytes,
         stdout: running.stdout.tail(),
@@ -146,13 +138,15 @@ pub fn execute(zygote: &Zygote, job: &Job<'_>, cancel: BorrowedFd<'_>) -> Result
 }
 
 impl Running<'_> {
-    /// Until the zygote reports the child's end: (wait status, processor seconds).
-    fn watch(&mut self, zygote: &OwnedFd, cancel: BorrowedFd<'_>) -> Result<(i32, f64), Lost> {
+    /// Until the zygote reports the child's end.
+    fn watch(&mut self, zygote: &mut Zygote, cancel: BorrowedFd<'_>) -> Result<Gone, Lost> {
         loop {
-            let ready = self.wait(zygote, cancel)?;
+            let ready = self.wait(zygote.socket(), cancel)?;
             if ready.zygote {
-                if let Some(end) = self.hear(zygote)? {
-                    return Ok(end);
+                match zygote.hear()? {
+                    Some(gone) if gone.pid == self.pid => return Ok(gone),
+                    Some(_) => return Err(Lost("a child ended before it had a job".into())),
+                    None => {}
                 }
             }
             self.feed();
@@ -178,7 +172,8 @@ impl Running<'_> {
             fds.push(PollFd::from_borrowed_fd(cancel, PollFlags::IN));
         }
         let watched = fds.len();
-        let reading = [&self.control_in, &self.stdout, &self.stderr, &self.frames.capture];
+        // What comes over control fits its buffer, and is read in the end.
+        let reading = [&self.stdout, &self.stderr, &self.frames.capture];
         fds.extend(
             reading
                 .iter()
@@ -199,27 +194,6 @@ impl Running<'_> {
             zygote: set(0),
             cancel: set(1),
         })
-    }
-
-    /// One packet from the zygote; the child's end, if that is what it says.
-    fn hear(&mut self, zygote: &OwnedFd) -> Result<Option<(i32, f64)>, Lost> {
-        let (packet, fd) = receive(zygote, 1024)?;
-        match packet.split_first() {
-            Some((b'p', _)) => {
-                self.pidfd = Some(fd.ok_or_else(|| Lost("the zygote sent no pidfd".into()))?);
-                if self.killed.is_some() {
-                    self.signal();
-                }
-                Ok(None)
-            }
-            Some((b'x', rest)) if rest.len() == 12 => {
-                let status = i32::from_le_bytes(rest[..4].try_into().unwrap_or_default());
-                let cpu = f64::from_le_bytes(rest[4..].try_into().unwrap_or_default());
-                Ok(Some((status, cpu)))
-            }
-            Some((b'e', text)) => Err(Lost(format!("no fork: {}", String::from_utf8_lossy(text)))),
-            _ => Err(Lost("the zygote is gone".into())),
-        }
     }
 
     /// Write as much as fits now. A child that does not read its input is no error.
@@ -266,10 +240,8 @@ impl Running<'_> {
     }
 
     fn signal(&self) {
-        if let Some(pidfd) = &self.pidfd {
-            // ESRCH: it ended by itself in the meantime.
-            let _ = pidfd_send_signal(pidfd, Signal::KILL);
-        }
+        // ESRCH: it ended by itself in the meantime.
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
 }
 

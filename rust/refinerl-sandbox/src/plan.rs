@@ -6,12 +6,16 @@ use std::sync::Arc;
 
 use landlock::{path_beneath_rules, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope, ABI};
 
+use crate::cgroup::Parent;
 use crate::value::Value;
 use crate::zygote::Launch;
 use crate::{filter, process, Error};
 
 /// The newest interface whose rights are denied, as far as the kernel knows them.
 const LANDLOCK: ABI = ABI::V7;
+
+/// The row of what is used where the system allows it, and not asked for by full isolation.
+pub const CGROUP: &str = "cgroup";
 
 /// One row of the isolation report.
 #[derive(Clone, Debug)]
@@ -28,14 +32,21 @@ pub struct Protection {
 
 /// Ask the machine, in a process of its own; returns how to start zygotes, and the report.
 pub fn probe(python: &Path) -> Result<(Launch, Vec<Protection>), Error> {
-    let plan = process::ask(python)?;
-    let report = report(&plan).ok_or_else(|| Error::Fault("the probe's report is incomplete".into()))?;
+    let trial = Parent::find().and_then(|parent| Ok((parent.make()?, parent)));
+    let mut groups = trial.as_ref().map(|(_, parent)| parent.clone()).map_err(String::clone);
+    let plan = process::ask(python, |pid| {
+        if let Some(Err(reason)) = trial.as_ref().ok().map(|(group, _)| group.add(pid)) {
+            groups = Err(reason);
+        }
+    })?;
+    let mut report = report(&plan).ok_or_else(|| Error::Fault("the probe's report is incomplete".into()))?;
     if let Some(row) = report.iter().find(|row| row.name == "seccomp" && !row.on) {
         return Err(Error::Fault(format!(
             "no sandbox without seccomp, which this system refuses: {}",
             row.reason
         )));
     }
+    report.push(cgroup_row(groups.as_ref().err()));
     let namespaces = field(&plan, "namespaces") == Some(&Value::Bool(true));
     let landlock = match field(&plan, "landlock") {
         Some(Value::Int(version)) if *version > 0 => Some(Arc::new(ruleset(&paths(&plan))?)),
@@ -45,6 +56,7 @@ pub fn probe(python: &Path) -> Result<(Launch, Vec<Protection>), Error> {
         python: python.to_path_buf(),
         plan,
         landlock,
+        groups: groups.ok(),
         first_filter: filter::first(!namespaces).map_err(Error::Fault)?,
         second_filter: filter::second().map_err(Error::Fault)?,
     };
@@ -67,6 +79,16 @@ fn ruleset(readable: &[PathBuf]) -> Result<OwnedFd, Error> {
         .and_then(|created| created.add_rules(path_beneath_rules(devices, write)))
         .map_err(|error| fault(&error))?;
     Option::<OwnedFd>::from(created).ok_or_else(|| fault(&"the kernel offers it and then does not"))
+}
+
+fn cgroup_row(off: Option<&String>) -> Protection {
+    let exposed = "page cache and kernel memory are not counted; the other limits hold";
+    Protection {
+        name: CGROUP.into(),
+        on: off.is_none(),
+        reason: off.cloned().unwrap_or_default(),
+        exposed: off.map_or("", |_| exposed).into(),
+    }
 }
 
 /// A field of the plan.

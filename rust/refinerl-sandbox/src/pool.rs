@@ -8,19 +8,17 @@ use std::time::Duration;
 
 use rustix::event::{eventfd, EventfdFlags};
 
-use crate::execution::{execute, Job, Lost};
+use crate::execution::{execute, Job};
 use crate::plan::{self, Protection};
 use crate::program::{Entry, Program, Report, Test};
 use crate::value::Value;
-use crate::zygote::{Launch, Zygote};
+use crate::zygote::{Launch, Lost, Zygote};
 use crate::{verdict, wire, Error, Outcome};
 
 /// How often the caller is asked whether to stop.
 const INTERRUPT_INTERVAL: Duration = Duration::from_millis(50);
 /// Bytes that a result may have whatever the limit: the report of an exception is one too.
 const SHORTEST_RESULT: usize = 8192;
-/// Files a program may hold open.
-const OPEN_FILES: u64 = 64;
 
 /// Zygotes, ready to judge. Dropping it ends them.
 pub struct Sandbox {
@@ -57,12 +55,12 @@ struct Batch<'a> {
 
 impl Sandbox {
     /// Probe the machine, then start all zygotes at once; fails if one of them does not start, or if `full` is asked
-    /// for and a protection is off.
+    /// for and a protection is off (control groups aside, which an ordinary user or a container seldom has).
     pub fn start(python: &Path, workers: usize, full: bool) -> Result<Sandbox, Error> {
         let (launch, isolation) = plan::probe(python)?;
         let off: Vec<String> = isolation
             .iter()
-            .filter(|row| !row.on)
+            .filter(|row| !row.on && row.name != plan::CGROUP)
             .map(|row| format!("{} ({})", row.name, row.reason))
             .collect();
         if full && !off.is_empty() {
@@ -235,6 +233,7 @@ impl Sandbox {
                     Entry::Call { .. } => count + usize::from(program.together),
                 },
                 wall: program.limits.wall,
+                memory: program.limits.memory,
                 output: program.limits.output.saturating_mul(count),
                 result: program.limits.output.max(SHORTEST_RESULT),
                 // What calls print in one child belongs to none of them.
@@ -305,7 +304,7 @@ fn control(program: &Program<'_>, tests: &[Test<'_>]) -> Vec<u8> {
     let limits = &program.limits;
     let cpu = limits.cpu.as_secs_f64().ceil() as u64 * tests.len() as u64;
     let mut out = Vec::with_capacity(program.source.len() + 256);
-    for number in [cpu, limits.memory, OPEN_FILES] {
+    for number in [cpu, limits.memory] {
         out.extend_from_slice(&number.to_le_bytes());
     }
     let (entry, name, preamble, inputs) = match program.entry {

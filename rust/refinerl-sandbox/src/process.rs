@@ -1,16 +1,15 @@
 //! An interpreter of our own: started by exec with a scrubbed environment, told its modules over a socket.
 
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::net::{socketpair, AddressFamily, SocketFlags, SocketType};
 use rustix::process::{pidfd_open, PidfdFlags};
 
-use crate::channel::{receive, retry, send};
+use crate::channel::{readable, receive, send};
 use crate::value::Value;
 use crate::{wire, Error};
 
@@ -67,6 +66,8 @@ impl Process {
             ("PYTHONWARNINGS", "ignore"),
             // Arenas for threads would count against the limit of address space.
             ("MALLOC_ARENA_MAX", "1"),
+            // Else every child would look up each function of libc that it calls, once more.
+            ("LD_BIND_NOW", "1"),
         ]);
         // Some interpreters find their own library by it. The zygote clears its environment once it runs.
         command.envs(std::env::var_os("LD_LIBRARY_PATH").map(|path| ("LD_LIBRARY_PATH", path)));
@@ -94,6 +95,11 @@ impl Process {
         let sent = send(process.socket(), &wire::encode(&Value::List(modules)), &[]);
         sent.map_err(|errno| process.fault(&errno.to_string()))?;
         Ok(process)
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// The socket to it.
@@ -163,22 +169,10 @@ impl Drop for Process {
     }
 }
 
-/// Run the probe and return its plan.
-pub fn ask(python: &Path) -> Result<Value, Error> {
+/// Run the probe and return its plan; `started` is told its number first.
+pub fn ask(python: &Path, started: impl FnOnce(u32)) -> Result<Value, Error> {
     let mut process = Process::start(python, &[JAIL, PROBE])?;
+    started(process.pid());
     let packet = process.answer()?;
     wire::decode(&packet).map_err(|malformed| process.fault(malformed.0))
-}
-
-/// Wait until a descriptor can be read or has ended.
-fn readable(fd: impl AsFd, timeout: Duration) -> bool {
-    let deadline = Instant::now() + timeout;
-    retry(|| {
-        let left = deadline.saturating_duration_since(Instant::now());
-        poll(
-            &mut [PollFd::new(&fd, PollFlags::IN)],
-            Timespec::try_from(left).ok().as_ref(),
-        )
-    })
-    .is_ok_and(|count| count > 0)
 }

@@ -1,7 +1,8 @@
 //! From what is known about a child to the reports of its tests.
 
-use crate::execution::{Ending, Killed, Lost};
+use crate::execution::{Ending, Killed};
 use crate::program::{Compare, Entry, Program, Report, Test};
+use crate::zygote::Lost;
 use crate::{apps, excerpt, strict, wire, Outcome};
 
 /// The child's exit status after an uncaught MemoryError (see `child.py`).
@@ -71,6 +72,7 @@ fn failure(ending: &Ending, cpu_limit: f64) -> Option<(Outcome, String)> {
     match (signal, code) {
         _ if signal == SIGXCPU || ending.cpu > cpu_limit => Some((Outcome::Timeout, String::new())),
         (0, 0) => None,
+        _ if ending.starved => Some((Outcome::MemoryLimit, String::new())),
         (0, MEMORY_EXIT) => Some((Outcome::MemoryLimit, String::new())),
         (0, code) => Some((Outcome::RuntimeError, format!("exit code {code}"))),
         (signal, _) => Some((Outcome::RuntimeError, format!("ended by signal {signal}"))),

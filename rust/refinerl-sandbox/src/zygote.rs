@@ -3,8 +3,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::channel::send;
+use rustix::io::Errno;
+
+use crate::cgroup::{Group, Parent};
+use crate::channel::{readable, receive, send};
 use crate::process::{Process, ZYGOTE_MODULES};
 use crate::value::Value;
 use crate::{wire, Error};
@@ -18,19 +22,73 @@ pub struct Launch {
     pub plan: Value,
     /// The Landlock ruleset, where the kernel offers it.
     pub landlock: Option<Arc<OwnedFd>>,
+    /// Where control groups can be made, if they can.
+    pub groups: Option<Parent>,
     /// The allow-list.
     pub first_filter: Vec<u8>,
     /// What each child gives up.
     pub second_filter: Vec<u8>,
 }
 
-/// A running zygote. Dropping it ends it and all its children, and reaps it.
-pub struct Zygote(Process);
+/// A fork takes a millisecond; this long only on a machine in deep trouble.
+const FORK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The zygote is gone, or does not do its part.
+#[derive(Debug)]
+pub struct Lost(pub String);
+
+impl From<Errno> for Lost {
+    fn from(errno: Errno) -> Lost {
+        Lost(errno.to_string())
+    }
+}
+
+/// A child that waits for its job, and our ends of what it talks through.
+pub struct Waiting {
+    /// Its number, as the zygote sees it.
+    pub pid: i32,
+    /// To kill it.
+    pub pidfd: OwnedFd,
+    /// Its standard input, standard output, standard error.
+    pub streams: [OwnedFd; 3],
+    /// Its job goes in, what became of it before the program ran comes out.
+    pub control: OwnedFd,
+    /// Results of calls.
+    pub results: OwnedFd,
+}
+
+/// A child that is gone.
+pub struct Gone {
+    /// Its number, as the zygote sees it.
+    pub pid: i32,
+    /// As wait(2) reports it.
+    pub wait_status: i32,
+    /// Seconds of user and system time.
+    pub cpu: f64,
+}
+
+/// A running zygote, and the child that it has ready. Dropping it ends it and all its children, and reaps it.
+pub struct Zygote {
+    next: Option<Waiting>,
+    // In this order: a group can only be removed once its processes are gone.
+    process: Process,
+    group: Option<Group>,
+    killed: u64,
+}
 
 impl Zygote {
-    /// Exec an interpreter, hand it its modules and its plan, wait until it is ready.
+    /// Exec an interpreter, hand it its modules and its plan, wait until its first child is ready.
     pub fn start(launch: &Launch) -> Result<Zygote, Error> {
+        let group = launch
+            .groups
+            .as_ref()
+            .map(Parent::make)
+            .transpose()
+            .map_err(Error::Fault)?;
         let mut process = Process::start(&launch.python, ZYGOTE_MODULES)?;
+        if let Some(Err(reason)) = group.as_ref().map(|group| group.add(process.pid())) {
+            return Err(process.fault(&reason));
+        }
         let entry = |name: &str, value| (Value::Str(name.into()), value);
         let config = Value::Dict(vec![
             entry("parent", Value::Int(i64::from(std::process::id()))),
@@ -43,21 +101,106 @@ impl Zygote {
             .and_then(|()| send(process.socket(), b"l", &fds))
             .map_err(|errno| process.fault(&errno.to_string()))?;
         match process.answer()?.as_slice() {
-            b"r" => {
-                process.settle();
-                Ok(Zygote(process))
+            b"r" => process.settle(),
+            _ => return Err(process.fault("it says something else than that it is ready")),
+        }
+        let mut zygote = Zygote {
+            next: None,
+            process,
+            group,
+            killed: 0,
+        };
+        match zygote.order().and_then(|()| zygote.await_next()) {
+            Ok(()) => Ok(zygote),
+            Err(Lost(why)) => Err(zygote.process.fault(&why)),
+        }
+    }
+
+    /// The child that is ready. From now on the zygote prepares the one after it.
+    pub fn take(&mut self) -> Result<Waiting, Lost> {
+        // What happened to the child while nobody needed it.
+        while readable(self.socket(), Duration::ZERO) {
+            self.must_not_end()?;
+        }
+        self.await_next()?;
+        self.order()?;
+        self.next
+            .take()
+            .ok_or_else(|| Lost("the zygote has no child ready".into()))
+    }
+
+    /// The next test may take so many bytes.
+    pub fn limit(&self, memory: u64) -> Result<(), Lost> {
+        self.group
+            .as_ref()
+            .map_or(Ok(()), |group| group.limit(memory))
+            .map_err(Lost)
+    }
+
+    /// Whether the kernel has killed something here for want of memory since this was last asked.
+    pub fn starved(&mut self) -> bool {
+        let killed = self.group.as_ref().map_or(0, Group::killed);
+        std::mem::replace(&mut self.killed, killed) < killed
+    }
+
+    /// One packet; a child's end, if that is what it says.
+    pub fn hear(&mut self) -> Result<Option<Gone>, Lost> {
+        let (packet, fds) = receive(self.socket(), 1024)?;
+        let (kind, rest) = packet.split_first().ok_or_else(|| Lost("the zygote is gone".into()))?;
+        match (kind, rest.len(), <[OwnedFd; 6]>::try_from(fds)) {
+            (b'p', 4, Ok([pidfd, stdin, stdout, stderr, control, results])) => {
+                self.next = Some(Waiting {
+                    pid: number(rest),
+                    pidfd,
+                    streams: [stdin, stdout, stderr],
+                    control,
+                    results,
+                });
+                Ok(None)
             }
-            _ => Err(process.fault("it says something else than that it is ready")),
+            (b'x', 16, _) => Ok(Some(Gone {
+                pid: number(rest),
+                wait_status: number(&rest[4..]),
+                cpu: f64::from_le_bytes(rest[8..].try_into().unwrap_or_default()),
+            })),
+            (b'e', ..) => Err(Lost(format!("no fork: {}", String::from_utf8_lossy(rest)))),
+            _ => Err(Lost("the zygote speaks nonsense".into())),
         }
     }
 
     /// The socket to it.
     pub fn socket(&self) -> &OwnedFd {
-        self.0.socket()
+        self.process.socket()
     }
 
     /// Let it end by itself. Dropping then waits for it.
     pub fn begin_end(&mut self) {
-        self.0.begin_end();
+        self.next = None;
+        self.process.begin_end();
     }
+
+    fn order(&self) -> Result<(), Lost> {
+        Ok(send(self.socket(), b"n", &[])?)
+    }
+
+    fn await_next(&mut self) -> Result<(), Lost> {
+        while self.next.is_none() {
+            if !readable(self.socket(), FORK_TIMEOUT) {
+                return Err(Lost("the zygote does not fork".into()));
+            }
+            self.must_not_end()?;
+        }
+        Ok(())
+    }
+
+    fn must_not_end(&mut self) -> Result<(), Lost> {
+        match self.hear()? {
+            None => Ok(()),
+            Some(_) => Err(Lost("a child ended before it had a job".into())),
+        }
+    }
+}
+
+fn number(bytes: &[u8]) -> i32 {
+    i32::from_le_bytes(bytes[..4].try_into().unwrap_or_default())
 }

@@ -1,0 +1,290 @@
+//! A control group for each zygote, where the system lets us make one.
+//!
+//! `RLIMIT_AS` caps the address space of a test and the second filter denies it descendants; a group counts what those
+//! do not: page cache and kernel memory, and everything that a zygote and its tests have together. Version 2 of the
+//! kernel's interface is taken where it has the controllers, else version 1.
+
+use std::cell::Cell;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Beyond a test's memory: the zygote, the child that waits, page tables, pipes, and page cache.
+const ROOM: u64 = 128 << 20;
+/// Of a zygote and its children; a child's own limit of threads is 128.
+const PROCESSES: &str = "300";
+const NAME: &str = "refinerl-";
+
+/// Where groups can be made.
+#[derive(Clone, Debug)]
+pub struct Parent {
+    folders: Vec<PathBuf>,
+    version: Version,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    One,
+    Two,
+}
+
+impl Version {
+    const fn memory(self) -> (&'static str, &'static str) {
+        match self {
+            Version::One => ("memory.limit_in_bytes", "memory.oom_control"),
+            Version::Two => ("memory.max", "memory.events"),
+        }
+    }
+}
+
+/// One group. Dropping it removes it: its processes must be gone.
+#[derive(Debug)]
+pub struct Group {
+    folders: Vec<PathBuf>,
+    version: Version,
+    memory: Cell<u64>,
+}
+
+impl Parent {
+    /// The place, or why there is none; removes what processes that were killed left there.
+    pub fn find() -> Result<Parent, String> {
+        let read = |path: &str| fs::read_to_string(path).map_err(|error| format!("{path}: {error}"));
+        let parent = Parent::of(&read("/proc/self/cgroup")?, &read("/proc/self/mountinfo")?)?;
+        parent.remove_stale();
+        Ok(parent)
+    }
+
+    /// The same from the texts of the two files.
+    fn of(groups: &str, mounts: &str) -> Result<Parent, String> {
+        let mounts: Vec<Mount<'_>> = mounts.lines().filter_map(Mount::parse).collect();
+        let own = |controller: &str| -> Option<PathBuf> {
+            let mount = mounts.iter().find(|mount| mount.controls(controller))?;
+            let path = groups.lines().find_map(|line| {
+                let mut fields = line.splitn(3, ':').skip(1);
+                let (names, path) = (fields.next()?, fields.next()?);
+                names.split(',').any(|name| name == controller).then_some(path)
+            })?;
+            let below = Path::new(path).strip_prefix(mount.root).unwrap_or(Path::new(""));
+            Some(mount.point.join(below))
+        };
+        if let Some(folder) = own("").and_then(|folder| delegated(&folder)) {
+            let (folders, version) = (vec![folder], Version::Two);
+            return Ok(Parent { folders, version });
+        }
+        match (own("memory"), own("pids")) {
+            (Some(memory), Some(pids)) => Ok(Parent {
+                folders: vec![memory, pids],
+                version: Version::One,
+            }),
+            _ => Err("no control group above this process hands memory and pids on to its children".into()),
+        }
+    }
+
+    /// A new group without processes.
+    pub fn make(&self) -> Result<Group, String> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{NAME}{}-{count}", std::process::id());
+        let mut group = Group {
+            folders: Vec::new(),
+            version: self.version,
+            memory: Cell::new(0),
+        };
+        for parent in &self.folders {
+            let folder = parent.join(&name);
+            fs::create_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+            group.folders.push(folder);
+        }
+        group.set("pids.max", PROCESSES)?;
+        if self.version == Version::Two {
+            // Without swap in the kernel there is no such file, and nothing to deny.
+            let _ = group.set("memory.swap.max", "0");
+        }
+        group.limit(0)?;
+        Ok(group)
+    }
+
+    fn remove_stale(&self) {
+        for entry in self.folders.iter().flat_map(fs::read_dir).flatten().flatten() {
+            let name = entry.file_name();
+            let owner = name
+                .to_str()
+                .and_then(|name| name.strip_prefix(NAME)?.split('-').next());
+            if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+                // One that somebody else removed, or in which something still lives, is not ours to mind.
+                let _ = fs::remove_dir(entry.path());
+            }
+        }
+    }
+}
+
+impl Group {
+    /// Take in a process, and with it all that it will fork.
+    pub fn add(&self, pid: u32) -> Result<(), String> {
+        self.folders
+            .iter()
+            .try_for_each(|folder| put(&folder.join("cgroup.procs"), &pid.to_string()))
+    }
+
+    /// The next test may take so many bytes.
+    pub fn limit(&self, memory: u64) -> Result<(), String> {
+        if self.memory.replace(memory.max(1)) == memory.max(1) {
+            return Ok(());
+        }
+        self.set(
+            self.version.memory().0,
+            &memory.saturating_add(ROOM).min(i64::MAX as u64).to_string(),
+        )
+    }
+
+    /// How many processes the kernel has killed here for want of memory.
+    pub fn killed(&self) -> u64 {
+        let events = self
+            .file(self.version.memory().1)
+            .and_then(|path| fs::read_to_string(path).ok());
+        let counter = |line: &str| line.strip_prefix("oom_kill ")?.trim().parse().ok();
+        events.and_then(|text| text.lines().find_map(counter)).unwrap_or(0)
+    }
+
+    fn set(&self, name: &str, value: &str) -> Result<(), String> {
+        let path = self.file(name).ok_or_else(|| format!("no control group has {name}"))?;
+        put(&path, value)
+    }
+
+    fn file(&self, name: &str) -> Option<PathBuf> {
+        self.folders
+            .iter()
+            .map(|folder| folder.join(name))
+            .find(|path| path.exists())
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        for folder in &self.folders {
+            // The kernel may need a moment to see that the last process is gone; who starts next removes what is left.
+            for _ in 0..100 {
+                match fs::remove_dir(folder) {
+                    Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
+                    _ => break,
+                }
+            }
+        }
+    }
+}
+
+/// From the group upwards, the first that hands both controllers on to its children.
+fn delegated(own: &Path) -> Option<PathBuf> {
+    let hands_on = |folder: &&Path| {
+        fs::read_to_string(folder.join("cgroup.subtree_control")).is_ok_and(|text| {
+            let names: Vec<&str> = text.split_whitespace().collect();
+            names.contains(&"memory") && names.contains(&"pids")
+        })
+    };
+    own.ancestors().find(hands_on).map(Path::to_path_buf)
+}
+
+fn put(path: &Path, value: &str) -> Result<(), String> {
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(value.as_bytes()));
+    written.map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// A line of mountinfo that mounts control groups.
+struct Mount<'a> {
+    root: &'a str,
+    point: PathBuf,
+    kind: &'a str,
+    options: &'a str,
+}
+
+impl<'a> Mount<'a> {
+    fn parse(line: &'a str) -> Option<Mount<'a>> {
+        let (left, right) = line.split_once(" - ")?;
+        let (mut left, mut right) = (left.split(' ').skip(3), right.split(' '));
+        let (root, point) = (left.next()?, left.next()?);
+        let (kind, options) = (right.next()?, right.nth(1)?);
+        kind.starts_with("cgroup").then_some(Mount {
+            root,
+            point: point.into(),
+            kind,
+            options,
+        })
+    }
+
+    /// Whether it is the tree of a controller; "" is version 2, which is one tree for all.
+    fn controls(&self, controller: &str) -> bool {
+        match controller {
+            "" => self.kind == "cgroup2",
+            name => self.kind == "cgroup" && self.options.split(',').any(|option| option == name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Stdio};
+
+    use super::{Parent, Version};
+
+    #[test]
+    fn the_place_follows_from_what_the_kernel_says() {
+        let one = Parent::of(
+            "9:pids:/\n4:memory:/box/a\n0::/\n",
+            "35 31 0:32 / /g/memory rw - cgroup cgroup rw,memory\n39 31 0:36 / /g/pids rw - cgroup cgroup rw,pids\n",
+        )
+        .unwrap();
+        assert_eq!(one.version, Version::One);
+        assert_eq!(
+            one.folders,
+            ["/g/memory/box/a", "/g/pids/"].map(std::path::PathBuf::from)
+        );
+        assert!(Parent::of("0::/\n", "35 31 0:32 / / rw - ext4 /dev/vda rw\n").is_err());
+    }
+
+    #[test]
+    fn version_2_is_taken_where_a_group_hands_both_controllers_on() {
+        let folder = std::env::temp_dir().join(format!("refinerl-cgroup-test-{}", std::process::id()));
+        let own = folder.join("slice/scope");
+        std::fs::create_dir_all(&own).unwrap();
+        std::fs::write(own.join("cgroup.subtree_control"), "").unwrap();
+        std::fs::write(folder.join("slice/cgroup.subtree_control"), "cpu memory pids\n").unwrap();
+        let mounts = format!("35 31 0:32 / {} rw - cgroup2 cgroup rw\n", folder.display());
+        let parent = Parent::of("0::/slice/scope\n", &mounts);
+        std::fs::remove_dir_all(&folder).unwrap();
+        let parent = parent.unwrap();
+        assert_eq!(
+            (parent.version, parent.folders),
+            (Version::Two, vec![folder.join("slice")])
+        );
+    }
+
+    /// With the machine's own groups, where they can be made.
+    #[test]
+    fn a_process_that_takes_more_is_killed_and_counted() {
+        let Ok(group) = Parent::find().and_then(|parent| parent.make()) else {
+            return; // `python -m refinerl.sandbox doctor` says why
+        };
+        group.limit(0).unwrap();
+        let mut child = Command::new("python3")
+            .args(["-c", "input(); hold = bytearray(1 << 30)"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        group.add(child.id()).unwrap();
+        child.stdin.take().unwrap().write_all(b"\n").unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+        assert_eq!(group.killed(), 1);
+        let folder = group.folders[0].clone();
+        drop(group);
+        assert!(!folder.exists());
+    }
+}
