@@ -335,3 +335,32 @@ def _digits(number: int) -> str:
         number, part = divmod(number, 10**4000)
         parts.append(f"{part:04000d}")
     return "".join(reversed(parts)).lstrip("0")
+
+
+NUMPY = """
+import numpy as np
+from numpy.random import default_rng
+a = np.arange(6.0).reshape(2, 3)
+print((a @ a.T).sum(), np.linalg.norm(a) > 7, default_rng(0).integers(10) >= 0)
+try:
+    import pytest
+except ImportError:
+    print("nothing else")
+"""
+
+
+def test_packages_that_are_named_can_be_imported() -> None:
+    """And no other of the same folder. In a child that is forked from an interpreter that has them."""
+    with Sandbox(workers=1, packages=["numpy"]) as box:
+        run = box.run([Program(NUMPY, [Test("")])])[0]
+        assert run.tests[0].output.splitlines() == ["83.0 True True", "nothing else"], run.tests[0].stderr
+        calls = Program("import numpy\ndef f(n):\n    return numpy.ones(n)", [Test([2], [1.0, 1.0])], fn_name="f")
+        assert box.judge([calls])[0].outcome is Outcome.passed
+        hog = Program("import numpy\nprint(numpy.ones(1 << 28).sum())", [Test("", "")])
+        assert box.judge([hog])[0].outcome is Outcome.memory_limit
+
+
+@pytest.mark.parametrize("name", ["no_such_package", "numpy.linalg", "../numpy", 3])
+def test_package_that_is_not_there_is_named(name: object) -> None:
+    with pytest.raises(ValueError, match=r"packages\[0\] must be the name of an installed package, got"):
+        Sandbox(workers=1, packages=[name])  # type: ignore[list-item]

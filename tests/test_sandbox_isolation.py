@@ -183,6 +183,30 @@ def test_ordinary_user(refused: tuple[int, ...]) -> None:
     pytest.skip("another user can read no interpreter that loads the extension")
 
 
+PACKAGES = """
+import sys
+sys.path.insert(0, {package!r})
+from refinerl.sandbox import Program, Sandbox, Test
+with Sandbox(workers=1, packages=["numpy"]) as box:
+    source = "import numpy.polynomial as p\\nprint(p.Polynomial([1, 2])(3))\\nimport pytest"
+    run = box.run([Program(source, [Test("")])])[0]
+    print(run.tests[0].output, run.tests[0].stderr)
+"""
+
+
+@pytest.mark.parametrize("refused", [(), (MOUNT,), (LANDLOCK,)], ids=["all", "no namespaces", "no Landlock"])
+def test_named_packages_alone_are_in_reach(refused: tuple[int, ...]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PACKAGES.format(package=str(PACKAGE))],
+        preexec_fn=(lambda: refuse(*refused)) if refused else None,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("7.0\n")
+    assert "No module named 'pytest'" in done.stdout
+
+
 def control_groups(pid: int) -> set[Path]:
     """Those that the sandboxes of a process have made."""
     return {Path(folder) for folder, _, _ in os.walk("/sys/fs/cgroup") if f"refinerl-{pid}-" in folder}
@@ -234,9 +258,9 @@ def test_sandbox_error_names_what_failed(tmp_path: Path) -> None:
     broken.write_text("#!/bin/sh\necho broken interpreter >&2\nexit 1\n")
     broken.chmod(0o755)
     with pytest.raises(SandboxError, match="broken interpreter"):
-        Zygotes(str(broken), 1, False)
+        Zygotes(str(broken), 1, False, [])
     with pytest.raises(SandboxError, match="does not start"):
-        Zygotes(str(tmp_path / "missing"), 1, False)
+        Zygotes(str(tmp_path / "missing"), 1, False, [])
 
 
 def test_verdicts_do_not_depend_on_the_isolation() -> None:

@@ -132,7 +132,9 @@ _Row: TypeAlias = tuple[str, float, float, str, tuple[str, str] | None, bytes, b
 class Zygotes:
     """The zygotes of one sandbox."""
 
-    def __new__(cls, python: str | PathLike[str], workers: int, full: bool) -> Zygotes: ...
+    def __new__(
+        cls, python: str | PathLike[str], workers: int, full: bool, packages: Sequence[tuple[str, str]]
+    ) -> Zygotes: ...
     def run(self, orders: Sequence[_Order], keep: bool) -> list[list[_Row]]:
         """For each program and each of its tests: outcome, wall and processor seconds, stderr, (expected, got) where
         they differ, stdout and the encoded value where `keep` is set."""

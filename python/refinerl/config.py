@@ -252,6 +252,8 @@ class SandboxConfig(Section):
     output_kb: Count = 1024
     require: Literal["best_effort", "full"] = "best_effort"
     """full: refuse to start where a protection is missing."""
+    packages: tuple[str, ...] = ()
+    """Installed packages that programs may import beside the standard library, such as numpy."""
 
 
 class VllmConfig(Section):

@@ -15,6 +15,7 @@ from refinerl.config import Config
 from refinerl.contracts import ALONE, Generator, Task, World
 from refinerl.data import PROBLEMS as EMBEDDED
 from refinerl.engines.models import is_openrlhf, load_reward_model
+from refinerl.errors import UserError
 from refinerl.records import Sampling
 from refinerl.sandbox import Limits, Sandbox
 from refinerl.tasks import rules
@@ -120,12 +121,16 @@ def make_sandbox(config: Config, say: Say, world: World = ALONE) -> Sandbox:
     """
     s = config.sandbox
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    box = Sandbox(
-        workers=s.workers if world.local_size == 1 else max(1, (s.workers or cores) // world.local_size),
-        limits=Limits(s.wall_seconds, s.cpu_seconds, s.memory_mb, s.output_kb),
-        compare="strict",
-        require=s.require,
-    )
+    try:
+        box = Sandbox(
+            workers=s.workers if world.local_size == 1 else max(1, (s.workers or cores) // world.local_size),
+            limits=Limits(s.wall_seconds, s.cpu_seconds, s.memory_mb, s.output_kb),
+            compare="strict",
+            require=s.require,
+            packages=s.packages,
+        )
+    except ValueError as error:
+        raise UserError(f"sandbox.{error}") from None
     off = [protection for protection in box.isolation if not protection.on]
     say(f"sandbox: {len(box.isolation) - len(off)} of {len(box.isolation)} protections are on")
     for protection in off:

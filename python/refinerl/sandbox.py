@@ -10,6 +10,7 @@ enter them; comparison happens in Rust. docs/sandbox.md names each threat, its m
 
 from __future__ import annotations
 
+import importlib.util
 import marshal
 import math
 import os
@@ -252,6 +253,8 @@ class Sandbox:
     limits, compare: of programs that bring none of their own.
     require: "full" refuses to start where a protection is off (control groups aside, which an ordinary user seldom
         can make); "best_effort" starts with the substitutes.
+    packages: names of installed packages that programs may import beside the standard library, such as numpy; they are
+        imported once, before the first test, and lie in reach of programs, read-only.
     isolation: the protections, on and off; worth a line in every log.
 
     Raises SandboxError where it cannot work at all, and ValueError for a bad argument. May be shared by threads
@@ -264,13 +267,15 @@ class Sandbox:
         limits: Limits = Limits(),
         compare: Compare = "strict",
         require: Literal["full", "best_effort"] = "best_effort",
+        packages: Sequence[str] = (),
     ) -> None:
         _check("workers", workers is None or (isinstance(workers, int) and workers > 0), "an integer above 0", workers)
         _check("limits", isinstance(limits, Limits), "Limits", limits)
         _check("compare", compare in ("strict", "apps"), "'strict' or 'apps'", compare)
         _check("require", require in ("full", "best_effort"), "'full' or 'best_effort'", require)
         self.limits, self.compare = limits, compare
-        self._zygotes = Zygotes(sys.executable, workers or _cores(), require == "full")
+        places = [(name, _place(index, name)) for index, name in enumerate(packages)]
+        self._zygotes = Zygotes(sys.executable, workers or _cores(), require == "full", places)
         self.isolation = tuple(Protection(*row) for row in self._zygotes.isolation())
 
     def judge(self, programs: Sequence[Program]) -> list[Verdict]:
@@ -353,6 +358,16 @@ def _worst(rows: list[tuple[Any, ...]]) -> Outcome:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _place(index: int, name: object) -> str:
+    """The folder of an installed package, or the file of a module."""
+    top_level = isinstance(name, str) and name.isidentifier()
+    spec = importlib.util.find_spec(name) if isinstance(name, str) and top_level else None
+    _check(f"packages[{index}]", spec is not None and spec.has_location, "the name of an installed package", name)
+    assert spec is not None
+    assert spec.origin is not None
+    return os.path.dirname(spec.origin) if spec.submodule_search_locations else spec.origin
 
 
 def _text(name: str, value: object) -> bytes:

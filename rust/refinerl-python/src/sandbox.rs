@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::PyBytes;
 use refinerl_sandbox::program::{Compare, Entry, Limits, Program, Report, Test};
-use refinerl_sandbox::Error;
+use refinerl_sandbox::{Error, Interpreter};
 
 create_exception!(
     refinerl._core,
@@ -100,8 +100,15 @@ struct Zygotes(refinerl_sandbox::Sandbox);
 #[pymethods]
 impl Zygotes {
     #[new]
-    fn new(py: Python<'_>, python: PathBuf, workers: usize, full: bool) -> PyResult<Self> {
-        py.detach(|| refinerl_sandbox::Sandbox::start(&python, workers, full))
+    fn new(
+        py: Python<'_>,
+        python: PathBuf,
+        workers: usize,
+        full: bool,
+        packages: Vec<(String, String)>,
+    ) -> PyResult<Self> {
+        let interpreter = Interpreter { python, packages };
+        py.detach(|| refinerl_sandbox::Sandbox::start(interpreter, workers, full))
             .map(Self)
             .map_err(fault)
     }

@@ -12,6 +12,7 @@ import atexit
 import builtins
 import ctypes
 import gc
+import importlib.util
 import io
 import linecache
 import marshal
@@ -70,6 +71,28 @@ def warm():
     return names
 
 
+class Packages:
+    """Finds packages by name and place: the folders beside them cannot be read."""
+
+    def __init__(self, places):
+        self.places = places
+
+    def find_spec(self, name, path=None, target=None):
+        """The spec of a package that was named, None for all others."""
+        place = self.places.get(name) if path is None else None
+        if place is None or not os.path.isdir(place):
+            return place and importlib.util.spec_from_file_location(name, place)
+        file = os.path.join(place, "__init__.py")
+        return importlib.util.spec_from_file_location(name, file, submodule_search_locations=[place])
+
+
+def admit(packages):
+    """Import packages beside the standard library now, so that no program pays for it."""
+    sys.meta_path.append(Packages(dict(packages)))
+    for name, _ in packages:
+        __import__(name)
+
+
 def standard_streams():
     """sys.stdin and its fellows, made once on pipes, so that every child's are ready on descriptors 0 to 2."""
     for target in (0, 1, 2):
@@ -90,8 +113,9 @@ def stream(descriptor, mode, errors):
 class Child:
     """Everything a child needs, bound before any program could replace it."""
 
-    def __init__(self, processes):
+    def __init__(self, processes, packages):
         self.preamble = warm()
+        admit(packages)
         self.complaint, self.together = b"", False
         # Of threads at once, where the kernel counts them per namespace; 0 leaves them to the memory limit.
         self.processes = processes

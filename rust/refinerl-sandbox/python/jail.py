@@ -109,18 +109,21 @@ def build_root(binds, links):
         if not os.path.lexists(path):
             os.makedirs(os.path.dirname(path), exist_ok=True)
             os.symlink(target, path)
-    # Shorter paths first, so that what is to be covered exists before its cover.
+    # Shorter paths first, so that what is to be covered exists before its cover, and that before what lies in it.
     for path, source in sorted(binds):
         bind(path, source)
+    for path, source in binds:
+        if not source:
+            mount(None, path, None, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
     call("umount2", b"/old", MNT_DETACH)
     os.rmdir("/old")
     mount(None, "/", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
 
 
 def bind(path, source):
-    """Read-only; a source of "" covers the path with an empty folder."""
+    """Read-only; a source of "" covers the path with an empty folder, which is so once everything is bound."""
     if not source:
-        mount("tmpfs", path, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k,mode=755")
+        mount("tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=64k,nr_inodes=1k,mode=755")
         return
     inside = "/old" + source
     if os.path.isdir(inside):

@@ -19,11 +19,16 @@ EXTRAS = """
 NPROC_PER_NAMESPACE = (5, 14)
 
 
-def main():
+def main(packages):
     """Answer with the plan and the report, and end."""
-    folders, libraries, links = interpreter()
+    places = [place for _, place in packages]
+    folders, libraries, links = interpreter(places)
     hidden = [path for folder in folders for path in glob.glob(folder + "/*-packages")]
-    binds = [(path, os.path.realpath(path)) for path in [*folders, *libraries, *EXTRAS.split()] if os.path.exists(path)]
+    binds = [
+        (path, os.path.realpath(path))
+        for path in [*folders, *places, *libraries, *EXTRAS.split()]
+        if os.path.exists(path)
+    ]
     plan = {
         "namespaces": False,
         "user_namespace": False,
@@ -86,17 +91,18 @@ def try_seccomp():
             raise
 
 
-def interpreter():
-    """(folders, shared objects, symbolic links to them) that imports of the standard library may need."""
+def interpreter(places):
+    """(folders, shared objects, symbolic links to them) that imports of the standard library and of packages need."""
     folders = [path for path in sys.path if os.path.exists(path)]
     extensions = [path for folder in folders for path in glob.glob(folder + "/*.so")]
+    extensions += [path for place in places for path in glob.glob(place + "/**/*.so", recursive=True)]
     mapped = sorted(in_fork(lambda: mapped_files(extensions)))
     links = [(path, os.readlink(path)) for path in ("/lib", "/lib32", "/lib64", "/usr/lib64") if os.path.islink(path)]
     for folder in sorted({os.path.dirname(path) for path in mapped}):
         with os.scandir(folder) as entries:
             found = [entry.path for entry in entries if entry.is_symlink() and ".so" in entry.name]
         links += [(path, os.path.realpath(path)) for path in found if os.path.realpath(path) in mapped]
-    inside = tuple(folder + "/" for folder in folders)
+    inside = tuple(folder + "/" for folder in [*folders, *places])
     return folders, [path for path in mapped if not path.startswith(inside)], links
 
 

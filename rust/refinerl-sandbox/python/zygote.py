@@ -24,8 +24,8 @@ BORN = struct.Struct("<ci")
 EXIT = struct.Struct("<ciid")
 
 
-def main():
-    """From the first packet, the configuration, to the last."""
+def main(packages):
+    """From the second packet, the configuration, to the last."""
     # Its own session: Ctrl-C at the terminal is for the parent, which ends its tests in order.
     os.setsid()
     config = marshal.loads(os.read(0, 1 << 18))
@@ -35,7 +35,7 @@ def main():
     command = socket.socket(fileno=os.dup(0))
     _, landlock, _, _ = socket.recv_fds(command, 1, 1)
     child.standard_streams()
-    life = child.Child(config["plan"]["processes"])
+    life = child.Child(config["plan"]["processes"], packages)
     child.settle()
     jail.enter(config["plan"], landlock[0] if landlock else None, config["first_filter"])
     life.second_filter = jail.second_filter(config["second_filter"])

@@ -1,6 +1,6 @@
 //! Systems other than Linux have none of the mechanisms; programs are refused there and never run unprotected.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use crate::program::{Program, Report};
 use crate::Error;
@@ -18,12 +18,20 @@ pub struct Protection {
     pub exposed: String,
 }
 
+/// What would be run.
+pub struct Interpreter {
+    /// The program.
+    pub python: PathBuf,
+    /// Packages beside the standard library.
+    pub packages: Vec<(String, String)>,
+}
+
 /// Cannot be started.
 pub struct Sandbox(std::convert::Infallible);
 
 impl Sandbox {
     /// Fails, and names the platform.
-    pub fn start(_python: &Path, _workers: usize, _full: bool) -> Result<Sandbox, Error> {
+    pub fn start(_interpreter: Interpreter, _workers: usize, _full: bool) -> Result<Sandbox, Error> {
         Err(Error::Fault(format!(
             "the sandbox needs Linux; this is {}",
             std::env::consts::OS

@@ -34,12 +34,12 @@ mod verdict;
 #[cfg(target_os = "linux")]
 mod zygote;
 #[cfg(target_os = "linux")]
-pub use {plan::Protection, pool::Sandbox};
+pub use {plan::Protection, pool::Sandbox, process::Interpreter};
 
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
 #[cfg(not(target_os = "linux"))]
-pub use elsewhere::{Protection, Sandbox};
+pub use elsewhere::{Interpreter, Protection, Sandbox};
 
 /// Why nothing was judged.
 #[derive(Debug)]

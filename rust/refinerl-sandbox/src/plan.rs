@@ -1,12 +1,13 @@
 //! What the machine offers (found out by `python/probe.py`), and what the core adds to it: Landlock and the filters.
 
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use landlock::{path_beneath_rules, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope, ABI};
 
 use crate::cgroup::Parent;
+use crate::process::Interpreter;
 use crate::value::Value;
 use crate::zygote::Launch;
 use crate::{filter, process, Error};
@@ -31,10 +32,10 @@ pub struct Protection {
 }
 
 /// Ask the machine, in a process of its own; returns how to start zygotes, and the report.
-pub fn probe(python: &Path) -> Result<(Launch, Vec<Protection>), Error> {
+pub fn probe(interpreter: Interpreter) -> Result<(Launch, Vec<Protection>), Error> {
     let trial = Parent::find().and_then(|parent| Ok((parent.make()?, parent)));
     let mut groups = trial.as_ref().map(|(_, parent)| parent.clone()).map_err(String::clone);
-    let plan = process::ask(python, |pid| {
+    let plan = process::ask(&interpreter, |pid| {
         if let Some(Err(reason)) = trial.as_ref().ok().map(|(group, _)| group.add(pid)) {
             groups = Err(reason);
         }
@@ -53,7 +54,7 @@ pub fn probe(python: &Path) -> Result<(Launch, Vec<Protection>), Error> {
         _ => None,
     };
     let launch = Launch {
-        python: python.to_path_buf(),
+        interpreter,
         plan,
         landlock,
         groups: groups.ok(),

@@ -1,7 +1,6 @@
 //! The sandbox: a zygote for each worker, and the distribution of tests over them.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -10,6 +9,7 @@ use rustix::event::{eventfd, EventfdFlags};
 
 use crate::execution::{execute, Job};
 use crate::plan::{self, Protection};
+use crate::process::Interpreter;
 use crate::program::{Entry, Program, Report, Test};
 use crate::value::Value;
 use crate::zygote::{Launch, Lost, Zygote};
@@ -56,8 +56,8 @@ struct Batch<'a> {
 impl Sandbox {
     /// Probe the machine, then start all zygotes at once; fails if one of them does not start, or if `full` is asked
     /// for and a protection is off (control groups aside, which an ordinary user or a container seldom has).
-    pub fn start(python: &Path, workers: usize, full: bool) -> Result<Sandbox, Error> {
-        let (launch, isolation) = plan::probe(python)?;
+    pub fn start(interpreter: Interpreter, workers: usize, full: bool) -> Result<Sandbox, Error> {
+        let (launch, isolation) = plan::probe(interpreter)?;
         let off: Vec<String> = isolation
             .iter()
             .filter(|row| !row.on && row.name != plan::CGROUP)

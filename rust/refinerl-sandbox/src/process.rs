@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::channel::{readable, receive, send};
 use crate::value::Value;
 use crate::{wire, Error};
 
-/// Reads the modules from the socket and starts the last one. `-s -S` and the filtered path keep out site files, user
+/// Reads the modules from the socket and starts the last one with the packages that programs may import. `-s -S` and the filtered path keep out site files, user
 /// files and the working directory (`-P` does not exist before 3.11, `-I` would ignore the hash seed). Hooks of modules
 /// that run after each fork are left out: they reseed `random` and mend the threads that this process never has, at
 /// twice the price of the fork itself.
@@ -22,10 +22,11 @@ import sys
 sys.path[:] = filter(None, sys.path)
 import marshal, os
 os.register_at_fork = lambda **hooks: None
-for name, source in marshal.loads(os.read(0, 1 << 18)):
+modules, packages = marshal.loads(os.read(0, 1 << 18))
+for name, source in modules:
     module = sys.modules[name] = type(sys)(name)
     exec(compile(source, name + '.py', 'exec'), module.__dict__)
-module.main()
+module.main(packages)
 ";
 
 const JAIL: (&str, &str) = ("jail", include_str!("../python/jail.py"));
@@ -40,6 +41,15 @@ pub const ZYGOTE_MODULES: &[(&str, &str)] = &[JAIL, CHILD, ZYGOTE];
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What zygotes run.
+#[derive(Clone, Debug)]
+pub struct Interpreter {
+    /// The program.
+    pub python: PathBuf,
+    /// Names of packages beside the standard library, and the folder or file of each.
+    pub packages: Vec<(String, String)>,
+}
+
 /// A running interpreter. Dropping it closes its socket, which it takes for the end, and reaps it.
 pub struct Process {
     child: Child,
@@ -50,11 +60,11 @@ pub struct Process {
 }
 
 impl Process {
-    /// Exec `python` and hand it `modules`.
-    pub fn start(python: &Path, modules: &[(&str, &str)]) -> Result<Process, Error> {
+    /// Exec the interpreter and hand it `modules`.
+    pub fn start(interpreter: &Interpreter, modules: &[(&str, &str)]) -> Result<Process, Error> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .map_err(|errno| Error::Fault(errno.to_string()))?;
-        let mut command = Command::new(python);
+        let mut command = Command::new(&interpreter.python);
         command.args(["-s", "-S", "-c", BOOT]).env_clear();
         command.envs([
             ("PYTHONHASHSEED", "0"),
@@ -66,6 +76,9 @@ impl Process {
             ("PYTHONWARNINGS", "ignore"),
             // Arenas for threads would count against the limit of address space.
             ("MALLOC_ARENA_MAX", "1"),
+            // One thread each: tests run side by side already.
+            ("OMP_NUM_THREADS", "1"),
+            ("OPENBLAS_NUM_THREADS", "1"),
             // Else every child would look up each function of libc that it calls, once more.
             ("LD_BIND_NOW", "1"),
         ]);
@@ -77,7 +90,7 @@ impl Process {
             .stderr(Stdio::piped());
         let mut child = command
             .spawn()
-            .map_err(|error| Error::Fault(format!("{} does not start: {error}", python.display())))?;
+            .map_err(|error| Error::Fault(format!("{} does not start: {error}", interpreter.python.display())))?;
         // The command holds the other end of the socket; without it, the interpreter's end would go unseen.
         drop(command);
         let stderr = child.stderr.take();
@@ -87,12 +100,11 @@ impl Process {
             socket: Some(ours),
             owner: std::process::id(),
         };
-        let text = |text: &str| Value::Str(text.as_bytes().to_vec());
-        let modules = modules
-            .iter()
-            .map(|(name, source)| Value::Tuple(vec![text(name), text(source)]))
-            .collect();
-        let sent = send(process.socket(), &wire::encode(&Value::List(modules)), &[]);
+        let pair = |name: &str, text: &str| Value::Tuple(vec![Value::Str(name.into()), Value::Str(text.into())]);
+        let modules = modules.iter().map(|(name, source)| pair(name, source)).collect();
+        let packages = interpreter.packages.iter().map(|(name, place)| pair(name, place));
+        let first = Value::Tuple(vec![Value::List(modules), Value::List(packages.collect())]);
+        let sent = send(process.socket(), &wire::encode(&first), &[]);
         sent.map_err(|errno| process.fault(&errno.to_string()))?;
         Ok(process)
     }
@@ -170,8 +182,8 @@ impl Drop for Process {
 }
 
 /// Run the probe and return its plan; `started` is told its number first.
-pub fn ask(python: &Path, started: impl FnOnce(u32)) -> Result<Value, Error> {
-    let mut process = Process::start(python, &[JAIL, PROBE])?;
+pub fn ask(interpreter: &Interpreter, started: impl FnOnce(u32)) -> Result<Value, Error> {
+    let mut process = Process::start(interpreter, &[JAIL, PROBE])?;
     started(process.pid());
     let packet = process.answer()?;
     wire::decode(&packet).map_err(|malformed| process.fault(malformed.0))

@@ -1,7 +1,6 @@
 //! One zygote process. What it does is in `python/zygote.py`.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,15 +8,15 @@ use rustix::io::Errno;
 
 use crate::cgroup::{Group, Parent};
 use crate::channel::{readable, receive, send};
-use crate::process::{Process, ZYGOTE_MODULES};
+use crate::process::{Interpreter, Process, ZYGOTE_MODULES};
 use crate::value::Value;
 use crate::{wire, Error};
 
 /// How zygotes are started.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// The interpreter.
-    pub python: PathBuf,
+    /// What to run.
+    pub interpreter: Interpreter,
     /// The probe's plan.
     pub plan: Value,
     /// The Landlock ruleset, where the kernel offers it.
@@ -85,7 +84,7 @@ impl Zygote {
             .map(Parent::make)
             .transpose()
             .map_err(Error::Fault)?;
-        let mut process = Process::start(&launch.python, ZYGOTE_MODULES)?;
+        let mut process = Process::start(&launch.interpreter, ZYGOTE_MODULES)?;
         if let Some(Err(reason)) = group.as_ref().map(|group| group.add(process.pid())) {
             return Err(process.fault(&reason));
         }
