@@ -50,7 +50,7 @@ lint: setup ## format, lints and types of both languages, and the stubs against 
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest refinerl._core
 	cargo fmt --all --check
-	VIRTUAL_ENV=$(abspath $(VENV)) cargo clippy --workspace --all-targets --quiet -- -D warnings
+	VIRTUAL_ENV=$(abspath $(VENV)) cargo clippy --workspace --all-targets --features refinerl-sandbox/unprotected --quiet -- -D warnings
 
 format: setup ## apply the formatters
 	$(BIN)/ruff format .
@@ -59,6 +59,7 @@ format: setup ## apply the formatters
 
 bench: setup ## the benchmarks beside their rivals
 	$(BIN)/python -m pytest benches -o python_files='bench_*.py' --benchmark-only --benchmark-disable-gc -s
+	PYTHON=$(abspath $(BIN))/python cargo bench -p refinerl-sandbox --features unprotected --bench isolation
 
 soak: setup ## many random pairs through the aligner, programs and cases through the sandbox (hours)
 	PROPTEST_CASES=120000 cargo test --release -p refinerl-align

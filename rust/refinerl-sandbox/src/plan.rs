@@ -7,7 +7,7 @@ use std::sync::Arc;
 use landlock::{path_beneath_rules, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope, ABI};
 
 use crate::cgroup::Parent;
-use crate::process::Interpreter;
+use crate::process::{Interpreter, ZYGOTE_MODULES};
 use crate::value::Value;
 use crate::zygote::Launch;
 use crate::{filter, process, Error};
@@ -55,6 +55,7 @@ pub fn probe(interpreter: Interpreter) -> Result<(Launch, Vec<Protection>), Erro
     };
     let launch = Launch {
         interpreter,
+        modules: ZYGOTE_MODULES,
         plan,
         landlock,
         groups: groups.ok(),

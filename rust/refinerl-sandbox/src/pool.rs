@@ -69,6 +69,19 @@ impl Sandbox {
                 off.join(", ")
             )));
         }
+        Sandbox::launch(launch, isolation, workers)
+    }
+
+    /// Programs run with all the rights of this process: only to measure what protection costs.
+    #[cfg(feature = "unprotected")]
+    pub fn start_unprotected(interpreter: Interpreter, workers: usize) -> Result<Sandbox, Error> {
+        let (mut launch, _) = plan::probe(interpreter)?;
+        launch.modules = crate::process::UNPROTECTED_MODULES;
+        launch.groups = None;
+        Sandbox::launch(launch, Vec::new(), workers)
+    }
+
+    fn launch(launch: Launch, isolation: Vec<Protection>, workers: usize) -> Result<Sandbox, Error> {
         let zygotes: Vec<Result<Zygote, Error>> = std::thread::scope(|scope| {
             let starting: Vec<_> = (0..workers).map(|_| scope.spawn(|| Zygote::start(&launch))).collect();
             starting.into_iter().map(join).collect()

@@ -35,7 +35,20 @@ const CHILD: (&str, &str) = ("child", include_str!("../python/child.py"));
 const ZYGOTE: (&str, &str) = ("zygote", include_str!("../python/zygote.py"));
 
 /// The modules of a zygote; the last one's `main` is called.
-pub const ZYGOTE_MODULES: &[(&str, &str)] = &[JAIL, CHILD, ZYGOTE];
+pub const ZYGOTE_MODULES: Modules = &[JAIL, CHILD, ZYGOTE];
+/// The same without any protection, for the bench that measures what protection costs.
+#[cfg(feature = "unprotected")]
+pub const UNPROTECTED_MODULES: Modules = &[
+    (
+        "jail",
+        "import os\nenter = lambda *_: None\nsecond_filter = lambda _: lambda: None\n",
+    ),
+    CHILD,
+    ZYGOTE,
+];
+
+/// Names and sources.
+pub type Modules = &'static [(&'static str, &'static str)];
 
 /// Starting takes a fraction of a second; this long only on a machine in deep trouble.
 const START_TIMEOUT: Duration = Duration::from_secs(60);

@@ -8,15 +8,17 @@ use rustix::io::Errno;
 
 use crate::cgroup::{Group, Parent};
 use crate::channel::{readable, receive, send};
-use crate::process::{Interpreter, Process, ZYGOTE_MODULES};
+use crate::process::{Interpreter, Modules, Process};
 use crate::value::Value;
 use crate::{wire, Error};
 
 /// How zygotes are started.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// What to run.
+    /// On what.
     pub interpreter: Interpreter,
+    /// What it runs.
+    pub modules: Modules,
     /// The probe's plan.
     pub plan: Value,
     /// The Landlock ruleset, where the kernel offers it.
@@ -84,7 +86,7 @@ impl Zygote {
             .map(Parent::make)
             .transpose()
             .map_err(Error::Fault)?;
-        let mut process = Process::start(&launch.interpreter, ZYGOTE_MODULES)?;
+        let mut process = Process::start(&launch.interpreter, launch.modules)?;
         if let Some(Err(reason)) = group.as_ref().map(|group| group.add(process.pid())) {
             return Err(process.fault(&reason));
         }
