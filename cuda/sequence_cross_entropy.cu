@@ -32,16 +32,13 @@ DEVICE void fill_zero(T* row, int length) {
 
 template <typename T>
 DEVICE void statistics(const T* logits, int64 stride, int length, const int64* targets, float scale, float* nll,
-                       float* entropy, double* logsumexp) {
+                       float* entropy) {
     SHARED(Partials, partials);
     const int64 index = blockIdx.x;
     const T* row = logits + index * stride;
     const int64 target = targets[index];
     if (target == IGNORED) {
-        if (threadIdx.x == 0) {
-            nll[index] = entropy[index] = 0.0f;
-            logsumexp[index] = 0.0;
-        }
+        if (threadIdx.x == 0) nll[index] = entropy[index] = 0.0f;
         return;
     }
     const float at_target = target_logit(row, target, length);
@@ -50,16 +47,12 @@ DEVICE void statistics(const T* logits, int64 stride, int length, const int64* t
     if (threadIdx.x == 0) {
         nll[index] = summary.nll(at_target, scale);
         entropy[index] = inside(target, length) ? summary.entropy : NOT_A_NUMBER;
-        // In double, or the rounding of a large logsumexp would scale all of the row's probabilities.
-        logsumexp[index] = static_cast<double>(scale) * summary.maximum + summary.log_total;
     }
 }
 
-// Statistics, then the logits are overwritten with scale·(weight·(p − onehot) − tilt·p·(log p + entropy)), where p and entropy
-// are those of the logits that are read: computed again elsewhere, they differ in their last bits, which at 1e4 are digits of
-// p. `tilts`, the slopes of the entropy, may be null for zero; `nll` and with it `entropy`, where nobody asks for them.
-// RESIDENT_ROW reads the logits once, into shared memory of length·sizeof(T) + 16 bytes; else they are read twice, the second
-// time from the end that was read last.
+// Statistics, then the logits are overwritten with scale·(weight·(p − onehot) − tilt·p·(log p + entropy)); `tilts`, the slopes
+// of the entropy, may be null for zero. RESIDENT_ROW reads the logits once, into shared memory of length·sizeof(T) + 16 bytes;
+// else they are read twice, the second time from the end that was read last.
 template <bool RESIDENT_ROW, typename T>
 DEVICE void fused(T* logits, int64 stride, int length, const int64* targets, float scale, const float* weights,
                   const float* tilts, float* nll, float* entropy) {
@@ -68,9 +61,8 @@ DEVICE void fused(T* logits, int64 stride, int length, const int64* targets, flo
     const int64 index = blockIdx.x;
     T* row = logits + index * stride;
     const int64 target = targets[index];
-    const bool reports = threadIdx.x == 0 && nll != nullptr;
     if (target == IGNORED) {
-        if (reports) nll[index] = entropy[index] = 0.0f;
+        if (threadIdx.x == 0) nll[index] = entropy[index] = 0.0f;
         return fill_zero(row, length);
     }
     const Layout<T> layout(row, length);
@@ -79,7 +71,7 @@ DEVICE void fused(T* logits, int64 stride, int length, const int64* targets, flo
     const float at_target = target_logit(row, target, length);
     const Sums sums = join_block(read<RESIDENT_ROW>(row, layout, rate, kept), rate, partials);
     const bool valid = inside(target, length);
-    if (reports) {
+    if (threadIdx.x == 0) {
         const Summary summary(sums, scale);
         nll[index] = summary.nll(at_target, scale);
         entropy[index] = valid ? summary.entropy : NOT_A_NUMBER;
@@ -101,8 +93,8 @@ DEVICE void fused(T* logits, int64 stride, int length, const int64* targets, flo
 #define EPILOGUE(T, suffix)                                                                                             \
     KERNEL(STREAMING)                                                                                                   \
     statistics_##suffix(const T* logits, int64 stride, int length, const int64* targets, float scale, float* nll,       \
-                        float* entropy, double* logsumexp) {                                                            \
-        statistics(logits, stride, length, targets, scale, nll, entropy, logsumexp);                                    \
+                        float* entropy) {                                                                               \
+        statistics(logits, stride, length, targets, scale, nll, entropy);                                               \
     }                                                                                                                   \
     KERNEL(STREAMING)                                                                                                   \
     fused_##suffix(T* logits, int64 stride, int length, const int64* targets, float scale, const float* weights,        \

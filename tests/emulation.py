@@ -114,19 +114,15 @@ class EmulatedEpilogue:
         name = f"{kernel}_{NAMES[logits.dtype]}"
         self.emulator.launch(name, rows, self.threads, *head, *rest, shared=shared, seed=self.seed)
 
-    def statistics(self, logits: Tensor, targets: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    def statistics(self, logits: Tensor, targets: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         nll, entropy = torch.empty(len(logits)), torch.empty(len(logits))
-        logsumexp = torch.empty(len(logits), dtype=torch.float64)
-        self._launch("statistics", logits, targets, scale, nll, entropy, logsumexp)
-        return nll, entropy, logsumexp
-
-    def gradient(self, logits, targets, logsumexp, entropy, grad_nll, grad_entropy, scale) -> None:
-        self._fused(logits, targets, scale, grad_nll, grad_entropy, None, None)
-
-    def fused(self, logits: Tensor, targets: Tensor, weights: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        nll, entropy = torch.empty(len(logits)), torch.empty(len(logits))
-        self._fused(logits, targets, scale, weights, None, nll, entropy)
+        self._launch("statistics", logits, targets, scale, nll, entropy)
         return nll, entropy
 
-    def _fused(self, logits: Tensor, targets: Tensor, scale: float, *rest: Tensor | None) -> None:
-        self._launch("fused_resident" if self.resident else "fused", logits, targets, scale, *rest)
+    def fused(
+        self, logits: Tensor, targets: Tensor, grad_nll: Tensor, grad_entropy: Tensor | None, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        nll, entropy = torch.empty(len(logits)), torch.empty(len(logits))
+        kernel = "fused_resident" if self.resident else "fused"
+        self._launch(kernel, logits, targets, scale, grad_nll, grad_entropy, nll, entropy)
+        return nll, entropy

@@ -15,13 +15,12 @@ __all__ = [
     "align",
     "charge",
     "cross_entropy_fused",
-    "cross_entropy_gradient",
+    "cross_entropy_levels",
     "cross_entropy_statistics",
     "cuda_architectures",
     "cuda_devices",
     "cuda_fused",
     "cuda_gather_rows",
-    "cuda_gradient",
     "cuda_kept_rows",
     "cuda_load",
     "cuda_sequence_costs",
@@ -84,22 +83,19 @@ def read_ints_directly(allowed: bool) -> bool:
 
 _Floats: TypeAlias = NDArray[np.float32]
 
+def cross_entropy_levels() -> list[str]: ...
 def cross_entropy_statistics(
-    logits: _Floats, targets: NDArray[np.int64], scale: float, threads: int
-) -> tuple[_Floats, _Floats, NDArray[np.float64]]: ...
-def cross_entropy_fused(
-    logits: _Floats, targets: NDArray[np.int64], weights: _Floats, scale: float, threads: int
+    logits: _Floats, targets: NDArray[np.int64], scale: float, threads: int, level: str
 ) -> tuple[_Floats, _Floats]: ...
-def cross_entropy_gradient(
+def cross_entropy_fused(
     logits: _Floats,
     targets: NDArray[np.int64],
-    logsumexp: NDArray[np.float64],
-    entropy: _Floats,
     grad_nll: _Floats,
     grad_entropy: _Floats | None,
     scale: float,
     threads: int,
-) -> None: ...
+    level: str,
+) -> tuple[_Floats, _Floats]: ...
 
 # --- kernels on CUDA devices: addresses and streams are plain integers, which only refinerl.kernels.cuda passes -------
 
@@ -111,9 +107,8 @@ _Rows: TypeAlias = tuple[str, int, int, int, int, int, float]
 def cuda_architectures() -> list[str]: ...
 def cuda_devices() -> list[tuple[int, int, str | None, str | None]]: ...
 def cuda_load(device: int) -> None: ...
-def cuda_statistics(on: _On, rows: _Rows, nll: int, entropy: int, logsumexp: int) -> None: ...
-def cuda_gradient(on: _On, rows: _Rows, grad_nll: int, grad_entropy: int) -> None: ...
-def cuda_fused(on: _On, rows: _Rows, weights: int, nll: int, entropy: int) -> None: ...
+def cuda_statistics(on: _On, rows: _Rows, nll: int, entropy: int) -> None: ...
+def cuda_fused(on: _On, rows: _Rows, grad_nll: int, grad_entropy: int, nll: int, entropy: int) -> None: ...
 def cuda_kept_rows(on: _On, weights: int, rows: int, indices: int, count: int) -> None: ...
 def cuda_gather_rows(on: _On, source: int, stride: int, width: int, indices: int, count: int, packed: int) -> None: ...
 def cuda_sequence_costs(on: _On, nll: int, weights: int, offsets: int, sequences: int, costs: int) -> None: ...

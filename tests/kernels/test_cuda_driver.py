@@ -40,9 +40,13 @@ def run(code: str, driver: Path | None, **environment: str) -> str:
     return done.stdout.strip()
 
 
+IMAGES = "sm_80, sm_86, sm_89, sm_90, sm_100, sm_120, compute_120"
+NONE_FITS = f"no kernels for compute capability 7.5, only {IMAGES}"
+
 ON_THE_HOST = """
+    import pytest
     import torch
-    from epilogues import cases, check, check_recomputed
+    from epilogues import cases, check
     from refinerl import _core
     from refinerl.kernels import cuda
     cuda._on = lambda tensor: (0, 77)  # the one thing a host's tensor has not: a device with a stream
@@ -59,7 +63,6 @@ def test_every_case_through_the_launch_path(driver: Path, tmp_path: Path) -> Non
         for case in cases(dtype):
             if len(case.logits) <= 6:
                 check(cuda.Epilogue(), case)
-    check_recomputed(cuda.Epilogue())
     weights = torch.rand(300).where(torch.rand(300) < 0.4, 0)
     indices, count = cuda.kept_rows(weights)
     kept = weights.nonzero().squeeze(-1)
@@ -98,7 +101,7 @@ def test_rows_are_read_twice_where_they_do_not_fit(driver: Path, tmp_path: Path)
     run(code, driver, STANDIN_LOG=str(log), STANDIN_SHARED=str(2048 + 517 * 4 + 16))
     fused = [line.split()[:4] for line in log.read_text().splitlines() if line.startswith("fused")]
     fits, does_not = ["fused_resident_float32", "5", "1024", str(517 * 4 + 16)], ["fused_float32", "5", "512", "0"]
-    assert fused == [fits] * 3 + [does_not] * 3  # with results, and two gradients without
+    assert fused == [fits] * 2 + [does_not] * 2  # without and with slopes of the entropy
 
 
 @BUILT
@@ -107,7 +110,7 @@ def test_between_the_matrix_products_it_gives_the_gradients_of_the_formula(drive
         ON_THE_HOST
         + """
     from refinerl.kernels import chunked
-    from refinerl.kernels.chunked import Layer, Wanted
+    from refinerl.kernels.chunked import Layer, Slopes, Wanted
     chunked.WORKSPACE["cpu"] = 7 * 4 * 101  # three chunks of the kept rows
     hidden, head = torch.randn(30, 16), torch.randn(101, 16)
     targets, weights = torch.randint(0, 101, (30,)), torch.rand(30)
@@ -121,15 +124,17 @@ def test_between_the_matrix_products_it_gives_the_gradients_of_the_formula(drive
         for mine, theirs in zip(found, wanted):
             torch.testing.assert_close(mine.double(), theirs, rtol=1e-5, atol=1e-5)
 
-    cost, nll, entropy, found = chunked.weighted(cuda.Epilogue(), layer, targets, weights, wanted)
-    same([cost, nll[weights != 0]], [-(weights * logprob).sum().detach(), -logprob[weights != 0].detach()])
+    kept, every, epilogue = weights != 0, torch.ones(30, dtype=torch.bool), cuda.Epilogue()
+    nll, entropy, found = chunked.cross_entropy(epilogue, layer, targets, kept, Slopes(weights, None), wanted)
+    same([nll, entropy], [-logprob.detach() * kept, spread.detach() * kept])
     same(found[:2], torch.autograd.grad(-(weights * logprob).sum(), wide, retain_graph=True))
-    nll, entropy, logsumexp = chunked.statistics(cuda.Epilogue(), layer, targets)
+    nll, entropy, _ = chunked.cross_entropy(epilogue, layer, targets, every, None, Wanted(False, False, False))
     same([nll, entropy], [-logprob.detach(), spread.detach()])
-    found = chunked.gradients(
-        cuda.Epilogue(), layer, targets, logsumexp, entropy, weights, torch.full((30,), 0.5), wanted
-    )
+    slopes = Slopes(weights, torch.full((30,), 0.5))
+    *_, found = chunked.cross_entropy(epilogue, layer, targets, every, slopes, wanted)
     same(found[:2], torch.autograd.grad(-(weights * logprob).sum() + 0.5 * spread.sum(), wide))
+    with pytest.raises(ValueError, match="targets must be in"):
+        chunked.cross_entropy(epilogue, layer, targets + 100, every, None, wanted)
     print("done")
     """
     )
@@ -176,7 +181,11 @@ def test_the_image_for_each_device_is_one_that_loads_there(driver: Path, capabil
         ({"STANDIN_FAULT": "cuInit:999"}, ["cuInit failed: CUDA error 999"]),
         ({"STANDIN_FAULT": "cuDevicePrimaryCtxRetain:201"}, ["cuDevicePrimaryCtxRetain", "CUDA_ERROR_INVALID_CONTEXT"]),
         ({"STANDIN_FAULT": "cuModuleLoadDataEx:218"}, ["cuModuleLoadDataEx of sm_86", "CUDA_ERROR_INVALID_PTX"]),
-        ({"STANDIN_FAULT": "cuModuleGetFunction:500"}, ["cuModuleGetFunction of kept_rows", "CUDA_ERROR_NOT_FOUND"]),
+        (
+            {"STANDIN_FAULT": "cuModuleGetFunction:500"},
+            ["cuModuleGetFunction of statistics_float32", "CUDA_ERROR_NOT_FOUND"],
+        ),
+        ({"STANDIN_FAULT": "cuFuncSetAttribute:1"}, ["cuFuncSetAttribute of fused_resident_float32", "INVALID_VALUE"]),
         (
             {"STANDIN_FAULT": "cuLaunchKernel:700"},
             ["cuLaunchKernel of kept_rows (1 blocks of 1024 threads)", "CUDA_ERROR_ILLEGAL_ADDRESS", "status 700"],
@@ -206,22 +215,40 @@ def test_a_library_that_is_no_driver_is_refused(tmp_path: Path) -> None:
 
 
 @BUILT
-def test_availability_and_one_warning_for_a_device_without_kernels(driver: Path) -> None:
+def test_availability_and_the_reason_of_a_device_without_kernels(driver: Path) -> None:
+    code = """
+    from refinerl.kernels import cuda
+    found = cuda.availability()
+    print(found.usable, len(found.architectures), found.reason)
+    print([cuda.why_not(index) for index in (0, 1)])
+    print(cuda.why_not(2))
+    """
+    lines = run(code, driver, STANDIN_CAPABILITY="7.5", STANDIN_DEVICES="2").splitlines()
+    assert lines == [f"False 7 {NONE_FITS}", str([NONE_FITS, NONE_FITS]), "there is no CUDA device 2"]
+    lines = run(code, driver, STANDIN_DEVICES="2").splitlines()
+    assert lines == ["True 7 ", "['', '']", "there is no CUDA device 2"]
+
+
+@BUILT
+def test_the_door_falls_back_with_one_warning_on_a_device_without_kernels(driver: Path) -> None:
+    """The door's choice for tensors of that device: what runs then is the twin."""
     code = """
     import warnings
     import torch
-    from refinerl.kernels import cuda
-    found = cuda.availability()
-    print(found.usable, found.reason, len(found.architectures))
+    from refinerl.kernels import cross_entropy
+    device = torch.device("cuda", 1)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        print([cuda.serves(torch.device("cuda", index)) for index in (0, 1, 0)])
+        print([cross_entropy._choose("auto", device, torch.bfloat16) for _ in range(3)])
     print(len(caught), *(warning.message for warning in caught))
+    try:
+        print(cross_entropy._choose("cuda", device, torch.bfloat16))
+    except ValueError as error:
+        print(error)
     """
     lines = run(code, driver, STANDIN_CAPABILITY="7.5", STANDIN_DEVICES="2").splitlines()
-    assert lines[0].startswith("False no kernels for compute capability 7.5")
-    assert lines[0].endswith(" 7")
-    assert lines[1] == "[False, False, False]"
-    assert lines[2].startswith("1 cross-entropy runs without its CUDA kernels: no kernels for compute capability 7.5")
+    assert lines[0] == "['torch', 'torch', 'torch']"
+    assert lines[1] == f"1 cross-entropy runs without its cuda kernels: {NONE_FITS}"
+    assert lines[2] == f"impl must be one that can run here, got 'cuda': {NONE_FITS}"
     lines = run(code, driver, STANDIN_DEVICES="2").splitlines()
-    assert lines == ["True  7", "[True, True, True]", "0"]
+    assert lines == ["['cuda', 'cuda', 'cuda']", "0", "cuda"]

@@ -25,7 +25,7 @@ def test_every_implementation_says_whether_it_runs() -> None:
 def test_without_the_extension_auto_is_the_twin_after_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = token_logprobs(*ROWS, impl="torch")[0]
     monkeypatch.setitem(sys.modules, "refinerl.kernels.cpu", None)
-    monkeypatch.setattr(cross_entropy, "_SERVES", {})
+    cross_entropy._warn.cache_clear()
     assert "refinerl._core is not built" in available()["cpu"].reason
     with pytest.raises(ValueError, match=r"impl must be one that can run here, got 'cpu': refinerl._core is not built"):
         token_logprobs(*ROWS, impl="cpu")

@@ -19,26 +19,22 @@ class Availability:
     reason: str = ""
     """Why not; empty where it can."""
     architectures: tuple[str, ...] = ()
-    """What this build's CUDA kernels are compiled for, usable here or not."""
+    """What this build's CUDA kernels are compiled for, usable here or not; for the CPU, the levels of SIMD that this
+    processor has, of which the last is used."""
 
 
 def available() -> dict[str, Availability]:
-    """For each implementation of `kernels.impl`: "torch", "cpu", "cuda". Asking for CUDA initialises its driver."""
-    return {"torch": Availability(True), "cpu": _cpu(), "cuda": _cuda()}
+    """For each implementation of `kernels.impl`: "torch", "cpu", "cuda". Initialises the CUDA driver."""
+    return {impl: availability(impl) for impl in ("torch", "cpu", "cuda")}
 
 
-def _cpu() -> Availability:
+def availability(impl: str) -> Availability:
+    """Of one implementation; only asking for CUDA initialises its driver."""
+    if impl == "torch":
+        return Availability(True)
     try:
-        import_module("refinerl.kernels.cpu")
+        module = import_module(f"refinerl.kernels.{impl}")
     except ImportError as error:
         return Availability(False, f"refinerl._core is not built ({error})")
-    return Availability(True)
-
-
-def _cuda() -> Availability:
-    try:
-        cuda = import_module("refinerl.kernels.cuda")
-    except ImportError as error:
-        return Availability(False, f"this build has no CUDA kernels ({error})")
-    found: Availability = cuda.availability()
+    found: Availability = module.availability()
     return found

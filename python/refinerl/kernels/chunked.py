@@ -4,9 +4,10 @@
     epilogue                                  statistics of the rows; the logits become their own gradient
     d hidden[rows] = dlogits · head      d head += dlogitsᵀ · hidden[rows]      d bias += Σ dlogits
 
-`weighted` knows each row's weight, so it forms gradients in the forward pass: three products. `statistics` does not;
-`gradients` computes the logits again: four. Logits are float32; so are the sums over chunks. Rows that cost nothing are
-packed away before the first product, for which a GPU must tell how many are left: the only wait in here.
+Where the slopes of the loss are known beforehand this is the forward pass, in three products; else the forward pass
+takes the statistics alone, and the backward pass does all of it: four. Logits are float32; so are the sums over chunks.
+Rows that cost nothing are packed away before the first product, for which a GPU must tell how many are left: the only
+wait in here.
 """
 
 from __future__ import annotations
@@ -28,31 +29,23 @@ CONVERTED = 8 * 2**20
 
 
 class Epilogue(Protocol):
-    """What happens to a chunk's logits: contiguous float32 (C, V); targets int64 (C,) in [0, V); the rest float32 (C,),
-    but logsumexp float64: rounded to float32, one of 1e4 would cost every probability three digits.
+    """What happens to a chunk's logits: contiguous float32 (C, V); targets int64 (C,) in [0, V); the rest float32 (C,).
 
     With z = scale·logits, p = softmax(z): d nll/dz = p − onehot and d entropy/dz = −p·(log p + entropy).
     """
 
-    def statistics(self, logits: Tensor, targets: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Nll, entropy and logsumexp."""
+    def statistics(self, logits: Tensor, targets: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """Nll and entropy."""
         ...
 
-    def gradient(
-        self,
-        logits: Tensor,
-        targets: Tensor,
-        logsumexp: Tensor,
-        entropy: Tensor,
-        grad_nll: Tensor,
-        grad_entropy: Tensor | None,
-        scale: float,
-    ) -> None:
-        """Overwrites logits with the gradient of Σ grad_nll·nll + grad_entropy·entropy."""
+    def fused(
+        self, logits: Tensor, targets: Tensor, grad_nll: Tensor, grad_entropy: Tensor | None, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """The same; overwrites logits with the gradient of Σ grad_nll·nll + grad_entropy·entropy."""
         ...
 
-    def fused(self, logits: Tensor, targets: Tensor, weights: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """`statistics`, of which nll and entropy are returned; then `gradient` with weights for grad_nll."""
+    def kept(self, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """The indices of the rows that count (N,), at the front of an int64 tensor, and how many they are, ()."""
         ...
 
 
@@ -81,79 +74,48 @@ class Gradients(NamedTuple):
     bias: Tensor
 
 
-def weighted(
-    epilogue: Epilogue, layer: Layer, targets: Tensor, weights: Tensor, wanted: Wanted
-) -> tuple[Tensor, Tensor, Tensor, Gradients]:
-    """Cost (), nll (N,), entropy (N,) in float32, and the cost's gradients."""
-    kept = _kept((weights != 0) & (targets != IGNORED), targets, layer)
-    nll, entropy = torch.zeros_like(weights), torch.zeros_like(weights)
+class Slopes(NamedTuple):
+    """Of a loss in each row's nll and entropy, (N,) each; None for zero."""
+
+    nll: Tensor
+    entropy: Tensor | None
+
+
+def cross_entropy(
+    epilogue: Epilogue, layer: Layer, targets: Tensor, counts: Tensor, slopes: Slopes | None, wanted: Wanted
+) -> tuple[Tensor, Tensor, Gradients]:
+    """Nll and entropy (N,) in float32, and with slopes that loss's gradients.
+
+    Rows that do not count are not computed and read 0.
+    """
+    kept = _kept(epilogue, counts, targets, len(layer.head))
+    nll, entropy = (torch.zeros(len(targets), dtype=torch.float32, device=targets.device) for _ in range(2))
     products = _Products(layer, kept, wanted)
-    targets, weights = _take(targets, kept), _take(weights, kept)
+    targets = _take(targets, kept)
+    grad_nll, grad_entropy = (None if s is None else _take(s.float(), kept) for s in slopes or (None, None))
     for rows, hidden, logits in products.chunks():
-        if any(wanted):
-            found = epilogue.fused(logits, targets[rows], weights[rows], layer.scale)
-            products.backward(rows, hidden, logits)
+        if grad_nll is None:
+            found = epilogue.statistics(logits, targets[rows], layer.scale)
         else:
-            found = epilogue.statistics(logits, targets[rows], layer.scale)[:2]
+            tilts = None if grad_entropy is None else grad_entropy[rows]
+            found = epilogue.fused(logits, targets[rows], grad_nll[rows], tilts, layer.scale)
+            products.backward(rows, hidden, logits)
         _put(nll, kept, rows, found[0])
         _put(entropy, kept, rows, found[1])
-    cost = (weights.double() * _take(nll, kept)).sum().float()
-    return cost, nll, entropy, products.gradients()
-
-
-def statistics(epilogue: Epilogue, layer: Layer, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Nll and entropy (N,) in float32, logsumexp (N,) in float64."""
-    kept = _kept(targets != IGNORED, targets, layer)
-    nll, entropy, logsumexp = (
-        torch.zeros(len(targets), dtype=kind, device=targets.device)
-        for kind in (torch.float32, torch.float32, torch.float64)
-    )
-    targets = _take(targets, kept)
-    for rows, _, logits in _Products(layer, kept, Wanted(False, False, False)).chunks():
-        found = epilogue.statistics(logits, targets[rows], layer.scale)
-        for whole, part in zip((nll, entropy, logsumexp), found, strict=True):
-            _put(whole, kept, rows, part)
-    return nll, entropy, logsumexp
-
-
-def gradients(
-    epilogue: Epilogue,
-    layer: Layer,
-    targets: Tensor,
-    logsumexp: Tensor,
-    entropy: Tensor,
-    grad_nll: Tensor,
-    grad_entropy: Tensor | None,
-    wanted: Wanted,
-) -> Gradients:
-    """Of Σ grad_nll·nll + grad_entropy·entropy; rows without either cost nothing, such as those that PPO clips."""
-    counts = grad_nll != 0 if grad_entropy is None else (grad_nll != 0) | (grad_entropy != 0)
-    kept = _kept(counts & (targets != IGNORED), None, layer)
-    products = _Products(layer, kept, wanted)
-    targets, logsumexp, entropy, grad_nll = (_take(t, kept) for t in (targets, logsumexp, entropy, grad_nll))
-    grad_entropy = None if grad_entropy is None else _take(grad_entropy, kept)
-    for rows, hidden, logits in products.chunks():
-        of_entropy = None if grad_entropy is None else grad_entropy[rows]
-        upstream = (logsumexp[rows], entropy[rows], grad_nll[rows], of_entropy)
-        epilogue.gradient(logits, targets[rows], *upstream, layer.scale)
-        products.backward(rows, hidden, logits)
-    return products.gradients()
+    return nll, entropy, products.gradients()
 
 
 # --- rows ----------------------------------------------------------------------------------------
 
 
-def _kept(counts: Tensor, targets: Tensor | None, layer: Layer) -> Tensor | None:
-    """(K,) indices of the rows that count, None if all do. Targets that are given are checked."""
-    vocabulary = len(layer.head)
-    if targets is not None:
-        outside = ((targets < 0) | (targets >= vocabulary)) & (targets != IGNORED)
-        total, bad = (int(count) for count in torch.stack([counts.sum(), outside.sum()]).tolist())
-        if bad:
-            raise ValueError(f"targets must be in [0, {vocabulary}) or {IGNORED}, got {int(targets[outside][0])}")
-    else:
-        total = int(counts.sum())
-    return None if total == len(counts) else counts.nonzero().squeeze(-1)
+def _kept(epilogue: Epilogue, counts: Tensor, targets: Tensor, vocabulary: int) -> Tensor | None:
+    """(K,) indices of the rows that count and are not ignored, None if all do."""
+    outside = ((targets < 0) | (targets >= vocabulary)) & (targets != IGNORED)
+    indices, count = epilogue.kept(counts & (targets != IGNORED))
+    total, bad = torch.stack([count, outside.sum()]).tolist()
+    if bad:
+        raise ValueError(f"targets must be in [0, {vocabulary}) or {IGNORED}, got {int(targets[outside][0])}")
+    return None if total == len(targets) else indices[:total]
 
 
 def _take(values: Tensor, kept: Tensor | None) -> Tensor:
@@ -188,7 +150,7 @@ class _Products:
         self._logits = self._floats(self._rows if self._count else 0, len(head))
         self._to_hidden = torch.zeros_like(hidden) if wanted.hidden else hidden.new_empty(0)
         self._to_head = self._floats(*head.shape) if wanted.head else head.new_empty(0)
-        self._to_bias = torch.zeros(len(head), device=head.device) if wanted.bias else self._floats(0)
+        self._to_bias = self._floats(len(head) if wanted.bias else 0).zero_()
         self._started = False
 
     def chunks(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
@@ -241,10 +203,12 @@ class _Products:
 
 
 def _multiplies(hidden: Tensor, head: Tensor) -> bool:
-    """Whether a GPU multiplies this type with float32 sums and results; then nothing is converted but the gradient."""
-    kind = hidden.dtype
-    halves = kind == head.dtype and kind in (torch.bfloat16, torch.float16)
-    return halves and hidden.is_cuda and hasattr(torch.ops.aten.addmm, "dtype_out")
+    """Whether a GPU multiplies this type with float32 sums and results; then nothing is converted but the gradient.
+
+    Not float16, in whose range the slopes of a mean over many tokens vanish. Before 2.11 PyTorch may refuse to add such
+    a product to float32.
+    """
+    return hidden.is_cuda and hidden.dtype == head.dtype == torch.bfloat16 and torch.__version__ >= "2.11"
 
 
 def _multiply(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> None:

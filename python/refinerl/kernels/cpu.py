@@ -6,43 +6,46 @@ import torch
 from torch import Tensor
 
 from refinerl import _core
+from refinerl.kernels import Availability
+
+LEVELS = tuple(_core.cross_entropy_levels())
+"""The levels of SIMD that this processor has, of "portable", "avx2" and "avx512", the best one last."""
+
+
+def availability() -> Availability:
+    """The kernels run on any processor."""
+    return Availability(True, architectures=LEVELS)
 
 
 class Epilogue:
     """See `chunked.Epilogue`. Tensors are lent to the Rust core as they lie in memory."""
 
-    def statistics(self, logits: Tensor, targets: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Nll, entropy and logsumexp."""
-        nll, entropy, logsumexp = _core.cross_entropy_statistics(
-            logits.numpy(), targets.numpy(), scale, torch.get_num_threads()
-        )
-        return torch.from_numpy(nll), torch.from_numpy(entropy), torch.from_numpy(logsumexp)
+    def __init__(self, level: str = LEVELS[-1]) -> None:
+        self._level = level
 
-    def gradient(
-        self,
-        logits: Tensor,
-        targets: Tensor,
-        logsumexp: Tensor,
-        entropy: Tensor,
-        grad_nll: Tensor,
-        grad_entropy: Tensor | None,
-        scale: float,
-    ) -> None:
-        """Overwrites logits."""
-        _core.cross_entropy_gradient(
+    def statistics(self, logits: Tensor, targets: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """Nll and entropy."""
+        nll, entropy = _core.cross_entropy_statistics(
+            logits.numpy(), targets.numpy(), scale, torch.get_num_threads(), self._level
+        )
+        return torch.from_numpy(nll), torch.from_numpy(entropy)
+
+    def fused(
+        self, logits: Tensor, targets: Tensor, grad_nll: Tensor, grad_entropy: Tensor | None, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """Nll and entropy; overwrites logits."""
+        nll, entropy = _core.cross_entropy_fused(
             logits.numpy(),
             targets.numpy(),
-            logsumexp.numpy(),
-            entropy.numpy(),
             grad_nll.numpy(),
             None if grad_entropy is None else grad_entropy.numpy(),
             scale,
             torch.get_num_threads(),
-        )
-
-    def fused(self, logits: Tensor, targets: Tensor, weights: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """Nll and entropy; overwrites logits."""
-        nll, entropy = _core.cross_entropy_fused(
-            logits.numpy(), targets.numpy(), weights.numpy(), scale, torch.get_num_threads()
+            self._level,
         )
         return torch.from_numpy(nll), torch.from_numpy(entropy)
+
+    def kept(self, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """Indices of the rows that count, and how many they are."""
+        indices = counts.nonzero().squeeze(-1)
+        return indices, torch.tensor(len(indices), device=counts.device)

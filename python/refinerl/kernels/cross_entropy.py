@@ -17,15 +17,15 @@ losses of reinforcement learning (`token_logprobs`: upstream gradients are not).
 
 from __future__ import annotations
 
+import functools
 import warnings
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from refinerl.kernels import available, naive
+from refinerl.kernels import availability, naive
 from refinerl.kernels.chunked import IGNORED
 
 Impl = Literal["auto", "torch", "cpu", "cuda"]
@@ -109,7 +109,7 @@ def token_logprobs(
     if chosen != "torch":
         from refinerl.kernels import ops
 
-        logprobs, entropies, _ = ops.token_logprobs(hidden, head, bias, targets, 1.0 / temperature, chosen)
+        logprobs, entropies = ops.token_logprobs(hidden, head, bias, targets, 1.0 / temperature, chosen)
         return logprobs, entropies
     ignored = targets == IGNORED
     if not bool(ignored.any()):
@@ -135,35 +135,34 @@ def _choose(impl: Impl, device: torch.device, dtype: torch.dtype) -> str:
         raise ValueError(f"impl must suit hidden's device {device}, got {impl!r}")
     if dtype == torch.float64:
         raise ValueError(f"impl must be 'torch' for float64, got {impl!r}")
-    if reason := _why_not(impl):
+    if reason := _why_not(impl, device.index):
         raise ValueError(f"impl must be one that can run here, got {impl!r}: {reason}")
     return impl
 
 
 # Constants of a compiled graph: what can run here does not change.
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _why_not(impl: str) -> str:
-    return available()[impl].reason
+def _why_not(kind: str, index: int | None) -> str:
+    """Why native kernels do not run on this device; empty where they do."""
+    state = availability(kind)
+    if kind == "cpu" or not state.usable:
+        return state.reason
+    from refinerl.kernels import cuda
 
-
-_SERVES: dict[tuple[str, int | None], bool] = {}
+    return cuda.why_not(torch.cuda.current_device() if index is None else index)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _serves(kind: str, index: int | None) -> bool:
     """Whether native kernels run on this device; where they do not, one warning says why."""
-    if (kind, index) not in _SERVES:
-        state = available()[kind]
-        serves = state.usable
-        if not serves:
-            warnings.warn(
-                f"cross-entropy runs without its {kind} kernels: {state.reason}", RuntimeWarning, stacklevel=2
-            )
-        elif kind == "cuda":
-            device = torch.device(kind if index is None else f"{kind}:{index}")
-            serves = bool(import_module("refinerl.kernels.cuda").serves(device))
-        _SERVES[kind, index] = serves
-    return _SERVES[kind, index]
+    if reason := str(_why_not(kind, index)):
+        _warn(f"cross-entropy runs without its {kind} kernels: {reason}")
+    return not reason
+
+
+@functools.cache
+def _warn(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
 # --- arguments -----------------------------------------------------------------------------------

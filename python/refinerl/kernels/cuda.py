@@ -7,32 +7,23 @@ and all memory is PyTorch's. How the kernels are built, chosen and tested withou
 from __future__ import annotations
 
 import functools
-import warnings
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from refinerl import _core
 from refinerl.kernels import Availability
-
-_native: Any
-try:
-    from refinerl import _core as _native
-except ImportError:  # a source tree whose extension was not built
-    _native = None
 
 _ITEMS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
 
 def availability() -> Availability:
     """Whether the kernels can run on any device of this machine. Initialises the CUDA driver, like `torch.cuda`."""
-    if _native is None:
-        return Availability(False, "refinerl._core is not built")
-    embedded = tuple(_native.cuda_architectures())
+    embedded = tuple(_core.cuda_architectures())
     if (reason := _unfit_torch()) is not None:
         return Availability(False, reason, embedded)
     try:
-        devices = _native.cuda_devices()
+        devices = _core.cuda_devices()
     except RuntimeError as error:
         return Availability(False, str(error), embedded)
     reasons = [why for *_, why in devices if why is not None]
@@ -40,30 +31,16 @@ def availability() -> Availability:
     return Availability(usable, "" if usable else "; ".join(dict.fromkeys(reasons)), embedded)
 
 
-def serves(device: torch.device) -> bool:
-    """Whether the kernels run on this CUDA device; where they do not, one warning says why."""
-    reason = _why_not(torch.cuda.current_device() if device.index is None else device.index)
-    if reason is not None:
-        _warn(reason)
-    return reason is None
-
-
 @functools.cache
-def _why_not(device: int) -> str | None:
-    if _native is None:
-        return "refinerl._core is not built"
+def why_not(device: int) -> str:
+    """Why the kernels do not run on the CUDA device of this number; empty where they do, and are loaded then."""
     if (reason := _unfit_torch()) is not None:
         return reason
     try:
-        _native.cuda_load(device)
+        _core.cuda_load(device)
     except RuntimeError as error:
         return str(error)
-    return None
-
-
-@functools.cache
-def _warn(reason: str) -> None:
-    warnings.warn(f"cross-entropy runs without its CUDA kernels: {reason}", RuntimeWarning, stacklevel=3)
+    return ""
 
 
 def _unfit_torch() -> str | None:
@@ -78,44 +55,32 @@ class Epilogue:
     items not.
     """
 
-    def statistics(self, logits: Tensor, targets: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-        """nll and entropy, float32 (C,), in nats, and logsumexp, float64 (C,)."""
+    def statistics(self, logits: Tensor, targets: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """Nll and entropy, float32 (C,), in nats."""
         rows = _rows(logits, targets, scale)
         nll, entropy = _floats(logits), _floats(logits)
-        logsumexp = torch.empty(len(logits), dtype=torch.float64, device=logits.device)
-        _native.cuda_statistics(_on(logits), rows, nll.data_ptr(), entropy.data_ptr(), logsumexp.data_ptr())
-        return nll, entropy, logsumexp
+        _core.cuda_statistics(_on(logits), rows, nll.data_ptr(), entropy.data_ptr())
+        return nll, entropy
 
-    def gradient(
-        self,
-        logits: Tensor,
-        targets: Tensor,
-        logsumexp: Tensor,
-        entropy: Tensor,
-        grad_nll: Tensor,
-        grad_entropy: Tensor | None,
-        scale: float,
-    ) -> None:
-        """Overwrites the logits with scale·(grad_nll·(p − onehot) − grad_entropy·p·(log p + entropy)).
-
-        p and entropy are these logits' own; logsumexp and entropy are not read. Logits that were computed again in
-        another company of rows are not the same to the last bit, and at 1e4 that bit is worth 0.1 % of p.
-        """
-        rows = _rows(logits, targets, scale)
-        grad_nll = _like(logits, "grad_nll", grad_nll)
-        tilt = None if grad_entropy is None else _like(logits, "grad_entropy", grad_entropy)
-        _native.cuda_gradient(_on(logits), rows, grad_nll.data_ptr(), 0 if tilt is None else tilt.data_ptr())
-
-    def fused(self, logits: Tensor, targets: Tensor, weights: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """nll and entropy, float32 (C,); overwrites the logits with scale·weights·(p − onehot).
+    def fused(
+        self, logits: Tensor, targets: Tensor, grad_nll: Tensor, grad_entropy: Tensor | None, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """The same; overwrites the logits with scale·(grad_nll·(p − onehot) − grad_entropy·p·(log p + entropy)).
 
         Rows that fit into the shared memory of a block are read once, others twice.
         """
         rows = _rows(logits, targets, scale)
-        weights = _like(logits, "weights", weights)
+        grad_nll = _like(logits, "grad_nll", grad_nll)
+        grad_entropy = None if grad_entropy is None else _like(logits, "grad_entropy", grad_entropy)
         nll, entropy = _floats(logits), _floats(logits)
-        _native.cuda_fused(_on(logits), rows, weights.data_ptr(), nll.data_ptr(), entropy.data_ptr())
+        slopes = grad_nll.data_ptr(), 0 if grad_entropy is None else grad_entropy.data_ptr()
+        _core.cuda_fused(_on(logits), rows, *slopes, nll.data_ptr(), entropy.data_ptr())
         return nll, entropy
+
+    def kept(self, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """The indices of what is true at the front of an int64 (N,), and how many they are, int64 ()."""
+        indices, count = kept_rows(counts)
+        return indices, count[0]
 
 
 def kept_rows(weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,7 +89,7 @@ def kept_rows(weights: Tensor) -> tuple[Tensor, Tensor]:
     weights = weights.detach().to(torch.float32).contiguous()
     indices = torch.empty(len(weights), dtype=torch.int64, device=weights.device)
     count = torch.empty(1, dtype=torch.int64, device=weights.device)
-    _native.cuda_kept_rows(_on(weights), weights.data_ptr(), len(weights), indices.data_ptr(), count.data_ptr())
+    _core.cuda_kept_rows(_on(weights), weights.data_ptr(), len(weights), indices.data_ptr(), count.data_ptr())
     return indices, count
 
 
@@ -139,7 +104,7 @@ def gather_rows(source: Tensor, indices: Tensor) -> Tensor:
     packed = torch.empty((len(indices), source.shape[1]), dtype=source.dtype, device=source.device)
     size = source.element_size()
     stride, width = source.stride(0) * size, source.shape[1] * size
-    _native.cuda_gather_rows(
+    _core.cuda_gather_rows(
         _on(source), source.data_ptr(), stride, width, indices.data_ptr(), len(indices), packed.data_ptr()
     )
     return packed
@@ -153,7 +118,7 @@ def sequence_costs(nll: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
     offsets = offsets.contiguous()
     nll, weights = _like(nll, "nll", nll), _like(nll, "weights", weights)
     costs = torch.empty(len(offsets) - 1, dtype=torch.float32, device=nll.device)
-    _native.cuda_sequence_costs(
+    _core.cuda_sequence_costs(
         _on(nll), nll.data_ptr(), weights.data_ptr(), offsets.data_ptr(), len(costs), costs.data_ptr()
     )
     return costs

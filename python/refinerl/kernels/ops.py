@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from refinerl.kernels import chunked
-from refinerl.kernels.chunked import Epilogue, Gradients, Layer, Wanted
+from refinerl.kernels.chunked import Epilogue, Gradients, Layer, Slopes, Wanted
 
 Flags = list[bool]
+_NOTHING = Wanted(False, False, False)
 
 
 def _epilogue(impl: str) -> Epilogue:
@@ -50,8 +51,11 @@ def weighted_cross_entropy(
     """Cost (), nll (N,), entropy (N,), and the gradients of the cost in hidden, head and bias, empty if not wanted."""
     with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
         layer = Layer(hidden, head, bias, scale)
-        *found, gradients = chunked.weighted(_epilogue(impl), layer, targets, weights, Wanted(*wanted))
-    return (*found, *gradients)
+        slopes = Slopes(weights, None) if any(wanted) else None
+        found = chunked.cross_entropy(_epilogue(impl), layer, targets, weights != 0, slopes, Wanted(*wanted))
+        nll, entropy, gradients = found
+        cost = (weights.double() * nll).sum().float()
+    return (cost, nll, entropy, *gradients)
 
 
 @weighted_cross_entropy.register_fake
@@ -110,31 +114,31 @@ weighted_cross_entropy.register_autograd(_scale_gradients, setup_context=_save_g
 @torch.library.custom_op(
     "refinerl::token_logprobs",
     mutates_args=(),
-    schema="(Tensor hidden, Tensor head, Tensor? bias, Tensor targets, float scale, str impl) -> "
-    "(Tensor, Tensor, Tensor)",
+    schema="(Tensor hidden, Tensor head, Tensor? bias, Tensor targets, float scale, str impl) -> (Tensor, Tensor)",
 )
 def token_logprobs(
     hidden: Tensor, head: Tensor, bias: Tensor | None, targets: Tensor, scale: float, impl: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Logprob, entropy and, for the backward pass, logsumexp of each row."""
+) -> tuple[Tensor, Tensor]:
+    """Logprob and entropy of each row."""
     with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
-        nll, entropy, logsumexp = chunked.statistics(_epilogue(impl), Layer(hidden, head, bias, scale), targets)
-        return nll.neg_(), entropy, logsumexp
+        layer, counts = Layer(hidden, head, bias, scale), torch.ones_like(targets, dtype=torch.bool)
+        nll, entropy, _ = chunked.cross_entropy(_epilogue(impl), layer, targets, counts, None, _NOTHING)
+        return nll.neg_(), entropy
 
 
 @token_logprobs.register_fake
 def _(
     hidden: Tensor, head: Tensor, bias: Tensor | None, targets: Tensor, scale: float, impl: str
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     rows = hidden.new_empty(targets.shape, dtype=torch.float32)
-    return rows, torch.empty_like(rows), torch.empty_like(rows, dtype=torch.float64)
+    return rows, torch.empty_like(rows)
 
 
 @torch.library.custom_op(
     "refinerl::token_logprobs_backward",
     mutates_args=(),
     schema="(Tensor? grad_logprob, Tensor? grad_entropy, Tensor hidden, Tensor head, Tensor? bias, Tensor targets, "
-    "Tensor entropy, Tensor logsumexp, float scale, str impl, bool[] wanted) -> (Tensor, Tensor, Tensor)",
+    "float scale, str impl, bool[] wanted) -> (Tensor, Tensor, Tensor)",
 )
 def token_logprobs_backward(
     grad_logprob: Tensor | None,
@@ -143,8 +147,6 @@ def token_logprobs_backward(
     head: Tensor,
     bias: Tensor | None,
     targets: Tensor,
-    entropy: Tensor,
-    logsumexp: Tensor,
     scale: float,
     impl: str,
     wanted: Flags,
@@ -157,10 +159,11 @@ def token_logprobs_backward(
         )
     with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
         layer = Layer(hidden, head, bias, scale)
-        grad_nll = torch.zeros_like(entropy) if grad_logprob is None else grad_logprob.neg()
-        of_entropy = None if grad_entropy is None else grad_entropy.contiguous()
-        epilogue, flags = _epilogue(impl), Wanted(*wanted)
-        found = chunked.gradients(epilogue, layer, targets, logsumexp, entropy, grad_nll, of_entropy, flags)
+        zeros = torch.zeros(len(targets), dtype=torch.float32, device=targets.device)
+        slopes = Slopes(zeros if grad_logprob is None else grad_logprob.neg(), grad_entropy)
+        # Rows without either slope cost nothing, such as those that PPO clips.
+        counts = slopes.nll != 0 if grad_entropy is None else (slopes.nll != 0) | (grad_entropy != 0)
+        *_, found = chunked.cross_entropy(_epilogue(impl), layer, targets, counts, slopes, Wanted(*wanted))
         return found.hidden, found.head, found.bias
 
 
@@ -172,8 +175,6 @@ def _(
     head: Tensor,
     bias: Tensor | None,
     targets: Tensor,
-    entropy: Tensor,
-    logsumexp: Tensor,
     scale: float,
     impl: str,
     wanted: Flags,
@@ -181,34 +182,17 @@ def _(
     return _fake_gradients(hidden, head, bias, wanted)
 
 
-def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     hidden, head, bias, targets, ctx.scale, ctx.impl = inputs
-    _, entropy, logsumexp = output
-    ctx.mark_non_differentiable(logsumexp)
-    ctx.save_for_backward(hidden, head, bias, targets, entropy, logsumexp)
+    ctx.save_for_backward(hidden, head, bias, targets)
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(
-    ctx: Any, grad_logprob: Tensor | None, grad_entropy: Tensor | None, _: None
-) -> tuple[Tensor | None, ...]:
+def _differentiate(ctx: Any, grad_logprob: Tensor | None, grad_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
     wanted = list(ctx.needs_input_grad[:3])
     if grad_logprob is None and grad_entropy is None:
         return (None,) * 6
-    hidden, head, bias, targets, entropy, logsumexp = ctx.saved_tensors
-    found = token_logprobs_backward(
-        grad_logprob,
-        grad_entropy,
-        hidden,
-        head,
-        bias,
-        targets,
-        entropy,
-        logsumexp,
-        ctx.scale,
-        ctx.impl,
-        wanted,
-    )
+    found = token_logprobs_backward(grad_logprob, grad_entropy, *ctx.saved_tensors, ctx.scale, ctx.impl, wanted)
     return (*(g if wants else None for g, wants in zip(found, wanted, strict=True)), None, None, None)
 
 

@@ -13,7 +13,7 @@ mod row;
 mod simd;
 mod threads;
 
-pub use row::{Statistics, Upstream};
+pub use row::{Slopes, Statistics};
 pub use simd::Level;
 
 use simd::Vectors;
@@ -58,7 +58,8 @@ impl Epilogue {
         found
     }
 
-    /// The statistics, and the gradient of Σ weight·nll with respect to the logits written over them.
+    /// The statistics, and the gradient of Σ `slopes.nll`·nll + `slopes.entropy`·H with respect to the logits written
+    /// over them. `slopes` has one member for each row.
     ///
     /// # Panics
     /// As `statistics`.
@@ -67,44 +68,25 @@ impl Epilogue {
         logits: &mut [f32],
         vocabulary: usize,
         targets: &[i64],
-        weights: &[f32],
+        slopes: &[Slopes],
         scale: f32,
     ) -> Vec<Statistics> {
         assert_eq!(logits.len(), targets.len() * vocabulary);
-        assert_eq!(weights.len(), targets.len());
+        assert_eq!(slopes.len(), targets.len());
         let mut found = vec![Statistics::default(); targets.len()];
         let rows = rows_per_job(vocabulary);
-        let inputs = targets.chunks(rows).zip(weights.chunks(rows));
+        let inputs = targets.chunks(rows).zip(slopes.chunks(rows));
         let jobs = logits
             .chunks_mut(rows * vocabulary)
             .zip(inputs)
             .zip(found.chunks_mut(rows));
-        threads::share(self.threads, jobs, |((logits, (targets, weights)), found)| {
-            let inputs = targets.iter().zip(weights);
-            for ((row, (&target, &weight)), found) in logits.chunks_mut(vocabulary).zip(inputs).zip(found) {
-                *found = row::fused(self.vectors, row, target as usize, weight, scale);
+        threads::share(self.threads, jobs, |((logits, (targets, slopes)), found)| {
+            let inputs = targets.iter().zip(slopes);
+            for ((row, (&target, &slopes)), found) in logits.chunks_mut(vocabulary).zip(inputs).zip(found) {
+                *found = row::fused(self.vectors, row, target as usize, slopes, scale);
             }
         });
         found
-    }
-
-    /// The gradient with respect to the logits, written over them, of Σ over rows of `upstream.nll`·nll +
-    /// `upstream.entropy`·H. `upstream` has one member for each row.
-    ///
-    /// # Panics
-    /// As `statistics`.
-    pub fn gradient(&self, logits: &mut [f32], vocabulary: usize, targets: &[i64], upstream: &[Upstream], scale: f32) {
-        assert_eq!(logits.len(), targets.len() * vocabulary);
-        assert_eq!(upstream.len(), targets.len());
-        let rows = rows_per_job(vocabulary);
-        let jobs = logits
-            .chunks_mut(rows * vocabulary)
-            .zip(targets.chunks(rows).zip(upstream.chunks(rows)));
-        threads::share(self.threads, jobs, |(logits, (targets, upstream))| {
-            for (row, (&target, upstream)) in logits.chunks_mut(vocabulary).zip(targets.iter().zip(upstream)) {
-                row::gradient(self.vectors, row, target as usize, upstream, scale);
-            }
-        });
     }
 }
 

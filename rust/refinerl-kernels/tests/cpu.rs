@@ -1,10 +1,10 @@
 //! Every level that this processor has, against the same formulas in float64.
 
 use proptest::prelude::*;
-use refinerl_kernels::cpu::{Epilogue, Level, Statistics, Upstream};
+use refinerl_kernels::cpu::{Epilogue, Level, Slopes, Statistics};
 
-/// (nll, entropy, logsumexp, p and log p) of one row.
-fn exact(row: &[f32], target: usize, scale: f32) -> (f64, f64, f64, Vec<(f64, f64)>) {
+/// (nll, entropy, p and log p) of one row.
+fn exact(row: &[f32], target: usize, scale: f32) -> (f64, f64, Vec<(f64, f64)>) {
     let z: Vec<f64> = row.iter().map(|&logit| f64::from(logit) * f64::from(scale)).collect();
     let largest = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let logsumexp = largest + z.iter().map(|z| (z - largest).exp()).sum::<f64>().ln();
@@ -14,11 +14,11 @@ fn exact(row: &[f32], target: usize, scale: f32) -> (f64, f64, f64, Vec<(f64, f6
         .filter(|(p, _)| *p > 0.0)
         .map(|(p, log_p)| p * log_p)
         .sum::<f64>();
-    (logsumexp - z[target], entropy, logsumexp, terms)
+    (logsumexp - z[target], entropy, terms)
 }
 
 fn exact_gradient(row: &[f32], target: usize, scale: f32, nll: f32, entropy: f32) -> Vec<f64> {
-    let (_, h, _, terms) = exact(row, target, scale);
+    let (_, h, terms) = exact(row, target, scale);
     let gradient = |(j, (p, log_p)): (usize, &(f64, f64))| {
         let from_entropy = if *p > 0.0 { -p * (log_p + h) } else { 0.0 };
         let from_nll = p - f64::from(u8::from(j == target));
@@ -39,38 +39,22 @@ fn check(logits: &[f32], vocabulary: usize, targets: &[i64], scale: f32) {
         for threads in [1, 3] {
             let epilogue = Epilogue::new(level, threads);
             let found = epilogue.statistics(logits, vocabulary, targets, scale);
-            let mut fused = logits.to_vec();
-            let same = epilogue.fused(&mut fused, vocabulary, targets, &weights, scale);
-            assert_eq!(found, same, "{level:?}");
-            let upstream = |(row, found): (usize, &Statistics), slope| Upstream {
-                nll: weights[row],
-                entropy: slope,
-                row_entropy: found.entropy,
-                logsumexp: found.logsumexp,
-            };
-            let gradients = [0.0, 0.3].map(|slope| {
-                let upstream: Vec<_> = found.iter().enumerate().map(|at| upstream(at, slope)).collect();
+            for slope in [0.0, 0.3] {
+                let slopes = |nll: &f32| Slopes {
+                    nll: *nll,
+                    entropy: slope,
+                };
+                let slopes: Vec<_> = weights.iter().map(slopes).collect();
                 let mut values = logits.to_vec();
-                epilogue.gradient(&mut values, vocabulary, targets, &upstream, scale);
-                (slope, values)
-            });
-            for row in 0..rows {
-                let of = row * vocabulary..(row + 1) * vocabulary;
-                let target = targets[row] as usize;
-                let (nll, entropy, logsumexp, _) = exact(&logits[of.clone()], target, scale);
-                let Statistics {
-                    nll: a,
-                    entropy: b,
-                    logsumexp: c,
-                } = found[row];
-                assert!(close(a, nll, 1e-6), "{level:?} nll {a} {nll}");
-                assert!(close(b, entropy, 3e-6), "{level:?} entropy {b} {entropy}");
-                assert!((c - logsumexp).abs() < 1e-6, "{level:?} logsumexp {c} {logsumexp}");
-                for (slope, values) in gradients
-                    .iter()
-                    .map(|(slope, values)| (*slope, values))
-                    .chain([(0.0, &fused)])
-                {
+                let same = epilogue.fused(&mut values, vocabulary, targets, &slopes, scale);
+                assert_eq!(found, same, "{level:?}");
+                for row in 0..rows {
+                    let of = row * vocabulary..(row + 1) * vocabulary;
+                    let target = targets[row] as usize;
+                    let (nll, entropy, _) = exact(&logits[of.clone()], target, scale);
+                    let Statistics { nll: a, entropy: b } = found[row];
+                    assert!(close(a, nll, 1e-6), "{level:?} nll {a} {nll}");
+                    assert!(close(b, entropy, 3e-6), "{level:?} entropy {b} {entropy}");
                     let expected = exact_gradient(&logits[of.clone()], target, scale, weights[row], slope);
                     // A probability of almost 1 is known to half a unit of its last place.
                     let allowed = 1.2e-7 * f64::from((weights[row] * scale).abs() + slope);
@@ -131,13 +115,8 @@ fn a_certain_target_has_no_gradient() {
         logits[2500] = 9999.7;
         let found = epilogue.statistics(&logits, 3000, &[2500], 1.0)[0];
         assert_eq!((found.nll, found.entropy), (0.0, 0.0));
-        let upstream = Upstream {
-            nll: 1.0,
-            entropy: 0.0,
-            row_entropy: found.entropy,
-            logsumexp: found.logsumexp,
-        };
-        epilogue.gradient(&mut logits, 3000, &[2500], &[upstream], 1.0);
+        let slopes = Slopes { nll: 1.0, entropy: 0.0 };
+        epilogue.fused(&mut logits, 3000, &[2500], &[slopes], 1.0);
         assert!(logits.iter().all(|g| g.abs() < 1e-6));
     }
 }
@@ -168,7 +147,8 @@ fn what_is_no_distribution_is_nan() {
             for at in [0, 7, 2999] {
                 let mut logits = noise(3000, 1.0);
                 logits[at] = bad;
-                let found = epilogue.fused(&mut logits, 3000, &[5], &[1.0], 1.0)[0];
+                let slopes = Slopes { nll: 1.0, entropy: 0.0 };
+                let found = epilogue.fused(&mut logits, 3000, &[5], &[slopes], 1.0)[0];
                 assert!(
                     found.nll.is_nan() && found.entropy.is_nan(),
                     "{level:?} {bad} at {at}: {found:?}"
@@ -178,6 +158,21 @@ fn what_is_no_distribution_is_nan() {
         }
         let found = epilogue.statistics(&[f32::NEG_INFINITY; 40], 40, &[0], 1.0)[0];
         assert!(found.nll.is_nan() && found.entropy.is_nan());
+    }
+}
+
+/// The kernel's list of the processor's features knows them from another source than the dispatch.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[test]
+fn only_levels_that_the_processor_has_are_picked() {
+    let features = std::fs::read_to_string("/proc/cpuinfo").expect("Linux tells its processors");
+    let has = |feature: &str| features.split_whitespace().any(|word| word == feature);
+    let available = Level::available();
+    assert_eq!(available.contains(&Level::Avx2), has("avx2") && has("fma"));
+    assert_eq!(available.contains(&Level::Avx512), has("avx512f"));
+    for level in [Level::Portable, Level::Avx2, Level::Avx512] {
+        let made = std::panic::catch_unwind(|| Epilogue::new(level, 1)).is_ok();
+        assert_eq!(made, available.contains(&level), "{level:?}");
     }
 }
 

@@ -68,26 +68,26 @@ fn cuda_load(py: Python<'_>, device: i32) -> PyResult<()> {
 }
 
 #[pyfunction]
-fn cuda_statistics(py: Python<'_>, on: On, rows: Rows<'_>, nll: u64, entropy: u64, logsumexp: u64) -> PyResult<()> {
+fn cuda_statistics(py: Python<'_>, on: On, rows: Rows<'_>, nll: u64, entropy: u64) -> PyResult<()> {
     let logits = logits(rows)?;
     // SAFETY: the caller's addresses are those of tensors of the right type and size on this device.
-    py.detach(|| unsafe { epilogue::statistics(place(on), &logits, Results { nll, entropy }, logsumexp) })
+    py.detach(|| unsafe { epilogue::statistics(place(on), &logits, Results { nll, entropy }) })
         .map_err(fault)
 }
 
 #[pyfunction]
-fn cuda_gradient(py: Python<'_>, on: On, rows: Rows<'_>, grad_nll: u64, grad_entropy: u64) -> PyResult<()> {
+fn cuda_fused(
+    py: Python<'_>,
+    on: On,
+    rows: Rows<'_>,
+    grad_nll: u64,
+    grad_entropy: u64,
+    nll: u64,
+    entropy: u64,
+) -> PyResult<()> {
     let logits = logits(rows)?;
     // SAFETY: as above.
-    py.detach(|| unsafe { epilogue::gradient(place(on), &logits, grad_nll, grad_entropy) })
-        .map_err(fault)
-}
-
-#[pyfunction]
-fn cuda_fused(py: Python<'_>, on: On, rows: Rows<'_>, weights: u64, nll: u64, entropy: u64) -> PyResult<()> {
-    let logits = logits(rows)?;
-    // SAFETY: as above.
-    py.detach(|| unsafe { epilogue::fused(place(on), &logits, weights, Results { nll, entropy }) })
+    py.detach(|| unsafe { epilogue::fused(place(on), &logits, grad_nll, grad_entropy, Results { nll, entropy }) })
         .map_err(fault)
 }
 
@@ -135,7 +135,6 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(cuda_devices, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_load, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_statistics, module)?)?;
-    module.add_function(wrap_pyfunction!(cuda_gradient, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_fused, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_kept_rows, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_gather_rows, module)?)?;

@@ -12,22 +12,15 @@ pub struct Statistics {
     pub nll: f32,
     /// In nats.
     pub entropy: f32,
-    /// log Σ exp of the scaled logits. In float32 a value of 1e4 would cost every probability three digits.
-    pub logsumexp: f64,
 }
 
-/// What a row's gradient is made of.
+/// The slopes of a loss in a row's statistics.
 #[derive(Clone, Copy, Debug)]
-pub struct Upstream {
-    /// Of the nll.
+pub struct Slopes {
+    /// In its nll.
     pub nll: f32,
-    /// Of the entropy.
+    /// In its entropy.
     pub entropy: f32,
-    /// The row's `Statistics::entropy`.
-    pub row_entropy: f32,
-    /// The row's `Statistics::logsumexp`, or what is near it: the exponentials are normalised anew, because logits that
-    /// were computed again in another company of rows are not the same to the last bit.
-    pub logsumexp: f64,
 }
 
 /// Σ e^d and Σ e^d·d over the blocks so far, d = scale·z − scale·largest.
@@ -77,74 +70,87 @@ impl Running {
         Exponent::new(self.scale, if reference == f64::NEG_INFINITY { 0.0 } else { reference })
     }
 
-    fn statistics(&self, target: f32) -> Statistics {
-        // NaN where all logits are −∞, as in PyTorch.
-        let log_sum = if self.sum == 0.0 { f64::NAN } else { self.sum.ln() };
-        let distance = self.reference() - f64::from(target) * f64::from(self.scale);
+    /// log Σ e^d; NaN where all logits are −∞, as in PyTorch.
+    fn log_sum(&self) -> f64 {
+        if self.sum == 0.0 {
+            f64::NAN
+        } else {
+            self.sum.ln()
+        }
+    }
+
+    /// log softmax of a logit.
+    fn log_p(&self, logit: f32) -> f64 {
+        f64::from(logit) * f64::from(self.scale) - self.reference() - self.log_sum()
+    }
+
+    fn entropy(&self) -> f64 {
+        self.log_sum() - self.dot / self.sum
+    }
+
+    fn statistics(&self, aim: f32) -> Statistics {
         Statistics {
-            nll: (distance + log_sum) as f32,
-            entropy: (log_sum - self.dot / self.sum) as f32,
-            logsumexp: self.reference() + log_sum,
+            nll: -self.log_p(aim) as f32,
+            entropy: self.entropy() as f32,
         }
     }
 }
 
 pub(super) fn statistics(vectors: Vectors, row: &[f32], target: usize, scale: f32) -> Statistics {
+    summed(vectors, row, scale).statistics(row[target])
+}
+
+fn summed(vectors: Vectors, row: &[f32], scale: f32) -> Running {
     let mut running = Running::new(scale);
     for block in row.chunks(BLOCK) {
         running.raise(vectors.maximum(block));
         running.add(vectors.sums(block, running.exponent()));
     }
-    running.statistics(row[target])
+    running
 }
 
-pub(super) fn fused(vectors: Vectors, row: &mut [f32], target: usize, weight: f32, scale: f32) -> Statistics {
-    let (mut running, aim) = (Running::new(scale), row[target]);
+/// The statistics; the gradient of `slopes.nll`·nll + `slopes.entropy`·H is written over the row.
+pub(super) fn fused(vectors: Vectors, row: &mut [f32], target: usize, slopes: Slopes, scale: f32) -> Statistics {
+    let aim = row[target];
+    let nll = f64::from(slopes.nll) * f64::from(scale);
+    let entropy = f64::from(slopes.entropy) * f64::from(scale);
+    let running = if slopes.entropy == 0.0 {
+        probabilities(vectors, row, nll, scale)
+    } else {
+        let running = summed(vectors, row, scale);
+        // p·(nll − entropy·(log p + H))
+        let exponent = Exponent::new(scale, running.reference() + running.log_sum());
+        let constant = nll - entropy * running.entropy();
+        for block in row.chunks_mut(BLOCK) {
+            vectors.slope(block, exponent, constant as f32, -entropy as f32);
+        }
+        running
+    };
+    let log_p = running.log_p(aim);
+    // What is impossible adds nothing to the entropy, though its log is −∞.
+    let of_entropy = if log_p == f64::NEG_INFINITY {
+        0.0
+    } else {
+        log_p.exp() * (log_p + running.entropy())
+    };
+    // p − 1 without cancellation where p is almost 1.
+    row[target] = (nll * log_p.exp_m1() - entropy * of_entropy) as f32;
+    running.statistics(aim)
+}
+
+/// Writes `factor`·p over the row, with one exponential for each element.
+fn probabilities(vectors: Vectors, row: &mut [f32], factor: f64, scale: f32) -> Running {
+    let mut running = Running::new(scale);
     let mut references = Vec::with_capacity(row.len().div_ceil(BLOCK));
     for block in row.chunks_mut(BLOCK) {
         running.raise(vectors.maximum(block));
         running.add(vectors.exponentials(block, running.exponent()));
         references.push(running.reference());
     }
-    let found = running.statistics(aim);
-    let weight = f64::from(weight) * f64::from(scale);
     for (block, reference) in row.chunks_mut(BLOCK).zip(references) {
         // 0 for blocks of nothing but −∞, whose exponentials are 0 already.
         let shift = (reference - running.reference()).exp();
-        vectors.multiply(block, (shift * weight / running.sum) as f32);
+        vectors.multiply(block, (shift * factor / running.sum) as f32);
     }
-    // p − 1 without cancellation where p is almost 1.
-    row[target] = (weight * (-f64::from(found.nll)).exp_m1()) as f32;
-    found
-}
-
-pub(super) fn gradient(vectors: Vectors, row: &mut [f32], target: usize, upstream: &Upstream, scale: f32) {
-    let nll = f64::from(upstream.nll) * f64::from(scale);
-    let entropy = f64::from(upstream.entropy) * f64::from(scale);
-    let mut exponent = Exponent::new(scale, upstream.logsumexp);
-    let mut aim = [row[target]];
-    vectors.exponentials(&mut aim, exponent);
-    let mut sum = 0.0;
-    if entropy == 0.0 {
-        for block in row.chunks_mut(BLOCK) {
-            sum += vectors.exponentials(block, exponent).0;
-        }
-        for block in row.chunks_mut(BLOCK) {
-            vectors.multiply(block, (nll / sum) as f32);
-        }
-        row[target] = (nll * (f64::from(aim[0]) / sum - 1.0)) as f32;
-    } else {
-        for block in row.chunks(BLOCK) {
-            sum += vectors.sums(block, exponent).0;
-        }
-        exponent = Exponent::new(scale, upstream.logsumexp + sum.ln());
-        // nll·p − entropy·p·(log p + H), and for the target −nll besides, which is added before p is rounded away.
-        let constant = nll - entropy * f64::from(upstream.row_entropy);
-        for block in row.chunks_mut(BLOCK) {
-            vectors.slope(block, exponent, constant as f32, -entropy as f32);
-        }
-        let p = f64::from(aim[0]) / sum;
-        let log_p = if p > 0.0 { p.ln() } else { 0.0 };
-        row[target] = (p * (constant - entropy * log_p) - nll) as f32;
-    }
+    running
 }

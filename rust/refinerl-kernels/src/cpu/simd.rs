@@ -40,9 +40,15 @@ impl Level {
         levels
     }
 
-    /// The best level of this processor.
-    pub fn best() -> Self {
-        Self::available()[Self::available().len() - 1]
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "avx512",
+        }
     }
 }
 

@@ -1,14 +1,19 @@
 //! A device with its kernels loaded.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use super::driver::{Driver, Handle};
+use super::epilogue::Item;
 use super::error::Error;
 use super::images::{self, IMAGES};
 
 /// The one kernel that holds a row in dynamic shared memory.
 pub const RESIDENT: &str = "fused_resident";
+
+/// The kernels that there are for each type of logits, and those that there are once.
+const TYPED: [&str; 3] = ["statistics", "fused", RESIDENT];
+const UNTYPED: [&str; 3] = ["kept_rows", "gather_rows", "sequence_costs"];
 
 /// What the kernels have of shared memory beside a row: their own variables, and what the driver keeps of each block.
 const OWN_SHARED: u32 = 2048;
@@ -39,7 +44,7 @@ pub fn devices() -> Result<Vec<DeviceReport>, Error> {
     (0..driver.devices()).map(report).collect()
 }
 
-/// Loads the kernels on a device, if they are not yet.
+/// Loads the kernels on a device, if they are not yet: a launch then loads nothing, so it may be captured in a graph.
 pub fn load(ordinal: i32) -> Result<(), Error> {
     Device::get(ordinal).map(|_| ())
 }
@@ -57,8 +62,7 @@ pub struct Device {
     pub context: Handle,
     /// The bytes of dynamic shared memory that one block can have.
     pub shared: u32,
-    module: Handle,
-    functions: Mutex<HashMap<Name, Handle>>,
+    functions: HashMap<Name, Handle>,
 }
 
 impl Device {
@@ -78,27 +82,30 @@ impl Device {
         let (capability, shared) = driver.properties(ordinal)?;
         let image = images::choose(IMAGES, capability, driver.version())?;
         let context = driver.context(ordinal)?;
+        let module = driver.load(context, image.bytes, &image.name())?;
+        let shared = shared.saturating_sub(OWN_SHARED);
+        let mut functions = HashMap::new();
+        let typed = TYPED
+            .iter()
+            .flat_map(|kernel| Item::ALL.map(|item| (*kernel, item.suffix())));
+        for name in typed.chain(UNTYPED.map(|kernel| (kernel, ""))) {
+            let full = [name.0, name.1].concat();
+            let function = driver.function(context, module, &full)?;
+            if name.0 == RESIDENT {
+                driver.allow_shared(context, function, &full, shared)?;
+            }
+            functions.insert(name, function);
+        }
         Ok(Self {
             driver,
             context,
-            shared: shared.saturating_sub(OWN_SHARED),
-            module: driver.load(context, image.bytes, &image.name())?,
-            functions: Mutex::default(),
+            shared,
+            functions,
         })
     }
 
-    /// A kernel by name, looked up once.
-    pub fn function(&self, name: Name) -> Result<Handle, Error> {
-        let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(&function) = functions.get(&name) {
-            return Ok(function);
-        }
-        let full = [name.0, name.1].concat();
-        let function = self.driver.function(self.context, self.module, &full)?;
-        if name.0 == RESIDENT {
-            self.driver.allow_shared(self.context, function, &full, self.shared)?;
-        }
-        functions.insert(name, function);
-        Ok(function)
+    /// A kernel by name, one of those above.
+    pub fn function(&self, name: Name) -> Handle {
+        self.functions[&name]
     }
 }

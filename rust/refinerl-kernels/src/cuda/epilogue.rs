@@ -27,6 +27,8 @@ pub enum Item {
 }
 
 impl Item {
+    pub(super) const ALL: [Self; 3] = [Self::Float32, Self::Float16, Self::Bfloat16];
+
     /// The type of this name, as PyTorch spells it.
     pub fn named(name: &str) -> Option<Self> {
         match name {
@@ -37,7 +39,7 @@ impl Item {
         }
     }
 
-    fn suffix(self) -> &'static str {
+    pub(super) fn suffix(self) -> &'static str {
         match self {
             Self::Float32 => "_float32",
             Self::Float16 => "_float16",
@@ -111,39 +113,24 @@ impl Logits {
     }
 }
 
-/// nll, entropy (float32) and logsumexp (float64) of each row.
+/// nll and entropy of each row.
 ///
 /// # Safety
 /// As the module says.
-pub unsafe fn statistics(place: Place, logits: &Logits, results: Results, logsumexp: Address) -> Result<(), Error> {
-    let rest = [Pointer(results.nll), Pointer(results.entropy), Pointer(logsumexp)];
+pub unsafe fn statistics(place: Place, logits: &Logits, results: Results) -> Result<(), Error> {
+    let rest = [results.nll, results.entropy].map(Pointer);
     let arguments = [&logits.arguments()?[..], &rest[..]].concat();
     let name = ("statistics", logits.item.suffix());
     // SAFETY: the caller's promise; the arguments are the kernel's.
     unsafe { launch(place, name, rows(logits.rows)?, STREAMING, &arguments) }
 }
 
-/// Overwrites the logits with grad_nll·∂nll + grad_entropy·∂entropy; `grad_entropy` 0 for none.
+/// The same; the logits are overwritten with weight·∂nll + tilt·∂entropy. `tilts` 0 for none. Rows that fit into a block's
+/// shared memory are read once, others twice.
 ///
 /// # Safety
 /// As the module says.
-pub unsafe fn gradient(place: Place, logits: &Logits, grad_nll: Address, grad_entropy: Address) -> Result<(), Error> {
-    let unasked = Results { nll: 0, entropy: 0 };
-    // SAFETY: the caller's promise; the kernel writes no results to null.
-    unsafe { differentiate(place, logits, grad_nll, grad_entropy, unasked) }
-}
-
-/// nll and entropy of each row; the logits are overwritten with weight·∂nll.
-///
-/// # Safety
-/// As the module says.
-pub unsafe fn fused(place: Place, logits: &Logits, weights: Address, results: Results) -> Result<(), Error> {
-    // SAFETY: the caller's promise; the kernel reads no slopes of the entropy from null.
-    unsafe { differentiate(place, logits, weights, 0, results) }
-}
-
-/// Rows that fit into a block's shared memory are read once, others twice.
-unsafe fn differentiate(
+pub unsafe fn fused(
     place: Place,
     logits: &Logits,
     weights: Address,
@@ -258,7 +245,7 @@ unsafe fn launch_on(
     shape: Shape,
     arguments: &[Argument],
 ) -> Result<(), Error> {
-    let function = device.function(name)?;
+    let function = device.function(name);
     let full = [name.0, name.1].concat();
     // SAFETY: the caller's promise; the context is the device's own.
     unsafe {
