@@ -12,6 +12,7 @@ wait in here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
@@ -21,8 +22,12 @@ from torch import Tensor
 IGNORED = -100
 """The target of a row that does not count."""
 
-WORKSPACE = {"cpu": 96 * 2**20, "cuda": 512 * 2**20}
-"""Bytes of logits that one chunk of rows may have, by the type of the device."""
+WORKSPACE = {"cpu": 160 * 2**20, "cuda": 512 * 2**20}
+"""Bytes of logits that one chunk of rows may have, by the type of the device.
+
+160 MiB are 276 rows of 152k logits: with fewer the products wait for the head and its gradient, which each chunk reads
+from memory anew (docs/measurements.md).
+"""
 
 CONVERTED = 8 * 2**20
 """Bytes of the head that are converted to float32 at once, where its type differs."""
@@ -132,6 +137,12 @@ def _put(whole: Tensor, kept: Tensor | None, rows: slice, part: Tensor) -> None:
 # --- products ------------------------------------------------------------------------------------
 
 
+def rows_of_a_chunk(count: int, head: Tensor) -> int:
+    """How many of so many rows go through the products at once: chunks are alike, lest the last be a few rows."""
+    most = max(1, WORKSPACE.get(head.device.type, WORKSPACE["cpu"]) // (4 * len(head)))
+    return max(1, math.ceil(count / max(1, math.ceil(count / most))))
+
+
 class _Products:
     """The matrix products of some rows of a layer, and the sums of their gradients."""
 
@@ -141,8 +152,7 @@ class _Products:
         self._count = len(hidden) if kept is None else len(kept)
         self._head, self._bias = head.detach(), None if bias is None else bias.detach().float()
         self._native = _multiplies(hidden, head)
-        workspace = WORKSPACE.get(hidden.device.type, WORKSPACE["cpu"])
-        self._rows = max(1, min(workspace // (4 * len(head)), self._count))
+        self._rows = rows_of_a_chunk(self._count, head)
         converting = head.dtype != torch.float32 and not self._native
         step = max(1, CONVERTED // (4 * head.shape[1])) if converting else len(head)
         self._parts = [slice(first, min(first + step, len(head))) for first in range(0, len(head), step)]
