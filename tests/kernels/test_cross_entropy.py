@@ -53,11 +53,10 @@ def case(
     return Case(hidden, head, torch.randn(v, generator=noise) if bias else None, targets, weights, temperature)
 
 
-def plain(c: Case, kind: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Nll and entropy with PyTorch's own operators, computed in this type."""
-    scaled = c.hidden.to(kind) / c.temperature
-    bias = None if c.bias is None else c.bias.to(kind) / c.temperature
-    log_pi = F.linear(scaled, c.head.to(kind), bias).log_softmax(-1)
+def plain(c: Case, kind: torch.dtype, products: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+    """Nll and entropy with PyTorch's own operators, computed in this type; the product may be of another."""
+    logits = F.linear(c.hidden.to(products or kind), c.head.to(products or kind)).to(kind)
+    log_pi = ((logits if c.bias is None else logits + c.bias.to(kind)) / c.temperature).log_softmax(-1)
     nll = F.nll_loss(log_pi, c.targets, reduction="none")
     return nll, -(log_pi.exp() * log_pi.masked_fill(log_pi == -torch.inf, 0.0)).sum(-1)
 
@@ -84,14 +83,14 @@ def hold(name: str, mine: Tensor, naive: Tensor, exact: Tensor) -> None:
     assert (mine - exact).abs().max() <= allowed, (name, (mine - exact).abs().max(), (naive - exact).abs().max())
 
 
-def check(c: Case, impl: Impl) -> None:
+def check(c: Case, impl: Impl, products: torch.dtype = torch.float32) -> None:
     exact, exact_leaves = leaves(c, torch.float64)
     rough, rough_leaves = leaves(c)
     mine, my_leaves = leaves(c, device=impl if impl == "cuda" else "cpu")
     arguments = {"temperature": c.temperature, "bias": mine.bias, "impl": impl}
     names = ("hidden", "head", "bias")
 
-    true, near = plain(exact, torch.float64), plain(rough, torch.float32)
+    true, near = plain(exact, torch.float64), plain(rough, torch.float32, products)
     kept = c.weights != 0
     got = sequence_cross_entropy(mine.hidden, mine.head, mine.targets, weights=mine.weights, **arguments)
     hold("nll", got.nll[kept], near[0][kept].detach(), true[0][kept].detach())
@@ -111,7 +110,7 @@ def check(c: Case, impl: Impl) -> None:
     upstream = torch.randn(2, len(c.targets), generator=torch.Generator().manual_seed(0))
     upstream[:, 1::4] = 0.0
     for entropies in (False, True):
-        true, near = plain(exact, torch.float64), plain(rough, torch.float32)
+        true, near = plain(exact, torch.float64), plain(rough, torch.float32, products)
         logprobs, entropy = token_logprobs(mine.hidden, mine.head, mine.targets, **arguments)
         hold("logprobs", -logprobs.detach(), near[0].detach(), true[0].detach())
         hold("entropies", entropy.detach(), near[1].detach(), true[1].detach())
@@ -193,11 +192,26 @@ def test_impossible_tokens(impl: Impl) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_halves_are_summed_in_float32(impl: Impl, dtype: torch.dtype) -> None:
     c = case(40, 1000, 64, dtype=dtype)
-    check(c, impl)  # the naive computation converts to float32 too: only gradients are rounded to the type
+    # The naive computation converts to float32 too, and only gradients are rounded; but a GPU multiplies bfloat16.
+    check(c, impl, torch.bfloat16 if impl == "cuda" and dtype == torch.bfloat16 else torch.float32)
     mine, of = leaves(c, device="cuda" if impl == "cuda" else "cpu")
     got = sequence_cross_entropy(mine.hidden, mine.head, mine.targets, bias=mine.bias, impl=impl)
     assert got.nll.dtype == got.cost.dtype == torch.float32
     assert [g.dtype for g in gradients(got.cost, of)] == [dtype, dtype, torch.float32]
+
+
+@pytest.mark.usefixtures("chunks")
+@pytest.mark.parametrize("shape", [(40, 1000, 64), (12, 50_257, 16), (500, 300, 32)])
+def test_products_of_bfloat16_as_a_gpu_makes_them(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int, int]) -> None:
+    """Float32 logits, whose gradients are rounded to bfloat16; a stand-in for `mm` with `out_dtype` multiplies."""
+
+    def multiply(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> None:
+        assert (a.dtype, b.dtype, out.dtype) == (torch.bfloat16, torch.bfloat16, torch.float32)
+        out.copy_(a.float() @ b.float() + (out if add else 0.0))
+
+    monkeypatch.setattr(chunked, "_multiplies", lambda hidden, head: True)
+    monkeypatch.setattr(chunked, "_multiply", multiply)
+    check(case(*shape, dtype=torch.bfloat16), "cpu", torch.bfloat16)
 
 
 @pytest.mark.parametrize("impl", NATIVE)
