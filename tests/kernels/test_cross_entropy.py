@@ -14,14 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refinerl.kernels import available, chunked
+from epilogues import ON_A_GPU
+from refinerl.kernels import chunked
 from refinerl.kernels.cross_entropy import Impl, sequence_cross_entropy, token_logprobs
 
-NATIVE = [
-    pytest.param(impl, marks=pytest.mark.skipif(not state.usable, reason=state.reason))
-    for impl, state in available().items()
-    if impl != "torch"
-]
+NATIVE = ["cpu", pytest.param("cuda", marks=ON_A_GPU)]
 
 
 class Case(NamedTuple):
@@ -86,7 +83,7 @@ def hold(name: str, mine: Tensor, naive: Tensor, exact: Tensor) -> None:
 def check(c: Case, impl: Impl, products: torch.dtype = torch.float32) -> None:
     exact, exact_leaves = leaves(c, torch.float64)
     rough, rough_leaves = leaves(c)
-    mine, my_leaves = leaves(c, device=impl if impl == "cuda" else "cpu")
+    mine, my_leaves = leaves(c, device=impl)
     arguments = {"temperature": c.temperature, "bias": mine.bias, "impl": impl}
     names = ("hidden", "head", "bias")
 
@@ -182,7 +179,8 @@ def test_impossible_tokens(impl: Impl) -> None:
     assert c.bias is not None
     c.bias[3:700] = -torch.inf
     check(c._replace(targets=c.targets.clamp(700, None)), impl)
-    missed = sequence_cross_entropy(c.hidden, c.head, c.targets.clamp(3, 600), bias=c.bias, impl=impl)
+    mine, _ = leaves(c, device=impl)
+    missed = sequence_cross_entropy(mine.hidden, mine.head, mine.targets.clamp(3, 600), bias=mine.bias, impl=impl)
     assert missed.nll.eq(torch.inf).all()
     assert torch.isfinite(missed.entropy).all()
 
@@ -194,7 +192,7 @@ def test_halves_are_summed_in_float32(impl: Impl, dtype: torch.dtype) -> None:
     c = case(40, 1000, 64, dtype=dtype)
     # The naive computation converts to float32 too, and only gradients are rounded; but a GPU multiplies bfloat16.
     check(c, impl, torch.bfloat16 if impl == "cuda" and dtype == torch.bfloat16 else torch.float32)
-    mine, of = leaves(c, device="cuda" if impl == "cuda" else "cpu")
+    mine, of = leaves(c, device=impl)
     got = sequence_cross_entropy(mine.hidden, mine.head, mine.targets, bias=mine.bias, impl=impl)
     assert got.nll.dtype == got.cost.dtype == torch.float32
     assert [g.dtype for g in gradients(got.cost, of)] == [dtype, dtype, torch.float32]
@@ -218,7 +216,9 @@ def test_products_of_bfloat16_as_a_gpu_makes_them(monkeypatch: pytest.MonkeyPatc
 def test_mixed_floats_and_strides(impl: Impl) -> None:
     c = case(30, 333)
     assert c.bias is not None
-    expected = sequence_cross_entropy(*c[:2], c.targets, weights=c.weights, bias=c.bias, impl=impl)
+    mine, _ = leaves(c, device=impl)
+    given = {"weights": mine.weights, "bias": mine.bias, "impl": impl}
+    expected = sequence_cross_entropy(mine.hidden, mine.head, mine.targets, **given)
     strided = Case(
         c.hidden.t().contiguous().t(),
         torch.stack([c.head, c.head], -1)[..., 0],
@@ -227,21 +227,20 @@ def test_mixed_floats_and_strides(impl: Impl) -> None:
         torch.stack([c.weights, c.weights], -1)[:, 0],
     )
     check(strided, impl)
-    device = "cuda" if impl == "cuda" else "cpu"
     got = sequence_cross_entropy(
-        strided.hidden.to(device),
-        strided.head.to(device, torch.bfloat16).float(),
-        strided.targets.to(device),
-        weights=strided.weights.to(device, torch.float64),
-        bias=strided.bias.to(device, torch.float16),
+        strided.hidden.to(impl),
+        strided.head.to(impl, torch.bfloat16),
+        strided.targets.to(impl),
+        weights=strided.weights.to(impl, torch.float64),
+        bias=strided.bias.to(impl, torch.float16),
         impl=impl,
     )
-    assert got.nll.cpu().sub(expected.nll.cpu()).abs().max() < 0.1
+    assert got.nll.sub(expected.nll).abs().max() < 0.1
 
 
 @pytest.mark.parametrize("impl", NATIVE)
 def test_nothing_kept_costs_nothing(impl: Impl) -> None:
-    c, of = leaves(case(6, 50), device="cuda" if impl == "cuda" else "cpu")
+    c, of = leaves(case(6, 50), device=impl)
     for targets, weights in ((c.targets, torch.zeros_like(c.weights)), (torch.full_like(c.targets, -100), None)):
         got = sequence_cross_entropy(c.hidden, c.head, targets, weights=weights, bias=c.bias, impl=impl)
         assert got.cost.item() == 0.0
@@ -254,7 +253,7 @@ def test_nothing_kept_costs_nothing(impl: Impl) -> None:
 
 @pytest.mark.parametrize("impl", NATIVE)
 def test_ignored_rows_are_rows_of_weight_zero(impl: Impl) -> None:
-    c, of = leaves(case(20, 80), device="cuda" if impl == "cuda" else "cpu")
+    c, of = leaves(case(20, 80), device=impl)
     ignored = c.targets.clone()
     ignored[::3] = -100
     got = sequence_cross_entropy(c.hidden, c.head, ignored, bias=c.bias, impl=impl)

@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from emulation import CUDA
-from epilogues import Case, cases, check
+from epilogues import GPU, Case, cases, check
 from refinerl.kernels import cuda
 from refinerl.kernels.cross_entropy import sequence_cross_entropy
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
-GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 core = pytest.importorskip("refinerl._core", reason="refinerl._core is not built")
 BUILT = pytest.mark.skipif(not core.cuda_architectures(), reason="built without the CUDA compiler")
