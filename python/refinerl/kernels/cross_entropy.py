@@ -144,9 +144,8 @@ def _choose(impl: Impl, device: torch.device, dtype: torch.dtype) -> str:
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _why_not(kind: str, index: int | None) -> str:
     """Why native kernels do not run on this device; empty where they do."""
-    state = availability(kind)
-    if kind == "cpu" or not state.usable:
-        return state.reason
+    if kind == "cpu":
+        return availability("cpu").reason
     from refinerl.kernels import cuda
 
     return cuda.why_not(torch.cuda.current_device() if index is None else index)
