@@ -288,10 +288,14 @@ def test_what_is_no_distribution_is_nan() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a: a.update(hidden=torch.zeros(4)), r"hidden must be floats of shape \(N, H\)"),
+        (lambda a: a.update(hidden=torch.zeros(4)), r"hidden must be floats of shape \(N, H ≥ 1\)"),
+        (
+            lambda a: a.update(hidden=torch.zeros(4, 0)),
+            r"hidden must be floats .*, got torch.float32 of shape \(4, 0\)",
+        ),
         (
             lambda a: a.update(hidden=torch.zeros(4, 7).long()),
-            r"hidden must be floats of shape \(N, H\), got torch.int64",
+            r"hidden must be floats of shape \(N, H ≥ 1\), got torch.int64",
         ),
         (lambda a: a.update(head=torch.zeros(31, 8)), r"head must be floats of shape \(V, 7\), got .*\(31, 8\)"),
         (lambda a: a.update(head=torch.zeros(0, 7)), r"head must be floats of shape \(V, 7\)"),
@@ -310,6 +314,7 @@ def test_what_is_no_distribution_is_nan() -> None:
         ),
         (lambda a: a.update(weights=torch.ones(3)), r"weights must be of shape \(4,\), got \(3,\)"),
         (lambda a: a.update(weights=torch.ones(4, device="meta")), "weights must be on hidden's device cpu, got meta"),
+        (lambda a: a.update(weights=torch.ones(4).cfloat()), "weights must be real, got torch.complex64"),
         (lambda a: a.update(bias=torch.ones(30)), r"bias must be of shape \(31,\), got \(30,\)"),
         (lambda a: a.update(bias=torch.ones(31).long()), "bias must be floats that go with hidden's"),
         (lambda a: a.update(temperature=0.0), "temperature must be finite and > 0, got 0.0"),

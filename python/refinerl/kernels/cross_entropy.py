@@ -75,6 +75,8 @@ def sequence_cross_entropy(
     if weights is None:
         weights = torch.ones(targets.shape, dtype=kind, device=hidden.device)
     _check_like("weights", weights, (len(targets),), hidden.device)
+    if weights.is_complex():
+        raise ValueError(f"weights must be real, got {weights.dtype}")
     weights = weights.detach().to(kind)
     scale = 1.0 / temperature
     if chosen == "torch":
@@ -172,8 +174,10 @@ def _check(hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, bi
 
     The native ones look at the range of the targets themselves: here it would break a compiled graph.
     """
-    if hidden.dim() != 2 or not hidden.is_floating_point():
-        raise ValueError(f"hidden must be floats of shape (N, H), got {hidden.dtype} of shape {tuple(hidden.shape)}")
+    if hidden.dim() != 2 or not hidden.shape[1] or not hidden.is_floating_point():
+        raise ValueError(
+            f"hidden must be floats of shape (N, H ≥ 1), got {hidden.dtype} of shape {tuple(hidden.shape)}"
+        )
     rows, width = hidden.shape
     if head.dim() != 2 or head.shape[1] != width or not len(head) or not head.is_floating_point():
         raise ValueError(f"head must be floats of shape (V, {width}), got {head.dtype} of shape {tuple(head.shape)}")
