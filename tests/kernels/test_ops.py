@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from epilogues import ON_A_GPU
-from refinerl.kernels import ops
+from refinerl.kernels import chunked, ops
 from refinerl.kernels.cross_entropy import Impl, sequence_cross_entropy, token_logprobs
 
 IMPLS = ["cpu", pytest.param("cuda", marks=ON_A_GPU)]
@@ -188,3 +189,34 @@ def test_the_heads_gradient_is_handed_over_without_a_copy() -> None:
     saved = cost.grad_fn.saved_tensors[1].untyped_storage().data_ptr()
     cost.backward()
     assert head.grad.untyped_storage().data_ptr() == saved
+
+
+def test_three_products_where_weights_are_known_and_four_where_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, head, _, targets, weights = inputs("cpu")
+    made: list[torch.Size] = []
+    multiply = chunked._multiply
+
+    def counting(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> None:
+        made.append(out.shape)
+        multiply(a, b, out, add=add)
+
+    monkeypatch.setattr(chunked, "_multiply", counting)
+
+    def products(loss: Callable[[], Tensor]) -> int:
+        made.clear()
+        value = loss()
+        if value.requires_grad:
+            value.backward()
+        return len(made)
+
+    def known() -> Tensor:
+        return sequence_cross_entropy(hidden, head, targets, weights=weights, impl="cpu").cost
+
+    def unknown() -> Tensor:
+        return token_logprobs(hidden, head, targets, impl="cpu")[0].sum()
+
+    assert (products(known), products(unknown)) == (3, 4)
+    head.requires_grad_(False)
+    assert (products(known), products(unknown)) == (2, 3)
+    hidden.requires_grad_(False)
+    assert (products(known), products(unknown)) == (1, 1)
