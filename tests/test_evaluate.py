@@ -85,6 +85,11 @@ def test_what_fails_and_how(data, tmp_path, capsys):
     shown = capsys.readouterr().out
     for text in ("Twice x.", "return 2 * x if x >= 0 else 0", "double(-3)", "expected -6", "4 more failing samples"):
         assert text in shown
+    page = (tmp_path / "out" / "failures.html").read_text()
+    for text in ("Twice x.", "return 2 * x if x &gt;= 0 else 0", "double(-3)", "expected -6", "6 of 6 samples fail."):
+        assert text in page
+    assert '<a href="#runtime_error">runtime_error (2)</a>' in page
+    assert page.count("<details>") == 6
     assert summary(tmp_path / "out")["pass@k"]["base"] == {
         k: pytest.approx(v, abs=1e-3)
         for k, v in {
@@ -205,6 +210,7 @@ def test_another_version_of_a_file_is_named_by_its_hash(data, tmp_path, capsys):
         (["m", "--benchmark", "humaneval", "--temperature", "-1"], "--temperature must be at least 0"),
         (["--samples", "/nowhere.jsonl", "--benchmark", "humaneval"], "there is no file or folder /nowhere.jsonl"),
         (["m", "--benchmark", "humaneval", "--data", "/nowhere"], "there is no file or folder /nowhere"),
+        (["m", "--benchmark", "mbpp", "--output", f"{__file__}/out"], "is not a folder that can be written to"),
         (["m", "--benchmark", "mbpp", "--split", "dev"], "the split of mbpp must be test or all or sanitized"),
         (["m", "--benchmark", "mbpp", "--difficulty", "easy"], "are for apps, not for mbpp"),
     ],
@@ -218,6 +224,14 @@ def test_more_of_k_than_of_samples(data, tmp_path, capsys):
     samples = write_samples(tmp_path / "s.jsonl", *canonical())
     assert score(data, samples, tmp_path / "out", "--k", "1,5") == 2
     assert "--k 5 needs at least 5 samples" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ks", ["", "0", "1,x"])
+def test_what_is_no_k(ks, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run("m", "--benchmark", "mbpp", "--k", ks)
+    assert ended.value.code == 2
+    assert "k must be numbers of at least 1" in capsys.readouterr().err
 
 
 def test_an_empty_folder_of_data(tmp_path, capsys):

@@ -7,6 +7,7 @@ python -m refinerl.evaluate --samples FILE --benchmark humaneval+ [--data DIR] [
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -17,11 +18,12 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from refinerl.benchmarks import failures
 from refinerl.benchmarks import results as output
 from refinerl.benchmarks.evaluator import Evaluator
 from refinerl.benchmarks.load import NAMES, Choice, load_suite
 from refinerl.benchmarks.prompting import Name, make_prompting
-from refinerl.benchmarks.samples import read_samples
+from refinerl.benchmarks.samples import counts, read_samples
 from refinerl.benchmarks.scoring import Scorer
 from refinerl.benchmarks.suite import Result, Sample, Suite
 from refinerl.errors import UserError
@@ -60,7 +62,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         )
     )
     samples = None if options.samples is None else read_samples(options.samples, suite)
-    counted = [options.n] if samples is None else _counts(samples)
+    counted = [options.n] if samples is None else counts(samples).values()
     output.check_ks(options.k or (), min(counted))
     ks = options.k or [k for k in (1, 10, 100) if k <= min(counted)]
     with ExitStack() as stack:
@@ -91,12 +93,12 @@ def _show(
 ) -> None:
     console.print(output.table(summary))
     counts = ", ".join(f"{count} {name}" for name, count in sorted(summary["outcomes"].items()))
-    console.print(f"outcomes: {counts}", highlight=False)
+    console.print(f"outcomes: {counts}", highlight=False, soft_wrap=True)
     if options.failures:
-        output.show_failures(console, suite, results, options.failures)
+        failures.show(console, suite, results, options.failures)
     if options.output is not None:
-        output.write(options.output, results, summary)
-        console.print(f"{options.output}: results.jsonl, summary.json", highlight=False, soft_wrap=True)
+        output.write(options.output, suite, results, summary)
+        console.print(f"{options.output}: results.jsonl, summary.json, failures.html", highlight=False, soft_wrap=True)
 
 
 def _generated(
@@ -142,13 +144,6 @@ def _generated(
     }
 
 
-def _counts(samples: Sequence[Sample]) -> list[int]:
-    counts: dict[str, int] = {}
-    for sample in samples:
-        counts[sample.task_id] = counts.get(sample.task_id, 0) + 1
-    return list(counts.values())
-
-
 def _bars(console: Console) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
@@ -176,12 +171,16 @@ def _checked(options: argparse.Namespace) -> argparse.Namespace:
         raise UserError(f"--n {options.n} needs a --temperature above 0: greedy samples are all alike")
     if options.samples is not None and not options.samples.exists():
         raise UserError(f"there is no file or folder {options.samples}")
+    if options.output is not None:
+        nearest = next(path for path in (options.output, *options.output.absolute().parents) if path.exists())
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+            raise UserError(f"cannot write to {options.output}: {nearest} is not a folder that can be written to")
     return options
 
 
 def _ks(text: str) -> list[int]:
-    ks = [int(part) for part in text.split(",")]
-    if not ks or min(ks) < 1:
+    ks = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
+    if min(ks) < 1:
         raise argparse.ArgumentTypeError(f"k must be numbers of at least 1, got {text!r}")
     return sorted(set(ks))
 
@@ -200,7 +199,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", metavar="DIR", help="folder with the benchmark's files; for apps also a file or hub:OWNER/NAME/FILE "
         "(default: where they are published)")  # fmt: skip
     add("--split", help="mbpp: test, all, sanitized; apps: test, train (default: test)")
-    add("--output", type=Path, metavar="DIR", help="folder for results.jsonl and summary.json")
+    add("--output", type=Path, metavar="DIR", help="folder for results.jsonl, summary.json and "
+        "failures.html, a page of the samples that fail")  # fmt: skip
     add("--failures", type=int, default=0, metavar="N", help="print the first N failing samples")
     add("--limit", type=int, metavar="N", help="the first N tasks only")
     add("--k", type=_ks, metavar="K,…", help="default: those of 1, 10, 100 that the samples allow")

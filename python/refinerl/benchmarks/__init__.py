@@ -10,5 +10,6 @@
 - `samples`: existing generations
 - `estimate`: pass@k and its interval
 - `results`: results.jsonl, summary.json, the table
+- `failures`: the samples that fail, on the console and as a page
 - `evaluator`: a model on a benchmark, for the command and inside training
 """

@@ -1,4 +1,4 @@
-"""What an evaluation leaves: results.jsonl, summary.json, a table, the failures."""
+"""What an evaluation leaves: results.jsonl, summary.json, failures.html, a table."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console, Group
-from rich.panel import Panel
-from rich.syntax import Syntax
 from rich.table import Table
-from rich.text import Text
 
+from refinerl.benchmarks import failures
 from refinerl.benchmarks.estimate import Estimate, estimate
 from refinerl.benchmarks.suite import Result, Suite
 from refinerl.errors import UserError
@@ -75,8 +72,8 @@ def summarize(suite: Suite, results: Sequence[Result], ks: Sequence[int], facts:
     }
 
 
-def write(folder: Path, results: Sequence[Result], summary: Mapping[str, Any]) -> None:
-    """results.jsonl and summary.json, each whole or not at all; the summary last.
+def write(folder: Path, suite: Suite, results: Sequence[Result], summary: Mapping[str, Any]) -> None:
+    """results.jsonl, failures.html and summary.json, each whole or not at all; the summary last.
 
     Raises:
         UserError: they cannot be written.
@@ -84,6 +81,7 @@ def write(folder: Path, results: Sequence[Result], summary: Mapping[str, Any]) -
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _replace(folder / "results.jsonl", (json.dumps(row(r), ensure_ascii=False) + "\n" for r in results))
+        _replace(folder / "failures.html", [failures.page(suite, results, _title(summary), list(_cells(summary)))])
         _replace(folder / "summary.json", [json.dumps(summary, indent=1, ensure_ascii=False) + "\n"])
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
@@ -127,11 +125,16 @@ def table(summary: Mapping[str, Any]) -> Table:
     shown = Table(title=_title(summary), title_justify="left")
     for name, justify in (("tests", "left"), ("k", "right"), ("pass@k", "right"), ("95 % interval", "right")):
         shown.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for tests, by_k in summary["pass@k"].items():
-        for k, value in by_k.items():
-            interval = f"{value['low']:.1%} – {value['high']:.1%}"
-            shown.add_row("base + extended" if tests == "plus" else "base", k, f"{value['value']:.1%}", interval)
+    for cells in _cells(summary):
+        shown.add_row(*cells)
     return shown
+
+
+def _cells(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    for tests, by_k in summary["pass@k"].items():
+        name = "base + extended" if tests == "plus" else "base"
+        for k, value in by_k.items():
+            yield name, k, f"{value['value']:.1%}", f"{value['low']:.1%} – {value['high']:.1%}"
 
 
 def _title(summary: Mapping[str, Any]) -> str:
@@ -139,24 +142,3 @@ def _title(summary: Mapping[str, Any]) -> str:
     if summary.get("prompting"):
         parts.append(f"prompting {summary['prompting']['name']}")
     return ", ".join(parts)
-
-
-def show_failures(console: Console, suite: Suite, results: Sequence[Result], count: int) -> None:
-    """The first `count` samples that fail: prompt, program, the test that failed."""
-    failing = [result for result in results if not result.passed]
-    for result in failing[:count]:
-        console.print(_failure(suite, result))
-    if len(failing) > count:
-        console.print(f"{len(failing) - count} more failing samples are in results.jsonl", highlight=False)
-
-
-def _failure(suite: Suite, result: Result) -> Panel:
-    parts: list[Any] = [Text(suite.by_id[result.sample.task_id].prompt.strip(), style="dim"), Text()]
-    if result.sample.program is not None:
-        parts += [Syntax(result.sample.program, "python", background_color="default", word_wrap=True), Text()]
-    if (f := result.failure) is not None:
-        parts.append(Text(f"{f.part} test {f.test}: {f.input}", style="bold"))
-        parts.append(Text(f"expected {f.expected}", style="green"))
-        parts.append(Text(f"got      {f.got}", style="red"))
-    title = f"{result.sample.task_id}, sample {result.sample.number}: {result.outcome}"
-    return Panel(Group(*parts), title=title, title_align="left")

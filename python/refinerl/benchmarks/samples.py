@@ -11,7 +11,7 @@ import gzip
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def read_samples(path: Path, suite: Suite) -> list[Sample]:
     return [Sample(task.id, number, program) for task in suite.used for number, program in enumerate(found[task.id])]
 
 
-def counts(samples: list[Sample]) -> Counter[str]:
+def counts(samples: Sequence[Sample]) -> Counter[str]:
     """Samples of each task."""
     return Counter(sample.task_id for sample in samples)
 
