@@ -74,6 +74,7 @@ def test_the_page_shows_first_and_last_values_and_every_place(tmp_path):
     assert reward.split()[2:4] == ["-0.25", "0.75"]
     entropy = next(line for line in page.splitlines() if line.startswith("entropy"))
     assert entropy.split()[1:3] == ["–", "1.5"]
+    assert "y → ỹ  [-deleted-]  {+inserted+}" in page
     assert "reward -0.30 (wrong_answer) → +0.50 (wrong_answer), accepted" in page
     assert all(place in page for place in ("metrics.jsonl", "rollouts/", "config.yaml", "checkpoint-N/", "final/"))
 

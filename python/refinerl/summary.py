@@ -6,9 +6,10 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -36,10 +37,8 @@ def show(folder: Path, console: Console, decode: Callable[[Sequence[int]], str])
         console.print(_table(rows))
     found = best_example(folder)
     if found is not None:
-        place = f"step {found['step']}, prompt {found['prompt']['id']}"
-        plain = not console.is_terminal
-        legend = r"\[-deleted-] {+inserted+}" if plain else "[red]deleted[/]  [green]inserted[/]"
-        console.print(example(found, decode, title=f"y → ỹ  ({place};  {legend})", plain=plain))
+        title = escape(f"step {found['step']}, prompt {found['prompt']['id']}")
+        console.print(example(found, decode, title=title, plain=not console.is_terminal))
     elif any("refiner/improved_ratio" in row for row in rows):
         console.print("No refinement was made: every response already had the highest reward, or none was scored.")
     console.print(_places(folder), highlight=False)
@@ -89,6 +88,10 @@ def example(row: dict[str, Any], decode: Callable[[Sequence[int]], str], *, titl
     body = Group(
         Text(row["prompt"]["text"].strip(), style="dim"),
         Text(),
+        Text.assemble(
+            ("y → ỹ  ", "bold"), _mark("deleted", "deleted", plain), "  ", _mark("inserted", "inserted", plain)
+        ),
+        Text(),
         diff(row["completion"]["token_ids"], refinement["completion"]["token_ids"], decode, plain=plain),
         Text(),
         Text(verdict, style="bold"),
@@ -111,10 +114,16 @@ def diff(
             text.append(decode(original[i:i_end]))
         else:
             deleted, inserted = decode(original[i:i_end]), decode(refined[j:j_end])
-            text.append(f"[-{deleted}-]" if plain and deleted else deleted, style="red strike")
-            text.append(f"{{+{inserted}+}}" if plain and inserted else inserted, style="green")
+            text.append(_mark("deleted", deleted, plain)).append(_mark("inserted", inserted, plain))
         i, j = i_end, j_end
     return text
+
+
+def _mark(kind: Literal["deleted", "inserted"], words: str, plain: bool) -> Text:
+    """Words of a diff in their colour, or in wdiff's marks."""
+    if kind == "deleted":
+        return Text(f"[-{words}-]" if plain and words else words, style="red strike")
+    return Text(f"{{+{words}+}}" if plain and words else words, style="green")
 
 
 def runs(original_kept: Any, refined_kept: Any) -> Iterator[tuple[bool, int, int]]:
