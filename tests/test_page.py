@@ -69,6 +69,9 @@ def test_the_page_of_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> Non
     texts = "".join(reader.texts["prompt"])
     assert any(row["prompt"]["text"] in texts for row in rollouts(run, 1))
     assert "seed: 0" in "".join(reader.texts["pre"])
+    assert any(
+        text.startswith("DAPO on ") and "dynamic in the loss, β = 0.01. 3 steps." in text for text in reader.texts["p"]
+    )
 
 
 def test_what_models_write_is_text_and_not_html(run: Path, tmp_path: Path) -> None:
@@ -115,6 +118,17 @@ def test_what_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
         assert report.main(options) == 2
         assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["", "model: {", "model: a\n", "model: a\nconstraint: b\n"])
+def test_a_damaged_configuration(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    pytest.importorskip("jinja2")
+    for name in ("rollouts", "metrics.jsonl"):
+        (tmp_path / name).symlink_to(run / name)
+    (tmp_path / "config.yaml").write_text(text)
+    assert report.main([str(tmp_path)]) == 2
+    assert "config.yaml is not the configuration of a run" in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_without_jinja(run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:

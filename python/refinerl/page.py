@@ -13,6 +13,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from refinerl.alignment import align
 from refinerl.errors import UserError
 from refinerl.export import rollouts
@@ -24,7 +26,7 @@ CURVES = {
     "reward/mean": "mean reward",
     "policy/kl_to_reference": "KL to the reference, nats per token",
     "refiner/improved_ratio": "improvement ratio",
-    "constraint/ce": "cross-entropy on accepted ỹ, nats per token",
+    "constraint/ce": "cross-entropy on accepted ỹ, nats",
     "reward/group_std": "spread of rewards in a group",
     "policy/entropy": "entropy, nats per token",
     "completion/length": "tokens of a response",
@@ -80,12 +82,14 @@ def write_page(run: Path, output: Path | None = None) -> Path:
     template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         (resources.files("refinerl") / "page.html").read_text(encoding="utf-8")
     )
+    config = (run / "config.yaml").read_text(encoding="utf-8")
     text = template.render(
         name=run.resolve().name,
+        subject=subject(run / "config.yaml", config),
         steps=len(rows),
         curves=[curve(name, title, rows) for name, title in CURVES.items() if _has(name, rows)],
         samples=samples,
-        config=(run / "config.yaml").read_text(encoding="utf-8"),
+        config=config,
         width=WIDTH,
         height=HEIGHT,
     )
@@ -97,6 +101,23 @@ def write_page(run: Path, output: Path | None = None) -> Path:
         partial.unlink(missing_ok=True)
         raise UserError(f"cannot write {output}: {error.strerror}") from error
     return output
+
+
+def subject(path: Path, config: str) -> str:
+    """What a run was about, in a line, from its config.yaml.
+
+    Raises:
+        UserError: it is no configuration.
+    """
+    try:
+        values = yaml.safe_load(config)
+        constraint = values["constraint"]
+        words = constraint["name"]
+        if words != "none":
+            words += f" in the {constraint['apply']}, β = {constraint['beta']:g}"
+        return f"{values['algorithm']['name'].upper()} on {values['model']}, constraint {words}"
+    except (yaml.YAMLError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not the configuration of a run: {error}") from error
 
 
 def curve(name: str, title: str, rows: Sequence[dict[str, Any]]) -> Curve:
