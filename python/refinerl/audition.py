@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import Console
 
 from refinerl import arguments as command_line
-from refinerl import checkpoint, recipe, rewards, trainers, trial
+from refinerl import export, recipe, rewards, trainers, trial
 from refinerl.config import Config
 from refinerl.engines.models import load_model, resolve_model
 from refinerl.engines.transformers import TransformersGenerator
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         trial.show(columns, console, args.examples)
         if args.output is not None:
             found = {"schema": 1, "n": args.n, "columns": [column.as_json() for column in columns]}
-            checkpoint.write(args.output, json.dumps(found | {"config": config.model_dump(mode="json")}, indent=1))
+            export.write(args.output, [json.dumps(found | {"config": config.model_dump(mode="json")}, indent=1)])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

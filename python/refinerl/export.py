@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -59,7 +59,7 @@ def export(run: Path, form: Format, output: Path | None = None, *, everything: b
         raise UserError(
             f"{run}: nothing to export: of {made} refinements none {wanted}" + _hint(made, everything, form)
         )
-    _write(output, lines)
+    write(output, (f"{line}\n" for line in lines))
     return Exported(output, len(lines), made, matching - len(lines))
 
 
@@ -119,11 +119,16 @@ def _hint(made: int, everything: bool, form: Format) -> str:
     return "" if everything else "; --all exports those that were not, too"
 
 
-def _write(path: Path, lines: dict[str, None]) -> None:
+def write(path: Path, lines: Iterable[str]) -> None:
+    """A file of text, whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("w", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
+            file.writelines(lines)
         os.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)

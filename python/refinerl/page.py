@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ import yaml
 
 from refinerl.alignment import align
 from refinerl.errors import UserError
-from refinerl.export import rollouts
+from refinerl.export import rollouts, write
 from refinerl.summary import runs
 from refinerl.tasks.jsonlines import json_lines
 from refinerl.telemetry import SCHEMA
@@ -93,13 +92,7 @@ def write_page(run: Path, output: Path | None = None) -> Path:
         width=WIDTH,
         height=HEIGHT,
     )
-    partial = output.with_name(f".{output.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, output)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"cannot write {output}: {error.strerror}") from error
+    write(output, [text])
     return output
 
 

@@ -51,7 +51,7 @@ def read(path: Path, columns: Sequence[str], *, unverified: bool) -> Table:
         UserError: the file cannot be read, a row lacks one of `columns`, an id occurs twice; or the file is of another
             version than the known one, and `unverified` is false.
     """
-    text = _text(path)
+    text = text_of(path)
     digest = hashlib.sha256(text.encode()).hexdigest()
     if path.name.removesuffix(".gz").endswith(".json"):
         values = parse(str(path), text)
@@ -83,7 +83,12 @@ def read(path: Path, columns: Sequence[str], *, unverified: bool) -> Table:
     return Table(path, digest, tuple(rows))
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """A file's text, unpacked where its name ends in .gz.
+
+    Raises:
+        UserError: it cannot be read, unpacked or decoded.
+    """
     try:
         data = path.read_bytes()
         if path.suffix == ".gz":

@@ -7,14 +7,13 @@ behind the prompt). Or a folder with one folder for each task, `HumanEval_0` for
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from refinerl.benchmarks.files import text_of
 from refinerl.benchmarks.suite import Sample, Suite
 from refinerl.errors import UserError
 from refinerl.tasks.jsonlines import decoded, kind, parse
@@ -47,13 +46,7 @@ def counts(samples: Sequence[Sample]) -> Counter[str]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    for number, line in enumerate(decoded(str(path), data).split("\n"), start=1):
+    for number, line in enumerate(text_of(path).split("\n"), start=1):
         if line.strip():
             where = f"{path}:{number}"
             row = parse(where, line)
