@@ -109,6 +109,10 @@ def test_without_the_entry_point_imports_or_the_whole_run_remain():
     assert sanitize("", "f") == ""
 
 
+def test_a_text_that_does_not_parse_at_all_stays_what_it_is():
+    assert sanitize("def f(x):\n    return [x,", "f") == "def f(x):\n    return [x,"
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [

@@ -102,7 +102,7 @@ def sanitize(text: str, entry_point: str) -> str:
 
     Of the longest run of lines that parses: the imports, then every first definition of a class, of a function that
     returns something, and of a variable that the entry point reaches through the names that occur in them. The whole
-    run where nothing of that is there.
+    run where nothing of that is there; the whole text where not a line of it parses, so that it fails as what it is.
     """
     code = longest_program(text)
     tree = _parse(code)
@@ -119,7 +119,7 @@ def sanitize(text: str, entry_point: str) -> str:
             kept[name] = (_source(lines, node), _names(node))
     reached = _reached(entry_point, {name: names for name, (_, names) in kept.items()})
     found = "\n".join(imports + [source for name, (source, _) in kept.items() if name in reached]).strip()
-    return found or code
+    return found or code or text
 
 
 def longest_program(text: str) -> str:
