@@ -132,6 +132,15 @@ def test_the_same_seed_gives_the_same_completion_however_batched(original, promp
     assert len({c.token_ids for c in whole[0]}) == 3
 
 
+def test_seeds_of_64_bits_are_handed_over_as_int64_and_still_differ(original, prompts):
+    """vLLM's model runner for GPUs writes them into an array of that type; -1 would mean none."""
+    seeds = [2**64 - 1, 2**63, 2**63 - 1, 5]
+    request = Sampling(max_tokens=24, n=4, seeds=[seeds])
+    handed = np.array([original._params(request, seed, 24).seed for seed in seeds], dtype=np.int64)
+    assert (handed >= 0).all()
+    assert len({c.token_ids for c in original.generate(prompts[1:2], request)[0]}) == 3  # two agree in all other bits
+
+
 def test_eos_ends_a_completion_and_belongs_to_it(original, tokenizer, prompts):
     groups = original.generate(prompts, sampling(len(prompts), 20, max_tokens=120, temperature=1.5))
     completions = [c for g in groups for c in g]

@@ -210,7 +210,7 @@ class VllmGenerator:
             top_p=sampling.top_p,
             top_k=sampling.top_k,
             max_tokens=limit,
-            seed=seed,
+            seed=None if seed is None else seed % 2**63,  # on a GPU it keeps seeds as int64, and ours have 64 bits
             stop=list(sampling.stop),
             stop_token_ids=sorted(self.tokenizer.eos_token_ids),
             logprobs=0,
