@@ -48,7 +48,7 @@ def refused(capsys, arguments) -> str:
         (["mismatch.correction=both"], "mismatch.correction"),
         (["mismatch.cap=0.5"], "mismatch.cap"),
         (
-            ["engines.generator=vllm", "engines.trainer=deepspeed", "deepspeed.zero_optimization.stage=3"],
+            ["lora.rank=4", "engines.trainer=deepspeed", "deepspeed.zero_optimization.stage=3"],
             "deepspeed.zero_optimization.stage must be 0, 1 or 2",
         ),
     ],

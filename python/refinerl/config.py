@@ -423,11 +423,6 @@ class Config(Section):
         bf16 = self.deepspeed.get("bf16", {})
         if stage == 0 and isinstance(bf16, dict) and bf16.get("enabled"):
             raise ValueError("deepspeed.zero_optimization.stage must be 1, 2 or 3 with deepspeed.bf16, got 0")
-        if stage == 3 and self.engines.generator == "vllm":
-            raise ValueError(
-                "deepspeed.zero_optimization.stage must be 0, 1 or 2 with engines.generator=vllm, got 3: weights in "
-                "pieces are not handed over to it; engines.generator=transformers works with 3"
-            )
         if stage == 3 and self.lora.rank:
             raise ValueError(
                 "deepspeed.zero_optimization.stage must be 0, 1 or 2 for a LoRA policy, got 3: 2 spreads all that an "

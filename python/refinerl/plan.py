@@ -83,6 +83,15 @@ def _trained(config: Config, parameters: int, width: int) -> Shares:
     return shares(parameters, width, stage=stage, ranks=ranks, master=stage > 0 and width == 2)
 
 
+def _reference(config: Config, size: int) -> dict[str, int]:
+    """What the frozen reference takes of each rank, if its weights take `size` bytes."""
+    if config.engines.generator == "transformers":
+        return {"reference and refiner": size}
+    launched = Launched.read()
+    ranks = launched.size if launched is not None and _stage(config) == 3 else 1
+    return {"reference": -(-size // ranks)}
+
+
 def _ranks() -> str:
     launched = Launched.read()
     return "in this process" if launched is None else f"on {launched.size} ranks"
@@ -98,11 +107,12 @@ def _memory(config: Config) -> Iterator[str]:
     if config.lora.rank:
         copies = {"policy, reference and refiner": count * width}  # the adapter's own state is a few percent of that
     else:
-        copies = {"policy": policy.weights, "reference and refiner": count * width}
+        copies = {"policy": policy.weights, **_reference(config, count * width)}
         copies["gradients and AdamW"] = policy.gradients + policy.optimizer
     if config.engines.generator == "vllm":
         engines = 1 if config.lora.rank or config.constraint.name != "dynamic" else 2
-        copies["vLLM's weights"] = engines * count * width  # and its caches, whose size is a knob
+        # And its caches, whose size is a knob.
+        copies["vLLM's weights"] = engines * -(-count * width // config.vllm.tensor_parallel)
     elif _stage(config) == 3:
         copies["the weights that generate"] = count * width
     unknown = []

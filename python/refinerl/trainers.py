@@ -38,12 +38,18 @@ def make_policy(config: Config, network: PolicyNetwork, world: World) -> Trainer
     return _make_trainer(config, network, config.trainer.learning_rate, world)
 
 
-def make_reference(config: Config, model: PreTrainedModel | None) -> Trainer | None:
+def make_reference(config: Config, model: PreTrainedModel | None, world: World) -> Trainer | None:
     """The frozen reference; None where it is the policy without its adapter.
 
-    It is whole on every rank.
+    It is whole on every rank where it is also the refiner that transformers writes with. Where vLLM has the refiner,
+    ZeRO-3 spreads it like the policy.
     """
-    return None if model is None else TorchTrainer(_full(config, model))
+    if model is None:
+        return None
+    network = _full(config, model)
+    if spread(config) and config.engines.generator == "vllm":
+        return DeepSpeedTrainer(network, None, world, config.deepspeed)
+    return TorchTrainer(network)
 
 
 def make_critic(config: Config, policy_name: str, device: str, world: World) -> Trainer:
@@ -64,7 +70,7 @@ def spread(config: Config) -> bool:
 
 def writing_network(config: Config, network: PolicyNetwork) -> PolicyNetwork:
     """The network that transformers writes with: the trainer's own, or a copy where that will be cut up."""
-    return copy.deepcopy(network) if spread(config) else network
+    return copy.deepcopy(network) if spread(config) and config.engines.generator == "transformers" else network
 
 
 def device_of(name: str) -> str:

@@ -88,7 +88,7 @@ def wire(
         network = make_network(config, policy_model)
         writing = writing_network(config, network)
         policy = make_policy(config, network, world)
-        reference = make_reference(config, reference_model)
+        reference = make_reference(config, reference_model, world)
         with telemetry.busy(f"engines: {config.engines.generator}"):
             generator, refiner_generator = make_generators(
                 config, name, tokenizer, writing, reference_model, world, telemetry.tick, stack

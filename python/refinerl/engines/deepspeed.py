@@ -168,12 +168,15 @@ class DeepSpeedTrainer:
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """What learns, by its names in the Hugging Face model; tied parameters once. Of a LoRA policy: its adapter.
 
-        Under ZeRO-3 each is whole only until the next is asked for, and all ranks have to ask for all.
+        Under ZeRO-3 each is gathered when it is asked for, and all ranks have to ask for all. It is the caller's then:
+        vLLM keeps those of a layer until it has them all.
         """
         for name, p in self.network.model.named_parameters():
             if p.requires_grad:
                 with self._gathered([p]):
-                    yield name, p.detach()
+                    whole = p.detach()  # holds what was gathered, which DeepSpeed only lets go of
+                yield name, whole
+                del whole
 
     def save(self, folder: Path) -> None:
         """Each rank its shards of weights and optimizer, and the schedule, so that `load` continues exactly."""
