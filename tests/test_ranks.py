@@ -10,10 +10,11 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from launching import Launcher, launch, needs_deepspeed
-from toy import Toy, rollouts, timeless
+from toy import Toy, rollouts, timeless, write_problems
 
 pytestmark = [needs_deepspeed, pytest.mark.slow]
 
+DYING = Path(__file__).with_name("dying.py")
 DEEPSPEED = "engines.trainer=deepspeed"
 RUN = (
     "constraint.accept=all",
@@ -31,18 +32,26 @@ ZERO_3 = (
 
 
 @pytest.fixture(scope="module")
-def one(toy: Toy, tmp_path_factory) -> Path:
+def evaluated(tmp_path_factory) -> tuple[str, ...]:
+    """The run's options, with an evaluation after the second step."""
+    data = write_problems(tmp_path_factory.mktemp("problems"))
+    sizes = ("evaluate.prompting=completion", "evaluate.max_tokens=1", "evaluate.n=4", "evaluate.temperature=2")
+    return (*RUN, "evaluate.every=2", "evaluate.benchmark=apps", f"evaluate.data={data}", *sizes)
+
+
+@pytest.fixture(scope="module")
+def one(toy: Toy, evaluated, tmp_path_factory) -> Path:
     """The run in one process, with PyTorch."""
     output = tmp_path_factory.mktemp("one") / "run"
-    assert toy.run(output, *RUN) == 0
+    assert toy.run(output, *evaluated) == 0
     return output
 
 
 @pytest.fixture(scope="module")
-def two(toy: Toy, tmp_path_factory) -> Path:
+def two(toy: Toy, evaluated, tmp_path_factory) -> Path:
     """The same on two ranks, by DeepSpeed's launcher."""
     output = tmp_path_factory.mktemp("two") / "run"
-    done = launch("deepspeed", *toy.arguments(output, *RUN, *ZERO_2))
+    done = launch("deepspeed", *toy.arguments(output, *evaluated, *ZERO_2))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("step 3/3") == 1
     return output
@@ -88,51 +97,80 @@ def test_ppo_with_everything_spread_is_the_run_of_one(toy: Toy, tmp_path):
     same_curve(tmp_path / "two", tmp_path / "one")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed (make setup says why)")
-def test_vllm_and_deepspeed_on_two_ranks_resume_to_the_same_curve(wide_toy: Toy, tmp_path):
+needs_vllm = pytest.mark.skipif(
+    importlib.util.find_spec("vllm") is None, reason="vLLM is not installed (make setup says why)"
+)
+VLLM = (*RUN, "engines.generator=vllm", "algorithm.dynamic_sampling=false")
+
+
+@pytest.fixture(scope="module")
+def two_with_vllm(wide_toy: Toy, tmp_path_factory) -> Path:
     """DeepSpeed's launcher, ZeRO-2, two vLLM engines on each rank, the dynamic constraint."""
-    options = [*RUN, *ZERO_2, "engines.generator=vllm", "algorithm.dynamic_sampling=false"]
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    done = launch("deepspeed", *wide_toy.arguments(whole, *options), timeout=400)
+    output = tmp_path_factory.mktemp("vllm") / "run"
+    done = launch("deepspeed", *wide_toy.arguments(output, *VLLM, *ZERO_2), timeout=400)
     assert done.returncode == 0, done.stderr
-    script = Path(__file__).with_name("dying.py")
-    killed = launch(
-        "torchrun",
-        *wide_toy.arguments(parts, *options),
-        script=script,
-        timeout=400,
-        DIE_IN="update of step 3",
-        DIE_RANK="1",
-    )
+    return output
+
+
+@needs_vllm
+def test_vllm_and_deepspeed_on_two_ranks(wide_toy: Toy, two_with_vllm: Path, tmp_path):
+    """What it leaves is what a run on transformers in one process leaves; the engine had the trainer's weights."""
+    assert wide_toy.run(tmp_path / "twin", *RUN, "algorithm.dynamic_sampling=false", "trainer.steps=1") == 0
+    rows = timeless(two_with_vllm)
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    for row in rows:
+        assert row.keys() == timeless(tmp_path / "twin")[0].keys()
+        assert row["refiner/accepted_fraction"] > 0
+        assert row["policy/mismatch_max"] < 1e-3
+    assert rows[-1]["policy/kl_to_reference"] > 1e-4
+    assert AutoModelForCausalLM.from_pretrained(two_with_vllm / "final").num_parameters() > 0
+
+
+@needs_vllm
+def test_vllm_and_deepspeed_killed_and_resumed_give_the_same_curve(wide_toy: Toy, two_with_vllm: Path, tmp_path):
+    arguments = wide_toy.arguments(tmp_path / "run", *VLLM, *ZERO_2)
+    moment = {"DIE_IN": "update of step 3", "DIE_RANK": "1", "DIE_LOG": str(tmp_path / "died")}
+    killed = launch("deepspeed", *arguments, script=DYING, timeout=400, **moment)
     assert killed.returncode != 0
-    done = launch("torchrun", *wide_toy.arguments(parts, *options), "--resume", timeout=400)
+    assert "rank 1 died in phase update of step 3" in killed.stderr
+    done = launch("deepspeed", *arguments, "--resume", timeout=400)
     assert done.returncode == 0, done.stderr
     assert "resuming after step 2" in done.stdout
-    same_curve(parts, whole)
-    assert wide_toy.run(tmp_path / "twin", *RUN, "algorithm.dynamic_sampling=false", "trainer.steps=1") == 0
-    assert timeless(whole)[0].keys() == timeless(tmp_path / "twin")[0].keys()
-    assert timeless(whole)[0]["policy/mismatch_max"] < 1e-3
-    assert AutoModelForCausalLM.from_pretrained(whole / "final").num_parameters() > 0
+    same_curve(tmp_path / "run", two_with_vllm)
 
 
-def test_killed_in_every_phase_and_resumed_each_time_is_the_run_that_was_not(toy: Toy, two: Path, tmp_path):
-    output = tmp_path / "run"
-    arguments = [*toy.arguments(output, *RUN, *ZERO_2), "--resume"]
+@needs_vllm
+def test_vllm_takes_weights_that_are_spread(wide_toy: Toy, two_with_vllm: Path, tmp_path):
+    """ZeRO-3 for the policy and the reference, gathered one by one for the engines: the curve of ZeRO-2."""
+    done = launch("deepspeed", *wide_toy.arguments(tmp_path / "run", *VLLM, *ZERO_3), timeout=400)
+    assert done.returncode == 0, done.stderr
+    same_curve(tmp_path / "run", two_with_vllm)
+
+
+def test_killed_in_every_phase_and_resumed_each_time_is_the_run_that_was_not(toy: Toy, two: Path, evaluated, tmp_path):
+    output, log = tmp_path / "run", tmp_path / "died"
+    arguments = [*toy.arguments(output, *evaluated, *ZERO_2), "--resume"]
     deaths: list[tuple[str, int, Launcher]] = [
         ("generate of step 1", 1, "torchrun"),
         ("score of step 2", 0, "deepspeed"),
         ("refine of step 2", 1, "deepspeed"),
-        ("update of step 3", 1, "torchrun"),
+        ("evaluate of step 2", 1, "torchrun"),
+        ("update of step 3", 1, "deepspeed"),
+        ("measure of step 3", 0, "torchrun"),
+        ("optimizer of step 3", 1, "torchrun"),
         ("sync of step 3", 0, "torchrun"),
         ("checkpoint-3", 1, "deepspeed"),
+        ("shards of step 3", 1, "torchrun"),
     ]
-    for phase, rank, launcher in deaths:
-        started = time.monotonic()
-        script = Path(__file__).with_name("dying.py")
-        killed = launch(launcher, *arguments, script=script, timeout=150, DIE_IN=phase, DIE_RANK=str(rank))
+    for moment, rank, launcher in deaths:
+        log.unlink(missing_ok=True)
+        killed = launch(
+            launcher, *arguments, script=DYING, timeout=150, DIE_IN=moment, DIE_RANK=str(rank), DIE_LOG=str(log)
+        )
+        assert time.monotonic() - float(log.read_text()) < 60
         assert killed.returncode != 0
+        phase = {"measure": "update", "optimizer": "update", "shards": "checkpoint"}.get(moment.split()[0], moment)
         assert f"rank {rank} died in phase {phase}" in killed.stderr
-        assert time.monotonic() - started < 140
     done = launch("torchrun", *arguments)
     assert done.returncode == 0, done.stderr
     assert "resuming after step 2" in done.stdout
@@ -168,9 +206,9 @@ def test_two_ranks_refuse_what_they_cannot_share_and_say_it_once(toy: Toy, tmp_p
     assert done.stderr.count("choose engines.trainer=deepspeed") == 1
 
 
-def test_another_number_of_ranks_does_not_go_on(toy: Toy, two: Path):
+def test_another_number_of_ranks_does_not_go_on(toy: Toy, two: Path, evaluated):
     before = (two / "metrics.jsonl").read_text()
-    done = launch(None, *toy.arguments(two, *RUN, *ZERO_2, "trainer.steps=4"), "--resume")
+    done = launch(None, *toy.arguments(two, *evaluated, *ZERO_2, "trainer.steps=4"), "--resume")
     assert done.returncode == 2
     assert "written by 2 ranks" in done.stderr
     assert "--num_accelerators 2" in done.stderr

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from refinerl import train
 from refinerl.sandbox import Outcome
 from tiny import write_tiny
-from toy import Toy, metrics, rollouts, timeless
+from toy import Toy, metrics, rollouts, timeless, write_problems
 
 ALWAYS = {
     "reward/mean reward/group_std policy/kl_to_reference policy/entropy policy/clip_fraction_low",
@@ -237,15 +237,6 @@ def test_the_demo_runs_on_the_real_model_with_real_programs(real_cache, tmp_path
     assert row["update/steps"] == 1
     assert {r["reward"]["outcome"] for r in rollouts(tmp_path / "run", 1)} <= {o.value for o in Outcome}
     assert "protections are on" in capsys.readouterr().out
-
-
-def write_problems(folder):
-    """Problems that a program of no output solves: sometimes the toy model writes one (nothing, or a space)."""
-    path = folder / "problems.jsonl"
-    tests = {"inputs": [""], "outputs": [""]}
-    rows = [{"problem_id": n, "question": "abcdefgh"[n], "input_output": tests} for n in range(8)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def test_evaluation_between_the_steps_keeps_the_best_checkpoint(toy: Toy, tmp_path):

@@ -40,6 +40,15 @@ class Toy:
         return train.main([*self.arguments(output, *overrides, reward=reward), *extra])
 
 
+def write_problems(folder: Path) -> Path:
+    """Problems that a program of no output solves: sometimes the toy model writes one (nothing, or a space)."""
+    path = folder / "problems.jsonl"
+    tests = {"inputs": [""], "outputs": [""]}
+    rows = [{"problem_id": n, "question": "abcdefgh"[n], "input_output": tests} for n in range(8)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
 def metrics(folder: Path) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl."""
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
