@@ -44,6 +44,16 @@ def refused(capsys, arguments) -> str:
         (["vllm.speculate=8", "engines.generator=vllm", "refiner.temperature=1"], "refiner.temperature=0"),
         (["lora.dropout=0.1"], "lora.dropout must be 0"),
         (["lora.merge=true"], "lora.rank"),
+        (["lora.rank=4", "engines.offload_reference=true"], "engines.offload_reference must be false"),
+        (
+            [
+                "engines.offload_reference=true",
+                "engines.generator=vllm",
+                "engines.trainer=deepspeed",
+                "deepspeed.zero_optimization.stage=3",
+            ],
+            "deepspeed.zero_optimization.offload_param.device=cpu",
+        ),
         (["lora.rank=4", "lora.targets=[qproj]"], "lora.targets must be among down_proj"),
         (["mismatch.correction=both"], "mismatch.correction"),
         (["mismatch.cap=0.5"], "mismatch.cap"),

@@ -239,6 +239,13 @@ def test_the_demo_runs_on_the_real_model_with_real_programs(real_cache, tmp_path
     assert "protections are on" in capsys.readouterr().out
 
 
+def test_an_offloaded_reference_changes_nothing(toy: Toy, tmp_path):
+    options = ["trainer.steps=2", "constraint.accept=all"]
+    assert toy.run(tmp_path / "here", *options) == 0
+    assert toy.run(tmp_path / "away", *options, "engines.offload_reference=true") == 0
+    assert timeless(tmp_path / "away") == timeless(tmp_path / "here")
+
+
 def test_evaluation_between_the_steps_keeps_the_best_checkpoint(toy: Toy, tmp_path):
     options = ["trainer.steps=4", "checkpoint.every=1", "checkpoint.keep=1"]
     evaluation = [

@@ -181,6 +181,31 @@ def test_the_first_ratio_is_one_and_old_logprobs_are_the_trainers_own():
     assert part.update(batch, step=1).metrics["policy/ratio_max"] == pytest.approx(1, abs=1e-5)
 
 
+def test_an_offloaded_reference_is_on_its_device_exactly_while_it_is_asked():
+    """No second device is at hand, so the network notes where it was sent instead of going there."""
+    moves = []
+
+    class Traveller(PolicyNetwork):
+        def to(self, device):
+            moves.append(device)
+            return self
+
+        def forward(self, rows):
+            moves.append("forward")
+            return super().forward(rows)
+
+    part = updater(trainer(), NoConstraint(), budget=12)
+    expected, _ = part.measure(collate(GROUPS), kl=True)
+    away = replace(part, reference=TorchTrainer(Traveller(tiny_model()), home="cuda:7"))
+    found, _ = away.measure(collate(GROUPS), kl=True)
+    assert torch.equal(found.reference_logprobs, expected.reference_logprobs)
+    assert (moves[0], moves[-1]) == ("cuda:7", "cpu")
+    assert len(moves) > 3  # of several micro-batches
+    assert set(moves[1:-1]) == {"forward"}
+    with pytest.raises(ValueError, match="home must be None"):
+        TorchTrainer(PolicyNetwork(tiny_model()), OPTIMIZATION, home="cpu")
+
+
 def test_ppo_trains_policy_and_critic_over_epochs_and_minibatches():
     critic = TorchTrainer(ValueNetwork(tiny_model(seed=1).base_model), OPTIMIZATION)
     part = updater(trainer(), NoConstraint(), PPO(), critic=critic, minibatch=2, epochs=3)

@@ -233,6 +233,8 @@ class EnginesConfig(Section):
     """torch: one process; deepspeed: one or many, started by torchrun or DeepSpeed's launcher."""
     timeout: Positive = 1800.0
     """Seconds that ranks wait for each other before the run ends: more than the longest phase of a step."""
+    offload_reference: bool = False
+    """Keep the frozen reference in the host's memory while nobody uses it."""
 
 
 class KernelsConfig(Section):
@@ -423,6 +425,16 @@ class Config(Section):
         bf16 = self.deepspeed.get("bf16", {})
         if stage == 0 and isinstance(bf16, dict) and bf16.get("enabled"):
             raise ValueError("deepspeed.zero_optimization.stage must be 1, 2 or 3 with deepspeed.bf16, got 0")
+        if self.engines.offload_reference and self.lora.rank:
+            raise ValueError(
+                "engines.offload_reference must be false where lora.rank is above 0: the reference is the policy's own "
+                "model without its adapter"
+            )
+        if self.engines.offload_reference and self.engines.generator == "vllm" and stage == 3:
+            raise ValueError(
+                "engines.offload_reference must be false where ZeRO-3 spreads the reference, as it does with "
+                "engines.generator=vllm: deepspeed.zero_optimization.offload_param.device=cpu keeps it on the host"
+            )
         if stage == 3 and self.lora.rank:
             raise ValueError(
                 "deepspeed.zero_optimization.stage must be 0, 1 or 2 for a LoRA policy, got 3: 2 spreads all that an "

@@ -96,6 +96,12 @@ class Trainer(Protocol):
     def export(self, folder: Path) -> None:
         """The model as `from_pretrained` reads it."""
 
+    def sleep(self) -> None:
+        """Free device memory while nobody uses the model, if it may be moved."""
+
+    def wake(self) -> None:
+        """Undo `sleep`."""
+
 
 class World(Protocol):
     """The ranks of a run; of one process, trivial. Every rank makes every call, in the same order."""

@@ -15,6 +15,7 @@ from refinerl.engines.transformers import TransformersGenerator
 from refinerl.engines.vllm import VllmGenerator
 from refinerl.errors import UserError
 from refinerl.tokenization import ChatTokenizer
+from refinerl.trainers import home_of_reference
 
 
 def make_generators(
@@ -46,7 +47,8 @@ def make_generators(
     generator = TransformersGenerator(policy.model, tokenizer, max_rows=rows, progress=progress)
     if reference is None:
         return generator, generator
-    return generator, TransformersGenerator(reference, tokenizer, max_rows=rows, progress=progress)
+    home = home_of_reference(config)
+    return generator, TransformersGenerator(reference, tokenizer, max_rows=rows, home=home, progress=progress)
 
 
 def _vllm(

@@ -85,6 +85,8 @@ def _trained(config: Config, parameters: int, width: int) -> Shares:
 
 def _reference(config: Config, size: int) -> dict[str, int]:
     """What the frozen reference takes of each rank, if its weights take `size` bytes."""
+    if config.engines.offload_reference:
+        return {"the reference while it is used": size}
     if config.engines.generator == "transformers":
         return {"reference and refiner": size}
     launched = Launched.read()

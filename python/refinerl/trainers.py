@@ -49,7 +49,7 @@ def make_reference(config: Config, model: PreTrainedModel | None, world: World) 
     network = _full(config, model)
     if spread(config) and config.engines.generator == "vllm":
         return DeepSpeedTrainer(network, None, world, config.deepspeed)
-    return TorchTrainer(network)
+    return TorchTrainer(network, home=home_of_reference(config))
 
 
 def make_critic(config: Config, policy_name: str, device: str, world: World) -> Trainer:
@@ -60,6 +60,11 @@ def make_critic(config: Config, policy_name: str, device: str, world: World) -> 
     normalize = config.critic.model is not None and config.critic.model == r.model and r.normalize is not False
     trunk, head = load_trunk(name, dtype=config.dtype, normalize=normalize)
     return _make_trainer(config, ValueNetwork(trunk, head).to(device), config.critic.learning_rate, world)
+
+
+def home_of_reference(config: Config) -> str | None:
+    """Where the reference is while it is used, if it waits on the CPU in between; None if it stays where it is."""
+    return device_of(config.device) if config.engines.offload_reference else None
 
 
 def spread(config: Config) -> bool:

@@ -58,7 +58,7 @@ class Updater:
             values = self._forward(self.critic, batch, rows).values
             batch = batch.with_(values=_present(values))
         if kl or self.constraint.needs_reference:
-            reference = self._forward(self.reference or self.policy, batch, rows, adapter=self.reference is not None)
+            reference = self._reference(batch, rows)
             batch = batch.with_(reference_logprobs=reference.logprobs)
             k1 = objective.kl_estimate(old.logprobs, reference.logprobs, "k1")
             k3 = objective.kl_estimate(old.logprobs, reference.logprobs, "k3")
@@ -83,6 +83,15 @@ class Updater:
         if refined:
             metrics["constraint/ce"] = self._mean(cost, mask)
         return self.constraint.beta * self.constraint.carry(clamped, batch, anchors), metrics
+
+    def _reference(self, batch: Batch, rows: Tensor) -> Outputs:
+        """The reference on y; of a LoRA policy that is the policy without its adapter."""
+        if self.reference is None:
+            return self._forward(self.policy, batch, rows, adapter=False)
+        self.reference.wake()
+        outputs = self._forward(self.reference, batch, rows)
+        self.reference.sleep()
+        return outputs
 
     def _forward(self, trainer: Trainer, batch: Batch, rows: Tensor, *, adapter: bool = True) -> Outputs:
         """The outputs of some rows, without gradient, on the whole batch's (R, T)."""

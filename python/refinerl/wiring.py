@@ -80,7 +80,9 @@ def wire(
             tokenizer = ChatTokenizer.load(name, chat_template=config.chat_template)
             device = device_of(config.device)
             policy_model = load_model(name, dtype=config.dtype).to(device)
-            reference_model = None if config.lora.rank else load_model(name, dtype=config.dtype).to(device)
+            reference_model = None if config.lora.rank else load_model(name, dtype=config.dtype)
+            if reference_model is not None and not config.engines.offload_reference:
+                reference_model = reference_model.to(device)
         room = policy_model.config.get_text_config().max_position_embeddings - config.generation.max_tokens
         task = make_task(config, tokenizer, telemetry.say, room, world)
         stack.callback(task.close)

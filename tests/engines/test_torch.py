@@ -209,3 +209,16 @@ def test_a_critic_learns_values() -> None:
         critic.step()
     values = critic.forward(ROWS).values
     torch.testing.assert_close(values, 0.7 * ROWS.mask, atol=0.1, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_an_offloaded_reference_takes_no_device_memory_between_its_uses():
+    network = PolicyNetwork(tiny_model())
+    weights = sum(p.nbytes for p in network.parameters())
+    before = torch.cuda.memory_allocated()
+    reference = TorchTrainer(network, home="cuda")
+    reference.wake()
+    assert torch.cuda.memory_allocated() - before >= weights
+    reference.sleep()
+    assert torch.cuda.memory_allocated() == before

@@ -210,7 +210,7 @@ def test_model_comes_back_as_it_was(tiny_folder: Path, tokenizer: ChatTokenizer)
 
 
 def test_sleep_and_wake_lose_nothing(tiny_folder: Path, tokenizer: ChatTokenizer) -> None:
-    generator = TransformersGenerator(load_model(str(tiny_folder)), tokenizer, offload=True)
+    generator = TransformersGenerator(load_model(str(tiny_folder)), tokenizer, home="cpu")
     prompts, request = encode(tokenizer), sampling(len(PROMPTS), max_tokens=4)
     before = generator.generate(prompts, request)
     generator.sleep()

@@ -208,6 +208,12 @@ class DeepSpeedTrainer:
             self.network.export(folder, state)
         self.world.barrier()
 
+    def sleep(self) -> None:
+        """Nothing: `deepspeed.zero_optimization.offload_param` and `offload_optimizer` say what lies on the host."""
+
+    def wake(self) -> None:
+        """Nothing to undo."""
+
     # --- underneath -----------------------------------------------------------------------------
 
     def _gathered(self, parameters: list[nn.Parameter]) -> AbstractContextManager[Any]:

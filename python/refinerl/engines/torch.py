@@ -27,6 +27,8 @@ class TorchTrainer:
         optimization: None freezes the network.
         gradient_checkpointing: trade a second forward pass for the activations' memory.
         autocast: compute the trunk in this type (bfloat16 on a GPU), while weights and kernels keep theirs.
+        home: the device of a frozen network while it is awake; between `sleep` and `wake` it lies on the CPU. None: it
+            stays where it is.
     """
 
     def __init__(
@@ -36,10 +38,14 @@ class TorchTrainer:
         *,
         gradient_checkpointing: bool = False,
         autocast: torch.dtype | None = None,
+        home: str | None = None,
     ) -> None:
+        if home is not None and optimization is not None:
+            raise ValueError("home must be None for a network that learns: its optimizer stays where it began")
         self.network = network.eval().requires_grad_(optimization is not None)
         self.optimization = optimization
         self.autocast = autocast
+        self._home = home
         self.steps = 0
         """Optimizer steps taken."""
         self._parameters = [p for p in network.parameters() if p.requires_grad]
@@ -126,6 +132,16 @@ class TorchTrainer:
         """The model as `from_pretrained` reads it."""
         folder.mkdir(parents=True, exist_ok=True)
         self.network.export(folder)
+
+    def sleep(self) -> None:
+        """Move a frozen network to the CPU, if it may be moved."""
+        if self._home is not None:
+            self.network.to("cpu")
+
+    def wake(self) -> None:
+        """Undo `sleep`."""
+        if self._home is not None:
+            self.network.to(self._home)
 
     def _trained(self) -> tuple[torch.optim.Optimizer, Optimization]:
         if self._optimizer is None or self.optimization is None:

@@ -51,7 +51,8 @@ class TransformersGenerator:
         max_rows: completions written at a time.
         max_prefill_tokens: prompt tokens, padding included, that go through the model at a time.
         base: switches off the model's adapter, if it has one: `LoraNetwork.base`.
-        offload: `sleep` moves the weights to the CPU; only for a model that nobody else uses.
+        home: the device of the weights while they are awake; `sleep` moves them to the CPU. Only for a model that
+            nobody else needs at that time. None: they stay where they are.
         progress: called now and then with the number of tokens that are done; over a call of `generate` they sum to
             len(prompts) · n · max_tokens, because a completion that ends early counts in full.
 
@@ -68,7 +69,7 @@ class TransformersGenerator:
         max_rows: int = 64,
         max_prefill_tokens: int = 4096,
         base: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
-        offload: bool = False,
+        home: str | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self.model = model
@@ -85,7 +86,7 @@ class TransformersGenerator:
                 f"attention ({', '.join(sorted(kinds))})"
             )
         self._context_length: int = context_length or config.max_position_embeddings
-        self._home = model.device if offload else None
+        self._home = home
 
     @property
     def context_length(self) -> int:
