@@ -55,6 +55,7 @@ def refused(capsys, arguments) -> str:
             "deepspeed.zero_optimization.offload_param.device=cpu",
         ),
         (["lora.rank=4", "lora.targets=[qproj]"], "lora.targets must be among down_proj"),
+        (["generation.max_tokens=512"], "choose at most generation.max_tokens=256"),
         (["mismatch.correction=both"], "mismatch.correction"),
         (["mismatch.cap=0.5"], "mismatch.cap"),
         (

@@ -83,7 +83,7 @@ def wire(
             reference_model = None if config.lora.rank else load_model(name, dtype=config.dtype)
             if reference_model is not None and not config.engines.offload_reference:
                 reference_model = reference_model.to(device)
-        room = policy_model.config.get_text_config().max_position_embeddings - config.generation.max_tokens
+        room = room_for_prompts(config, policy_model.config.get_text_config().max_position_embeddings)
         task = make_task(config, tokenizer, telemetry.say, room, world)
         stack.callback(task.close)
 
@@ -144,6 +144,23 @@ def wire(
         yield Parts(
             stream, task, roller, generator, tokenizer, algorithm, constraint, updater, world, telemetry, evaluator
         )
+
+
+def room_for_prompts(config: Config, context: int) -> int:
+    """Tokens that a prompt may have at most, where the model reads `context` and vLLM perhaps fewer.
+
+    Raises:
+        UserError: there is no room.
+    """
+    if config.engines.generator == "vllm":
+        context = min(context, config.vllm.max_model_len or context)
+    room = context - config.generation.max_tokens
+    if room < 1:
+        raise UserError(
+            f"generation.max_tokens = {config.generation.max_tokens} leaves no room for a prompt in a context of "
+            f"{context} (the model's, or vllm.max_model_len): choose at most generation.max_tokens={context // 2}"
+        )
+    return room
 
 
 def check_ranks(config: Config, world: World) -> None:

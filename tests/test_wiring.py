@@ -1,0 +1,39 @@
+"""How the parts are chosen, where the choice is more than a match."""
+
+from __future__ import annotations
+
+import pytest
+
+from refinerl.config import Config
+from refinerl.errors import UserError
+from refinerl.wiring import check_ranks, room_for_prompts
+from threads import on_ranks
+
+
+def config(**sections) -> Config:
+    return Config(generation={"max_tokens": 100}, **sections)
+
+
+def test_prompts_have_the_room_that_the_engine_has():
+    """A prompt that vLLM's context has no room for would end the run when it is drawn."""
+    short = {"max_model_len": 300}
+    assert room_for_prompts(config(), 1000) == 900
+    assert room_for_prompts(config(vllm=short), 1000) == 900  # transformers generates
+    assert room_for_prompts(config(vllm=short, engines={"generator": "vllm"}), 1000) == 200
+    assert room_for_prompts(config(vllm=short, engines={"generator": "vllm"}), 250) == 150
+    with pytest.raises(UserError, match=r"context of 100 .*choose at most generation.max_tokens=50"):
+        room_for_prompts(config(vllm={"max_model_len": 100}, engines={"generator": "vllm"}), 1000)
+
+
+@pytest.mark.parametrize(("batch", "ranks", "works"), [(64, 3, 72), (8, 2, 16), (16, 2, None), (64, 8, None)])
+def test_a_batch_is_whole_groups_for_every_rank(batch, ranks, works):
+    def check(size: int) -> None:
+        shared = config(trainer={"batch": size}, engines={"trainer": "deepspeed"})
+        on_ranks(ranks, lambda world: check_ranks(shared, world))
+
+    if works is None:
+        check(batch)
+        return
+    with pytest.raises(UserError, match=rf"choose trainer.batch={works}$"):
+        check(batch)
+    check(works)  # what the message names does work
