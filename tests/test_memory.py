@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ import torch
 
 from launching import launch, needs_deepspeed
 from refinerl.errors import TrainingStoppedError
-from refinerl.memory import explained, shares
-from toy import Toy
+from refinerl.memory import KNOBS, explained, shares
+from toy import Toy, metrics
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,29 @@ def test_other_errors_come_through():
 def test_a_run_says_it_and_ends_calmly(toy: Toy, tmp_path, capsys):
     assert toy.run(tmp_path / "run", reward="toy_rewards:wants_more_memory_than_there_is") == 1
     assert "out of memory in phase score: lower sandbox.workers" in capsys.readouterr().err
+
+
+def test_what_the_messages_name_may_be_turned_when_the_run_goes_on(toy: Toy, tmp_path, capsys):
+    """All that does not say that it needs a new run."""
+    assert toy.run(tmp_path / "run", "trainer.steps=1") == 0
+    values = {
+        "generation.max_batch": "4",
+        "trainer.micro_batch_tokens": "64",
+        "trainer.gradient_checkpointing": "true",
+        "engines.offload_reference": "true",
+        "sandbox.workers": "1",
+        "vllm.memory_policy": "0.2",
+        "vllm.memory_refiner": "0.1",
+    }
+    named = {
+        knob for text in KNOBS.values() for knob in re.findall(r"[a-z]+\.[a-z_]+", text.partition("in a new run")[0])
+    }
+    assert named == values.keys()
+    turned = [f"{knob}={value}" for knob, value in values.items()]
+    assert toy.run(tmp_path / "run", "trainer.steps=2", *turned, resume=True) == 0
+    assert [row["step"] for row in metrics(tmp_path / "run")] == [1, 2]
+    assert toy.run(tmp_path / "run", "generation.max_tokens=4", resume=True) == 2
+    assert "generation.max_tokens: 6 -> 4" in capsys.readouterr().err
 
 
 def test_shares_by_hand():

@@ -10,17 +10,21 @@ import torch
 
 from refinerl.errors import TrainingStoppedError
 
+_WRITING = "lower generation.max_batch (with vLLM: vllm.memory_policy and vllm.memory_refiner)"
+_SPREAD = "engines.offload_reference=true helps too; in a new run also a higher deepspeed.zero_optimization.stage"
 KNOBS = {
-    "generate": "generation.max_batch or generation.max_tokens",
-    "refine": "generation.max_batch or refiner.max_tokens",
-    "score": "sandbox.workers or sandbox.memory_mb",
-    "update": "trainer.micro_batch_tokens, set trainer.gradient_checkpointing=true, or raise "
-    "deepspeed.zero_optimization.stage",
-    "sync": "deepspeed.zero_optimization.stage3_param_persistence_threshold or generation.max_batch",
+    "generate": _WRITING,
+    "refine": _WRITING,
+    "evaluate": _WRITING,
+    "score": "lower sandbox.workers",
+    "update": f"lower trainer.micro_batch_tokens, set trainer.gradient_checkpointing=true; {_SPREAD}",
+    "sync": f"lower vllm.memory_policy and vllm.memory_refiner; {_SPREAD}",
 }
-"""What to lower where a phase runs out of memory."""
+"""What to turn where a phase runs out of memory. A resumed run may turn all of it, unless it says otherwise."""
 
-_ELSEWHERE = "the models' sizes (dtype=bfloat16, or spread them: deepspeed.zero_optimization.stage=3 on more ranks)"
+_ELSEWHERE = (
+    "lower the models' sizes (dtype=bfloat16, or spread them: deepspeed.zero_optimization.stage=3 on more ranks)"
+)
 _SAID = ("out of memory", "can't allocate memory", "cannot allocate memory", "defaultcpuallocator")
 
 
@@ -40,7 +44,7 @@ def explained(phase: str) -> Iterator[None]:
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not any(said in text for said in _SAID):
             raise
         raise TrainingStoppedError(
-            f"out of memory in phase {phase}: lower {KNOBS.get(phase, _ELSEWHERE)}; --resume goes on from the last "
+            f"out of memory in phase {phase}: {KNOBS.get(phase, _ELSEWHERE)}; --resume goes on from the last "
             f"checkpoint ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
         ) from error
 

@@ -191,9 +191,18 @@ CHANGEABLE = (
     "guard.",
     "sandbox.workers",
     "trainer.steps",
+    "trainer.gradient_checkpointing",
+    "trainer.micro_batch",
+    "generation.max_batch",
     "engines.timeout",
+    "engines.offload_reference",
+    "vllm.memory_",
+    "vllm.enforce_eager",
+    "vllm.sleep",
 )
-"""Knobs that a resumed run may change. `trainer.steps` also moves the schedule's end, so that is not bit for bit."""
+"""Knobs that a resumed run may change: what is kept, what is shown, and what memory it takes, so that a run that ran
+out of it can go on. Sums in another order round otherwise, and `trainer.steps` also moves the schedule's end: such a
+run is not the same bit for bit."""
 
 
 @contextmanager
