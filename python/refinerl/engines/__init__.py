@@ -3,12 +3,20 @@
 `models`        a model by name: a hub id, a folder, or the bundled SmolLM2
 `bundled`       the bundled SmolLM2, converted once to a cache folder
 `transformers`  `TransformersGenerator`: samples from a Hugging Face model in this process
-`kv_cache`      its keys and values, in place
+`vllm`          `VllmGenerator`: samples with a vLLM engine in this process; the only file that imports vllm
+`requests`      what both ask of a request
+`kv_cache`      keys and values of the transformers engine, in place
 `attention`     its attention: one query token, grouped heads
 `sampling`      from logits and one uniform number to a token
+`stopping`      where a stop string cuts a completion
+`guest`         what a library changes in the process, put back
 `torch`         `TorchTrainer`: trains one model in this process
+`deepspeed`     `DeepSpeedTrainer`: trains one model over all ranks; the only file that imports deepspeed
+`rows`          a network as DeepSpeed sees it: tuples of tensors
 `optimization`  the optimizer and its learning-rate schedule
 `networks`      what trainers train: a trunk with a language-model head or a value head
-`world`         `WorldOfOne`: the ranks of a run of one process
+`lora`          `LoraNetwork`: a policy that learns an adapter; the only file that imports peft
+`world`         `Ranks`: the ranks of a run
+`lifeline`      what ends one rank ends all
 `allocator`     large blocks of memory, kept between steps
 """

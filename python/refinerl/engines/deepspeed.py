@@ -10,20 +10,19 @@ import importlib
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from refinerl.contracts import World
 from refinerl.engines.lora import LoraNetwork
-from refinerl.engines.networks import PolicyNetwork, ValueNetwork
+from refinerl.engines.networks import PolicyNetwork, ValueNetwork, recompute
 from refinerl.engines.optimization import Optimization
+from refinerl.engines.rows import Rows, one_token, outputs_of
 from refinerl.engines.world import join_alone
 from refinerl.errors import UserError
 from refinerl.records import Batch, Outputs
@@ -67,8 +66,9 @@ class DeepSpeedTrainer:
         self._pending = False
         self._trained_names = [name for name, p in network.named_parameters() if p.requires_grad]
         if gradient_checkpointing:
-            _checkpoint_activations(network, reentrant=self.stage == 3)
-        self._rows = _Rows(network)
+            # Without re-entrance PyTorch compares what it saved with what it computes again; ZeRO-3 has put that away.
+            recompute(network, reentrant=self.stage == 3)
+        self._rows = Rows(network)
         optimizer: torch.optim.Optimizer | None = None
         if optimization is not None:
             adamw = optimization.adamw([p for p in network.parameters() if p.requires_grad])
@@ -111,8 +111,8 @@ class DeepSpeedTrainer:
             with self.network.base():
                 return self.forward(rows)
         if len(rows):
-            return _outputs(self._engine(rows))
-        outputs = _outputs(self._engine(_one_token()))
+            return outputs_of(self._engine(rows))
+        outputs = outputs_of(self._engine(one_token()))
         empty = rows.mask.shape
         return Outputs(
             logprobs=outputs.logprobs[:0, :0].reshape(empty) if outputs.logprobs.numel() else outputs.logprobs,
@@ -154,7 +154,7 @@ class DeepSpeedTrainer:
         DeepSpeed forgets them itself where the norm is not finite, so one more gradient makes it so.
         """
         if self._pending:
-            outputs = self.forward(_one_token())
+            outputs = self.forward(one_token())
             value = outputs.logprobs.sum() if outputs.values is None else outputs.values.sum()
             self.backward(value * float("nan"))
             self.step()
@@ -236,56 +236,6 @@ class DeepSpeedTrainer:
         return self.optimization
 
 
-class _Rows(nn.Module):
-    """The network with its outputs as a tuple: ZeRO-3 looks for tensors in tuples, not in records.
-
-    The head is used by the cross-entropy kernel and not by its own module, so it is registered here: whole from here to
-    the end of the forward pass, and again in the backward pass.
-    """
-
-    def __init__(self, network: PolicyNetwork | ValueNetwork) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, rows: Batch) -> tuple[Tensor | None, ...]:
-        outputs = self.network(rows)
-        return outputs.logprobs, outputs.entropies, outputs.weighted_nll, outputs.values
-
-    def external(self) -> Iterable[nn.Parameter]:
-        head = self.network.model.get_output_embeddings() if isinstance(self.network, PolicyNetwork) else None
-        return () if head is None else head.parameters()
-
-
-def _outputs(found: tuple[Any, ...]) -> Outputs:
-    return Outputs(logprobs=found[0], entropies=found[1], weighted_nll=found[2], values=found[3])
-
-
-def _one_token() -> Batch:
-    """A row of one prompt token and one target, without any weight."""
-    number = torch.zeros(1, dtype=torch.int64)
-    given = {
-        "input_ids": torch.zeros(1, 2, dtype=torch.int64),
-        "attention_mask": torch.ones(1, 2, dtype=torch.bool),
-        "prompt_lengths": number + 1,
-        "targets": torch.zeros(1, 1, dtype=torch.int64),
-        "mask": torch.ones(1, 1, dtype=torch.bool),
-        "is_constraint": torch.zeros(1, dtype=torch.bool),
-        "row_weight": torch.zeros(1, dtype=torch.float64),
-    }
-    return Batch(
-        **{field.name: given.get(field.name, number) for field in fields(Batch)}
-    )  # no network reads the others
-
-
-def _checkpoint_activations(network: PolicyNetwork | ValueNetwork, *, reentrant: bool) -> None:
-    """Without re-entrance, PyTorch compares what it saved with what it computes again, which ZeRO-3 has put away."""
-    network.model.gradient_checkpointing_enable({"use_reentrant": reentrant})
-    if reentrant:
-        network.model.enable_input_require_grads()
-    for module in network.modules():  # which do it only in training mode
-        module.training = isinstance(module, GradientCheckpointingLayer)
-
-
 def _guarded(optimizer: Any, max_grad_norm: float | None) -> Any:
     """AdamW that clips by itself and refuses a norm that is not finite, as DeepSpeed's optimizers of stage 1–3 do."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -326,7 +276,7 @@ def _deepspeed() -> Any:
     return deepspeed
 
 
-def _initialize(module: _Rows, optimizer: torch.optim.Optimizer | None, config: dict[str, Any]) -> Any:
+def _initialize(module: Rows, optimizer: torch.optim.Optimizer | None, config: dict[str, Any]) -> Any:
     deepspeed = _deepspeed()
     join_alone()
     os.environ.setdefault("LOCAL_RANK", "0")  # it asks for that, even where there is one rank

@@ -6,7 +6,7 @@ With the adapter switched off the same weights are the reference and the refiner
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,21 @@ class LoraNetwork(PolicyNetwork):
                 weight = state[f"{name}.weight"]
                 state[f"{name}.weight"] = (weight + module.get_delta_weight(_NAME)).to(weight.dtype)
         return state
+
+
+def on_disk(weights: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """Copies of an adapter's tensors, by the names that peft gives them on disk.
+
+    Raises:
+        ValueError: a tensor that is no adapter's.
+    """
+    tensors = {}
+    for name, tensor in weights:
+        if ".lora_" not in name:
+            raise ValueError(f"weights must be those of the adapter, got {name}")
+        # vLLM multiplies B by the scale in place, which would be the trainer's own.
+        tensors["base_model.model." + name.replace(".default.", ".")] = tensor.detach().to("cpu", copy=True)
+    return tensors
 
 
 def _save(model: PreTrainedModel, weights: Mapping[str, Tensor], folder: Path) -> None:

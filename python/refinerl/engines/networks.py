@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from refinerl.engines.models import quiet
 from refinerl.errors import UserError
@@ -125,6 +126,15 @@ class ValueNetwork(nn.Module):
     def restore_head(self, folder: Path) -> None:
         """Read the head that `export` wrote."""
         self.head.load_state_dict(load_file(folder / _VALUE_HEAD))
+
+
+def recompute(network: PolicyNetwork | ValueNetwork, *, reentrant: bool = False) -> None:
+    """Trade a second forward pass of each layer for its activations' memory."""
+    network.model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    if reentrant:
+        network.model.enable_input_require_grads()
+    for module in network.modules():  # which do it only in training mode
+        module.training = isinstance(module, GradientCheckpointingLayer)
 
 
 def _model_state(model: PreTrainedModel, weights: Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from refinerl.engines.lora import LoraNetwork
-from refinerl.engines.networks import PolicyNetwork, ValueNetwork
+from refinerl.engines.networks import PolicyNetwork, ValueNetwork, recompute
 from refinerl.engines.optimization import Optimization
 from refinerl.records import Batch, Outputs
 
@@ -54,9 +53,7 @@ class TorchTrainer:
         """What never changes and no checkpoint needs to hold."""
         self._optimizer = optimization.adamw(self._parameters) if optimization else None
         if gradient_checkpointing:
-            network.model.gradient_checkpointing_enable({"use_reentrant": False})
-            for module in network.modules():  # which do it only in training mode
-                module.training = isinstance(module, GradientCheckpointingLayer)
+            recompute(network)
 
     def forward(self, rows: Batch, *, adapter: bool = True) -> Outputs:
         """Logprobs and entropies of the targets, or values. Differentiable unless frozen or under `torch.no_grad()`."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
+from refinerl.engines import requests
 from refinerl.engines.attention import GROUPED
 from refinerl.engines.kv_cache import DecodingCache
 from refinerl.engines.sampling import greedy, sample, uniforms
@@ -120,14 +121,10 @@ class TransformersGenerator:
         return [[_finished(s) for s in samples[i : i + sampling.n]] for i in range(0, len(samples), sampling.n)]
 
     def _requests(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[_Sample]:
-        if sampling.temperature > 0 and [len(s) for s in sampling.seeds] != [sampling.n] * len(prompts):
-            raise ValueError(f"seeds must be {len(prompts)} lists of {sampling.n}, got {sampling.seeds!r:.200}")
+        requests.check(prompts, sampling, self.context_length)
         samples = []
         for i, prompt in enumerate(prompts):
-            room = self.context_length - len(prompt)
-            if not prompt or room < 1:
-                raise ValueError(f"prompts[{i}] must have 1 to {self.context_length - 1} tokens, got {len(prompt)}")
-            limit = min(sampling.max_tokens, room)
+            limit = min(sampling.max_tokens, self.context_length - len(prompt))
             for j in range(sampling.n):
                 noise = uniforms(sampling.seeds[i][j], limit) if sampling.temperature > 0 else torch.empty(0)
                 samples.append(_Sample(i, j, len(prompt), limit, noise))

@@ -7,21 +7,20 @@ call (vLLM's CPU backend then gives all of them the adapter).
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
 import os
-import random
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from refinerl.engines import requests
+from refinerl.engines.guest import silent_bar, untouched
+from refinerl.engines.lora import on_disk
 from refinerl.engines.stopping import cut_at_stop
 from refinerl.errors import UserError
 from refinerl.records import Completion, FinishReason, Sampling
@@ -120,7 +119,7 @@ class VllmGenerator:
                 "prompt_lookup_min": 2,
                 "prompt_lookup_max": 4,
             }
-        with _world_untouched():
+        with untouched():
             try:
                 self._llm = vllm.LLM(model, **options)
                 self._free = weakref.finalize(self, _take_custody(self._llm))
@@ -164,31 +163,24 @@ class VllmGenerator:
             FloatingPointError: the model's logits are not finite.
             RuntimeError: the adapter is asked for, and none was loaded.
         """
-        self._check(prompts, sampling)
+        requests.check(prompts, sampling, self.context_length)
         if adapter and not self._loaded:
             raise RuntimeError("the adapter was asked for before its weights were loaded")
         self.wake()
         mine = slice(0, len(prompts))
         if self._tensor_parallel > 1:
             prompts, sampling, mine = self._gather(prompts, sampling)
-        requests = [[*prompt] for prompt in prompts for _ in range(sampling.n)]
+        asked = [[*prompt] for prompt in prompts for _ in range(sampling.n)]
         greedy: Sequence[Sequence[int | None]] = [[None] * sampling.n] * len(prompts)
         params = [
             self._params(sampling, seed, min(sampling.max_tokens, self.context_length - len(prompt)))
             for prompt, seeds in zip(prompts, sampling.seeds or greedy, strict=True)
             for seed in seeds
         ]
-        outputs = self._request(requests, params, self._lora() if adapter else None)
+        outputs = self._request(asked, params, self._lora() if adapter else None)
         self.cached_tokens = sum(output.num_cached_tokens or 0 for output in outputs)
         done = [self._completion(output.outputs[0], sampling.stop) for output in outputs]
         return [done[i * sampling.n : (i + 1) * sampling.n] for i in range(len(prompts))][mine]
-
-    def _check(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
-        if sampling.temperature > 0 and [len(s) for s in sampling.seeds] != [sampling.n] * len(prompts):
-            raise ValueError(f"seeds must be {len(prompts)} lists of {sampling.n}, got {sampling.seeds!r:.200}")
-        for i, prompt in enumerate(prompts):
-            if not 0 < len(prompt) < self.context_length:
-                raise ValueError(f"prompts[{i}] must have 1 to {self.context_length - 1} tokens, got {len(prompt)}")
 
     def _gather(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling
@@ -221,7 +213,7 @@ class VllmGenerator:
         if not prompts:
             return []
         limit = max(p.max_tokens for p in params)
-        bar = _bar(self.progress, limit) if self.progress is not None else False
+        bar = silent_bar(self.progress, limit) if self.progress is not None else False
         inputs = [{"prompt_token_ids": prompt} for prompt in prompts]
         outputs: list[Any] = self._llm.generate(inputs, list(params), lora_request=lora, use_tqdm=bar)
         return outputs
@@ -257,7 +249,7 @@ class VllmGenerator:
                 if self._cpu:
                     self._llm.collective_rpc(_repack_head)
             else:
-                self._llm.collective_rpc(_install_adapter, args=(_adapter_tensors(weights), *self._adapter))
+                self._llm.collective_rpc(_install_adapter, args=(on_disk(weights), *self._adapter))
         except (AttributeError, ImportError, TypeError, NotImplementedError) as error:
             raise UserError(
                 f"the installed vLLM {self._vllm.__version__} cannot take weights from memory ({error}); vLLM {TESTED} "
@@ -326,19 +318,6 @@ def _import_vllm() -> Any:
     return vllm
 
 
-@contextlib.contextmanager
-def _world_untouched() -> Iterator[None]:
-    """An engine seeds every random generator and forbids to set torch's threads; both are as before afterwards."""
-    set_num_threads, python, numpy = torch.set_num_threads, random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng():
-        try:
-            yield
-        finally:
-            torch.set_num_threads = set_num_threads
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002
-
-
 def _lora_rank(rank: int) -> int:
     """The smallest rank that vLLM has room for."""
     return next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank), rank)
@@ -351,17 +330,6 @@ def _repack_head(worker: Any) -> None:
     for module in worker.get_model().modules():
         if isinstance(module, ParallelLMHead):
             module.quant_method.process_weights_after_loading(module)
-
-
-def _adapter_tensors(weights: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    """An adapter's tensors by the names that peft gives them on disk, which vLLM reads."""
-    tensors = {}
-    for name, tensor in weights:
-        if ".lora_" not in name:
-            raise ValueError(f"weights must be those of the adapter, got {name}")
-        # A copy, because vLLM multiplies B by the scale in place, which would be the trainer's own.
-        tensors["base_model.model." + name.replace(".default.", ".")] = tensor.detach().to("cpu", copy=True)
-    return tensors
 
 
 def _install_adapter(worker: Any, tensors: dict[str, Tensor], rank: int, alpha: int) -> None:
@@ -384,18 +352,3 @@ def _install_adapter(worker: Any, tensors: dict[str, Tensor], rank: int, alpha: 
     manager.remove_adapter(_ADAPTER)
     manager.add_adapter(adapter)
     manager.activate_adapter(_ADAPTER)
-
-
-def _bar(progress: Callable[[int], None], tokens: int) -> Callable[..., Any]:
-    """A progress bar for vLLM that shows nothing and tells `progress` of each request that is done."""
-
-    class Bar(tqdm):  # type: ignore[misc]
-        def update(self, n: float | None = 1) -> Any:
-            progress(int(n or 0) * tokens)
-            return super().update(n)
-
-    def make(*requests: Any, **options: Any) -> Any:
-        """Over the requests as they are queued, no bar; without arguments, one that counts those that are done."""
-        return requests[0] if requests else Bar(**{**options, "file": io.StringIO()})
-
-    return make

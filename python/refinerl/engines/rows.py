@@ -1,0 +1,57 @@
+"""Rows in, tensors out: how an engine that knows neither batches nor outputs runs a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from refinerl.engines.networks import PolicyNetwork, ValueNetwork
+from refinerl.records import Batch, Outputs
+
+
+class Rows(nn.Module):
+    """The network with its outputs as a tuple: ZeRO-3 looks for tensors in tuples, not in records.
+
+    The head is used by the cross-entropy kernel and not by its own module, so it is registered here: whole from here to
+    the end of the forward pass, and again in the backward pass.
+    """
+
+    def __init__(self, network: PolicyNetwork | ValueNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, rows: Batch) -> tuple[Tensor | None, ...]:
+        """The network's `Outputs`, field by field."""
+        outputs = self.network(rows)
+        return outputs.logprobs, outputs.entropies, outputs.weighted_nll, outputs.values
+
+    def external(self) -> Iterable[nn.Parameter]:
+        """Parameters that are used outside of their own module."""
+        head = self.network.model.get_output_embeddings() if isinstance(self.network, PolicyNetwork) else None
+        return () if head is None else head.parameters()
+
+
+def outputs_of(found: tuple[Any, ...]) -> Outputs:
+    """Undoes `Rows`."""
+    return Outputs(logprobs=found[0], entropies=found[1], weighted_nll=found[2], values=found[3])
+
+
+def one_token() -> Batch:
+    """A row of one prompt token and one target, without any weight."""
+    number = torch.zeros(1, dtype=torch.int64)
+    given = {
+        "input_ids": torch.zeros(1, 2, dtype=torch.int64),
+        "attention_mask": torch.ones(1, 2, dtype=torch.bool),
+        "prompt_lengths": number + 1,
+        "targets": torch.zeros(1, 1, dtype=torch.int64),
+        "mask": torch.ones(1, 1, dtype=torch.bool),
+        "is_constraint": torch.zeros(1, dtype=torch.bool),
+        "row_weight": torch.zeros(1, dtype=torch.float64),
+    }
+    return Batch(
+        **{field.name: given.get(field.name, number) for field in fields(Batch)}
+    )  # no network reads the others
