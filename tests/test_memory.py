@@ -69,6 +69,24 @@ def test_shares_by_hand():
     assert (half.weights, half.gradients, half.optimizer) == (200, 200, 300)
 
 
+TRAINED = {"PPO, dialogue": (3.21e9, 7.5e9), "PPO, APPS": (3.21e9, 3.21e9), "DAPO, APPS": (1.54e9,)}
+"""Policy and critic."""
+
+
+def test_the_table_of_the_papers_runs_is_the_formula():
+    """Beside what learns: the reference, of the policy's size, and for dialogues the whole reward model."""
+    text = (Path(__file__).parents[1] / "docs" / "scaling.md").read_text()
+    rows = re.findall(r"^\| ((?:PPO|DAPO), \w+): [^|]+ \| (\d) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", text, re.M)
+    assert [(run, ranks) for run, ranks, *_ in rows] == [(run, n) for run in TRAINED for n in "48"]
+    for run, ranks, *columns in rows:
+        for (stage, offloaded), told in zip([(2, False), (3, False), (3, True)], columns, strict=True):
+            learning = [shares(int(p), 2, stage=stage, ranks=int(ranks), master=True) for p in TRAINED[run]]
+            size = sum(s.total - offloaded * s.optimizer for s in learning)
+            size += 2 * TRAINED[run][0] / (int(ranks) if stage == 3 else 1)
+            size += 2 * 7.5e9 * (run == "PPO, dialogue")
+            assert float(told) == pytest.approx(size / 2**30, abs=0.051), (run, ranks, stage)
+
+
 @needs_deepspeed
 @pytest.mark.slow
 def test_two_ranks_hold_what_the_formula_says(tmp_path):
