@@ -39,18 +39,31 @@ def launch(
     """Runs the training command, or a script, with these arguments; by hand in one process without a launcher."""
     target = [str(script)] if script else {None: ["-m"], "torchrun": ["-m"], "deepspeed": ["--module"]}[launcher]
     target += [] if script else ["refinerl.train"]
-    port = str(free_port())
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--master-port", port]
-    deepspeed = [str(Path(sys.executable).with_name("deepspeed")), "--num_accelerators", str(ranks)]
-    start = {None: [sys.executable], "torchrun": torchrun, "deepspeed": [*deepspeed, "--master_port", port]}[launcher]
-    return subprocess.run(
-        [*start, *target, *arguments],
-        env=environment(**env),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    for _ in range(3):  # somebody may take a free port before the ranks do
+        port = str(free_port())
+        torchrun = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node",
+            str(ranks),
+            "--master-port",
+            port,
+        ]
+        deepspeed = [str(Path(sys.executable).with_name("deepspeed")), "--num_accelerators", str(ranks)]
+        deepspeed += ["--master_port", port]
+        start = {None: [sys.executable], "torchrun": torchrun, "deepspeed": deepspeed}[launcher]
+        done = subprocess.run(
+            [*start, *target, *arguments],
+            env=environment(**env),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if "EADDRINUSE" not in done.stderr:
+            break
+    return done
 
 
 def free_port() -> int:

@@ -221,6 +221,13 @@ def test_an_engine_that_cannot_serve_a_model_says_so(tiny_folder, tokenizer):
         VllmGenerator(str(tiny_folder), tokenizer)
 
 
+def test_an_engine_without_room_for_its_cache_says_which_knobs_give_it(folder, tokenizer):
+    with pytest.raises(
+        UserError, match=r"turn vllm.memory_policy or vllm.memory_refiner up, or vllm.max_model_len down"
+    ):
+        VllmGenerator(str(folder), tokenizer, memory=1e-6)
+
+
 # --- LoRA ---------------------------------------------------------------------------------------
 
 

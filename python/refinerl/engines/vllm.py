@@ -130,10 +130,11 @@ class VllmGenerator:
                 self._request([[tokenizer.eos_token_id]], [vllm.SamplingParams(max_tokens=1, logprobs=0)], None)
             except Exception as error:
                 reason = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
+                room = "turn vllm.memory_policy or vllm.memory_refiner up, or vllm.max_model_len down; "
                 raise UserError(
                     f"engines.generator=vllm cannot serve {model!r}: vLLM {vllm.__version__} says "
                     f"{reason or type(error).__name__} (tested with vLLM {TESTED}); "
-                    "engines.generator=transformers needs no vLLM"
+                    f"{room if 'memory' in reason.lower() else ''}engines.generator=transformers needs no vLLM"
                 ) from error
         self._context_length: int = self._llm.model_config.max_model_len
         self.cached_tokens = 0
