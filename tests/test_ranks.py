@@ -178,6 +178,21 @@ def test_killed_in_every_phase_and_resumed_each_time_is_the_run_that_was_not(toy
     assert not [path for path in output.rglob("*") if "partial" in path.name]
 
 
+def test_the_data_end_for_all_ranks_at_once_though_one_has_nothing_left(toy: Toy, tmp_path):
+    """Three prompts for steps of two: in the second step a rank has no rollouts at all, in the third nobody has."""
+    prompts = tmp_path / "three.jsonl"
+    prompts.write_text("".join((toy.folder / "prompts.jsonl").read_text().splitlines(keepends=True)[:3]))
+    ends = [f"task.path={prompts}", "trainer.epochs=1", "algorithm.dynamic_sampling=false", "constraint.accept=all"]
+    options = [*ends, "trainer.steps=5", "trainer.schedule=constant"]
+    assert toy.run(tmp_path / "one", *options) == 0
+    done = launch("torchrun", *toy.arguments(tmp_path / "two", *options, *ZERO_2), timeout=150)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("the data ended after trainer.epochs = 1 passes") == 1
+    assert len(timeless(tmp_path / "two")) == 2
+    same_curve(tmp_path / "two", tmp_path / "one")
+    assert samples(tmp_path / "two", 2) == samples(tmp_path / "one", 2)
+
+
 def test_a_rank_that_hangs_ends_the_run_after_the_timeout(toy: Toy, tmp_path):
     arguments = toy.arguments(
         tmp_path / "run", *ZERO_2, "engines.timeout=5", reward="toy_rewards:hangs_on_the_second_rank"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from types import SimpleNamespace
+
 import pytest
 
+from refinerl import rewards
 from refinerl.config import Config
 from refinerl.errors import UserError
 from refinerl.wiring import check_ranks, room_for_prompts
@@ -37,3 +41,22 @@ def test_a_batch_is_whole_groups_for_every_rank(batch, ranks, works):
     with pytest.raises(UserError, match=rf"choose trainer.batch={works}$"):
         check(batch)
     check(works)  # what the message names does work
+
+
+@pytest.mark.parametrize(
+    ("asked", "cores", "ranks", "workers"),
+    [(None, 8, 4, 2), (None, 2, 4, 1), (6, 8, 2, 3), (6, 8, 1, 6), (None, 8, 1, None)],
+)
+def test_the_ranks_of_a_machine_share_its_cores_for_scoring(monkeypatch, asked, cores, ranks, workers):
+    """Eight ranks that each took all cores would judge in each other's time limits."""
+    boxes = []
+
+    def box(**options):
+        boxes.append(options["workers"])
+        return SimpleNamespace(isolation=())
+
+    monkeypatch.setattr(rewards, "Sandbox", box)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores))
+    shared = config(sandbox={"workers": asked})
+    on_ranks(ranks, lambda world: rewards.make_sandbox(shared, lambda _: None, world))
+    assert boxes == [workers] * ranks
