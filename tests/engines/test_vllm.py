@@ -121,6 +121,18 @@ def test_a_weight_that_the_model_does_not_have_is_refused(original):
         original.load([("model.nonsense.weight", torch.zeros(1))])
 
 
+def test_a_vllm_that_cannot_take_weights_over_is_named_with_one_that_can(original, monkeypatch):
+    def as_an_old_one(method, **_):
+        raise TypeError("reload_weights() got an unexpected keyword argument 'weights_iterator'")
+
+    monkeypatch.setattr(original._llm, "collective_rpc", as_an_old_one)
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        original.load([])  # the tested version can: the fault is ours, and its traceback is wanted
+    monkeypatch.setattr(original._vllm, "__version__", "0.10.2")
+    with pytest.raises(UserError, match=r"vLLM 0\.10\.2 cannot take weights from memory .* vLLM 0\.32\.0 can"):
+        original.load([])
+
+
 def test_the_same_seed_gives_the_same_completion_however_batched(original, prompts):
     request = sampling(len(prompts))
     whole = original.generate(prompts, request)

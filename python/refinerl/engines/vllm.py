@@ -252,6 +252,8 @@ class VllmGenerator:
             else:
                 self._llm.collective_rpc(_install_adapter, args=(on_disk(weights), *self._adapter))
         except (AttributeError, ImportError, TypeError, NotImplementedError) as error:
+            if self._vllm.__version__.split("+")[0] == TESTED:
+                raise  # it can, so the fault is ours
             raise UserError(
                 f"the installed vLLM {self._vllm.__version__} cannot take weights from memory ({error}); vLLM {TESTED} "
                 "can, and engines.generator=transformers needs none"
