@@ -193,14 +193,16 @@ def test_the_data_end_for_all_ranks_at_once_though_one_has_nothing_left(toy: Toy
     assert samples(tmp_path / "two", 2) == samples(tmp_path / "one", 2)
 
 
-def test_a_rank_that_hangs_ends_the_run_after_the_timeout(toy: Toy, tmp_path):
-    arguments = toy.arguments(
-        tmp_path / "run", *ZERO_2, "engines.timeout=5", reward="toy_rewards:hangs_on_the_second_rank"
-    )
-    done = launch("torchrun", *arguments, timeout=150)
+def test_a_rank_that_hangs_ends_the_run_after_the_timeout_and_it_can_go_on(toy: Toy, tmp_path):
+    run, reward = tmp_path / "run", "toy_rewards:hangs_on_the_second_rank"
+    arguments = toy.arguments(run, *ZERO_2, "checkpoint.every=1", "engines.timeout=20", reward=reward)
+    done = launch("torchrun", *arguments, timeout=150, TOY_HANG_AFTER=str(run / "checkpoint-1"))
     assert done.returncode != 0
-    assert "engines.timeout = 5 seconds" in done.stderr
+    assert "engines.timeout = 20 seconds" in done.stderr
     assert "Traceback" in done.stderr
+    done = launch("torchrun", *arguments, "--resume", timeout=150)
+    assert done.returncode == 0, done.stderr
+    assert "resuming after step 1" in done.stdout
 
 
 def test_a_rank_that_fails_ends_the_run_with_its_traceback(toy: Toy, tmp_path):
