@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from launching import launch, needs_deepspeed
+from refinerl import plan, recipe
 from refinerl.errors import TrainingStoppedError
 from refinerl.memory import KNOBS, explained, shares
 from toy import Toy, metrics
@@ -85,6 +86,26 @@ def test_the_table_of_the_papers_runs_is_the_formula():
             size += 2 * TRAINED[run][0] / (int(ranks) if stage == 3 else 1)
             size += 2 * 7.5e9 * (run == "PPO, dialogue")
             assert float(told) == pytest.approx(size / 2**30, abs=0.051), (run, ranks, stage)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["engines.generator=vllm"], ["policy 0.7 GiB", "reference 0.7 GiB", "vLLM's weights 12.0 GiB"]),
+        (["engines.generator=vllm", "vllm.tensor_parallel=2"], ["reference 0.7 GiB", "vLLM's weights 6.0 GiB"]),
+        ([], ["policy 0.7 GiB", "reference and refiner 6.0 GiB", "the weights that generate 6.0 GiB"]),
+        (["engines.offload_reference=true"], ["the reference while it is used 6.0 GiB"]),
+    ],
+)
+def test_the_plan_of_eight_ranks_counts_weights_where_they_lie(monkeypatch, overrides, told):
+    """ZeRO-3 with a model of 3.21 B in bfloat16."""
+    monkeypatch.setattr(plan, "parameters", lambda _: 3_210_000_000)
+    for name, value in {"RANK": "0", "WORLD_SIZE": "8", "MASTER_ADDR": "nowhere"}.items():
+        monkeypatch.setenv(name, value)
+    zero_3 = ["dtype=bfloat16", "engines.trainer=deepspeed", "deepspeed.zero_optimization.stage=3"]
+    (line,) = [line for line in plan.plan(recipe.load("demo", [*zero_3, *overrides]), 30) if line.startswith("memory")]
+    for part in told:
+        assert part in line
 
 
 @needs_deepspeed

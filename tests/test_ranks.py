@@ -155,12 +155,10 @@ def test_killed_in_every_phase_and_resumed_each_time_is_the_run_that_was_not(toy
         ("score of step 2", 0, "deepspeed"),
         ("refine of step 2", 1, "deepspeed"),
         ("evaluate of step 2", 1, "torchrun"),
-        ("update of step 3", 1, "deepspeed"),
-        ("measure of step 3", 0, "torchrun"),
+        ("measure of step 3", 0, "deepspeed"),
         ("optimizer of step 3", 1, "torchrun"),
         ("sync of step 3", 0, "torchrun"),
-        ("checkpoint-3", 1, "deepspeed"),
-        ("shards of step 3", 1, "torchrun"),
+        ("shards of step 3", 1, "deepspeed"),
     ]
     for moment, rank, launcher in deaths:
         log.unlink(missing_ok=True)
@@ -169,7 +167,9 @@ def test_killed_in_every_phase_and_resumed_each_time_is_the_run_that_was_not(toy
         )
         assert time.monotonic() - float(log.read_text()) < 60
         assert killed.returncode != 0
-        phase = {"measure": "update", "optimizer": "update", "shards": "checkpoint"}.get(moment.split()[0], moment)
+        phase = (
+            moment.replace("measure", "update").replace("optimizer", "update").replace("shards of step ", "checkpoint-")
+        )
         assert f"rank {rank} died in phase {phase}" in killed.stderr
     done = launch("torchrun", *arguments)
     assert done.returncode == 0, done.stderr
