@@ -18,7 +18,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from refinerl.engines.models import quiet
 from refinerl.errors import UserError
-from refinerl.kernels import available
+from refinerl.kernels import availability
 from refinerl.kernels.cross_entropy import Impl, sequence_cross_entropy, token_logprobs
 from refinerl.records import Batch, Outputs, empty_logprobs
 
@@ -43,7 +43,7 @@ class PolicyNetwork(nn.Module):
         self.model = model
         self.temperature = temperature
         self.impl: Impl = impl
-        if impl != "auto" and not (state := available()[impl]).usable:
+        if impl != "auto" and not (state := availability(impl)).usable:
             raise UserError(f"the cross-entropy kernel {impl!r} cannot run here: {state.reason}")
         _verify_head(model)
 
