@@ -2,6 +2,7 @@ import io
 import json
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from refinerl import summary
@@ -77,6 +78,19 @@ def test_the_page_shows_first_and_last_values_and_every_place(tmp_path):
     assert "y → ỹ  [-deleted-]  {+inserted+}" in page
     assert "reward -0.30 (wrong_answer) → +0.50 (wrong_answer), accepted" in page
     assert all(place in page for place in ("metrics.jsonl", "rollouts/", "config.yaml", "checkpoint-N/", "final/"))
+
+
+@pytest.mark.parametrize(
+    ("gain", "accepted", "said"),
+    [
+        (0.5, True, "accepted: it teaches the policy"),
+        (0.5, False, "better, but not accepted, so it teaches nothing"),
+        (0.0, False, "not better, so it teaches nothing"),
+    ],
+)
+def test_what_became_of_a_refinement(tmp_path, gain, accepted, said):
+    page = shown(written(tmp_path, [row("ab", -0.3, "abc", gain, accepted=accepted)], []))
+    assert f"(wrong_answer), {said}" in page
 
 
 def test_a_diff_without_colours_marks_what_went_and_came():

@@ -82,8 +82,14 @@ def example(row: dict[str, Any], decode: Callable[[Sequence[int]], str], *, titl
     """A row of rollouts/ with a refinement: the question, y → ỹ as a diff, what it earned. `plain` as in `diff`."""
     refinement = row["refinement"]
     before, after = row["reward"], refinement["reward"]
-    verdict = f"reward {before['value']:+.2f} ({before['outcome']}) → {after['value']:+.2f} ({after['outcome']}), " + (
-        "accepted: it teaches the policy" if refinement["accepted"] else "not better, so it teaches nothing"
+    if refinement["accepted"]:
+        said = "accepted: it teaches the policy"
+    elif after["value"] > before["value"]:  # an empty one, or not perfect where only perfect ones count
+        said = "better, but not accepted, so it teaches nothing"
+    else:
+        said = "not better, so it teaches nothing"
+    verdict = (
+        f"reward {before['value']:+.2f} ({before['outcome']}) → {after['value']:+.2f} ({after['outcome']}), {said}"
     )
     body = Group(
         Text(row["prompt"]["text"].strip(), style="dim"),
