@@ -59,8 +59,8 @@ def refused(capsys, arguments) -> str:
         (["mismatch.correction=both"], "mismatch.correction"),
         (["mismatch.cap=0.5"], "mismatch.cap"),
         (
-            ["lora.rank=4", "engines.trainer=deepspeed", "deepspeed.zero_optimization.stage=3"],
-            "deepspeed.zero_optimization.stage must be 0, 1 or 2",
+            ["engines.trainer=deepspeed", "deepspeed.zero_optimization.stage=4"],
+            "deepspeed.zero_optimization.stage must be 0, 1, 2 or 3",
         ),
     ],
 )

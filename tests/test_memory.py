@@ -95,6 +95,7 @@ def test_the_table_of_the_papers_runs_is_the_formula():
         (["engines.generator=vllm", "vllm.tensor_parallel=2"], ["reference 0.7 GiB", "vLLM's weights 6.0 GiB"]),
         ([], ["policy 0.7 GiB", "reference and refiner 6.0 GiB", "the weights that generate 6.0 GiB"]),
         (["engines.offload_reference=true"], ["the reference while it is used 6.0 GiB"]),
+        (["lora.rank=8"], ["policy, reference and refiner 0.7 GiB", "the weights that generate 6.0 GiB"]),
     ],
 )
 def test_the_plan_of_eight_ranks_counts_weights_where_they_lie(monkeypatch, overrides, told):

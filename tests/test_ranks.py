@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM
 
 from launching import Launcher, launch, needs_deepspeed
@@ -145,6 +146,35 @@ def test_vllm_takes_weights_that_are_spread(wide_toy: Toy, two_with_vllm: Path, 
     done = launch("deepspeed", *wide_toy.arguments(tmp_path / "run", *VLLM, *ZERO_3), timeout=400)
     assert done.returncode == 0, done.stderr
     same_curve(tmp_path / "run", two_with_vllm)
+
+
+LORA = ("lora.rank=4", "lora.merge=true", "trainer.learning_rate=2e-2", "algorithm.dynamic_sampling=false")
+
+
+def test_an_adapter_over_spread_weights_is_the_run_of_one(toy: Toy, tmp_path):
+    """ZeRO-3 spreads the base model, which is policy and reference; what the run leaves is whole."""
+    pytest.importorskip("peft", reason="peft is not installed")
+    assert toy.run(tmp_path / "one", *RUN, *LORA) == 0
+    done = launch("deepspeed", *toy.arguments(tmp_path / "two", *RUN, *LORA, *ZERO_3))
+    assert done.returncode == 0, done.stderr
+    same_curve(tmp_path / "two", tmp_path / "one")
+    mine, theirs = (
+        AutoModelForCausalLM.from_pretrained(tmp_path / run / "final" / "merged").state_dict() for run in ("two", "one")
+    )
+    assert mine.keys() == theirs.keys()
+    assert all(torch.allclose(mine[name], theirs[name], atol=1e-3) for name in theirs)
+
+
+@needs_vllm
+def test_vllm_takes_an_adapter_over_spread_weights(wide_toy: Toy, tmp_path):
+    pytest.importorskip("peft", reason="peft is not installed")
+    options = (*RUN, *LORA, *ZERO_3, "engines.generator=vllm")
+    done = launch("torchrun", *wide_toy.arguments(tmp_path / "run", *options), timeout=400)
+    assert done.returncode == 0, done.stderr
+    rows = timeless(tmp_path / "run")
+    assert all(row["policy/mismatch_max"] < 1e-3 for row in rows)  # the engine has the trainer's adapter in every step
+    assert rows[-1]["policy/kl_to_reference"] > 1e-4
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "final").num_parameters() > 0
 
 
 def test_killed_in_every_phase_and_resumed_each_time_is_the_run_that_was_not(toy: Toy, two: Path, evaluated, tmp_path):

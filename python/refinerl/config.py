@@ -435,11 +435,6 @@ class Config(Section):
                 "engines.offload_reference must be false where ZeRO-3 spreads the reference, as it does with "
                 "engines.generator=vllm: deepspeed.zero_optimization.offload_param.device=cpu keeps it on the host"
             )
-        if stage == 3 and self.lora.rank:
-            raise ValueError(
-                "deepspeed.zero_optimization.stage must be 0, 1 or 2 for a LoRA policy, got 3: 2 spreads all that an "
-                "adapter's optimizer needs"
-            )
         return self
 
     @model_validator(mode="after")

@@ -107,7 +107,7 @@ def _memory(config: Config) -> Iterator[str]:
     width = 4 if config.dtype == "float32" else 2
     policy = _trained(config, count, width)
     if config.lora.rank:
-        copies = {"policy, reference and refiner": count * width}  # the adapter's own state is a few percent of that
+        copies = {"policy, reference and refiner": policy.weights}  # the adapter's own state is a few percent of that
     else:
         copies = {"policy": policy.weights, **_reference(config, count * width)}
         copies["gradients and AdamW"] = policy.gradients + policy.optimizer

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from launching import launch, needs_deepspeed
 from refinerl.contracts import ALONE
@@ -41,7 +43,9 @@ MORE: dict[str, dict[str, Any]] = {
     "first-half3": {"deepspeed": {"zero_optimization": {"stage": 3, **SPREAD}}, "last": 5},
     "lora0": {"deepspeed": {}, "lora": 4},
     "lora2": {"deepspeed": {"zero_optimization": {"stage": 2}}, "lora": 4},
+    "lora3": {"deepspeed": {"zero_optimization": {"stage": 3, **SPREAD}}, "lora": 4},
     "lora-half": {"deepspeed": {"zero_optimization": {"stage": 2}}, "lora": 4, "last": 5},
+    "lora-half3": {"deepspeed": {"zero_optimization": {"stage": 3, **SPREAD}}, "lora": 4, "last": 5},
     "bf16": {"deepspeed": {"zero_optimization": {"stage": 2}, "bf16": {"enabled": True}}, "poison": 2},
     "poisoned0": {"deepspeed": {}, "poison": 4, "last": 5},
     "poisoned2": {"deepspeed": {"zero_optimization": {"stage": 2}}, "poison": 4, "last": 5},
@@ -51,6 +55,7 @@ RESUMED: dict[str, dict[str, Any]] = {
     "second-half": {**CASES["zero2"], "resume": "first-half", "first": 6},
     "second-half3": {**CASES["zero3"], "resume": "first-half3", "first": 6},
     "second-lora": {**MORE["lora2"], "resume": "lora-half", "first": 6},
+    "second-lora3": {**MORE["lora3"], "resume": "lora-half3", "first": 6},
 }
 
 
@@ -65,9 +70,9 @@ def trained(folder: Path, cases: dict[str, dict[str, Any]], launcher: Any, ranks
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("alone")
-    torch = {"torch": {"deepspeed": None}, "torch-poisoned": {"deepspeed": None, "poison": 4, "last": 5}}
-    torch["torch-lora"] = {"deepspeed": None, "lora": 4}
-    return trained(folder, torch | CASES, None, 1)
+    single = {"torch": {"deepspeed": None}, "torch-poisoned": {"deepspeed": None, "poison": 4, "last": 5}}
+    single["torch-lora"] = {"deepspeed": None, "lora": 4}
+    return {**trained(folder, single | CASES, None, 1), "folder": str(folder)}
 
 
 @pytest.fixture(scope="module")
@@ -112,14 +117,21 @@ class TestParity:
         for name in RESUMED:
             same(found[name]["curve"], alone["torch-lora" if "lora" in name else "torch"]["curve"][5:])
 
-    @pytest.mark.parametrize("name", ["lora0", "lora2"])
+    @pytest.mark.parametrize("name", ["lora0", "lora2", "lora3"])
     def test_an_adapter_learns_alike_and_without_it_the_reference_is_there(self, alone, together, name):
         same(together[1][name]["curve"], alone["torch-lora"]["curve"])
         assert together[1][name]["curve"][-1]["policy/kl_to_reference"] > 1e-3
         weights = together[1][name]["weights"]
         assert weights.keys() == alone["torch-lora"]["weights"].keys()
         assert all(".lora_" in key for key in weights)
-        assert (together[0] / name / "policy-hf" / "adapter_model.safetensors").stat().st_size > 0
+        for key, value in alone["torch-lora"]["weights"].items():
+            assert weights[key] == pytest.approx(value, abs=1e-2, rel=1e-3)
+        found, wanted = (
+            load_file(folder / "policy-hf" / "adapter_model.safetensors")
+            for folder in (together[0] / name, Path(alone["folder"]) / "torch-lora")
+        )
+        assert found.keys() == wanted.keys()
+        assert all(torch.allclose(found[key], wanted[key], atol=1e-3) for key in wanted)
 
     @pytest.mark.parametrize("stage", [0, 2, 3])
     def test_what_is_not_finite_on_one_rank_is_skipped_by_all(self, alone, together, stage):

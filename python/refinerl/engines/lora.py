@@ -99,25 +99,29 @@ class LoraNetwork(PolicyNetwork):
     def export(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
         """Write the adapter as `PeftModel.from_pretrained` and `AutoModelForCausalLM.from_pretrained` read it.
 
-        With `merge` the whole model too, in the folder `merged`.
+        With `merge` the whole model too, in the folder `merged`. `weights` as in `PolicyNetwork.export`.
         """
         (handle,) = self._handle
-        handle.save_pretrained(folder)
+        state = self.model.state_dict()
+        if weights is not None:
+            first = {id(p): name for name, p in self.model.named_parameters()}  # of tied ones `weights` has the first
+            every = self.model.named_parameters(remove_duplicate=False)
+            state |= {name: weights[f"model.{first[id(p)]}"] for name, p in every}
+        handle.save_pretrained(folder, state_dict={f"base_model.model.{name}": t for name, t in state.items()})
         (folder / "README.md").unlink(missing_ok=True)  # peft's, without contents
         if self.merge:
-            _save(self.model, self._merged_weights(), folder / MERGED)
+            _save(self.model, self._merged_weights(state), folder / MERGED)
 
     @torch.no_grad()
-    def _merged_weights(self) -> dict[str, Tensor]:
+    def _merged_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The model's weights by their names without an adapter, with B·A added; the others are not copied."""
-        state = {
-            name.replace(".base_layer.", "."): t for name, t in self.model.state_dict().items() if ".lora_" not in name
-        }
+        merged = {name.replace(".base_layer.", "."): t for name, t in state.items() if ".lora_" not in name}
         for name, module in self.model.named_modules():
             if module in self._layers:
-                weight = state[f"{name}.weight"]
-                state[f"{name}.weight"] = (weight + module.get_delta_weight(_NAME)).to(weight.dtype)
-        return state
+                a, b = (state[f"{name}.lora_{part}.{_NAME}.weight"] for part in "AB")
+                weight = merged[f"{name}.weight"]
+                merged[f"{name}.weight"] = (weight + b @ a * module.scaling[_NAME]).to(weight.dtype)
+        return merged
 
 
 def on_disk(weights: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
