@@ -23,6 +23,9 @@ pub enum Algorithm {
 /// The greedy algorithm stores d²/2 cells of 4 bytes, and d² stays below this: at most 8 MiB with what growing takes.
 const STORED_CELLS: usize = 1 << 21;
 
+/// Pairs of fewer tokens are reduced at once.
+const SHORT: usize = 768;
+
 /// A token id as it comes: `i32` or `i64`, from 0 to 2³¹ − 1.
 #[allow(private_bounds)] // Only the two widths that the vector code reads.
 pub trait Token: Words + Send + Sync {
@@ -175,8 +178,12 @@ impl Aligner {
     }
 }
 
-/// Up to which distance the tokens are taken as they are: as far as that costs about as much as reducing them would.
+/// Up to which distance the tokens are taken as they are: as far as that costs about as much as reducing them would,
+/// which is next to nothing for short pairs.
 fn direct_limit(length: usize) -> usize {
+    if length < SHORT {
+        return 0;
+    }
     (4 * length).isqrt()
 }
 
