@@ -99,6 +99,21 @@ def test_what_fails_and_how(data, tmp_path, capsys):
     }
 
 
+def test_a_program_that_needs_a_package(data, tmp_path, capsys):
+    needs = {
+        "task_id": "HumanEval/0",
+        "solution": "import numpy\ndef double(x):\n    return x * int(numpy.sum([1, 1]))",
+    }
+    samples = write_samples(tmp_path / "s.jsonl", needs, *canonical()[1:])
+    assert score(data, samples, tmp_path / "without") == 0
+    assert score(data, samples, tmp_path / "with", "--packages", "numpy") == 0
+    assert [rows(tmp_path / name)[0]["outcome"] for name in ("without", "with")] == ["runtime_error", "passed"]
+    assert summary(tmp_path / "with")["packages"] == ["numpy"]
+    assert score(data, samples, tmp_path / "none", "--packages", "no_such_package") == 2
+    assert "--packages: packages[0] must be the name of an installed package" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
 def test_the_extended_tests_have_a_verdict_of_their_own(data, tmp_path):
     """Base fails by an error, plus passes: as evalplus says it, and the two together fail."""
     odd = "def double(x):\n    if x == 4: raise ValueError\n    return 2 * x"

@@ -66,14 +66,14 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     output.check_ks(options.k or (), min(counted))
     ks = options.k or [k for k in (1, 10, 100) if k <= min(counted)]
     with ExitStack() as stack:
-        box = stack.enter_context(Sandbox(options.workers))
+        box = stack.enter_context(_sandbox(options))
         off = [f"{p.name} ({p.reason})" for p in box.isolation if not p.on]
         for name in off:
             console.print(f"[yellow]sandbox: off: {name}[/]", highlight=False)
         for note in suite.notes:
             console.print(f"{suite.name}: {note}", highlight=False, soft_wrap=True)
         scorer = Scorer(suite, box, seconds=options.seconds, memory_mb=options.memory_mb, compare=options.compare)
-        facts: dict[str, Any] = {"sandbox_off": off, "limit": options.limit}
+        facts: dict[str, Any] = {"sandbox_off": off, "packages": options.packages, "limit": options.limit}
         bars = stack.enter_context(_bars(console))
         if samples is None:
             samples, said = _generated(options, suite, scorer, bars, console)
@@ -86,6 +86,13 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     summary = output.summarize(suite, results, ks, facts)
     _show(options, suite, results, summary, console)
     return 0
+
+
+def _sandbox(options: argparse.Namespace) -> Sandbox:
+    try:
+        return Sandbox(options.workers, packages=options.packages)
+    except ValueError as error:
+        raise UserError(f"--packages: {error}") from None
 
 
 def _show(
@@ -223,6 +230,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--seconds", type=float, help="processor time of each test (default: 4 × the reference's slowest, at least 1; "
         "apps: 4)")  # fmt: skip
     add("--memory-mb", type=int, default=4096)
+    add("--packages", nargs="+", default=[], metavar="NAME", help="installed packages that programs may import, "
+        "such as numpy (default: none)")  # fmt: skip
     add("--compare", choices=("strict", "apps"), default="strict", help="apps: the comparison (default: strict)")
     add("--difficulty", help="apps: only problems of this difficulty")
     add("--max-tests", type=int, metavar="N", help="apps: tests of each problem at most, a deterministic choice")
