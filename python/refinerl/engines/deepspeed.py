@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from refinerl.contracts import World
 from refinerl.engines.lora import LoraNetwork
+from refinerl.engines.models import name_accelerator
 from refinerl.engines.networks import PolicyNetwork, ValueNetwork, recompute
 from refinerl.engines.optimization import Optimization
 from refinerl.engines.rows import Rows, one_token, outputs_of
@@ -255,7 +256,7 @@ def _guarded(optimizer: Any, max_grad_norm: float | None) -> Any:
 
 def _deepspeed() -> Any:
     """The package, quiet."""
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    name_accelerator()
     try:
         deepspeed: Any = importlib.import_module("deepspeed")
     except ImportError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -146,7 +147,8 @@ def loading(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' own progress bars, which would tear ours."""
+    """Without transformers' own progress bars, which would tear ours, and what DeepSpeed says when it is imported."""
+    name_accelerator()
     was_enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -154,3 +156,8 @@ def quiet() -> Iterator[None]:
     finally:
         if was_enabled:
             logging.enable_progress_bar()
+
+
+def name_accelerator() -> None:
+    """Spare DeepSpeed, which transformers imports where it is installed, the search for a GPU that it warns of."""
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
