@@ -54,4 +54,4 @@ if __name__ == "__main__":
     within(Updater, "measure", "measure", after=True)
     within(DeepSpeedTrainer, "step", "optimizer")
     within(DeepSpeedTrainer, "save", "shards", after=True)
-    sys.exit(train.main(sys.argv[1:]))
+    launch.end_process(train.main(sys.argv[1:]))

@@ -17,6 +17,7 @@ from refinerl.engines.optimization import Optimization
 from refinerl.engines.transformers import TransformersGenerator
 from refinerl.engines.vllm import VllmGenerator
 from refinerl.engines.world import Launched, Ranks, dist, leave
+from refinerl.launch import end_process
 from refinerl.records import Sampling
 from refinerl.tokenization import ChatTokenizer
 from tiny import make_rows
@@ -70,3 +71,4 @@ def main(folder: str, out: Path, tensor_parallel: int) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
+    end_process(0)

@@ -26,6 +26,7 @@ from refinerl.engines.networks import PolicyNetwork, ValueNetwork
 from refinerl.engines.optimization import Optimization, Schedule
 from refinerl.engines.torch import TorchTrainer
 from refinerl.engines.world import Launched, Ranks, WorldOfOne, dist, leave
+from refinerl.launch import end_process
 from refinerl.records import Anchors
 from refinerl.update import Updater
 from tiny import tiny_model
@@ -160,3 +161,4 @@ def main() -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     main()
+    end_process(0)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from refinerl.contracts import ALONE, World
 from refinerl.engines.lifeline import Lifeline
-from refinerl.engines.world import Launched, Ranks, dist, leave
+from refinerl.engines.world import Launched, Ranks, dist, has_joined, leave
 
 _ECHOES = ("closed by peer", "connection reset", "broken pipe", "connection was closed", "heartbeat")
 """What a collective says when another rank has died."""
@@ -96,3 +100,19 @@ def linked() -> Iterator[Link]:
         link.fail(error)
     finally:
         link.close()
+
+
+def end_process(code: int) -> NoReturn:
+    """What `sys.exit` does, except that a process which was in a process group does not take its interpreter down.
+
+    A thread of gloo may still hold the tensors of the last collective. To let go of them it takes the interpreter's
+    lock, and in an interpreter that is going down that aborts the process: "terminate called without an active
+    exception". The end of a process group would wait for its threads, but DeepSpeed keeps its groups to the last.
+    """
+    if not has_joined():
+        sys.exit(code)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -29,7 +29,7 @@ from refinerl import checkpoint, plan, summary
 from refinerl.batch import collate
 from refinerl.config import Config
 from refinerl.errors import TrainingStoppedError, UserError
-from refinerl.launch import Link, linked
+from refinerl.launch import Link, end_process, linked
 from refinerl.metrics import IN_EVERY_ROW, rollout_metrics, summed
 from refinerl.records import sample_seed
 from refinerl.rollout import collect, revive
@@ -223,4 +223,4 @@ def calm_about_full_disks(folder: Path) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

@@ -83,16 +83,24 @@ def join_alone() -> None:
 
 
 def leave() -> None:
-    """Undoes the joining; a process that ends without it may abort. Groups of others stay: vLLM reuses its own."""
+    """Undoes the joining. Groups of others stay: vLLM reuses its own."""
     if _GROUPS and dist.is_initialized():
         dist.destroy_process_group()
     _GROUPS.clear()
 
 
+def has_joined() -> bool:
+    """Whether this process ever joined a group here, alone or with others."""
+    return _joined
+
+
 _GROUPS: list[Any] = []
+_joined = False
 
 
 def _join(store: Any, rank: int, size: int, local_rank: int, timeout: float) -> None:
+    global _joined
+    _joined = True
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank)
