@@ -12,17 +12,24 @@ import pytest
 from launching import environment, free_port
 
 RANK = """
-import os, signal, sys, threading
-from refinerl.engines.lifeline import Lifeline
+import json, os, signal, sys, threading
+from refinerl.engines import lifeline
 from refinerl.engines.world import Launched, dist
 launched = Launched.read()
+what = sys.argv[1 + launched.rank]
+if what == "die at once":  # its name and its phase arrive together
+    words = []
+    def send(connection, word):
+        words.append(json.dumps(word) + chr(10))
+        if len(words) == 2:
+            connection.sendall("".join(words).encode())
+    lifeline._send = send
 store, *_ = next(dist.rendezvous("env://", launched.rank, launched.size))
-line = Lifeline(launched, store)
+line = lifeline.Lifeline(launched, store)
 line.phase("score of step 7")
 print("begun", flush=True)
 sys.stdin.readline()
-what = sys.argv[1 + launched.rank]
-if what == "die":
+if what.startswith("die"):
     os.kill(os.getpid(), signal.SIGKILL)
 elif what == "fail":
     line.fail("error: choose trainer.batch=16", 2)
@@ -53,10 +60,10 @@ def ends(*what: str) -> list[tuple[int, str]]:
     return [(process.returncode, text) for process, text in zip(ranks, said, strict=True)]
 
 
-@pytest.mark.parametrize("dead", [0, 1])
-def test_a_killed_rank_ends_the_others(dead):
+@pytest.mark.parametrize(("dead", "how"), [(0, "die"), (1, "die"), (1, "die at once")])
+def test_a_killed_rank_ends_the_others(dead, how):
     what = ["wait", "wait", "wait"]
-    what[dead] = "die"
+    what[dead] = how
     found = ends(*what)
     assert found[dead][0] == -signal.SIGKILL
     others = [found[rank] for rank in range(3) if rank != dead]

@@ -13,7 +13,7 @@ import os
 import socket
 import sys
 import threading
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from refinerl.engines.world import Launched
 
@@ -48,15 +48,15 @@ class Lifeline:
             for _ in range(launched.size - 1):
                 connection, _ = listener.accept()
                 connection.settimeout(None)
-                peer = int(json.loads(connection.makefile("r").readline())["rank"])
-                self._watch(peer, connection)
+                words = connection.makefile("r")
+                self._watch(int(json.loads(words.readline())["rank"]), connection, words)
             listener.close()
         else:
             port = int(store.get(_KEY))
             connection = socket.create_connection((launched.address, port), timeout=_START)
             connection.settimeout(None)
             _send(connection, {"rank": launched.rank})
-            self._watch(0, connection)
+            self._watch(0, connection, connection.makefile("r"))
 
     def phase(self, name: str) -> None:
         """Says what this rank is doing, for the message should it die."""
@@ -81,18 +81,18 @@ class Lifeline:
         for connection in self._peers.values():
             _send(connection, {"done": True})
 
-    def _watch(self, peer: int, connection: socket.socket) -> None:
+    def _watch(self, peer: int, connection: socket.socket, words: TextIO) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _KEEPALIVE.items():
             if hasattr(socket, name):
                 connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         self._peers[peer] = connection
-        thread = threading.Thread(target=self._listen, args=(peer, connection), daemon=True, name=f"lifeline-{peer}")
+        thread = threading.Thread(target=self._listen, args=(peer, words), daemon=True, name=f"lifeline-{peer}")
         thread.start()
 
-    def _listen(self, peer: int, connection: socket.socket) -> None:
+    def _listen(self, peer: int, words: TextIO) -> None:
         try:
-            for line in connection.makefile("r"):
+            for line in words:
                 word = json.loads(line)
                 if "phase" in word:
                     self._phases[peer] = word["phase"]
