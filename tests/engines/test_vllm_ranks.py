@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,34 @@ from tiny import write_tiny
 SCRIPT = Path(__file__).parents[1] / "generating_ranks.py"
 
 
+@pytest.fixture
+def left_behind() -> Iterator[Callable[[str], None]]:
+    """Leaves a file in the shared memory, as a killed run does; afterwards nothing else must be new there."""
+    memory = Path("/dev/shm")
+    before, mine = set(memory.iterdir()), []
+
+    def leave(name: str) -> None:
+        mine.append(memory / name)
+        mine[-1].touch()
+
+    yield leave
+    for path in mine:
+        path.unlink()
+    assert not {path.name for path in set(memory.iterdir()) - before}
+
+
 @needs_deepspeed
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed (make setup says why)")
 @pytest.mark.parametrize(("tied", "shared_by"), [(True, 2), (False, 1)])
-def test_weights_in_pieces_reach_engines_of_one_rank_and_of_two(tmp_path, tied, shared_by):
-    """Greedy completions after training are those of transformers with the exported weights, on every rank."""
+def test_weights_in_pieces_reach_engines_of_one_rank_and_of_two(tmp_path, left_behind, tied, shared_by):
+    """Greedy completions after training are those of transformers with the exported weights, on every rank.
+
+    Neither does the shared memory of a run that was killed matter, nor is any left.
+    """
     folder = write_tiny(tmp_path / "model", hidden=128, scale=0.1, tied=tied)
+    for rank in range(2):
+        left_behind(f"-tp:0-[0-1]-cpushm_{rank}")
     done = launch("torchrun", str(folder), str(tmp_path / "out"), str(shared_by), script=SCRIPT, timeout=400)
     assert done.returncode == 0, done.stderr[-4000:]
     # Both write to one pipe at once, so that their lines may run into each other.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -119,6 +120,8 @@ class VllmGenerator:
                 "prompt_lookup_min": 2,
                 "prompt_lookup_max": 4,
             }
+        if self._cpu and tensor_parallel > 1:
+            _name_shared_memory()
         with untouched():
             try:
                 self._llm = vllm.LLM(model, **options)
@@ -319,6 +322,15 @@ def _import_vllm() -> Any:
             "engines.generator=transformers needs none"
         ) from error
     return vllm
+
+
+def _name_shared_memory() -> None:
+    """For ranks on a CPU. By vLLM's name, the same in every run, what a killed run left would stop the next."""
+    from vllm.distributed.device_communicators.cpu_communicator import _CPUSHMDistributed as Shared
+
+    run = [os.getpid(), time.time_ns()]  # rank 0's
+    torch.distributed.broadcast_object_list(run)
+    Shared.make_group_name = staticmethod(lambda group: f"refinerl-{run}-{group.unique_name}-{group.ranks}")
 
 
 def _lora_rank(rank: int) -> int:
