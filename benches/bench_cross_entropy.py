@@ -3,7 +3,7 @@
     pytest benches/bench_cross_entropy.py -o python_files='bench_*.py' -s
 
 Forward and backward of Σ weight·nll, float32, with 100, 30 and 10 % of the rows kept (the others weigh 0), on a GPU
-where there is one. The floor is the three matrix products alone, over the kept rows, in our chunks or in chunks of 512,
+where there is one. The floor is the three matrix products alone, over the kept rows, in our chunks or all at once,
 whichever is faster. Ours gives the entropies too; no rival does.
 
 Every contestant has a process of its own for its memory: the peak beyond inputs and their gradients, of the process or
@@ -30,16 +30,16 @@ from refinerl.kernels.cross_entropy import sequence_cross_entropy, token_logprob
 
 SHAPES = {"small": (2048, 576, 49152), "large": (512, 2048, 151936)}
 KEPT = (100, 30, 10)
-FLOORS = ("products, our chunks", "products, 512 rows")
+FLOORS = ("products, our chunks", "products, all rows at once")
 QUICK = (*FLOORS, "ours", "ours, weights unknown", "eager", "eager, rows packed")
 SLOW = ("torch.compile", "linear_cross_entropy", "linear_cross_entropy, options")
 ROUNDS = 3
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def products(rows: int | None, hidden: torch.Tensor, head: torch.Tensor, weights: torch.Tensor) -> None:
+def products(at_once: bool, hidden: torch.Tensor, head: torch.Tensor, weights: torch.Tensor) -> None:
     kept = hidden.detach()[weights != 0]
-    rows = min(rows or chunked.rows_of_a_chunk(len(kept), head), len(kept))
+    rows = len(kept) if at_once else chunked.rows_of_a_chunk(len(kept), head)
     logits = torch.empty(rows, len(head), device=hidden.device)
     of_hidden, of_head = torch.empty_like(kept), torch.empty_like(head)
     with torch.no_grad():
@@ -66,8 +66,7 @@ def packed(hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor, weig
 def contestant(name: str) -> Callable[..., torch.Tensor | None]:
     """What makes the loss, to be differentiated; the floor returns none."""
     if name in FLOORS:
-        rows = None if name == FLOORS[0] else 512
-        return lambda hidden, head, targets, weights: products(rows, hidden, head, weights)
+        return lambda hidden, head, targets, weights: products(name == FLOORS[1], hidden, head, weights)
     if name.startswith("linear_cross_entropy"):
         options = torch.nn.LinearCrossEntropyOptions() if name.endswith("options") else None
 

@@ -22,11 +22,13 @@ from torch import Tensor
 IGNORED = -100
 """The target of a row that does not count."""
 
-WORKSPACE = {"cpu": 160 * 2**20, "cuda": 512 * 2**20}
-"""Bytes of logits that one chunk of rows may have, by the type of the device.
+WORKSPACE = {"cpu": 320 * 2**20, "cuda": 512 * 2**20}
+"""Bytes of logits that one chunk of rows may have, by the type of the device: 552 rows of 152k logits on a CPU."""
 
-160 MiB are 276 rows of 152k logits: with fewer the products wait for the head and its gradient, which each chunk reads
-from memory anew (docs/measurements.md).
+ENOUGH = {"cpu": 512}
+"""Rows of a chunk beyond which the products gain nothing, by the type of the device.
+
+With fewer they wait for the head and its gradient, which each chunk reads from memory anew (docs/measurements.md).
 """
 
 CONVERTED = 8 * 2**20
@@ -139,7 +141,8 @@ def _put(whole: Tensor, kept: Tensor | None, rows: slice, part: Tensor) -> None:
 
 def rows_of_a_chunk(count: int, head: Tensor) -> int:
     """How many of so many rows go through the products at once: chunks are alike, lest the last be a few rows."""
-    most = max(1, WORKSPACE.get(head.device.type, WORKSPACE["cpu"]) // (4 * len(head)))
+    device = head.device.type
+    most = max(1, min(ENOUGH.get(device, count), WORKSPACE.get(device, WORKSPACE["cpu"]) // (4 * len(head))))
     return max(1, math.ceil(count / max(1, math.ceil(count / most))))
 
 
