@@ -153,6 +153,8 @@ def test_takes_sequences_of_any_integer_kind(convert):
 @pytest.mark.parametrize(
     ("originals", "message"),
     [
+        (None, "originals must be a sequence, got None"),
+        (np.array(3), r"originals must be a sequence, got array\(3\)"),
         ([[1], [2]], "refined must be as many as originals"),
         ([None], r"originals\[0\] must be a sequence of token ids, got None"),
         (["text"], r"originals\[0\] must be a sequence of token ids, got 'text'"),
@@ -250,6 +252,7 @@ def test_charges_take_tensors_and_views():
     [
         (np.zeros((2, 3)), [2], "costs, alignments and lengths must be equally many, got 2, 1 and 1"),
         (np.zeros((1, 3)), [2, 2], "must be equally many"),
+        (np.zeros((1, 3)), None, "lengths must be a sequence, got None"),
         (np.zeros((1, 3)), [3], r"lengths\[0\] must be y's length, 2, got 3"),
         (np.zeros((1, 2)), [2], r"costs\[0\] must cover ỹ's 3 tokens, got 2"),
         (np.zeros(3), [2], r"costs must be floating and of shape \(n, T\), got float64 \(3,\)"),

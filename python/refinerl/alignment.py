@@ -44,8 +44,9 @@ def align(originals: Sequence[Any], refined: Sequence[Any], *, threads: int | No
 
     Raises ValueError for counts that do not match, None, floats, negative ids, tensors on another device, other shapes.
     """
-    if len(originals) != len(refined):
-        raise ValueError(f"refined must be as many as originals ({len(originals)}), got {len(refined)}")
+    count, others = _count("originals", originals), _count("refined", refined)
+    if count != others:
+        raise ValueError(f"refined must be as many as originals ({count}), got {others}")
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
     found = None if _native is None else _native.align(list(originals), list(refined), threads)
@@ -72,8 +73,9 @@ def charge(costs: Any, alignments: Sequence[Alignment], lengths: Sequence[int]) 
     costs = np.asarray(costs)
     if costs.ndim != 2 or costs.dtype.kind != "f":
         raise ValueError(f"costs must be floating and of shape (n, T), got {costs.dtype} {costs.shape}")
-    if not len(costs) == len(alignments) == len(lengths):
-        got = f"{len(costs)}, {len(alignments)} and {len(lengths)}"
+    sizes = len(costs), _count("alignments", alignments), _count("lengths", lengths)
+    if len(set(sizes)) > 1:
+        got = "{}, {} and {}".format(*sizes)
         raise ValueError(f"costs, alignments and lengths must be equally many, got {got}")
     made = cast("Sequence[alignment_naive.Alignment]", alignments)  # by either twin; both know their lengths
     for index, (alignment, length) in enumerate(zip(made, lengths, strict=True)):
@@ -127,8 +129,9 @@ def filter_refinements(
     if accept == "perfect" and max_reward is None:
         raise ValueError("max_reward must be a number where accept is perfect, got None")
     values = _rewards("rewards", rewards), _rewards("refined_rewards", refined_rewards)
-    if not len(values[0]) == len(values[1]) == len(keys) == len(refined):
-        got = f"{len(values[0])}, {len(values[1])}, {len(keys)} and {len(refined)}"
+    sizes = len(values[0]), len(values[1]), _count("keys", keys), _count("refined", refined)
+    if len(set(sizes)) > 1:
+        got = "{}, {}, {} and {}".format(*sizes)
         raise ValueError(f"rewards, refined_rewards, keys and refined must be equally many, got {got}")
     numbers: dict[Hashable, int] = {}
     prompts = np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
@@ -191,6 +194,13 @@ def _whole_characters(decoded: str) -> str:
     return decoded.rstrip("\N{REPLACEMENT CHARACTER}")
 
 
+def _count(name: str, batch: Any) -> int:
+    try:
+        return len(batch)
+    except TypeError:
+        raise ValueError(f"{name} must be a sequence, got {batch!r}") from None
+
+
 def _token_arrays(name: str, sequences: Sequence[Any]) -> list[Any]:
     """As the native twin takes them: arrays of one dimension and two widths, lists and tuples; it checks the ids."""
     if _native is None:
@@ -238,7 +248,7 @@ def _rewards(name: str, values: Any) -> NDArray[np.float64]:
     if isinstance(values, torch.Tensor):
         values = _on_cpu(name, values.detach()).numpy()
     try:
-        rewards = np.ascontiguousarray(values, np.float64)
+        rewards = np.asarray(values, np.float64, order="C")  # a scalar stays one
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be numbers, NaN or None, got {values!r}") from error
     if rewards.ndim != 1:
