@@ -105,6 +105,12 @@ def test_a_dry_run_needs_no_network(name: str, gpus: str, capsys: pytest.Capture
     assert ("# reward: the model OpenRLHF/Llama-3-8b-rm-mixture" in out) == name.startswith("dialogue")
 
 
+@pytest.mark.parametrize("gpus", ["gpus-8", "gpus-4"])
+@pytest.mark.parametrize("name", PAPERS)
+def test_other_gpus_leave_the_recipes_zero_stage(name: str, gpus: str) -> None:
+    assert recipe.load(name, [gpus]).deepspeed["zero_optimization"] == recipe.load(name).deepspeed["zero_optimization"]
+
+
 @pytest.mark.parametrize("name", PAPERS)
 def test_what_the_paper_leaves_open_is_said(name: str) -> None:
     """In the recipe itself, or in the parts that it is made of."""
