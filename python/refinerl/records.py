@@ -205,6 +205,12 @@ class Batch:
         """A copy with some tensors replaced."""
         return replace(self, **changes)
 
+    def to(self, device: torch.device) -> Batch:
+        """A copy on another device; this one where it lies there already."""
+        if self.mask.device == device:
+            return self
+        return Batch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
     def select(self, rows: Tensor) -> Batch:
         """The given rows ((n,) int64), trimmed to their longest; `origin` and `group` keep the parent's numbering."""
         parts: dict[str, Tensor] = {f.name: getattr(self, f.name)[rows] for f in fields(self)}

@@ -178,12 +178,14 @@ class Updater:
 
     def _backward(self, rows: Batch, tokens: float, sequences: float, sums: _Tally) -> str | None:
         """One forward over y and ỹ rows alike, one backward; returns the name of a loss that is not finite."""
+        outputs, rows = _forward_with_grad(self.policy, rows)
         mask = rows.mask & rows.surrogate.unsqueeze(-1)
         weights = objective.token_weights(mask, self.algorithm.loss_reduction, tokens, sequences)
-        outputs = self.policy.forward(rows)
         policy_loss = (self.algorithm.policy_loss(outputs, rows) * rows.correction * weights).sum()
         entropy = (outputs.entropies * weights).sum()
-        constraint_loss = self.constraint.loss(outputs, rows) if self.constraint.apply == "loss" else torch.zeros(())
+        constraint_loss = torch.zeros((), device=mask.device)
+        if self.constraint.apply == "loss":
+            constraint_loss = self.constraint.loss(outputs, rows)
         loss = policy_loss + constraint_loss - self.entropy_bonus * entropy
         self.policy.backward(loss)
         self._count(outputs, rows, mask, tokens, sums)
@@ -196,9 +198,9 @@ class Updater:
 
     def _backward_values(self, critic: Trainer, rows: Batch, tokens: float, sequences: float, sums: _Tally) -> Tensor:
         """The critic's forward and backward over the y among the rows."""
-        y = rows.select(torch.nonzero(rows.surrogate).flatten())
+        outputs, y = _forward_with_grad(critic, rows.select(torch.nonzero(rows.surrogate).flatten()))
         weights = objective.token_weights(y.mask, self.algorithm.loss_reduction, tokens, sequences)
-        loss = (self.algorithm.value_loss(_present(critic.forward(y).values), y) * weights).sum()
+        loss = (self.algorithm.value_loss(_present(outputs.values), y) * weights).sum()
         critic.backward(loss)
         sums.add("critic/loss", float(loss.detach()))
         return loss
@@ -269,6 +271,12 @@ class _Tally:
         if self.costs:
             metrics["constraint/cost"] = sum(self.costs) / len(self.costs)
         return Update(metrics, self.steps, tuple(self.skipped))
+
+
+def _forward_with_grad(trainer: Trainer, rows: Batch) -> tuple[Outputs, Batch]:
+    """The outputs of the rows, and the rows where the outputs are: batches are made on the CPU."""
+    outputs = trainer.forward(rows)
+    return outputs, rows.to((outputs.logprobs if outputs.values is None else outputs.values).device)
 
 
 def _present(values: Tensor | None) -> Tensor:

@@ -28,15 +28,15 @@ class NoConstraint:
 
     def rows(self, batch: Batch) -> Tensor:
         """(R,) bool: none."""
-        return torch.zeros(len(batch), dtype=torch.bool)
+        return torch.zeros(len(batch), dtype=torch.bool, device=batch.mask.device)
 
     def cost(self, outputs: Outputs, batch: Batch) -> Tensor:
         """(R, T) zeros."""
-        return torch.zeros(batch.mask.shape)
+        return torch.zeros(batch.mask.shape, device=batch.mask.device)
 
     def loss(self, outputs: Outputs, batch: Batch) -> Tensor:
         """() zero."""
-        return torch.zeros(())
+        return torch.zeros((), device=batch.mask.device)
 
     def carry(self, cost: Tensor, batch: Batch, anchors: Anchors) -> Tensor:
         """(R, T) zeros."""

@@ -117,7 +117,7 @@ class TorchTrainer:
 
     def load(self, folder: Path) -> None:
         """Undo `save`."""
-        state = torch.load(folder / _STATE, map_location=self.network.model.device, weights_only=True)
+        state = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
         fixed = {name: t for name, t in self.network.state_dict().items() if name in self._fixed}
         self.network.load_state_dict(fixed | state["network"])
         if self._optimizer:
