@@ -11,6 +11,10 @@ import torch
 from refinerl import checkpoint
 from refinerl.checkpoint import State
 from refinerl.errors import UserError
+from refinerl.records import Update
+
+TAUGHT = Update({}, steps=1, skipped=())
+SKIPPED = Update({}, steps=0, skipped=("loss", "loss"))
 
 
 class Weights:
@@ -108,10 +112,25 @@ def test_checkpoints_of_others_are_refused(folder):
 def test_the_best_checkpoint_is_kept_whatever_its_age(folder):
     state = State()
     for step, score in enumerate([0.1, 0.4, None, 0.4, 0.3], start=1):
-        state = state.after(step, step, 0, score)
+        state = state.after(step, step, TAUGHT, score)
         checkpoint.save(folder, state, {}, keep=1)
     assert (state.best_step, state.best_score) == (2, 0.4)
     assert checkpoint.checkpoints(folder) == [2, 5]
     assert checkpoint.resume(folder, {}) == state
-    checkpoint.save(folder, state.after(6, 6, 0, 0.5), {}, keep=1)
+    checkpoint.save(folder, state.after(6, 6, TAUGHT, 0.5), {}, keep=1)
     assert checkpoint.checkpoints(folder) == [6]
+
+
+def test_optimizer_steps_are_counted_and_so_are_skipped_ones_in_a_row():
+    state = State().after(1, 8, TAUGHT, None).after(2, 16, SKIPPED, None).after(3, 24, SKIPPED, None)
+    assert (state.optimizer_steps, state.skipped_in_a_row) == (1, 4)
+    assert state.after(4, 32, TAUGHT, None).skipped_in_a_row == 0
+
+
+def test_a_checkpoint_of_before_the_count_has_been_taught(tmp_path):
+    checkpoint.save(tmp_path, State(step=7), {}, keep=1)
+    path = tmp_path / "checkpoint-7" / "trainer_state.json"
+    fields = json.loads(path.read_text())
+    del fields["optimizer_steps"]
+    path.write_text(json.dumps(fields))
+    assert checkpoint.resume(tmp_path, {}).optimizer_steps == 7

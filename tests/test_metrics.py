@@ -3,7 +3,7 @@ import math
 import pytest
 
 import building
-from refinerl.metrics import rollout_metrics
+from refinerl.metrics import IN_EVERY_ROW, merged, rollout_metrics
 from refinerl.records import Anchors
 from refinerl.rollout import Collected
 
@@ -34,3 +34,13 @@ def test_what_nobody_scored_is_nan_not_zero():
     silent = building.group("c", ((5, 2), None))
     found = rollout_metrics(Collected((silent,), (), 0), Anchors())
     assert all(math.isnan(found[name]) for name in ("reward/mean", "reward/group_std", "reward/pass_rate"))
+
+
+def test_a_row_refuses_a_metric_that_two_parts_measured():
+    row = merged({"policy/loss": 1.0}, {"constraint/cost": 2.0})
+    assert row.pop("policy/loss") == 1
+    assert row.pop("constraint/cost") == 2
+    assert set(row) == set(IN_EVERY_ROW) - {"constraint/cost"}
+    assert all(math.isnan(value) for value in row.values())
+    with pytest.raises(ValueError, match="constraint/cost was measured twice, as 2 and as 0"):
+        merged({"constraint/cost": 2.0}, {"constraint/cost": 0.0})

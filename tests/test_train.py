@@ -53,6 +53,24 @@ def test_every_combination_runs(toy: Toy, tmp_path, algorithm, constraint, apply
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "dapo"])
+@pytest.mark.parametrize("constraint", ["static", "dynamic"])
+def test_the_cost_of_a_constraint_in_the_reward_stands_in_the_rows(toy: Toy, tmp_path, constraint, algorithm):
+    """It is measured before the update, whose own metrics must not stand for it."""
+    options = [f"constraint.name={constraint}", "constraint.apply=reward", "constraint.accept=all"]
+    assert toy.run(tmp_path / "run", f"algorithm.name={algorithm}", *options) == 0
+    costs = [row["constraint/cost"] for row in metrics(tmp_path / "run")]
+    assert costs[-1] != 0
+    if constraint == "dynamic":
+        row = metrics(tmp_path / "run")[0]
+        tokens = sum(
+            len(r["refinement"]["completion"]["token_ids"])
+            for r in rollouts(tmp_path / "run", 1)
+            if r["refinement"] and r["refinement"]["accepted"]
+        )
+        assert row["constraint/cost"] == pytest.approx(row["constraint/ce"] * tokens / 8, rel=1e-5)
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "dapo"])
 @pytest.mark.parametrize("options", [["loss_reduction=sequence", "entropy_bonus=0.01"], []])
 def test_without_a_constraint(toy: Toy, tmp_path, algorithm, options):
     settings = [f"algorithm.{option}" for option in options]
@@ -92,7 +110,7 @@ def test_rollouts_do_not_depend_on_batching(toy: Toy, tmp_path):
 
 
 def test_groups_without_signal_take_no_step_and_say_so(toy: Toy, tmp_path):
-    assert toy.run(tmp_path / "run", "trainer.steps=1", reward="toy_rewards:constant") == 0
+    assert toy.run(tmp_path / "run", "trainer.steps=1", reward="toy_rewards:constant") == 1
     (row,) = metrics(tmp_path / "run")
     assert (row["rollout/groups_kept"], row["update/steps"], row["rollout/resamples"]) == (0, 0, 1)
     assert row["rollout/groups_dropped"] == 4  # two prompts, and two in their place
@@ -290,3 +308,34 @@ def test_evaluation_on_data_that_are_not_there(toy: Toy, tmp_path, capsys):
     assert "there is no file or folder" in capsys.readouterr().err
     assert toy.run(tmp_path / "run", "evaluate.n=4") == 2
     assert "evaluate.temperature must be above 0" in capsys.readouterr().err
+
+
+def test_a_run_that_is_taught_nothing_says_why_and_ends_with_1(toy: Toy, tmp_path, capsys):
+    """Every response has the same reward, so that no group has an advantage."""
+    silent = ["constraint.name=none", "trainer.steps=9", "checkpoint.every=1"]
+    assert toy.run(tmp_path / "run", *silent, "guard.max_idle=3", reward="toy_rewards:constant") == 1
+    assert len(metrics(tmp_path / "run")) == 3
+    assert (tmp_path / "run" / "checkpoint-3").is_dir()
+    said = capsys.readouterr().err
+    assert "step 3: no optimizer step was taken in the first 3 steps (guard.max_idle)" in said
+    assert "every group's responses had equal rewards" in said
+    assert toy.run(tmp_path / "short", *silent, "trainer.steps=2", reward="toy_rewards:constant") == 1
+    assert "step 2: no optimizer step was taken in any of the 2 steps" in capsys.readouterr().err
+
+
+def test_a_run_without_any_reward_says_that(toy: Toy, tmp_path, capsys):
+    options = ["constraint.name=none", "trainer.steps=9", "guard.max_idle=1"]
+    assert toy.run(tmp_path / "run", *options, reward="toy_rewards:never") == 1
+    assert "no response had a reward" in capsys.readouterr().err
+
+
+def test_a_run_that_was_taught_once_may_be_idle(toy: Toy, tmp_path, monkeypatch):
+    (tmp_path / "soon_constant.py").write_text(
+        "import toy_rewards\nrewards = [toy_rewards.share_of_a, toy_rewards.constant, toy_rewards.constant]\n"
+        "def soon_constant(prompts, completions, **columns):\n"
+        "    return rewards.pop(0)(prompts, completions)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    options = ["constraint.name=none", "algorithm.max_resamples=0", "trainer.steps=3", "guard.max_idle=1"]
+    assert toy.run(tmp_path / "run", *options, reward="soon_constant:soon_constant") == 0
+    assert [row["update/steps"] for row in metrics(tmp_path / "run")] == [1, 0, 0]

@@ -20,6 +20,11 @@ def constant(prompts, completions, **_):
     return [0.5 for _ in completions]
 
 
+def never(prompts, completions, **_):
+    """No sample has a reward."""
+    return [None for _ in completions]
+
+
 def none_for_odd(prompts, completions, **_):
     """Every second sample has no reward."""
     return [None if i % 2 else share for i, share in enumerate(share_of_a(prompts, completions))]

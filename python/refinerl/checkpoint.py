@@ -16,6 +16,7 @@ import torch
 
 from refinerl.contracts import ALONE, Trainer, World
 from refinerl.errors import UserError
+from refinerl.records import Update
 
 SCHEMA = 1
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -30,6 +31,8 @@ class State:
     """Position in the data, over all passes."""
     skipped_in_a_row: int = 0
     """Optimizer steps that were not taken, since the last one that was."""
+    optimizer_steps: int = 0
+    """That were taken, over the whole run."""
     ranks: int = 1
     """Processes that the run had: each wrote its own shards."""
     best_step: int | None = None
@@ -37,9 +40,15 @@ class State:
     best_score: float | None = None
     """`evaluate/pass@1` there."""
 
-    def after(self, step: int, prompts_drawn: int, skipped_in_a_row: int, score: float | None) -> State:
+    def after(self, step: int, prompts_drawn: int, update: Update, score: float | None) -> State:
         """The state a step later; `score` is its evaluation, None without one. Of equal scores the earlier is best."""
-        later = replace(self, step=step, prompts_drawn=prompts_drawn, skipped_in_a_row=skipped_in_a_row)
+        later = replace(
+            self,
+            step=step,
+            prompts_drawn=prompts_drawn,
+            skipped_in_a_row=0 if update.steps else self.skipped_in_a_row + len(update.skipped),
+            optimizer_steps=self.optimizer_steps + update.steps,
+        )
         if score is not None and (self.best_score is None or score > self.best_score):
             return replace(later, best_step=step, best_score=score)
         return later
@@ -169,7 +178,8 @@ def _read_state(path: Path) -> State:
         raise UserError(f"{path} cannot be read: {error}") from error
     if fields.pop("schema", None) != SCHEMA:
         raise UserError(f"{path} was written by another version of refinerl (schema is not {SCHEMA})")
-    return State(**fields)
+    # Checkpoints of before the count: whatever got so far was taught something.
+    return State(**({"optimizer_steps": fields["step"]} | fields))
 
 
 def _truncate(folder: Path, step: int) -> None:

@@ -1,7 +1,8 @@
-"""What a step's rollouts tell, by metric name; on task rewards before any shaping, over all that was sampled."""
+"""A step's metrics by name: those of its rollouts, on task rewards before any shaping, and the row they all make."""
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -21,6 +22,21 @@ IN_EVERY_ROW = (
     "constraint/cost",
 )
 """Metrics of the update that a row has even where a step gives them no value; it is null then."""
+
+
+def merged(*parts: Mapping[str, float]) -> dict[str, float]:
+    """One row of all parts, with every name of `IN_EVERY_ROW`; NaN where no part measured it.
+
+    Raises:
+        ValueError: two parts have the same metric.
+    """
+    row: dict[str, float] = {}
+    for part in parts:
+        for name, value in part.items():
+            if name in row:
+                raise ValueError(f"{name} was measured twice, as {row[name]:g} and as {value:g}")
+            row[name] = value
+    return dict.fromkeys(IN_EVERY_ROW, math.nan) | row
 
 
 def rollout_metrics(collected: Collected, anchors: Anchors, world: World = ALONE) -> dict[str, float]:
@@ -59,6 +75,19 @@ def summed(metrics: Mapping[str, float], world: World) -> dict[str, float]:
     """The sums over ranks, which all have the same names."""
     parts = world.all_gather_object(dict(metrics))
     return {name: sum(part[name] for part in parts) for name in metrics}
+
+
+def why_idle(metrics: Mapping[str, float]) -> str:
+    """Say why a step with these metrics took no optimizer step."""
+    if math.isnan(metrics["reward/mean"]):
+        return "no response had a reward"
+    if not metrics["rollout/groups_kept"]:
+        return (
+            f"every group's responses had equal rewards (mean {metrics['reward/mean']:g}), so none had an advantage; "
+            "raise generation.temperature or algorithm.samples_per_prompt, or choose prompts that the model solves "
+            "sometimes"
+        )
+    return "no row of the batch had a weight in the loss"
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import argparse
 import errno
-import math
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,8 +29,8 @@ from refinerl.batch import collate
 from refinerl.config import Config
 from refinerl.errors import TrainingStoppedError, UserError
 from refinerl.launch import Link, end_process, linked
-from refinerl.metrics import IN_EVERY_ROW, rollout_metrics, summed
-from refinerl.records import sample_seed
+from refinerl.metrics import merged, rollout_metrics, summed, why_idle
+from refinerl.records import Update, sample_seed
 from refinerl.rollout import collect, revive
 from refinerl.sandbox import SandboxError
 from refinerl.wiring import Parts, wire
@@ -78,36 +77,51 @@ def train(config: Config, parts: Parts, folder: Path, state: checkpoint.State) -
             with telemetry.clock("sync"):
                 parts.generator.load(updater.policy.weights())
 
-            in_a_row = 0 if update.steps else state.skipped_in_a_row + len(update.skipped)
-            metrics = dict.fromkeys(IN_EVERY_ROW, math.nan) | measured | charged | dict(update.metrics)
-            metrics |= rollout_metrics(collected, anchors, world) | dict(anchors.metrics)
-            metrics |= summed(task.telemetry(), world)
-            metrics |= {
-                "constraint/beta": constraint.beta,
-                "update/steps": float(update.steps),
-                "update/skipped": float(len(update.skipped)),
-            }
+            evaluated: Mapping[str, float] = {}
             if parts.evaluator is not None and step % config.evaluate.every == 0:
                 with telemetry.clock("evaluate"):
                     # A slow test may end differently elsewhere, and all ranks have to agree on the best step.
-                    metrics |= world.all_gather_object(parts.evaluator.metrics())[0]
+                    evaluated = world.all_gather_object(parts.evaluator.metrics())[0]
+            metrics = merged(
+                rollout_metrics(collected, anchors, world),
+                anchors.metrics,
+                {"constraint/beta": constraint.beta},
+                measured,
+                charged,
+                update.metrics,
+                {"update/steps": float(update.steps), "update/skipped": float(len(update.skipped))},
+                summed(task.telemetry(), world),
+                evaluated,
+            )
             telemetry.rollouts(collected.groups, collected.kept, anchors)
             telemetry.log(metrics)
 
-        state = state.after(step, stream.position, in_a_row, metrics.get("evaluate/pass@1"))
+        state = state.after(step, stream.position, update, evaluated.get("evaluate/pass@1"))
         for name in update.skipped:
             telemetry.say(f"[yellow]step {step}: an optimizer step was skipped, the {name} is not finite[/]")
-        stop = in_a_row >= config.guard.max_skipped
-        if stop or state.best_step == step or step % config.checkpoint.every == 0 or step == config.trainer.steps:
+        last = step == config.trainer.steps
+        stop = reason_to_stop(config, state, update, metrics)
+        if stop or last or state.best_step == step or step % config.checkpoint.every == 0:
             with telemetry.busy(f"checkpoint-{step}"):
                 saved = checkpoint.save(folder, state, parts.trainers, config.checkpoint.keep, world)
         if stop:
-            raise TrainingStoppedError(
-                f"step {step}: {in_a_row} optimizer steps in a row were skipped (guard.max_skipped = "
-                f"{config.guard.max_skipped}), the last because the {update.skipped[-1]} is not finite; "
-                f"the state is in {saved}"
-            )
+            raise TrainingStoppedError(f"step {step}: {stop}; the state is in {saved}")
     return state
+
+
+def reason_to_stop(config: Config, state: checkpoint.State, update: Update, metrics: Mapping[str, float]) -> str | None:
+    """Why a guard ends the run after this step; None if it goes on."""
+    guard, steps = config.guard, config.trainer.steps
+    skipped = state.skipped_in_a_row
+    if update.skipped and skipped >= guard.max_skipped:
+        return (
+            f"{skipped} optimizer steps in a row were skipped (guard.max_skipped = {guard.max_skipped}), "
+            f"the last because the {update.skipped[-1]} is not finite"
+        )
+    if not state.optimizer_steps and not skipped and state.step >= min(guard.max_idle, steps):
+        which = f"any of the {steps} steps" if state.step == steps else f"the first {state.step} steps (guard.max_idle)"
+        return f"no optimizer step was taken in {which}: {why_idle(metrics)}"
+    return None
 
 
 # --- the command --------------------------------------------------------------------------------

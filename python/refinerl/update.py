@@ -174,7 +174,7 @@ class Updater:
             else:
                 tally.add("critic/grad_norm", critic_norm)
         tally.add("policy/grad_norm", norm)
-        tally.take(sums.over(self.world), first_epoch=first_epoch)
+        tally.take(sums.over(self.world), constrained=first_epoch and self.constraint.apply == "loss")
 
     def _backward(self, rows: Batch, tokens: float, sequences: float, sums: _Tally) -> str | None:
         """One forward over y and ỹ rows alike, one backward; returns the name of a loss that is not finite."""
@@ -252,12 +252,13 @@ class _Tally:
         values = {name: [total] for name, total in zip(names, totals, strict=False)}
         return _Tally(values=values, largest=largest, ce=ce, ce_tokens=ce_tokens, cost=cost)
 
-    def take(self, minibatch: _Tally, *, first_epoch: bool) -> None:
+    def take(self, minibatch: _Tally, *, constrained: bool) -> None:
+        """Adds an optimizer step's sums; `constrained`: those of the constraint too, which is then in the loss."""
         for name, parts in minibatch.values.items():
             self.add(name, sum(parts))
         self.largest = max(self.largest, minibatch.largest)
         self.steps += 1
-        if first_epoch:
+        if constrained:
             self.ce += minibatch.ce
             self.ce_tokens += minibatch.ce_tokens
             self.costs.append(minibatch.cost)
