@@ -96,3 +96,17 @@ def test_deepspeeds_own_configuration_passes():
     assert Config(deepspeed=native).deepspeed == native
     assert "stage must be 0, 1, 2 or 3, got 4" in refused(deepspeed={"zero_optimization": {"stage": 4}})
     assert "stage must be 1, 2 or 3" in refused(deepspeed={"bf16": {"enabled": True}})
+
+
+def test_what_learns_in_bfloat16_has_a_zero_stage_with_float32_weights():
+    half = {"dtype": "bfloat16", "engines": {"trainer": "deepspeed"}}
+    assert Config(**half).deepspeed == {"zero_optimization": {"stage": 1}}
+    assert Config(**half, deepspeed={"zero_optimization": {"stage": 3}}).deepspeed["zero_optimization"]["stage"] == 3
+    assert "stage must be 1, 2 or 3 with dtype=bfloat16, got 0" in refused(
+        **half, deepspeed={"zero_optimization": {"stage": 0}}
+    )
+    assert Config(dtype="bfloat16").deepspeed == Config(engines={"trainer": "deepspeed"}).deepspeed == {}
+    assert "bf16.enabled must be true or left out" in refused(**half, deepspeed={"bf16": {"enabled": False}})
+    adapter = {**half, "lora": {"rank": 8}}
+    assert Config(**adapter).deepspeed == {}
+    assert Config(**adapter, algorithm={"name": "ppo"}).deepspeed == {"zero_optimization": {"stage": 1}}

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from refinerl.records import Batch
 
+Model = TypeVar("Model", bound=PreTrainedModel)
 PAD, EOS = "<|pad|>", "<|im_end|>"
 
 CHAT_TEMPLATE = (
@@ -75,6 +77,13 @@ def tiny_model(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return LlamaForCausalLM(config).eval()
+
+
+def halved(model: Model) -> Model:
+    """In bfloat16 as `from_pretrained` has it: the frequencies of the positions stay in float32. Changed in place."""
+    for p in model.parameters():
+        p.data = p.data.bfloat16()
+    return model
 
 
 def write_tiny(

@@ -9,10 +9,12 @@ import gc
 import json
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from building import group, refinement
@@ -27,9 +29,9 @@ from refinerl.engines.optimization import Optimization, Schedule
 from refinerl.engines.torch import TorchTrainer
 from refinerl.engines.world import Launched, Ranks, WorldOfOne, dist, leave
 from refinerl.launch import end_process
-from refinerl.records import Anchors
+from refinerl.records import Anchors, Batch
 from refinerl.update import Updater
-from tiny import tiny_model
+from tiny import halved, make_rows, tiny_model
 
 GROUPS = [
     group("a", ([11, 12, 13], 0.0), ([14, 15], 1.0)),
@@ -42,6 +44,7 @@ REFINED = [
     refinement(GROUPS[2].rollouts[1], [23, 24, 42], 1.0),
 ]
 STEPS = 10
+MICRO_BATCHES = 32
 
 
 def trainer(network: Any, case: dict[str, Any], world: World) -> Trainer:
@@ -72,6 +75,65 @@ def measure(case: dict[str, Any], world: World) -> dict[str, int]:
     return {"parameters": parameters, "after_step": after_step, "with_gradient": held(policy)}
 
 
+def precision(case: dict[str, Any], world: World, folder: Path) -> dict[str, float]:
+    """A network in bfloat16: how far the sum of many micro-batches is from exact, and what ten small steps move."""
+    from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+    network, twin = (PolicyNetwork(halved(tiny_model())) for _ in range(2))
+    optimization = Optimization(1e-6, max_grad_norm=None)
+    policy = DeepSpeedTrainer(network, optimization, world, case["deepspeed"])
+    for seed in range(MICRO_BATCHES):
+        rows = random_row(seed * world.size + world.rank)
+        policy.backward(-policy.forward(rows).logprobs.sum())
+    norm = policy.step()
+    exact = {name: torch.zeros(p.shape) for name, p in twin.named_parameters()}
+    before = {name: p.detach().float() for name, p in twin.named_parameters()}
+    for seed in range(MICRO_BATCHES * world.size):
+        twin.zero_grad()
+        (-twin(random_row(seed)).logprobs.sum()).backward()
+        for name, p in twin.named_parameters():
+            exact[name] += p.grad.float()
+    if hasattr(policy._engine.optimizer, "_hp_optimizer_states_linked"):  # after the first of its groups took a step
+        policy._engine.optimizer._hp_optimizer_states_linked = False
+        policy._engine.optimizer._lazy_init_hp_params_optimizer_state()
+    moment = gathered(network, lambda p: safe_get_full_optimizer_state(p, "exp_avg"))
+    wanted = torch.cat([g.flatten() for g in exact.values()])
+    found = torch.cat([moment[name].flatten() / 0.1 for name in exact])  # AdamW's first moment is (1 − β₁)·gradient
+    policy.save(folder / case["name"])
+    small_steps(policy, world)
+    masters = gathered(network, safe_get_full_fp32_param)
+    weights = {f"model.{name}": w for name, w in policy.weights()}
+    twin.zero_grad()
+    resumed = DeepSpeedTrainer(twin, optimization, world, case["deepspeed"])
+    resumed.load(folder / case["name"])
+    small_steps(resumed, world)
+    again = gathered(twin, safe_get_full_fp32_param)
+    count = sum(w.numel() for w in masters.values())
+    return {
+        "error": float((found - wanted).norm() / wanted.norm()),
+        "norm": norm / float(wanted.norm()),
+        "moved": sum(int((masters[name] != w).sum()) for name, w in before.items()) / count,
+        "off": sum(int((masters[name].bfloat16() != w).sum()) for name, w in weights.items()) / count,
+        "resumed": float(all(torch.equal(w, again[name]) for name, w in masters.items())),
+    }
+
+
+def small_steps(policy: Trainer, world: World) -> None:
+    for _ in range(9):
+        policy.backward(-policy.forward(random_row(world.rank)).logprobs.sum())
+        policy.step()
+
+
+def gathered(network: Any, read: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """What DeepSpeed holds for each parameter, whole."""
+    return {name: read(p).detach().clone() for name, p in network.named_parameters()}
+
+
+def random_row(seed: int) -> Batch:
+    ids = torch.randint(5, 250, (9,), generator=torch.Generator().manual_seed(seed)).tolist()
+    return make_rows([ids[:4]], [ids[4:]])
+
+
 def held(trained: Any) -> int:
     """Bytes of the storages of all tensors that can be reached from it, each once."""
     sizes: dict[int, int] = {}
@@ -94,6 +156,8 @@ def held(trained: Any) -> int:
 def run(case: dict[str, Any], world: World, folder: Path) -> dict[str, Any]:
     if case.get("measure"):
         return dict(measure(case, world))
+    if case.get("precision"):
+        return dict(precision(case, world, folder))
     tied, rank = case.get("tied", True), case.get("lora", 0)
     model = tiny_model(tied=tied)
     torch.manual_seed(0)  # the adapter's beginning is drawn

@@ -404,7 +404,8 @@ class Config(Section):
     critic: CriticConfig = CriticConfig()
     engines: EnginesConfig = EnginesConfig()
     deepspeed: dict[str, Any] = {}
-    """DeepSpeed's own configuration, where engines.trainer=deepspeed: zero_optimization, bf16, …"""
+    """DeepSpeed's own configuration, where engines.trainer=deepspeed: zero_optimization, bf16, … With dtype=bfloat16
+    zero_optimization.stage is 1 unless it says 2 or 3."""
     vllm: VllmConfig = VllmConfig()
     lora: LoraConfig = LoraConfig()
     mismatch: MismatchConfig = MismatchConfig()
@@ -427,6 +428,20 @@ class Config(Section):
         bf16 = self.deepspeed.get("bf16", {})
         if stage == 0 and isinstance(bf16, dict) and bf16.get("enabled"):
             raise ValueError("deepspeed.zero_optimization.stage must be 1, 2 or 3 with deepspeed.bf16, got 0")
+        # Of a LoRA policy the adapter is float32, but a critic learns whole.
+        whole = not self.lora.rank or self.algorithm.name == "ppo"
+        if self.engines.trainer == "deepspeed" and self.dtype == "bfloat16" and stage == 0 and whole:
+            if "stage" in zero:
+                raise ValueError(
+                    "deepspeed.zero_optimization.stage must be 1, 2 or 3 with dtype=bfloat16, got 0: there DeepSpeed "
+                    "keeps no float32 weights, and small steps would be lost"
+                )
+            self.deepspeed = {**self.deepspeed, "zero_optimization": {**zero, "stage": 1}}
+        if self.dtype == "bfloat16" and isinstance(bf16, dict) and not bf16.get("enabled", True):
+            raise ValueError(
+                "deepspeed.bf16.enabled must be true or left out with dtype=bfloat16, got false: gradients that are "
+                "not finite would be taken for good ones"
+            )
         if self.engines.offload_reference and self.lora.rank:
             raise ValueError(
                 "engines.offload_reference must be false where lora.rank is above 0: the reference is the policy's own "

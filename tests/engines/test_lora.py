@@ -62,6 +62,19 @@ def test_only_the_adapter_learns_and_without_it_the_reference_is_there(tiny_fold
         assert torch.equal(mine.get(name, mine.get(name.replace(".weight", ".base_layer.weight"))), p)
 
 
+def test_over_a_model_in_bfloat16_the_adapter_is_float32_and_learns_at_a_small_rate(tiny_folder: Path):
+    model = load_model(str(tiny_folder), dtype="bfloat16")
+    policy = TorchTrainer(LoraNetwork(model, rank=4, alpha=8), Optimization(learning_rate=1e-6))
+    before = {name: p.detach().clone() for name, p in policy.network.named_parameters()}
+    for _ in range(10):
+        policy.backward(-policy.forward(ROWS).logprobs.sum())
+        policy.step()
+    for name, p in policy.network.named_parameters():
+        learns = ".lora_" in name
+        assert p.dtype == (torch.float32 if learns else torch.bfloat16)
+        assert float((p != before[name]).float().mean()) == pytest.approx(float(learns), abs=0.1), name
+
+
 def test_a_checkpoint_holds_the_adapter_alone_and_continues_exactly(tiny_folder: Path, tmp_path: Path):
     policy = trained(tiny_folder)
     policy.save(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from refinerl.engines.networks import PolicyNetwork, ValueNetwork
 from refinerl.engines.optimization import Optimization, Schedule
 from refinerl.engines.torch import TorchTrainer
 from refinerl.records import Batch
-from tiny import make_rows, tiny_model
+from tiny import halved, make_rows, tiny_model
 
 ROWS = make_rows(
     [(5, 6, 7), (8,), (9, 10, 11, 12, 13)], [(20, 21), (22, 23, 24, 2), (27, 2)], row_weight=[0.0, 0.0, 0.1]
@@ -58,12 +59,14 @@ def test_training_lowers_the_loss() -> None:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_saved_and_loaded_goes_on_bit_for_bit(tmp_path: Path, tied: bool) -> None:
-    one = trainer(tied=tied)
+@pytest.mark.parametrize("make", ["trainer", "bf16"])
+def test_saved_and_loaded_goes_on_bit_for_bit(tmp_path: Path, make: str, tied: bool) -> None:
+    new = {"trainer": trainer, "bf16": bf16}[make]
+    one = new(tied=tied)
     train(one, 3)
     one.save(tmp_path)
     rest = train(one, 4)
-    two = trainer(tied=tied)
+    two = new(tied=tied)
     train(two, 1)
     two.backward(loss(two))  # a half-done step is forgotten
     two.load(tmp_path)
@@ -78,11 +81,11 @@ def test_a_frozen_trainer_computes_and_refuses_to_learn(tmp_path: Path) -> None:
     assert torch.equal(logprobs(frozen), logprobs(trainer()))
     with pytest.raises(RuntimeError, match="frozen"):
         frozen.step()
-    trained = trainer()
-    train(trained, 1)
-    trained.save(tmp_path)
-    frozen.load(tmp_path)
-    assert torch.equal(logprobs(frozen), logprobs(trained))
+    for trained, still in ((trainer(), frozen), (bf16(), bf16(None))):
+        train(trained, 1)
+        trained.save(tmp_path)
+        still.load(tmp_path)
+        assert torch.equal(logprobs(still), logprobs(trained))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -170,23 +173,133 @@ def test_gradient_checkpointing_changes_nothing_but_memory() -> None:
         torch.testing.assert_close(a.grad, b.grad)
 
 
-def test_autocast_is_near_and_weights_keep_their_type() -> None:
-    plain = trainer()
-    mixed = TorchTrainer(PolicyNetwork(tiny_model()), COSINE, autocast=torch.bfloat16)
-    a, b = plain.forward(ROWS).logprobs, mixed.forward(ROWS).logprobs
-    assert b.dtype == torch.float32
-    assert not torch.equal(a, b)
-    torch.testing.assert_close(a, b, atol=0.3, rtol=0.1)
-    train(mixed, 1)
-    assert {p.dtype for p in mixed.network.parameters()} == {torch.float32}
+def test_a_checkpoint_is_not_kept_open(tmp_path: Path) -> None:
+    """It is mapped while it is read; what trains on is memory of its own."""
+    t = bf16()
+    train(t, 1)
+    t.save(tmp_path)
+    t.load(tmp_path)
+    moments = [value for held in t._optimizer.state.values() for value in held.values()]
+    tensors = [*t.network.state_dict().values(), *t._masters.parameters, *moments]
+    assert len(moments) == 3 * len(list(t.network.parameters()))
+    assert {tensor.untyped_storage().filename for tensor in tensors} == {None}
+
+
+# --- bfloat16 ------------------------------------------------------------------------------------
+
+
+def bf16(optimization: Optimization | None = COSINE, *, tied: bool = True) -> TorchTrainer:
+    return TorchTrainer(PolicyNetwork(halved(tiny_model(tied=tied))), optimization)
+
+
+def saved(t: TorchTrainer, folder: Path) -> dict[str, Any]:
+    t.save(folder)
+    found: dict[str, Any] = torch.load(folder / "trainer.pt")
+    return found
+
+
+def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> float:
+    """The share of the weights that are not what they were."""
+    different = sum(int((after[name].float() != t.float()).sum()) for name, t in before.items())
+    return different / sum(t.numel() for t in before.values())
+
+
+def test_bfloat16_learns_at_a_small_rate(tmp_path: Path) -> None:
+    """A step of 1e-6 is 1/1000 of what most of these weights can tell apart in bfloat16."""
+    t = bf16(Optimization(1e-6))
+    before = state(t)
+    train(t, 10)
+    learned = saved(t, tmp_path)["network"]
+    assert changed(before, learned) >= 0.9
+    assert {tensor.dtype for tensor in learned.values()} == {torch.float32}
+    assert all(torch.equal(tensor, learned[name].bfloat16()) for name, tensor in state(t).items())
+
+
+def test_a_critic_in_bfloat16_learns_at_a_small_rate(tmp_path: Path) -> None:
+    critic = TorchTrainer(ValueNetwork(halved(tiny_model(vocab_size=30).model)), Optimization(1e-6))
+    torch.nn.init.ones_(critic.network.head.weight)  # at zero it has no gradient for the trunk
+    critic._masters.read(dict(critic.network.named_parameters()), critic.network.state_dict())
+    before = state(critic)
+    rows = make_rows([tuple(range(30))], [tuple(range(30))])
+    for _ in range(10):
+        values = critic.forward(rows).values
+        assert values is not None
+        critic.backward((values - 0.7).square().sum())
+        critic.step()
+    assert changed(before, saved(critic, tmp_path)["network"]) >= 0.9
+
+
+def test_small_steps_add_up_in_bfloat16_weights(tmp_path: Path) -> None:
+    """100 steps of 1e-4, none of which most weights would notice alone."""
+    t, exact = bf16(Optimization(1e-4)), TorchTrainer(PolicyNetwork(halved(tiny_model()).float()), Optimization(1e-4))
+    before = state(t)
+    train(t, 100)
+    train(exact, 100)
+    rounded = {name: tensor.bfloat16() for name, tensor in state(exact).items()}
+    assert changed(before, state(t)) == pytest.approx(changed(before, rounded), abs=0.1)
+    assert changed(before, state(t)) >= 0.5
+
+
+def test_micro_batches_in_bfloat16_add_up_in_float32(tmp_path: Path) -> None:
+    t, plain = bf16(Optimization(1e-6, max_grad_norm=None)), halved(tiny_model())
+    network = PolicyNetwork(plain)
+    exact = {name: torch.zeros(p.shape) for name, p in plain.named_parameters()}
+    for seed in range(64):
+        ids = torch.randint(5, 250, (9,), generator=torch.Generator().manual_seed(seed)).tolist()
+        rows = make_rows([ids[:4]], [ids[4:]])
+        t.backward(-t.forward(rows).logprobs.sum())
+        network.zero_grad()
+        (-network(rows).logprobs.sum()).backward()
+        for name, p in plain.named_parameters():
+            exact[name] += p.grad.float()
+    t.step()
+    moments = [value["exp_avg"] for _, value in sorted(saved(t, tmp_path)["optimizer"]["state"].items())]
+    mine = torch.cat([m.flatten() for m in moments]).float() / 0.1  # AdamW's first moment is (1 − β₁)·gradient
+    by_group = sorted(exact.values(), key=lambda g: g.dim() < 2)  # matrices first, as the optimizer has them
+    wanted = torch.cat([g.flatten() for g in by_group])
+    assert (mine - wanted).norm() < 1e-5 * wanted.norm()
+
+
+def test_gradients_in_bfloat16_are_clipped_discarded_and_named(tmp_path: Path) -> None:
+    t = bf16(Optimization(0.01, max_grad_norm=1e-3))
+    t.backward(loss(t))
+    assert t.step() > 1.0
+    moments = [value["exp_avg"] for value in saved(t, tmp_path)["optimizer"]["state"].values()]
+    assert torch.cat([m.flatten() for m in moments]).norm().item() == pytest.approx(0.1 * 1e-3, rel=1e-3)
+    t.backward(loss(t))
+    assert t.bad_gradient() is None
+    t.discard()
+    assert t.step() == 0.0
+    t.backward(loss(t) * float("nan"))
+    before = state(t)
+    assert not torch.isfinite(torch.tensor(t.step()))
+    assert t.bad_gradient() is not None
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), state(t).values(), strict=True))
+
+
+def test_bfloat16_checkpoints_without_masters_load(tmp_path: Path) -> None:
+    """As earlier versions wrote them."""
+    t, other = bf16(), bf16()
+    train(t, 2)
+    found = saved(t, tmp_path)
+    found["network"] = {name: tensor.bfloat16() for name, tensor in found["network"].items()}
+    torch.save(found, tmp_path / "trainer.pt")
+    other.load(tmp_path)
+    assert torch.equal(logprobs(other), logprobs(t))
+    train(other, 1)
+
+
+# --- export --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_export_loads(tmp_path: Path, tied: bool) -> None:
-    t = trainer(tied=tied)
+@pytest.mark.parametrize("make", ["trainer", "bf16"])
+def test_export_loads(tmp_path: Path, make: str, tied: bool) -> None:
+    t = {"trainer": trainer, "bf16": bf16}[make](tied=tied)
     train(t, 2)
     t.export(tmp_path / "final")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "final")
+    assert model.dtype == t.network.model.dtype
     assert torch.equal(logprobs(TorchTrainer(PolicyNetwork(model))), logprobs(t))
     assert (model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()) == tied
 

@@ -14,6 +14,7 @@
 `deepspeed`     `DeepSpeedTrainer`: trains one model over all ranks; the only file that imports deepspeed
 `rows`          a network as DeepSpeed sees it: tuples of tensors
 `optimization`  the optimizer and its learning-rate schedule
+`masters`       float32 weights and gradients behind a network of 16 bits
 `networks`      what trainers train: a trunk with a language-model head or a value head
 `lora`          `LoraNetwork`: a policy that learns an adapter; the only file that imports peft
 `world`         `Ranks`: the ranks of a run

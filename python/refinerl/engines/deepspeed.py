@@ -7,11 +7,12 @@ averaging over ranks is undone, so that the gradient is that of the sum of all r
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from refinerl.contracts import World
 from refinerl.engines.lora import LoraNetwork
 from refinerl.engines.models import name_accelerator
 from refinerl.engines.networks import PolicyNetwork, ValueNetwork, recompute
-from refinerl.engines.optimization import Optimization
+from refinerl.engines.optimization import Optimization, finite
 from refinerl.engines.rows import Rows, one_token, outputs_of
 from refinerl.engines.world import join_alone
 from refinerl.errors import UserError
@@ -41,7 +42,8 @@ class DeepSpeedTrainer:
         optimization: None freezes the network; only ZeRO-3 spreads it over the ranks then.
         world: the ranks.
         native: DeepSpeed's own configuration, without what is ours (`refinerl.config` refuses it). A network in
-            bfloat16 switches its bf16 on from stage 1, which keeps float32 weights for the optimizer.
+            bfloat16 switches its bf16 on from stage 1, which keeps float32 weights for the optimizer, and adds up
+            micro-batches in float32 unless `data_types.grad_accum_dtype` says otherwise.
         gradient_checkpointing: trade a second forward pass for the activations' memory.
 
     Raises:
@@ -62,6 +64,12 @@ class DeepSpeedTrainer:
         self.world = world
         stage = int((native.get("zero_optimization") or {}).get("stage", 0))
         self.stage = stage if optimization is not None or stage == 3 else 0
+        learning = [p for p in network.parameters() if p.requires_grad]
+        if self.stage == 0 and any(p.dtype.itemsize < 4 for p in learning):
+            raise UserError(
+                "deepspeed.zero_optimization.stage must be 1, 2 or 3 where weights in 16 bits learn, got 0: there "
+                "DeepSpeed keeps no float32 weights, and small steps would be lost"
+            )
         self.steps = 0
         """Optimizer steps taken."""
         self._pending = False
@@ -72,7 +80,7 @@ class DeepSpeedTrainer:
         self._rows = Rows(network)
         optimizer: torch.optim.Optimizer | None = None
         if optimization is not None:
-            adamw = optimization.adamw([p for p in network.parameters() if p.requires_grad])
+            adamw = optimization.adamw(learning)
             optimizer = _guarded(adamw, optimization.max_grad_norm) if self.stage == 0 else adamw
         self._engine = _initialize(self._rows, optimizer, self._configuration(native))
         self._bad = torch.zeros(len(self._trained_names), dtype=torch.bool, device=self._engine.device)
@@ -99,6 +107,12 @@ class DeepSpeedTrainer:
         config["gradient_clipping"] = (limit or 0.0) if self.stage else 0.0  # in stage 0 our optimizer clips
         half = (config.get("bf16") or {}).get("enabled", self.network.model.dtype == torch.bfloat16 and self.stage > 0)
         config["bf16"] = {**(config.get("bf16") or {}), "enabled": half, "check_grad_overflow": True}
+        if half:
+            config["data_types"] = {"grad_accum_dtype": "fp32", **(config.get("data_types") or {})}
+        if half and self.stage == 1:
+            # Here gradients are reduced once a step, from their float32 sums; and their own are freed at once.
+            config.setdefault("communication_data_type", "fp32")
+            config["bf16"].setdefault("immediate_grad_update", True)
         return config
 
     # --- the contract ---------------------------------------------------------------------------
@@ -191,7 +205,8 @@ class DeepSpeedTrainer:
     def load(self, folder: Path) -> None:
         """Undo `save`; with as many ranks as saved."""
         whole = not isinstance(self.network, LoraNetwork)
-        path, state = self._engine.load_checkpoint(str(folder), tag=_TAG, load_module_strict=whole)
+        with redirect_stdout(io.StringIO()):  # it prints what it does
+            path, state = self._engine.load_checkpoint(str(folder), tag=_TAG, load_module_strict=whole)
         if path is None:
             raise UserError(f"{folder} holds no checkpoint that DeepSpeed can read")
         self.steps = state["refinerl_steps"]
@@ -227,7 +242,7 @@ class DeepSpeedTrainer:
         """A hook that notes on the device, without waiting for it, that a gradient was not finite."""
 
         def note(gradient: Tensor) -> None:
-            self._bad[index] |= ~torch.isfinite(gradient).all()
+            self._bad[index] |= ~finite(gradient)
 
         return note
 
@@ -283,7 +298,8 @@ def _initialize(module: Rows, optimizer: torch.optim.Optimizer | None, config: d
     os.environ.setdefault("LOCAL_RANK", "0")  # it asks for that, even where there is one rank
     try:
         deepspeed.init_distributed(dist_backend=None if torch.cuda.is_available() else "gloo", verbose=False)
-        engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
+        with redirect_stdout(io.StringIO()):  # it prints the memory that stage 1 takes
+            engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
     except (AssertionError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"DeepSpeed refuses the `deepspeed` section of the recipe: {error}") from error
     if config["zero_optimization"]["stage"] == 3:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -75,3 +75,26 @@ class Optimization:
         return torch.optim.AdamW(
             [g for g in groups if g["params"]], lr=self.learning_rate, betas=self.betas, eps=self.eps, fused=True
         )
+
+
+def finite(gradient: Tensor) -> Tensor:
+    """Whether all of it is finite, (), without waiting for the device.
+
+    By its norm, in one pass and without memory: `torch.isfinite` makes tensors of the gradient's shape. One whose norm
+    overflows counts as not finite, as it does where gradients are clipped.
+    """
+    kind = torch.promote_types(gradient.dtype, torch.float32)
+    return torch.isfinite(torch.linalg.vector_norm(gradient, dtype=kind))
+
+
+def restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load an optimizer's state that lies mapped on the host: onto its parameters' devices, one tensor after the other.
+
+    What is there already gives way first, so that no device holds two states.
+    """
+    optimizer.state.clear()
+    optimizer.load_state_dict(state)
+    for held in optimizer.state.values():
+        for name, value in held.items():
+            if isinstance(value, Tensor) and value.device.type == "cpu":
+                held[name] = value.clone()  # else it would keep the file open, and grow a page at a time

@@ -7,11 +7,12 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from refinerl.engines.lora import LoraNetwork
+from refinerl.engines.masters import Masters
 from refinerl.engines.networks import PolicyNetwork, ValueNetwork, recompute
-from refinerl.engines.optimization import Optimization
+from refinerl.engines.optimization import Optimization, finite, restore
 from refinerl.records import Batch, Outputs
 
 _STATE = "trainer.pt"
@@ -20,12 +21,14 @@ _STATE = "trainer.pt"
 class TorchTrainer:
     """One model on one device, trained with AdamW or frozen.
 
+    A network in bfloat16 computes in bfloat16 and learns in float32: its optimizer has weights and gradients of its own
+    (`Masters`), which a step rounds into the network.
+
     Args:
         network: stays on its device, in its type. It is kept in evaluation mode: dropout would make the ratio of two
             forward passes compare dropout masks instead of policies.
         optimization: None freezes the network.
         gradient_checkpointing: trade a second forward pass for the activations' memory.
-        autocast: compute the trunk in this type (bfloat16 on a GPU), while weights and kernels keep theirs.
         home: the device of a frozen network while it is awake; between `sleep` and `wake` it lies on the CPU. None: it
             stays where it is.
     """
@@ -36,30 +39,27 @@ class TorchTrainer:
         optimization: Optimization | None = None,
         *,
         gradient_checkpointing: bool = False,
-        autocast: torch.dtype | None = None,
         home: str | None = None,
     ) -> None:
         if home is not None and optimization is not None:
             raise ValueError("home must be None for a network that learns: its optimizer stays where it began")
         self.network = network.eval().requires_grad_(optimization is not None)
         self.optimization = optimization
-        self.autocast = autocast
         self._home = home
         self.steps = 0
         """Optimizer steps taken."""
-        self._parameters = [p for p in network.parameters() if p.requires_grad]
+        self._masters = Masters(p for p in network.parameters() if p.requires_grad)
         lora = isinstance(network, LoraNetwork)
         self._fixed = {name for name in network.state_dict() if lora and ".lora_" not in name}
         """What never changes and no checkpoint needs to hold."""
-        self._optimizer = optimization.adamw(self._parameters) if optimization else None
+        self._optimizer = optimization.adamw(self._masters.parameters) if optimization else None
         if gradient_checkpointing:
             recompute(network)
 
     def forward(self, rows: Batch, *, adapter: bool = True) -> Outputs:
         """Logprobs and entropies of the targets, or values. Differentiable unless frozen or under `torch.no_grad()`."""
         base = self.network.base() if not adapter and isinstance(self.network, LoraNetwork) else nullcontext()
-        device = self.network.model.device.type
-        with base, torch.autocast(device, dtype=self.autocast, enabled=self.autocast is not None):
+        with base:
             outputs: Outputs = self.network(rows)
         return outputs
 
@@ -80,27 +80,29 @@ class TorchTrainer:
         A norm that is not finite leaves all untouched, the gradients too, and is returned as it is.
         """
         optimizer, optimization = self._trained()
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        parameters = self._masters.parameters
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if torch.isfinite(norm):
             if optimization.max_grad_norm is not None:
-                torch.nn.utils.clip_grads_with_norm_(self._parameters, optimization.max_grad_norm, norm)
+                torch.nn.utils.clip_grads_with_norm_(parameters, optimization.max_grad_norm, norm)
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate
             optimizer.step()
+            self._masters.write()
             self.steps += 1
             self.discard()
         return float(norm)
 
     def discard(self) -> None:
         """Forget the accumulated gradients."""
-        for p in self._parameters:
+        for p in self._masters.parameters:
             p.grad = None
 
     def bad_gradient(self) -> str | None:
         """The first parameter whose accumulated gradient is not finite."""
         for name, p in self.network.model.named_parameters():
-            if p.grad is not None and not torch.isfinite(p.grad).all():
+            gradient = self._masters.of(p).grad
+            if gradient is not None and not finite(gradient):
                 return str(name)
         return None
 
@@ -109,19 +111,24 @@ class TorchTrainer:
         return ((name, p.detach()) for name, p in self.network.model.named_parameters() if p.requires_grad)
 
     def save(self, folder: Path) -> None:
-        """Weights, optimizer and schedule, so that `load` continues exactly; of a LoRA policy the adapter's alone."""
+        """Weights, optimizer and schedule, so that `load` continues exactly; of a LoRA policy the adapter's alone.
+
+        Of weights in bfloat16 that learn: their float32 masters.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         optimizer = self._optimizer.state_dict() if self._optimizer else None
-        network = {name: t for name, t in self.network.state_dict().items() if name not in self._fixed}
+        masters = {name: self._masters.of(p).detach() for name, p in self._named().items()}
+        network = {name: t for name, t in (self.network.state_dict() | masters).items() if name not in self._fixed}
         torch.save({"network": network, "optimizer": optimizer, "steps": self.steps}, folder / _STATE)
 
     def load(self, folder: Path) -> None:
-        """Undo `save`."""
-        state = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
+        """Undo `save`. The file stays on the host, mapped, and is copied from there tensor by tensor."""
+        state = torch.load(folder / _STATE, map_location="cpu", mmap=True, weights_only=True)
         fixed = {name: t for name, t in self.network.state_dict().items() if name in self._fixed}
         self.network.load_state_dict(fixed | state["network"])
+        self._masters.read(self._named(), state["network"])
         if self._optimizer:
-            self._optimizer.load_state_dict(state["optimizer"])
+            restore(self._optimizer, state["optimizer"])
         self.steps = state["steps"]
         self.discard()
 
@@ -139,6 +146,10 @@ class TorchTrainer:
         """Undo `sleep`."""
         if self._home is not None:
             self.network.to(self._home)
+
+    def _named(self) -> dict[str, nn.Parameter]:
+        """The parameters by all their names, as `state_dict` has them."""
+        return dict(self.network.named_parameters(remove_duplicate=False))
 
     def _trained(self) -> tuple[torch.optim.Optimizer, Optimization]:
         if self._optimizer is None or self.optimization is None:
