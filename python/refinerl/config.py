@@ -233,6 +233,8 @@ class EnginesConfig(Section):
     """torch: one process; deepspeed: one or many, started by torchrun or DeepSpeed's launcher."""
     timeout: Positive = 1800.0
     """Seconds that ranks wait for each other before the run ends: more than the longest phase of a step."""
+    tf32: bool = True
+    """On a GPU float32 products round their factors to TF32's 11 bits: several times faster; false: all 24."""
     offload_reference: bool = False
     """Keep the frozen reference in the host's memory while nobody uses it."""
 

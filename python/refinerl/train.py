@@ -210,6 +210,7 @@ CHANGEABLE = (
     "generation.max_batch",
     "engines.timeout",
     "engines.offload_reference",
+    "engines.tf32",
     "vllm.memory_",
     "vllm.enforce_eager",
     "vllm.sleep",

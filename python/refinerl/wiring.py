@@ -20,6 +20,7 @@ from refinerl.constraints.static import Static
 from refinerl.contracts import ALONE, Algorithm, Constraint, Generator, Task, Trainer, World
 from refinerl.engines.allocator import keep_freed_memory
 from refinerl.engines.models import load_model, resolve_model
+from refinerl.engines.precision import multiply_float32
 from refinerl.errors import UserError
 from refinerl.generators import make_generators
 from refinerl.records import Sampling
@@ -95,6 +96,7 @@ def wire(
             generator, refiner_generator = make_generators(
                 config, name, tokenizer, writing, reference_model, world, telemetry.tick, stack
             )
+        multiply_float32(device, tf32=config.engines.tf32)
         tokens = config.generation.max_tokens
         sampling = Sampling(
             tokens,

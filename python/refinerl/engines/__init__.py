@@ -15,6 +15,7 @@
 `rows`          a network as DeepSpeed sees it: tuples of tensors
 `optimization`  the optimizer and its learning-rate schedule
 `masters`       float32 weights and gradients behind a network of 16 bits
+`precision`     how a GPU multiplies float32
 `networks`      what trainers train: a trunk with a language-model head or a value head
 `lora`          `LoraNetwork`: a policy that learns an adapter; the only file that imports peft
 `world`         `Ranks`: the ranks of a run
