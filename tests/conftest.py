@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+import devices
 from tiny import write_tiny
 from toy import Toy
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hides the GPU, before a test file asks whether there is one."""
+    if not devices.only_gpu(config.option.markexpr):
+        devices.hide(os.environ)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips what needs a GPU where there is none, or where it is hidden."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip(devices.ABSENT)
 
 
 @pytest.fixture(scope="session")

@@ -6,14 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
 INFINITE = float("inf")
-GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-ON_A_GPU = (pytest.mark.gpu, GPU)
-"""Marks of what runs on a device."""
 
 
 @dataclass(frozen=True)

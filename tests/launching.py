@@ -25,7 +25,7 @@ needs_deepspeed = pytest.mark.skipif(
 def environment(**more: str) -> dict[str, str]:
     source = Path(refinerl.__file__).parents[1]
     path = os.pathsep.join([str(Path(__file__).parent), str(source), *sys.path])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", **more}
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **more}
 
 
 def launch(
@@ -37,8 +37,9 @@ def launch(
     **env: str,
 ) -> subprocess.CompletedProcess[str]:
     """Runs the training command, or a script, with these arguments; by hand in one process without a launcher."""
-    target = [str(script)] if script else {None: ["-m"], "torchrun": ["-m"], "deepspeed": ["--module"]}[launcher]
-    target += [] if script else ["refinerl.train"]
+    target = [str(script)] if script else ["-m", "refinerl.train"]
+    if launcher == "deepspeed":
+        target = ["--module", "hidden_gpu", target[-1]]
     for _ in range(3):  # somebody may take a free port before the ranks do
         port = str(free_port())
         torchrun = [

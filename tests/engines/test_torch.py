@@ -325,7 +325,6 @@ def test_a_critic_learns_values() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_an_offloaded_reference_takes_no_device_memory_between_its_uses():
     network = PolicyNetwork(tiny_model())
     weights = sum(p.nbytes for p in network.parameters())

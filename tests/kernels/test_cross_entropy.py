@@ -14,11 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from epilogues import ON_A_GPU
 from refinerl.kernels import chunked
 from refinerl.kernels.cross_entropy import Impl, sequence_cross_entropy, token_logprobs
 
-NATIVE = ["cpu", pytest.param("cuda", marks=ON_A_GPU)]
+NATIVE = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 class Case(NamedTuple):

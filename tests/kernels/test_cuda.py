@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from emulation import CUDA
-from epilogues import GPU, Case, cases, check
+from epilogues import Case, cases, check
 from refinerl.kernels import cuda
 from refinerl.kernels.cross_entropy import sequence_cross_entropy
 
@@ -22,7 +22,6 @@ BUILT = pytest.mark.skipif(not core.cuda_architectures(), reason="built without 
 # --- on a device -----------------------------------------------------------------------------------------------------
 
 
-@GPU
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_case_on_the_device(dtype: torch.dtype) -> None:
@@ -32,7 +31,6 @@ def test_every_case_on_the_device(dtype: torch.dtype) -> None:
         check(cuda.Epilogue(), case.to("cuda"))
 
 
-@GPU
 @pytest.mark.gpu
 @pytest.mark.parametrize("length", [49152, 151936])
 def test_vocabularies_of_real_models_on_the_device(length: int) -> None:
@@ -45,7 +43,6 @@ def test_vocabularies_of_real_models_on_the_device(length: int) -> None:
         check(cuda.Epilogue(), Case(f"{length}, {dtype}", logits, targets, 1 / 0.8))
 
 
-@GPU
 @pytest.mark.gpu
 def test_launches_go_on_the_current_stream_and_allocate_results_only() -> None:
     logits = torch.randn(512, 50_257, device="cuda")
@@ -70,7 +67,6 @@ def test_launches_go_on_the_current_stream_and_allocate_results_only() -> None:
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(got, expected, strict=True))
 
 
-@GPU
 @pytest.mark.gpu
 def test_packing_and_reduction_on_the_device() -> None:
     weights = (torch.rand(10_000, device="cuda") < 0.3) * torch.rand(10_000, device="cuda")
@@ -87,7 +83,6 @@ def test_packing_and_reduction_on_the_device() -> None:
     torch.testing.assert_close(costs.double(), wanted, rtol=1e-5, atol=0)
 
 
-@GPU
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_the_door_on_the_device_agrees_with_its_twin(dtype: torch.dtype) -> None:

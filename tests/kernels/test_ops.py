@@ -11,11 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from epilogues import ON_A_GPU
 from refinerl.kernels import chunked, ops
 from refinerl.kernels.cross_entropy import Impl, sequence_cross_entropy, token_logprobs
 
-IMPLS = ["cpu", pytest.param("cuda", marks=ON_A_GPU)]
+IMPLS = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def inputs(impl: str, n: int = 8, h: int = 5, v: int = 23, dtype: torch.dtype = torch.float32) -> list[Tensor]:
