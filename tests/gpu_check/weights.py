@@ -1,0 +1,114 @@
+"""Whether a policy's weights move at a real learning rate, and what it holds against the memory model."""
+
+from __future__ import annotations
+
+import gc
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import fields, replace
+
+import torch
+from torch import Tensor
+
+from gpu_check.shapes import random_qwen
+from gpu_check.site import Fact, Site
+from refinerl import recipe
+from refinerl.contracts import ALONE, Trainer
+from refinerl.engines.deepspeed import DeepSpeedTrainer
+from refinerl.engines.torch import TorchTrainer
+from refinerl.memory import shares
+from refinerl.records import Batch
+from refinerl.trainers import make_network, make_policy
+from tiny import make_rows
+
+_ZERO = ("engines.trainer=deepspeed", "deepspeed.zero_optimization.stage=")
+CASES = {
+    "torch float32": (),
+    "torch bfloat16": ("dtype=bfloat16",),
+    "zero 2 bfloat16": ("dtype=bfloat16", _ZERO[0], f"{_ZERO[1]}2"),
+    "zero 3 bfloat16": ("dtype=bfloat16", _ZERO[0], f"{_ZERO[1]}3"),
+    "zero 2 bfloat16, optimizer on the host": (
+        *("dtype=bfloat16", _ZERO[0], f"{_ZERO[1]}2"),
+        "deepspeed.zero_optimization.offload_optimizer.device=cpu",
+    ),
+}
+STEPS = 10
+MOVED = 0.9
+"""The least share of the weights that must differ after the steps."""
+LAYERS = 8
+
+
+def run(site: Site) -> Iterator[Fact]:
+    for name, overrides in CASES.items():
+        try:
+            yield {"who": name, **train(site, overrides)}
+        except Exception as error:
+            said = f"{type(error).__name__}: {str(error)[:400]}"
+            yield {"who": name, "wrong": f"{name}: {said}"}
+        gc.collect()
+        if not site.rehearsing:
+            torch.cuda.empty_cache()
+
+
+def train(site: Site, overrides: tuple[str, ...]) -> Fact:
+    """Ten steps on random rows."""
+    config = recipe.load("demo", ["trainer.learning_rate=1e-6", f"device={site.device}", *overrides])
+    before = _allocated(site)
+    model = random_qwen(site, getattr(torch, config.dtype), LAYERS)
+    count = sum(p.numel() for p in model.parameters())
+    trainer = make_policy(config, make_network(config, model), ALONE)
+    random.seed(0)
+    length = 16 if site.rehearsing else 512
+    words = [[random.randrange(4, 250) for _ in range(8 + length)] for _ in range(8)]
+    rows = _on(make_rows([line[:8] for line in words], [line[8:] for line in words]), site.device)
+    first = _masters(trainer)
+    seconds, norms = [], []
+    if not site.rehearsing:
+        torch.cuda.reset_peak_memory_stats()
+    for _ in range(STEPS):
+        began = time.perf_counter()
+        trainer.backward(-trainer.forward(rows).logprobs.sum() / rows.mask.sum())
+        norms.append(trainer.step())
+        if not site.rehearsing:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    last = _masters(trainer)
+    differ = sum(int((last[name] != tensor).sum()) for name, tensor in first.items())
+    share = differ / sum(tensor.numel() for tensor in first.values())
+    held, peak = _allocated(site) - before, 0 if site.rehearsing else torch.cuda.max_memory_allocated() - before
+    stage = trainer.stage if isinstance(trainer, DeepSpeedTrainer) else 0
+    expected = shares(count, 4 if config.dtype == "float32" else 2, stage=stage, master=config.dtype != "float32")
+    fact = {
+        "moved": round(share, 4),
+        "s_of_a_step": round(min(seconds), 3),
+        "norms": [round(norms[0], 4), round(norms[-1], 4)],
+        "held_gib": round(held / 2**30, 2),
+        "peak_gib": round(peak / 2**30, 2),
+        "model_gib": {
+            part: round(getattr(expected, part) / 2**30, 2) for part in ("weights", "gradients", "optimizer")
+        },
+    }
+    if share < MOVED:
+        fact["wrong"] = f"{share:.1%} of the weights moved in {STEPS} steps"
+    return fact
+
+
+def _masters(trainer: Trainer) -> dict[str, Tensor]:
+    """What the optimizer changes, on the CPU, by name: of DeepSpeed's half-precision stages the float32 weights."""
+    if isinstance(trainer, DeepSpeedTrainer) and trainer.stage:
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        named = trainer.network.model.named_parameters()
+        return {name: safe_get_full_fp32_param(p).detach().to("cpu", copy=True) for name, p in named}
+    groups = trainer._optimizer.param_groups if isinstance(trainer, TorchTrainer) else []
+    learning = [p for group in groups for p in group["params"]]
+    return {str(i): p.detach().to("cpu", copy=True) for i, p in enumerate(learning)}
+
+
+def _allocated(site: Site) -> int:
+    return 0 if site.rehearsing else torch.cuda.memory_allocated()
+
+
+def _on(rows: Batch, device: str) -> Batch:
+    return replace(rows, **{field.name: getattr(rows, field.name).to(device) for field in fields(rows)})
