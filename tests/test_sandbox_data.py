@@ -6,15 +6,14 @@ import ast
 import gzip
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from outside import DATA, needs_data
 from refinerl.sandbox import Limits, Outcome, Program, Sandbox, Test
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not here")]
+pytestmark = [pytest.mark.slow, needs_data]
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,10 @@ from typing import Any
 
 import pytest
 
+from outside import DATA, needs_data
 from refinerl.sandbox import Limits, Outcome, Program, Sandbox, Test
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SOAK = int(os.environ.get("REFINERL_SOAK", "500"))
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not here")
 
 
 def processes() -> dict[int, tuple[int, str]]:
@@ -172,6 +171,7 @@ def wait_until(true: Any, seconds: float = 30) -> None:
 
 CHILD = """
 import signal, sys
+from outside import DATA, needs_data
 from refinerl.sandbox import Limits, Program, Sandbox, Test
 signal.signal(signal.SIGINT, signal.default_int_handler)  # also in a shell's background job
 box = Sandbox(workers=2, limits=Limits(wall_seconds=600, cpu_seconds=600))

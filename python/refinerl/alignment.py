@@ -57,7 +57,7 @@ def align(originals: Sequence[Any], refined: Sequence[Any], *, threads: int | No
 
 
 def charge(costs: Any, alignments: Sequence[Alignment], lengths: Sequence[int]) -> NDArray[np.float64]:
-    """Carries the costs of ỹ's tokens to positions of y (METHOD “Where the penalty acts”).
+    """Carries the costs of ỹ's tokens to positions of y (docs/equations.md, “Where the penalty acts”).
 
     `costs` is (n, T′) floating, an array or a detached CPU tensor, row i for `alignments[i]`, padded at the right;
     `lengths` are the n lengths of y. Returns (n, max(lengths)) float64: `costs[i, j]` is added at

@@ -163,7 +163,7 @@ class Task(Protocol):
         """The conversation that asks the refiner for a minimal correction of y."""
 
     def refined_response(self, rollout: Rollout, reply: str) -> str:
-        """The refiner's reply as a response to x (METHOD “What exactly ỹ is”)."""
+        """The refiner's reply as a response to x (docs/equations.md, “What exactly ỹ is”)."""
 
     def refined_by(self, template: str) -> Task:
         """The same task, what scores it included, with another template for the refiner."""

@@ -139,7 +139,7 @@ class Alignment(Protocol):
 
     @property
     def refined_to_original(self) -> NDArray[np.int64]:
-        """[L′] the position of y that each token of ỹ is charged to (METHOD “Where the penalty acts”)."""
+        """[L′] the position of y that each token of ỹ is charged to (docs/equations.md, “Where the penalty acts”)."""
 
     @property
     def copy_ratio(self) -> float:

@@ -18,19 +18,19 @@ from typing import Any
 
 import pytest
 
+from outside import DATA, needs_data
 from refinerl.benchmarks.load import Choice, load_suite
 from refinerl.benchmarks.scoring import Scorer
 from refinerl.benchmarks.suite import CallTask, Result, Sample, Suite
 from refinerl.sandbox import Sandbox
 
 HERE = Path(__file__).resolve().parent
-DATA = HERE.parents[2] / "shared" / "data"
 GENERATIONS = HERE / "generations.jsonl"
 """100 samples of each, of every outcome there was; docs/evaluation.md says how they were made."""
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("evalplus") is None, reason="evalplus is not installed"),
-    pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not here"),
+    needs_data,
 ]
 
 TASKS = 20

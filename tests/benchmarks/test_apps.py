@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
+from outside import DATA, needs_data
 from refinerl import evaluate
 from refinerl.benchmarks.load import Choice, load_suite
 from refinerl.errors import UserError
-
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def problem(number: int, **changes: Any) -> dict[str, Any]:
@@ -92,7 +91,7 @@ def test_the_command(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not here")
+@needs_data
 def test_human_solutions_of_real_problems(tmp_path):
     for name in ("apps_stdin", "apps_call_a", "apps_call_b"):
         path = DATA / "apps" / f"{name}.jsonl"

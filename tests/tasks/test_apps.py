@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from outside import DATA, needs_data
 from refinerl.errors import UserError
 from refinerl.tasks.apps import Case, Problem, chat_question, load_problems, official_prompt, read_problems
 from refinerl.tasks.jsonlines import parse_int
-
-DATA = Path(__file__).parents[2].parent / "shared" / "data" / "apps"
 
 
 def row(number: int = 1, **changes: Any) -> dict[str, Any]:
@@ -294,13 +293,13 @@ def test_chat_question_says_what_to_write() -> None:
     assert with_starter == "Add a and b.\n\nStart with:\n```python\ndef add(a, b):\n```"
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the shared data folder is not here")
+@needs_data
 @pytest.mark.parametrize(
     ("name", "count"),
     [("apps_original", 5), ("apps_stdin", 24), ("apps_call_a", 4), ("apps_call_b", 20), ("leetcode_call", 150)],
 )
 def test_real_problems(name: str, count: int) -> None:
-    kept = load_problems(DATA / f"{name}.jsonl")
+    kept = load_problems(DATA / "apps" / f"{name}.jsonl")
     assert len(kept.problems) == count
     assert kept.without_tests == 0
     assert (

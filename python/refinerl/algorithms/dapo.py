@@ -17,7 +17,7 @@ from refinerl.records import Batch, Outputs, RolloutGroup
 
 @dataclass(frozen=True)
 class DAPO:
-    """METHOD “Exact forms”: group advantage, dynamic sampling, overlong shaping, where a penalty enters."""
+    """docs/equations.md, “Exact forms”: group advantage, dynamic sampling, overlong shaping, where a penalty enters."""
 
     max_tokens: int
     """L_max of the overlong shaping: the longest completion."""

@@ -15,7 +15,7 @@ from refinerl.records import Batch, Outputs, RolloutGroup
 
 @dataclass(frozen=True)
 class PPO:
-    """METHOD “Exact forms”: r_t, GAE, whitening, the clipped surrogate and the clipped value loss."""
+    """docs/equations.md, “Exact forms”: r_t, GAE, whitening, the clipped surrogate and the clipped value loss."""
 
     gamma: float = 1.0
     lam: float = 0.95
