@@ -12,7 +12,7 @@ import pytest
 from launching import environment, free_port
 
 RANK = """
-import json, os, signal, sys, threading
+import json, os, signal, sys, threading, time
 from refinerl.engines import lifeline
 from refinerl.engines.world import Launched, dist
 launched = Launched.read()
@@ -26,11 +26,15 @@ if what == "die at once":  # its name and its phase arrive together
     lifeline._send = send
 store, *_ = next(dist.rendezvous("env://", launched.rank, launched.size))
 line = lifeline.Lifeline(launched, store)
-line.phase("score of step 7")
+line.timeout = float(os.environ["TIMEOUT"])
+line.phase("update of step 7" if what == "abort" else "score of step 7")
 print("begun", flush=True)
 sys.stdin.readline()
 if what.startswith("die"):
     os.kill(os.getpid(), signal.SIGKILL)
+elif what == "abort":  # as NCCL's watchdog does where a collective timed out
+    time.sleep(line.timeout)
+    os.abort()
 elif what == "fail":
     line.fail("error: choose trainer.batch=16", 2)
 elif what == "end":
@@ -40,10 +44,10 @@ else:
 """
 
 
-def ends(*what: str) -> list[tuple[int, str]]:
-    """Exit code and standard error of each rank."""
+def ends(*what: str, timeout: float = 0) -> list[tuple[int, str]]:
+    """Exit code and standard error of each rank; collectives wait `timeout` seconds, or there are none yet."""
     port = str(free_port())
-    shared = {"WORLD_SIZE": str(len(what)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    shared = {"WORLD_SIZE": str(len(what)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TIMEOUT": str(timeout)}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     ranks = [
         subprocess.Popen([sys.executable, "-c", RANK, *what], env=environment(RANK=str(rank), **shared), **pipes)
@@ -72,6 +76,14 @@ def test_a_killed_rank_ends_the_others(dead, how):
         assert "".join(text for _, text in found).count("rank 1 died in phase score of step 7") == 1
     else:
         assert all("rank 0 died" in text for _, text in others)
+
+
+def test_a_rank_that_nccls_watchdog_aborts_is_told_from_one_that_is_killed():
+    found = ends("wait", "abort", "wait", timeout=0.5)
+    assert [code for code, _ in found] == [1, -signal.SIGABRT, 1]
+    said = "".join(text for _, text in found if "rank 1 died" in text)
+    assert said.count("rank 1 died in phase update of step 7 without a word after ") == 1
+    assert "engines.timeout = 0.5 seconds; rank 0 in score of step 7 was not with it" in said
 
 
 def test_a_failure_is_said_once_with_its_exit_code():

@@ -13,9 +13,10 @@ import os
 import socket
 import sys
 import threading
+import time
 from typing import Any, NoReturn, TextIO
 
-from refinerl.engines.world import Launched
+from refinerl.engines.launched import Launched
 
 _KEY = "refinerl/lifeline"
 _START = 300.0
@@ -34,8 +35,10 @@ class Lifeline:
     """
 
     def __init__(self, launched: Launched, store: Any) -> None:
+        self.timeout = 0.0
+        """Seconds after which a collective that some rank never joined ends the others; 0 before there are any."""
         self._rank = launched.rank
-        self._phases: dict[int, str] = {}
+        self._phases: dict[int, tuple[str, float]] = {}
         self._ending = threading.Lock()
         self._ended = threading.Event()
         self._closing = False
@@ -60,6 +63,7 @@ class Lifeline:
 
     def phase(self, name: str) -> None:
         """Says what this rank is doing, for the message should it die."""
+        self._phases[self._rank] = name, time.monotonic()
         for connection in self._peers.values():
             _send(connection, {"phase": name})
 
@@ -95,7 +99,7 @@ class Lifeline:
             for line in words:
                 word = json.loads(line)
                 if "phase" in word:
-                    self._phases[peer] = word["phase"]
+                    self._phases[peer] = word["phase"], time.monotonic()
                 elif "done" in word:
                     return
                 elif "failed" in word:
@@ -107,11 +111,20 @@ class Lifeline:
             pass
         if self._closing:
             return
-        doing = f" in phase {self._phases[peer]}" if peer in self._phases else ""
-        self._end(
-            f"stopped: rank {peer} died{doing} without a word (killed from outside, by its machine for want of memory, "
-            "or cut off); --resume goes on from the last checkpoint",
-            1,
+        self._end(f"stopped: {self._obituary(peer)}; --resume goes on from the last checkpoint", 1)
+
+    def _obituary(self, peer: int) -> str:
+        """A rank that died, where, and of what it may be: NCCL's watchdog aborts a rank whose collective timed out."""
+        phase, since = self._phases.get(peer, ("", time.monotonic()))
+        died = f"rank {peer} died{f' in phase {phase}' if phase else ''} without a word"
+        waited = time.monotonic() - since
+        if not self.timeout or waited < 0.95 * self.timeout:  # the news of a phase takes its time
+            return f"{died} (killed from outside, by its machine for want of memory, or cut off)"
+        others = [f"rank {rank} in {name}" for rank, (name, _) in sorted(self._phases.items()) if name != phase]
+        elsewhere = f"; {others[0]} was not with it" if others else ""
+        return (
+            f"{died} after {waited:.0f} seconds there, as it does where a collective lacks a rank for "
+            f"engines.timeout = {self.timeout:g} seconds{elsewhere}: raise engines.timeout if a phase may take so long"
         )
 
     def _end(self, message: str, code: int) -> NoReturn:
