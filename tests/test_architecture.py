@@ -22,6 +22,7 @@ COMMANDS = {
     "judge",
     "launch",
     "page",
+    "placement",
     "plan",
     "report",
     "rewards",

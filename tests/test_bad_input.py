@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from refinerl import train
+from machines import H100, OLD_DRIVER, OLD_FOR_KERNELS, T4, stand_in
+from refinerl import audition, evaluate, train, wiring
 from tiny import write_tiny
 from toy import Toy, metrics
 
@@ -168,3 +169,43 @@ def test_what_is_not_installed_is_named_with_what_works_without(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == package else find(name, *a))
     assert message in refused(capsys, toy.arguments(tmp_path / "run", *overrides))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("cards", "facts", "overrides", "message"),
+    [
+        ([], {}, ["device=cuda"], "set device=cpu"),
+        ([H100, H100], {}, ["device=cuda:3"], "choose device=cuda:1"),
+        ([H100], {}, ["device=gpu"], "device must be auto, cpu, cuda or cuda:N"),
+        ([T4], {}, ["dtype=bfloat16"], "set dtype=float32"),
+        ([], {"says": OLD_DRIVER}, [], "update the driver"),
+        ([H100], {"without_kernels": OLD_FOR_KERNELS}, ["kernels.impl=cuda"], "set kernels.impl=auto"),
+        ([], {}, ["kernels.impl=cuda"], "set kernels.impl=auto"),
+        ([H100], {"free": 0.0}, [], "0.0 of 79.1 GiB free"),
+    ],
+)
+def test_devices_are_seen_to_before_a_model_is_loaded(
+    toy: Toy, tmp_path, capsys, monkeypatch, cards, facts, overrides, message
+):
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    stand_in(monkeypatch, *cards, **facts)
+    monkeypatch.setattr(wiring, "load_model", load)
+    error = refused(capsys, toy.arguments(tmp_path / "run", *overrides))
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_commands_see_to_their_devices_too(capsys, monkeypatch):
+    stand_in(monkeypatch, T4)
+    evaluation = ["smollm2-135m-instruct", "--benchmark", "humaneval"]
+    for main, arguments, message in [
+        (evaluate.main, [*evaluation, "--device", "cuda:2"], "choose --device=cuda:0"),
+        (evaluate.main, [*evaluation, "--dtype", "bfloat16"], "set --dtype=float32"),
+        (audition.main, ["demo", "device=cuda:2"], "choose device=cuda:0"),
+        (audition.main, ["demo", "dtype=bfloat16"], "set dtype=float32"),
+    ]:
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err

@@ -134,3 +134,37 @@ def test_a_checkpoint_of_before_the_count_has_been_taught(tmp_path):
     del fields["optimizer_steps"]
     path.write_text(json.dumps(fields))
     assert checkpoint.resume(tmp_path, {}).optimizer_steps == 7
+
+
+def _gpus(monkeypatch, *numbers: int) -> dict[int, torch.Tensor]:
+    """The random states of as many GPUs, by their number; asking for those of all is an error."""
+    states = {index: torch.tensor([number]) for index, number in enumerate(numbers)}
+
+    def all_of_them(*_: object) -> None:
+        raise AssertionError("a context on every GPU")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for name in ("get_rng_state_all", "set_rng_state_all"):
+        monkeypatch.setattr(torch.cuda, name, all_of_them)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[device.index])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: states.update({device.index: state}))
+    return states
+
+
+def test_the_random_state_of_the_runs_own_gpu_is_saved_and_no_other_is_touched(folder, monkeypatch):
+    states = _gpus(monkeypatch, 1, 2, 3)
+    checkpoint.save(folder, State(1), {}, keep=1, device="cuda:1")
+    states.update({index: torch.tensor([0]) for index in range(3)})
+    checkpoint.resume(folder, {}, device="cuda:1")
+    assert [state.item() for state in states.values()] == [0, 2, 0]
+
+
+def test_a_checkpoint_with_the_random_states_of_all_gpus_still_loads(folder, monkeypatch):
+    states = _gpus(monkeypatch, 0, 0)
+    path = checkpoint.save(folder, State(1), {}, keep=1)
+    rng = torch.load(path / "rng-0.pt", weights_only=False)
+    del rng["device"]
+    torch.save({**rng, "cuda": [torch.tensor([8]), torch.tensor([9])]}, path / "rng-0.pt")
+    checkpoint.resume(folder, {}, device="cuda:1")
+    assert [state.item() for state in states.values()] == [0, 9]
+    checkpoint.resume(folder, {})  # on a CPU there is nothing to restore there

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from refinerl import rewards
+from machines import H100, stand_in
+from refinerl import rewards, train, wiring
 from refinerl.config import Config
 from refinerl.errors import UserError
 from refinerl.wiring import check_ranks, room_for_prompts
@@ -60,3 +61,13 @@ def test_the_ranks_of_a_machine_share_its_cores_for_scoring(monkeypatch, asked, 
     shared = config(sandbox={"workers": asked})
     on_ranks(ranks, lambda world: rewards.make_sandbox(shared, lambda _: None, world))
     assert boxes == [workers] * ranks
+
+
+@pytest.mark.parametrize(("device", "keeps"), [("cpu", 1), ("cuda", 0)])
+def test_only_a_cpu_run_keeps_the_memory_that_it_frees(monkeypatch, tmp_path, device, keeps):
+    """On a GPU's host the process would hold on to what it needed once, while it loaded its models."""
+    calls: list[None] = []
+    monkeypatch.setattr(wiring, "keep_freed_memory", lambda: calls.append(None))
+    stand_in(monkeypatch, H100)
+    assert train.main(["demo", f"device={device}", "model=/nowhere", "--output-dir", str(tmp_path / "run")]) == 2
+    assert len(calls) == keeps

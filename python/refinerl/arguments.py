@@ -14,6 +14,7 @@ from rich.console import Console
 
 from refinerl import recipe
 from refinerl.config import Config
+from refinerl.engines.launched import Launched
 from refinerl.errors import UserError
 
 
@@ -22,8 +23,13 @@ def answer_early(arguments: Sequence[str]) -> None:
 
     One of many ranks does not: they end together, and say why once.
     """
-    if "RANK" in os.environ:
-        return
+    try:
+        if Launched.read() is not None:
+            return
+    except UserError as error:
+        if os.environ.get("SLURM_PROCID", "0") == "0":  # one of srun's tasks speaks for all
+            print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     args = parse(arguments)
     if args.list:
         show_recipes(Console())

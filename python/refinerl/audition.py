@@ -21,8 +21,9 @@ from typing import Any
 from rich.console import Console
 
 from refinerl import arguments as command_line
-from refinerl import export, recipe, rewards, trainers, trial
+from refinerl import export, placement, recipe, rewards, trainers, trial
 from refinerl.config import Config
+from refinerl.engines import devices
 from refinerl.engines.models import load_model, resolve_model
 from refinerl.engines.transformers import TransformersGenerator
 from refinerl.errors import UserError
@@ -76,6 +77,7 @@ def audition(config: Config, n: int, against: Sequence[str], console: Console) -
     Raises:
         UserError: a model, template or data set cannot be used.
     """
+    placement.check_abilities(config, devices.claim(config.device))
     with ExitStack() as stack:
         telemetry = Telemetry(Path(), console, 1)
         wanted = [_template(name) if _is_template(name) else name for name in against]

@@ -79,10 +79,18 @@ def checkpoints(folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def save(folder: Path, state: State, trainers: dict[str, Trainer], keep: int, world: World = ALONE) -> Path:
+def save(
+    folder: Path,
+    state: State,
+    trainers: dict[str, Trainer],
+    keep: int,
+    world: World = ALONE,
+    device: torch.device | str = "cpu",
+) -> Path:
     """Writes checkpoint-N under a temporary name, renames it, then removes all but the last `keep` and the best.
 
-    Every rank writes its shards into the same folder, which they share; the first one does the rest.
+    Every rank writes its shards into the same folder, which they share, with the random state of its `device`; the
+    first one does the rest.
     """
     final = folder / f"checkpoint-{state.step}"
     partial = folder / f".checkpoint-{state.step}.partial"
@@ -96,7 +104,7 @@ def save(folder: Path, state: State, trainers: dict[str, Trainer], keep: int, wo
         world.barrier()
         for name, trainer in trainers.items():
             trainer.save(partial / name)
-        torch.save(_random_states(), partial / f"rng-{world.rank}.pt")
+        torch.save(_random_states(torch.device(device)), partial / f"rng-{world.rank}.pt")
         world.barrier()
         if first:
             state = replace(state, ranks=world.size)
@@ -116,7 +124,9 @@ def save(folder: Path, state: State, trainers: dict[str, Trainer], keep: int, wo
     return final
 
 
-def resume(folder: Path, trainers: dict[str, Trainer], world: World = ALONE) -> State:
+def resume(
+    folder: Path, trainers: dict[str, Trainer], world: World = ALONE, device: torch.device | str = "cpu"
+) -> State:
     """Loads the last checkpoint, if there is one, and takes back what was written after it.
 
     Raises:
@@ -141,7 +151,8 @@ def resume(folder: Path, trainers: dict[str, Trainer], world: World = ALONE) -> 
             if not (path / name).is_dir():
                 raise UserError(f"{path} holds no {name}: it is a checkpoint of another recipe")
             trainer.load(path / name)
-        _restore_random_states(torch.load(path / f"rng-{world.rank}.pt", weights_only=False))
+        states = torch.load(path / f"rng-{world.rank}.pt", map_location="cpu", weights_only=False)
+        _restore_random_states(states, torch.device(device))
     if world.rank == 0:
         _truncate(folder, state.step)
     world.barrier()
@@ -219,18 +230,23 @@ def _sync(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _random_states() -> dict[str, Any]:
+def _random_states(device: torch.device) -> dict[str, Any]:
+    """Those of this process and its device; to ask other devices for theirs would take memory on each."""
     return {
         "python": random.getstate(),
         "numpy": np.random.get_state(),  # noqa: NPY002 - code of the user may draw from it
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "device": None if device.type == "cpu" else torch.get_device_module(device).get_rng_state(device),
     }
 
 
-def _restore_random_states(states: dict[str, Any]) -> None:
+def _restore_random_states(states: dict[str, Any], device: torch.device) -> None:
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])  # noqa: NPY002
     torch.set_rng_state(states["torch"])
-    if states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])
+    own = states.get("device")
+    if device.type == "cuda" and states.get("cuda"):  # an older checkpoint holds those of all GPUs that it saw
+        index = device.index or 0
+        own = states["cuda"][index] if index < len(states["cuda"]) else None
+    if own is not None and device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(own, device)

@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, console: Console) -> int:
     started = time.perf_counter()
+    device = None if options.samples is not None else _device(options)
     suite = load_suite(
         Choice(
             options.benchmark,
@@ -76,7 +77,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         facts: dict[str, Any] = {"sandbox_off": off, "packages": options.packages, "limit": options.limit}
         bars = stack.enter_context(_bars(console))
         if samples is None:
-            samples, said = _generated(options, suite, scorer, bars, console)
+            samples, said = _generated(options, suite, scorer, bars, console, device)
             facts |= said
         else:
             facts |= {"samples_from": str(options.samples), "prompting": None}
@@ -86,6 +87,17 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     summary = output.summarize(suite, results, ks, facts)
     _show(options, suite, results, summary, console)
     return 0
+
+
+def _device(options: argparse.Namespace) -> Any:
+    """The model's torch device, which is there and can do what is asked."""
+    # Imported here, as below.
+    from refinerl.engines import devices
+
+    device = devices.claim(options.device, knob="--device")
+    if options.dtype == "bfloat16":
+        devices.require_bfloat16(device, "--dtype=bfloat16", "--dtype=float32")
+    return device
 
 
 def _sandbox(options: argparse.Namespace) -> Sandbox:
@@ -109,12 +121,10 @@ def _show(
 
 
 def _generated(
-    options: argparse.Namespace, suite: Suite, scorer: Scorer, bars: Progress, console: Console
+    options: argparse.Namespace, suite: Suite, scorer: Scorer, bars: Progress, console: Console, device: Any
 ) -> tuple[list[Sample], dict[str, Any]]:
     """The model's samples, and what the summary says of how they were made."""
     # Imported here, so that scoring existing samples starts without the model library.
-    import torch
-
     from refinerl.engines.models import load_model, resolve_model
     from refinerl.engines.transformers import TransformersGenerator
     from refinerl.tokenization import ChatTokenizer
@@ -127,7 +137,6 @@ def _generated(
     )
     said = f"prompting {prompting.name}: ends at {list(prompting.stops)}; program: {prompting.extraction}"
     console.print(said, highlight=False, markup=False, soft_wrap=True)
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(options.model, dtype=options.dtype).to(device)
     tokens = options.max_tokens or DEFAULT_TOKENS[suite.family]
     bar = bars.add_task("generate", total=len(suite.used) * options.n * tokens)
@@ -222,7 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0)
     add("--chat-template", metavar="FILE", help="Jinja text or a file, for tokenizers that bring none")
     add("--dtype", choices=("float32", "bfloat16"), default="float32")
-    add("--device", help="default: cuda if there is one, else cpu")
+    add("--device", default="auto", help="cpu, cuda, cuda:N … (default: auto, the GPU if there is one, else the CPU)")
     add("--max-batch", type=int, default=32, metavar="N", help="samples generated at once (default: 32)")
     judging = parser.add_argument_group("how programs are judged")
     add = judging.add_argument

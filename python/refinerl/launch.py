@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+import torch
+
 from refinerl.contracts import ALONE, World
+from refinerl.engines import devices
 from refinerl.engines.lifeline import Lifeline
 from refinerl.engines.world import Launched, Ranks, dist, has_joined, leave
 
@@ -24,9 +27,18 @@ class Link:
 
     def __init__(self) -> None:
         self.rank = 0
+        self._launched: Launched | None = None
 
-    def join(self, timeout: float) -> World:
-        """The ranks of the run, which wait `timeout` seconds for each other."""
+    def claim(self, device: str) -> torch.device:
+        """This process's device, as the knob `device` asks for it; each rank of a machine gets its own.
+
+        Raises:
+            UserError: there is none such, or it cannot be used.
+        """
+        return devices.claim(device, self._launched)
+
+    def join(self, timeout: float, device: torch.device) -> World:
+        """The ranks of the run, each with its device, which wait `timeout` seconds for each other."""
         return ALONE
 
     def notice(self, phase: str) -> None:
@@ -43,16 +55,17 @@ class RankLink(Link):
 
     def __init__(self, launched: Launched) -> None:
         self.rank = launched.rank
-        self._launched = launched
+        self._launched = self._ranked = launched
         self._store, *_ = next(dist.rendezvous("env://", launched.rank, launched.size))
         self._lifeline = Lifeline(launched, dist.PrefixStore("lifeline", self._store))
         self._timeout = 0.0
         self._phase = "start"
 
-    def join(self, timeout: float) -> World:
-        """The ranks of the run, which wait `timeout` seconds for each other."""
+    def join(self, timeout: float, device: torch.device) -> World:
+        """The ranks of the run, each with its device, which wait `timeout` seconds for each other."""
         self._timeout = timeout
-        return Ranks(self._launched, dist.PrefixStore("ranks", self._store), timeout)
+        self._lifeline.timeout = timeout
+        return Ranks(self._ranked, dist.PrefixStore("ranks", self._store), timeout, device)
 
     def notice(self, phase: str) -> None:
         """What this process is about to do: said should it die."""
@@ -85,8 +98,14 @@ class RankLink(Link):
 
 @contextmanager
 def linked() -> Iterator[Link]:
-    """This process's link, closed at the end; an exception that nobody caught ends all ranks."""
+    """This process's link, closed at the end; an exception that nobody caught ends all ranks.
+
+    Raises:
+        UserError: the launcher does not say enough.
+    """
     launched = Launched.read()
+    if launched is not None:
+        launched.tell()
     if launched is None or launched.size == 1:
         try:
             yield Link()

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from refinerl import recipe
 from refinerl.config import Config
-from refinerl.engines.world import Launched
+from refinerl.engines.launched import Launched
 from refinerl.memory import Shares, shares
 from refinerl.rewards import load_data
 from refinerl.tasks.apps import ProblemSet

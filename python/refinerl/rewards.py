@@ -106,7 +106,7 @@ def make_dialogue_reward(config: Config) -> UserReward | RewardModel:
     model = load_reward_model(name, dtype=r.dtype or config.dtype)
     tokenizer = ChatTokenizer.load(name, chat_template=r.chat_template)
     return RewardModel(
-        model.to(device_of(config.device if r.device == "auto" else r.device)),
+        model.to(device_of(config.device if r.device == "auto" else r.device, "reward_model.device")),
         partial(tokenizer.encode_answered, close=is_openrlhf(model.config)),
         batch=r.batch,
         max_length=r.max_length,

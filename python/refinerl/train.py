@@ -30,6 +30,7 @@ from refinerl.config import Config
 from refinerl.errors import TrainingStoppedError, UserError
 from refinerl.launch import Link, end_process, linked
 from refinerl.metrics import merged, rollout_metrics, summed, why_idle
+from refinerl.placement import check_abilities
 from refinerl.records import Update, sample_seed
 from refinerl.rollout import collect, revive
 from refinerl.sandbox import SandboxError
@@ -57,7 +58,7 @@ def train(config: Config, parts: Parts, folder: Path, state: checkpoint.State) -
             )
             if not world.all_reduce(torch.tensor(len(collected.groups))):
                 telemetry.say(f"the data ended after trainer.epochs = {config.trainer.epochs} passes")
-                checkpoint.save(folder, state, parts.trainers, config.checkpoint.keep, world)
+                checkpoint.save(folder, state, parts.trainers, config.checkpoint.keep, world, parts.device)
                 break
             groups = list(collected.kept)
             if config.constraint.on_dropped:
@@ -103,7 +104,7 @@ def train(config: Config, parts: Parts, folder: Path, state: checkpoint.State) -
         stop = reason_to_stop(config, state, update, metrics)
         if stop or last or state.best_step == step or step % config.checkpoint.every == 0:
             with telemetry.busy(f"checkpoint-{step}"):
-                saved = checkpoint.save(folder, state, parts.trainers, config.checkpoint.keep, world)
+                saved = checkpoint.save(folder, state, parts.trainers, config.checkpoint.keep, world, parts.device)
         if stop:
             raise TrainingStoppedError(f"step {step}: {stop}; the state is in {saved}")
     return state
@@ -132,15 +133,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     As one of many ranks it ends the process instead, with that code and all other ranks.
     """
-    with linked() as link:
-        try:
-            return _run(command_line.parse(arguments), link)
-        except UserError as error:
-            return link.end(f"error: {error}", 2)
-        except (TrainingStoppedError, SandboxError, FloatingPointError) as error:
-            return link.end(f"stopped: {error}", 1)
-        except KeyboardInterrupt:
-            return link.end("interrupted; --resume goes on from the last checkpoint", 130)
+    try:
+        with linked() as link:
+            try:
+                return _run(command_line.parse(arguments), link)
+            except UserError as error:
+                return link.end(f"error: {error}", 2)
+            except (TrainingStoppedError, SandboxError, FloatingPointError) as error:
+                return link.end(f"stopped: {error}", 1)
+            except KeyboardInterrupt:
+                return link.end("interrupted; --resume goes on from the last checkpoint", 130)
+    except UserError as error:  # the launcher's: nobody is linked yet
+        return Link().end(f"error: {error}", 2)
 
 
 def _run(args: argparse.Namespace, link: Link) -> int:
@@ -157,7 +161,9 @@ def _run(args: argparse.Namespace, link: Link) -> int:
     if args.dry_run:
         plan.show(config, console)
         return 0
-    world = link.join(config.engines.timeout)
+    device = link.claim(config.device)
+    check_abilities(config, device)
+    world = link.join(config.engines.timeout, device)
     named = args.output_dir or Path("runs") / f"{Path(name).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder: Path = world.all_gather_object(named)[0]
     with calm_about_full_disks(folder):
@@ -167,7 +173,7 @@ def _run(args: argparse.Namespace, link: Link) -> int:
         with wire(config, folder, console, world, link.notice) as parts:
             if link.rank == 0:
                 checkpoint.begin(folder, recipe.to_yaml(config))
-            state = checkpoint.resume(folder, parts.trainers, world)
+            state = checkpoint.resume(folder, parts.trainers, world, parts.device)
             parts.generator.load(parts.updater.policy.weights())
             if state.step:
                 parts.telemetry.say(f"resuming after step {state.step}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 
-import torch
 from transformers import PreTrainedModel
 
 from refinerl.config import Config
 from refinerl.contracts import Trainer, World
+from refinerl.engines import devices
 from refinerl.engines.deepspeed import DeepSpeedTrainer
 from refinerl.engines.lora import LoraNetwork
 from refinerl.engines.models import load_trunk, resolve_model
@@ -78,11 +78,13 @@ def writing_network(config: Config, network: PolicyNetwork) -> PolicyNetwork:
     return copy.deepcopy(network) if spread(config) and config.engines.generator == "transformers" else network
 
 
-def device_of(name: str) -> str:
-    """The torch device that `device` means: `auto` is the GPU where there is one."""
-    if name != "auto":
-        return name
-    return f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+def device_of(name: str, knob: str = "device") -> str:
+    """The torch device that a knob means: `auto` is the GPU where there is one.
+
+    Raises:
+        UserError: there is none such, or it cannot be used.
+    """
+    return str(devices.resolve(name, knob))
 
 
 def _full(config: Config, model: PreTrainedModel) -> PolicyNetwork:

@@ -23,6 +23,7 @@ from refinerl.engines.models import load_model, resolve_model
 from refinerl.engines.precision import multiply_float32
 from refinerl.errors import UserError
 from refinerl.generators import make_generators
+from refinerl.placement import check_memory
 from refinerl.records import Sampling
 from refinerl.refiner import Refiner
 from refinerl.rewards import make_evaluator, make_sandbox, make_task
@@ -48,6 +49,7 @@ class Parts:
     updater: Updater
     world: World
     telemetry: Telemetry
+    device: torch.device
     evaluator: Evaluator | None = None
     """Where `evaluate.every` asks for one."""
 
@@ -69,7 +71,9 @@ def wire(
     """
     check_ranks(config, world)
     torch.manual_seed(config.seed)
-    keep_freed_memory()
+    device = device_of(config.device)
+    if device == "cpu":  # elsewhere the host holds little, and would never give it back
+        keep_freed_memory()
     with ExitStack() as stack:
         trackers = []
         if world.rank == 0:
@@ -79,7 +83,7 @@ def wire(
         with telemetry.busy(f"load {config.model}"):
             name = resolve_model(config.model)
             tokenizer = ChatTokenizer.load(name, chat_template=config.chat_template)
-            device = device_of(config.device)
+            check_memory(config, name, world.size)
             policy_model = load_model(name, dtype=config.dtype).to(device)
             reference_model = None if config.lora.rank else load_model(name, dtype=config.dtype)
             if reference_model is not None and not config.engines.offload_reference:
@@ -144,7 +148,18 @@ def wire(
             stack.callback(box.close)
             evaluator = make_evaluator(config, generator, tokenizer, box, telemetry.say)
         yield Parts(
-            stream, task, roller, generator, tokenizer, algorithm, constraint, updater, world, telemetry, evaluator
+            stream,
+            task,
+            roller,
+            generator,
+            tokenizer,
+            algorithm,
+            constraint,
+            updater,
+            world,
+            telemetry,
+            torch.device(device),
+            evaluator,
         )
 
 

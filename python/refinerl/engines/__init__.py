@@ -18,6 +18,8 @@
 `precision`     how a GPU multiplies float32
 `networks`      what trainers train: a trunk with a language-model head or a value head
 `lora`          `LoraNetwork`: a policy that learns an adapter; the only file that imports peft
+`devices`       the device that a process uses, and why it cannot
+`launched`      who a process is among those that a launcher started
 `world`         `Ranks`: the ranks of a run
 `lifeline`      what ends one rank ends all
 `allocator`     large blocks of memory, kept between steps

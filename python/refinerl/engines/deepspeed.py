@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from refinerl.contracts import World
+from refinerl.engines.devices import accelerator
 from refinerl.engines.lora import LoraNetwork
 from refinerl.engines.models import name_accelerator
 from refinerl.engines.networks import PolicyNetwork, ValueNetwork, recompute
@@ -297,7 +298,7 @@ def _initialize(module: Rows, optimizer: torch.optim.Optimizer | None, config: d
     join_alone()
     os.environ.setdefault("LOCAL_RANK", "0")  # it asks for that, even where there is one rank
     try:
-        deepspeed.init_distributed(dist_backend=None if torch.cuda.is_available() else "gloo", verbose=False)
+        deepspeed.init_distributed(dist_backend=None if accelerator() == "cuda" else "gloo", verbose=False)
         with redirect_stdout(io.StringIO()):  # it prints the memory that stage 1 takes
             engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
     except (AssertionError, ValueError, KeyError, TypeError) as error:

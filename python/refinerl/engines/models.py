@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils import logging
 
-from refinerl.engines import bundled
+from refinerl.engines import bundled, devices
 from refinerl.errors import UserError
 
 DType = Literal["float32", "bfloat16", "float16", "float64"]
@@ -160,4 +160,4 @@ def quiet() -> Iterator[None]:
 
 def name_accelerator() -> None:
     """Spare DeepSpeed, which transformers imports where it is installed, the search for a GPU that it warns of."""
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    os.environ.setdefault("DS_ACCELERATOR", devices.accelerator())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -12,36 +10,17 @@ import torch.distributed
 from torch import Tensor
 
 from refinerl.contracts import WorldOfOne as WorldOfOne
+from refinerl.engines import devices
+from refinerl.engines.launched import Launched as Launched
+from refinerl.errors import UserError
 
 dist: Any = torch.distributed
 """Its types are not complete."""
 
+_CPU = torch.device("cpu")
 
-@dataclass(frozen=True)
-class Launched:
-    """What a launcher says in the environment: torchrun and DeepSpeed's launcher use the same names."""
-
-    rank: int
-    size: int
-    local_rank: int
-    local_size: int
-    address: str
-    """Where rank 0 runs."""
-
-    @staticmethod
-    def read() -> Launched | None:
-        """None for a process that was started by hand."""
-        env = os.environ
-        if "RANK" not in env or "WORLD_SIZE" not in env or "MASTER_ADDR" not in env:
-            return None
-        size = int(env["WORLD_SIZE"])
-        return Launched(
-            rank=int(env["RANK"]),
-            size=size,
-            local_rank=int(env.get("LOCAL_RANK", "0")),
-            local_size=int(env.get("LOCAL_WORLD_SIZE", env.get("LOCAL_SIZE", size))),
-            address=env["MASTER_ADDR"],
-        )
+_PATIENCE = 1.05
+"""Times as long as the others rank 0 waits, so that it is there to say that they gave up."""
 
 
 class Ranks:
@@ -51,13 +30,18 @@ class Ranks:
         launched: who this process is among them.
         store: where they find each other.
         timeout: seconds after which a collective that some rank never joined fails on the others.
+        device: this process's, already its current one.
+
+    Raises:
+        UserError: two ranks have the same device, which NCCL would wait for in vain. Rank 0 raises it for all.
     """
 
-    def __init__(self, launched: Launched, store: Any, timeout: float) -> None:
+    def __init__(self, launched: Launched, store: Any, timeout: float, device: torch.device = _CPU) -> None:
         self.rank = launched.rank
         self.size = launched.size
         self.local_size = launched.local_size
-        _join(store, launched.rank, launched.size, launched.local_rank, timeout)
+        _compare(store, launched, device)
+        _join(store, launched.rank, launched.size, device.type, timeout)
 
     def all_reduce(self, value: Tensor, op: Literal["sum", "max"] = "sum") -> Tensor:
         """The sum or maximum over ranks, a new tensor on the CPU of the same type."""
@@ -79,7 +63,7 @@ class Ranks:
 def join_alone() -> None:
     """A group of this process alone, for engines that insist on one."""
     if not dist.is_initialized():
-        _join(dist.HashStore(), 0, 1, 0, 60.0)
+        _join(dist.HashStore(), 0, 1, devices.accelerator(), 60.0)
 
 
 def leave() -> None:
@@ -87,6 +71,7 @@ def leave() -> None:
     if _GROUPS and dist.is_initialized():
         dist.destroy_process_group()
     _GROUPS.clear()
+    _set_defaults(*_DEFAULTS)
 
 
 def has_joined() -> bool:
@@ -96,19 +81,52 @@ def has_joined() -> bool:
 
 _GROUPS: list[Any] = []
 _joined = False
+_DEFAULTS = dist.distributed_c10d.default_pg_timeout, dist.distributed_c10d.default_pg_nccl_timeout
 
 
-def _join(store: Any, rank: int, size: int, local_rank: int, timeout: float) -> None:
+def _set_defaults(limit: datetime.timedelta, nccl: datetime.timedelta | None) -> None:
+    """Sets the limit of groups that are made without one, as DeepSpeed makes its own: PyTorch gives NCCL's 10 minutes.
+
+    NCCL's watchdog ends a process whose collective timed out by SIGABRT. To raise instead (TORCH_NCCL_BLOCKING_WAIT) it
+    makes the host wait for every collective, so the lifeline says what such an end means.
+    """
+    dist.distributed_c10d.default_pg_timeout, dist.distributed_c10d.default_pg_nccl_timeout = limit, nccl
+
+
+def _join(store: Any, rank: int, size: int, kind: str, timeout: float) -> None:
     global _joined
     _joined = True
-    backend = "gloo"
-    if torch.cuda.is_available():
-        torch.cuda.set_device(local_rank)
-        backend = "cpu:gloo,cuda:nccl"
-    limit = datetime.timedelta(seconds=timeout)
+    native = dist.Backend.default_device_backend_map.get(kind, "gloo")
+    backend = "gloo" if native == "gloo" else f"cpu:gloo,{kind}:{native}"
+    limit = datetime.timedelta(seconds=timeout if rank else timeout * _PATIENCE)
+    if size > 1:
+        _set_defaults(limit, limit)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
     # Objects travel as bytes on the CPU: a group of gloo alone keeps them from the GPU.
     _GROUPS[:] = [None if backend == "gloo" else dist.new_group(backend="gloo", timeout=limit)]
+
+
+def _compare(store: Any, launched: Launched, device: torch.device) -> None:
+    """Sees on rank 0 that all ranks compute on one type of device, and no two on the same one."""
+    store.set(f"device/{launched.rank}", f"{device.type} {devices.identity(device)}")
+    if launched.rank:
+        return
+    holder: dict[str, int] = {}
+    for rank in range(launched.size):
+        kind, _, identity = store.get(f"device/{rank}").decode().partition(" ")
+        if kind != device.type:
+            raise UserError(
+                f"rank 0 computes on {device.type} and rank {rank} on {kind}: see that the machine of each has one for "
+                f"all its ranks and set device={device.type}, or set device=cpu"
+            )
+        if identity in holder:
+            raise UserError(
+                f"ranks {holder[identity]} and {rank} have the same device ({devices.hardware.card(device).name}, "
+                f"{identity}): start as many ranks on a machine as it has, or let each see its own "
+                "(CUDA_VISIBLE_DEVICES; Slurm: --gpus-per-task=1)"
+            )
+        if identity:
+            holder[identity] = rank
 
 
 def _cpu_group() -> Any:

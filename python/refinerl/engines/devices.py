@@ -1,0 +1,259 @@
+"""Devices: the one that a process uses, and what is said where it cannot work, before anything is loaded.
+
+Any device type that PyTorch knows passes through. What is particular to CUDA (drivers, capabilities, free memory) is
+read by `Hardware` alone, which tests replace.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from refinerl.engines.launched import Launched
+from refinerl.errors import UserError
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Card:
+    """One device."""
+
+    name: str = ""
+    capability: str = ""
+    """CUDA's compute capability, such as 8.6; empty for other types."""
+    bfloat16: bool = True
+    """Whether it computes in bfloat16."""
+    uuid: str = ""
+    """The same for every process that sees this device; empty where the type has no such name."""
+
+
+class Hardware:
+    """The devices of this process, as PyTorch sees them."""
+
+    def fault(self, kind: str) -> str | None:
+        """Why no device of this type can be used, in PyTorch's words; None where some can. Creates no context."""
+        module = _module(kind)
+        if module is None:
+            return "this PyTorch has none of that type"
+        if kind == "cuda":
+            if torch.version.cuda is None and torch.version.hip is None:
+                return "this PyTorch is built without CUDA"
+            try:
+                torch.cuda.init()  # type: ignore[no-untyped-call]
+            except (RuntimeError, AssertionError) as error:
+                return str(error).splitlines()[0] if str(error) else type(error).__name__
+            return None
+        return None if module.is_available() else "there is none here"
+
+    def count(self, kind: str) -> int:
+        """Devices of this type that the process sees."""
+        return int(_required(kind).device_count())
+
+    def current(self, kind: str) -> int:
+        """The one that a tensor goes to where no number is said."""
+        return int(_required(kind).current_device())
+
+    def use(self, device: torch.device) -> None:
+        """Make it the current one."""
+        _required(device.type).set_device(device.index)
+
+    def card(self, device: torch.device) -> Card:
+        """What it is. Creates no context."""
+        if device.type != "cuda":
+            return Card(name=device.type)
+        found: Any = torch.cuda.get_device_properties(device)
+        return Card(
+            name=found.name,
+            capability=f"{found.major}.{found.minor}",
+            bfloat16=torch.version.hip is not None or found.major >= 8,
+            uuid=str(getattr(found, "uuid", "")),
+        )
+
+    def memory(self, device: torch.device) -> tuple[int, int] | None:
+        """Bytes that are free and bytes that there are, of all processes; None where the type does not say."""
+        read = getattr(_required(device.type), "mem_get_info", None)
+        return None if read is None else tuple(read(device))
+
+    def kernels(self, device: torch.device) -> str:
+        """Why our CUDA kernels do not run there, as where the driver is too old for them; empty where they do."""
+        from refinerl.kernels import cuda
+
+        return cuda.why_not(device.index or 0)
+
+
+hardware = Hardware()
+"""Replaced by tests."""
+
+_ABSENT = ("found no nvidia driver", "no cuda gpus are available", "no cuda-capable device", "built without cuda")
+"""What PyTorch says where there is simply no GPU; anything else is a GPU that does not work."""
+
+_claimed: torch.device | None = None
+
+
+def resolve(name: str, knob: str = "device") -> torch.device:
+    """The device that a knob's value means: `auto` is the GPU where there is one, `cuda` the current one.
+
+    Raises:
+        UserError: it is no device, there is none, or it cannot be used; the message names a value that works.
+    """
+    if name == "auto":
+        fault = hardware.fault("cuda")
+        if fault is None:
+            return torch.device("cuda", hardware.current("cuda"))
+        if any(said in fault.lower() for said in _ABSENT):
+            return torch.device("cpu")
+        raise UserError(_broken(f"{knob}=auto", knob, fault))
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type == "meta":  # it holds no data
+        raise UserError(f"{knob} must be auto, cpu, cuda or cuda:N with N from 0, got {name!r}")
+    if device.type == "cpu":
+        return torch.device("cpu")
+    if (fault := hardware.fault(device.type)) is not None:
+        raise UserError(_broken(f"{knob}={name}", knob, fault))
+    count, index = hardware.count(device.type), _index(device)
+    if index is None:
+        return torch.device(device.type, hardware.current(device.type))
+    if index >= count:
+        there = f"{device.type}:0" if count == 1 else f"{device.type}:0 to {device.type}:{count - 1}"
+        raise UserError(
+            f"{knob}={name} is not there, this process sees {there}: choose {knob}={device.type}:{count - 1}, or let "
+            "it see more (CUDA_VISIBLE_DEVICES)"
+        )
+    return device
+
+
+def claim(name: str, launched: Launched | None = None, knob: str = "device") -> torch.device:
+    """Choose this process's device and make it the current one; each rank of a machine gets its own.
+
+    Raises:
+        UserError: as `resolve`; or there are several ranks, and one device for them all or too few.
+    """
+    global _claimed
+    device = resolve(name, knob)
+    if device.type != "cpu":
+        if launched is not None and launched.size > 1:
+            device = _share(name, device, launched, knob)
+        hardware.use(device)
+        os.environ["LOCAL_RANK"] = str(device.index)  # the device that DeepSpeed and vLLM take
+    _claimed = device
+    return device
+
+
+def claimed() -> torch.device | None:
+    """The device that this process has claimed; None before."""
+    return _claimed
+
+
+def accelerator() -> str:
+    """The device type that DeepSpeed computes on: the claimed one's; where nothing is claimed, CUDA if there is one."""
+    if _claimed is not None:
+        return "cuda" if _claimed.type == "cuda" else "cpu"
+    return os.environ.get("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+
+
+def identity(device: torch.device) -> str:
+    """A name that two processes share only if their device is the same; empty where there is none."""
+    return "" if device.type == "cpu" else hardware.card(device).uuid
+
+
+def require_bfloat16(device: torch.device, setting: str, instead: str) -> None:
+    """See that a device computes in bfloat16.
+
+    Raises:
+        UserError: it does not; `setting` asks for it, `instead` works.
+    """
+    card = hardware.card(device)
+    if not card.bfloat16:
+        raise UserError(
+            f"{setting} needs a GPU of compute capability 8.0 or newer, and {device} ({card.name}) has "
+            f"{card.capability}: set {instead}"
+        )
+
+
+def require_kernels(device: torch.device) -> None:
+    """See that `kernels.impl=cuda` can run on a device.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if device.type != "cuda":
+        raise UserError(f"kernels.impl=cuda runs on CUDA devices, and device={device}: set kernels.impl=auto")
+    if reason := hardware.kernels(device):
+        raise UserError(
+            f"kernels.impl=cuda cannot run on {device} ({reason}): set kernels.impl=auto, which computes the same with "
+            "PyTorch"
+        )
+
+
+def require_memory(device: torch.device, needed: int, what: str, turn: str) -> None:
+    """See that a device has as many bytes free as `what` needs.
+
+    Raises:
+        UserError: it is too small, or other processes hold too much of it; `turn` says what lowers the need.
+    """
+    if device.type == "cpu" or (found := hardware.memory(device)) is None:
+        return
+    free, total = found
+    if needed <= free:
+        return
+    name = f"{device} ({hardware.card(device).name})"
+    if needed > total:
+        raise UserError(f"{name} has {total / GIB:.1f} GiB, and {what} need {needed / GIB:.1f} GiB: {turn}")
+    raise UserError(
+        f"{name} has {free / GIB:.1f} of {total / GIB:.1f} GiB free, and {what} need {needed / GIB:.1f} GiB: end the "
+        f"other processes that hold the rest (nvidia-smi lists them), choose another GPU (CUDA_VISIBLE_DEVICES=N), or "
+        f"{turn}"
+    )
+
+
+def _share(name: str, device: torch.device, launched: Launched, knob: str) -> torch.device:
+    if name not in ("auto", device.type):
+        raise UserError(
+            f"{knob}={name} puts all {launched.size} ranks on one device: set {knob}={device.type}, which gives each "
+            "rank of a machine its own (CUDA_VISIBLE_DEVICES chooses among them)"
+        )
+    count = hardware.count(device.type)
+    if launched.local_rank < count:
+        return torch.device(device.type, launched.local_rank)
+    if count == 1:  # Slurm shows each task its own
+        return torch.device(device.type, 0)
+    raise UserError(
+        f"this machine has {launched.local_size} ranks and {count} devices of type {device.type}: start {count} ranks "
+        f"on it (--nproc-per-node {count}, --num_accelerators {count}, --ntasks-per-node={count})"
+    )
+
+
+def _broken(asked: str, knob: str, fault: str) -> str:
+    said = fault.lower()
+    if any(word in said for word in _ABSENT):
+        return f"{asked} needs a GPU, and PyTorch finds none here ({fault.rstrip('.')}): set {knob}=cpu"
+    if "driver" in said and "too old" in said:
+        built = torch.version.cuda or "none"
+        return (
+            f"{asked} needs a newer NVIDIA driver than this machine's ({fault.partition('. ')[0]}; this PyTorch is "
+            f"built for CUDA {built}): update the driver, install a PyTorch built for an older CUDA, or set {knob}=cpu"
+        )
+    return f"{asked} cannot be used ({fault.rstrip('.')}): set {knob}=cpu"
+
+
+def _index(device: torch.device) -> int | None:
+    return device.index  # PyTorch's stubs know of no None
+
+
+def _module(kind: str) -> ModuleType | None:
+    module = getattr(torch, kind, None)
+    return module if isinstance(module, ModuleType) or hasattr(module, "device_count") else None
+
+
+def _required(kind: str) -> Any:
+    module = _module(kind)
+    assert module is not None, kind
+    return module
