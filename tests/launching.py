@@ -51,7 +51,7 @@ def launch(
             "--master-port",
             port,
         ]
-        deepspeed = [str(Path(sys.executable).with_name("deepspeed")), "--num_accelerators", str(ranks)]
+        deepspeed = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators", str(ranks)]
         deepspeed += ["--master_port", port]
         start = {None: [sys.executable], "torchrun": torchrun, "deepspeed": deepspeed}[launcher]
         done = subprocess.run(

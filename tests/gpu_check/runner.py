@@ -75,10 +75,7 @@ def run_all(
         environment = _environment(device, paths)
         for turn in rounds:
             checks = [check for check in turn.checks if not only or check.name in only]
-            processors = os.cpu_count() or 1
-            # A run is two processes at a time, but in a rehearsal.
-            together = max(1, min(turn.together, processors if device == "cpu" else processors // 2))
-            with ThreadPoolExecutor(together) as pool:
+            with ThreadPoolExecutor(_at_a_time(turn, device)) as pool:
                 for check in checks:
                     place = Path(folder) / check.name.replace("/", "-").replace(" ", "-")
                     pool.submit(_guarded, report, check, device, place, environment, began + limit)
@@ -89,6 +86,12 @@ def run_all(
 
 
 OUTCOMES = ("passed", "failed", "skipped", "not reached")
+
+
+def _at_a_time(turn: Round, device: str) -> int:
+    """A check of a run is two processes, on the device and on the CPU; a rehearsal times nothing."""
+    processors = os.cpu_count() or 1
+    return processors if device == "cpu" else max(1, min(turn.together, processors // 2))
 
 
 def _environment(device: str, paths: Sequence[Path]) -> dict[str, str]:
