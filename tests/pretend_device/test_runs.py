@@ -140,7 +140,7 @@ def test_code_with_an_evaluation_between_the_steps(elsewhere, toy, tmp_path):
     both(elsewhere, toy, tmp_path, *code, *evaluation, "algorithm.dynamic_sampling=false", reward="adaptive")
 
 
-@pytest.mark.parametrize("options", [PPO, ("lora.rank=4",)], ids=["ppo", "lora"])
+@pytest.mark.parametrize("options", [PPO, ("lora.rank=4",), (*PPO, "dtype=bfloat16")], ids=["ppo", "lora", "bf16"])
 def test_a_resumed_run_is_the_one_that_was_never_interrupted(elsewhere, toy, tmp_path, options):
     options = (*STEPS, *options, "trainer.schedule=constant", "checkpoint.every=2", "device=pretend")
     whole, halves = tmp_path / "whole", tmp_path / "halves"

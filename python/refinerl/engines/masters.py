@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,8 @@ class Masters:
         for p in parameters:
             self._of[p] = p if p.dtype.itemsize >= 4 else nn.Parameter(p.detach().float())
             if self._of[p] is not p:
-                p.register_post_accumulate_grad_hook(self._take)  # type: ignore[no-untyped-call]
+                # Holds the master alone: a hook that leads back to its parameter would keep both for ever.
+                p.register_post_accumulate_grad_hook(partial(_take, self._of[p]))  # type: ignore[no-untyped-call]
         self._rounded = [(p, master) for p, master in self._of.items() if p is not master]
 
     @property
@@ -50,13 +52,13 @@ class Masters:
             if name in weights and self.of(p) is not p:
                 self.of(p).copy_(weights[name])
 
-    def _take(self, parameter: Tensor) -> None:
-        """Autograd's hook: add the parameter's new gradient to its master's."""
-        master = self._of[parameter]  # type: ignore[index]
-        gradient, parameter.grad = parameter.grad, None
-        if gradient is None:
-            return
-        if master.grad is None:
-            master.grad = gradient.to(master.dtype)
-        else:
-            master.grad.add_(gradient)
+
+def _take(master: nn.Parameter, parameter: Tensor) -> None:
+    """Add a parameter's new gradient to its master's."""
+    gradient, parameter.grad = parameter.grad, None
+    if gradient is None:
+        return
+    if master.grad is None:
+        master.grad = gradient.to(master.dtype)
+    else:
+        master.grad.add_(gradient)
