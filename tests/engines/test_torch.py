@@ -185,6 +185,12 @@ def test_a_checkpoint_is_not_kept_open(tmp_path: Path) -> None:
     assert {tensor.untyped_storage().filename for tensor in tensors} == {None}
 
 
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    TorchTrainer(PolicyNetwork(tiny_model(layers=1)), COSINE).save(tmp_path)
+    with pytest.raises(ValueError, match="the weights of another network"):
+        trainer().load(tmp_path)
+
+
 # --- bfloat16 ------------------------------------------------------------------------------------
 
 

@@ -122,10 +122,17 @@ class TorchTrainer:
         torch.save({"network": network, "optimizer": optimizer, "steps": self.steps}, folder / _STATE)
 
     def load(self, folder: Path) -> None:
-        """Undo `save`. The file stays on the host, mapped, and is copied from there tensor by tensor."""
+        """Undo `save`. The file stays on the host, mapped, and is copied from there tensor by tensor.
+
+        Raises:
+            ValueError: it holds the weights of another network.
+        """
         state = torch.load(folder / _STATE, map_location="cpu", mmap=True, weights_only=True)
-        fixed = {name: t for name, t in self.network.state_dict().items() if name in self._fixed}
-        self.network.load_state_dict(fixed | state["network"])
+        weights = {name: t for name, t in self.network.state_dict().items() if name not in self._fixed}
+        if {name: t.shape for name, t in weights.items()} != {name: t.shape for name, t in state["network"].items()}:
+            raise ValueError(f"{folder} holds the weights of another network")
+        for name, t in weights.items():
+            t.copy_(state["network"][name])
         self._masters.read(self._named(), state["network"])
         if self._optimizer:
             restore(self._optimizer, state["optimizer"])
