@@ -22,6 +22,7 @@ BINARY = (
     "py-cpuinfo",
     "pydantic",
     "pydantic_core",
+    "pytest-timeout",
     "typing-inspection",
     "typing_extensions",
 )

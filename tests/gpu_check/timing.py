@@ -19,18 +19,30 @@ class Timing:
     """None on a CPU."""
 
 
-def measure(work: Callable[[], object], device: str, *, warm_up: int = 3, repeat: int = 10) -> Timing:
-    """On a GPU between CUDA events, else by the clock."""
+def measure(
+    work: Callable[[], object],
+    device: str,
+    *,
+    prepare: Callable[[], object] = lambda: None,
+    warm_up: int = 3,
+    repeat: int = 10,
+) -> Timing:
+    """On a GPU between CUDA events, else by the clock; `prepare` goes before each repetition and is not timed.
+
+    What `work` leaves allocated counts as there before.
+    """
     for _ in range(warm_up):
+        prepare()
         work()
     if device == "cpu":
-        return Timing(statistics.median(_by_clock(work) for _ in range(repeat)), None)
+        return Timing(statistics.median(_by_clock(work, prepare) for _ in range(repeat)), None)
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     times = []
     for _ in range(repeat):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        prepare()
         start.record()
         work()
         end.record()
@@ -40,7 +52,8 @@ def measure(work: Callable[[], object], device: str, *, warm_up: int = 3, repeat
     return Timing(statistics.median(times), peak)
 
 
-def _by_clock(work: Callable[[], object]) -> float:
+def _by_clock(work: Callable[[], object], prepare: Callable[[], object]) -> float:
+    prepare()
     began = time.perf_counter()
     work()
     return 1e3 * (time.perf_counter() - began)
