@@ -22,5 +22,7 @@ def run(site: Site, how: str) -> Iterator[Fact]:
             raise RuntimeError("no such thing")
         case "finds":
             yield {"wrong": "2 is not 3"}
+        case "despairs":
+            yield {"wrong": "no card", "hopeless": "no card"}
         case "skips":
             raise SkipError("there is no such card")

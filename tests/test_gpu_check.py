@@ -69,6 +69,13 @@ def test_what_there_is_no_time_for_has_a_line_too(capsys: pytest.CaptureFixture[
     assert summary["summary"]["not reached"] == ["late"]
 
 
+def test_where_there_is_no_device_the_others_are_not_tried(capsys: pytest.CaptureFixture[str]) -> None:
+    rounds = [Round(1, (Check(how, "failing_checks", 60, (how,)),)) for how in ("despairs", "passes")]
+    assert runner.run_all(rounds, "cpu") == 1
+    first, second, _ = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (first["outcome"], second["outcome"], second["reason"]) == ("failed", "not reached", "no card")
+
+
 def test_metrics_that_differ_too_much_are_named() -> None:
     row = {"reward/mean": 0.5, "policy/entropy": 2.0, "policy/grad_norm": 3.0, "completion/length": 6.0}
     row |= {"policy/loss": 0.0, "constraint/ce": None}

@@ -49,7 +49,8 @@ def _card() -> Iterator[Fact]:
         command = ["nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader"]
         yield {"nvidia-smi": subprocess.run(command, capture_output=True, text=True).stdout.strip()}
     if not torch.cuda.is_available():
-        yield {"wrong": "PyTorch sees no CUDA device"}
+        why = "PyTorch sees no CUDA device; FLAGS=--rehearse needs none"
+        yield {"wrong": why, "hopeless": why}
         return
     card = torch.cuda.get_device_properties(0)
     free, total = torch.cuda.mem_get_info()

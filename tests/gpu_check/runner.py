@@ -33,6 +33,8 @@ class Report:
 
     def __init__(self, output: Path | None) -> None:
         self.outcomes: dict[str, str] = {}
+        self.hopeless = ""
+        """Why no further check can run here."""
         self._lock = Lock()
         self._files = contextlib.ExitStack()
         self._lines = self._log = None
@@ -116,8 +118,9 @@ def _run(report: Report, check: Check, device: str, place: Path, environment: di
         return
     began = time.monotonic()
     limit = min(check.limit, deadline - began)
-    if deadline - began < SHORTEST:
-        report.say({"check": check.name, "outcome": "not reached", "reason": "the time for all checks was over"})
+    over = "the time for all checks was over" if deadline - began < SHORTEST else ""
+    if reason := report.hopeless or over:
+        report.say({"check": check.name, "outcome": "not reached", "reason": reason})
         return
     place.mkdir()
     command = [sys.executable, "-m", "gpu_check", "--one", device, str(place), check.module, *check.arguments]
@@ -137,6 +140,7 @@ def _run(report: Report, check: Check, device: str, place: Path, environment: di
     line = {"check": check.name, "outcome": "passed", "seconds": round(time.monotonic() - began, 1)}
     facts = list(_facts(place))
     wrong = [fact["wrong"] for fact in facts if "wrong" in fact]
+    report.hopeless = next((fact["hopeless"] for fact in facts if "hopeless" in fact), report.hopeless)
     skipped = [fact["skipped"] for fact in facts if "skipped" in fact]
     if status != 0:
         what = f"took more than {limit:.0f} s" if status is None else f"ended with status {status}"

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 """The repository."""
 
 Fact = dict[str, Any]
-"""A few figures by name; one named `wrong` is a sentence, and fails the check."""
+"""A few figures by name. `wrong` is a sentence, and fails the check; `hopeless` is one too, and ends all of them."""
 
 
 class SkipError(Exception):
