@@ -24,6 +24,7 @@ COMMANDS = {
     "page",
     "placement",
     "plan",
+    "plan_memory",
     "report",
     "rewards",
     "summary",

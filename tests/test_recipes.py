@@ -12,7 +12,9 @@ from refinerl import recipe, train
 from refinerl.config import Config
 
 COLUMNS = {"dialogue-ppo": 0, "apps-ppo": 1, "apps-dapo": 2}
-PAPERS = [name for name in recipe.recipes() if name != "demo"]
+OURS = ("demo", "apps-dapo-lora-24gb")
+PAPERS = [name for name in recipe.recipes() if name not in OURS]
+GPUS = (8, 4, 2, 1)
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?(?![\w.-]*B)")
 
 
@@ -34,7 +36,7 @@ def numbers(cell: str) -> list[float]:
     return [float(number) for number in NUMBER.findall(cell)]
 
 
-@pytest.mark.parametrize("gpus", [8, 4])
+@pytest.mark.parametrize("gpus", GPUS)
 @pytest.mark.parametrize("name", PAPERS)
 def test_values_equal_the_papers_tables(table: dict[str, list[str]], name: str, gpus: int) -> None:
     config = recipe.load(name, [f"gpus-{gpus}"])
@@ -94,21 +96,53 @@ def test_every_recipe_that_was_asked_for_is_there() -> None:
     }
 
 
-@pytest.mark.parametrize("gpus", ["gpus-8", "gpus-4"])
+@pytest.mark.parametrize("gpus", GPUS)
 @pytest.mark.parametrize("name", PAPERS)
-def test_a_dry_run_needs_no_network(name: str, gpus: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train.main([name, gpus, "--dry-run"]) == 0
+def test_a_dry_run_needs_no_network(name: str, gpus: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main([name, f"gpus-{gpus}", "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "# data: hub:" in out
     assert f"# steps: {recipe.load(name).trainer.steps}, each of " in out
-    assert re.search(r"# memory: (unknown, the model is not on this machine|\d+ M weights)", out)
+    assert "\n# memory: GiB of " in out
+    assert "\n#   fits\n" in out, "not on the card that the part is written for"
+    assert (f"on {gpus} ranks" in out) == (gpus > 1)
     assert ("# reward: the model OpenRLHF/Llama-3-8b-rm-mixture" in out) == name.startswith("dialogue")
 
 
-@pytest.mark.parametrize("gpus", ["gpus-8", "gpus-4"])
+@pytest.mark.parametrize("gpus", GPUS)
 @pytest.mark.parametrize("name", PAPERS)
-def test_other_gpus_leave_the_recipes_zero_stage(name: str, gpus: str) -> None:
-    assert recipe.load(name, [gpus]).deepspeed["zero_optimization"] == recipe.load(name).deepspeed["zero_optimization"]
+def test_other_gpus_leave_the_recipes_zero_stage(name: str, gpus: int) -> None:
+    stages = [recipe.load(name, parts).deepspeed["zero_optimization"]["stage"] for parts in ([f"gpus-{gpus}"], [])]
+    assert stages[0] == stages[1]
+
+
+def test_a_part_for_few_gpus_puts_on_the_host_what_has_to_be_there() -> None:
+    def places(name: str, gpus: str) -> tuple[str, list[str]]:
+        config = recipe.load(name, [gpus])
+        zero = config.deepspeed["zero_optimization"]
+        parts = [zero.get(part, {}).get("device", "none") for part in ("offload_optimizer", "offload_param")]
+        return config.engines.trainer, parts
+
+    assert places("apps-dapo", "gpus-1") == ("torch", ["none", "none"])
+    assert places("apps-dapo", "gpus-2") == ("deepspeed", ["none", "none"])
+    assert places("apps-ppo-none", "gpus-1") == ("deepspeed", ["cpu", "none"])
+    assert places("apps-ppo-none", "gpus-2") == ("deepspeed", ["cpu", "none"])
+    assert places("apps-ppo-none", "gpus-4") == ("deepspeed", ["none", "none"])
+    assert places("dialogue-ppo-none", "gpus-1") == ("deepspeed", ["cpu", "cpu"])
+    assert places("demo", "gpus-1") == ("torch", ["none", "none"])
+
+
+@pytest.mark.parametrize("model", ["Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-Coder-1.5B-Instruct"])
+def test_the_recipe_for_24_gb_fits_there(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main(["apps-dapo-lora-24gb", f"model={model}", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "a card of 23.5 (NVIDIA GeForce RTX 4090" in out
+    assert "\n#   fits\n" in out
+    header = (Path(recipe.__file__).parent / "recipes" / "apps-dapo-lora-24gb.yaml").read_text().split("\nbase:")[0]
+    if "1.5B" in model:
+        for phase in ("generate", "update"):
+            (total,) = re.findall(rf"#   {phase} .* ([\d.]+) +\d+ %", out)
+            assert f"{total} GiB" in header, (phase, total)
 
 
 @pytest.mark.parametrize("name", PAPERS)

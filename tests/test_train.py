@@ -218,7 +218,7 @@ def test_listing_and_planning_start_nothing(toy: Toy, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "learning_rate: 0.005" in out
     assert "# steps: 2, each of 2 prompts × 4 samples" in out
-    assert "M weights" in out
+    assert "# memory: MiB of the one process" in out
     assert not (tmp_path / "run").exists()
 
 
@@ -226,10 +226,10 @@ def test_listing_and_planning_start_nothing(toy: Toy, tmp_path, capsys):
     ("options", "lines"),
     [
         ([], ["transformers generates"]),
-        (["engines.generator=vllm"], ["generates on two engines", "vLLM's weights"]),
+        (["engines.generator=vllm"], ["generates on two engines"]),
         (["engines.generator=vllm", "constraint.name=none"], ["generates on one engine"]),
         (["engines.generator=vllm", "lora.rank=4"], ["generates on one engine", "adapter of rank 4"]),
-        (["lora.rank=4"], ["transformers generates", "policy, reference and refiner"]),
+        (["lora.rank=4"], ["transformers generates", "the same weights are reference and refiner"]),
     ],
 )
 def test_the_plan_says_which_engines(toy: Toy, tmp_path, capsys, options, lines):

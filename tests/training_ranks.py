@@ -63,7 +63,7 @@ def frozen(network: Any, case: dict[str, Any], world: World) -> Trainer:
 
 def measure(case: dict[str, Any], world: World) -> dict[str, int]:
     """Bytes that this rank holds for a trained model: when its gradient is complete, and after the step."""
-    model = tiny_model(tied=False, hidden=64, layers=4)
+    model = tiny_model(tied=False, hidden=64, layers=4).to(getattr(torch, case.get("dtype", "float32")))
     parameters = model.num_parameters()
     policy = trainer(PolicyNetwork(model), case, world)
     rows = collate(GROUPS)

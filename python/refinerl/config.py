@@ -385,6 +385,17 @@ OURS_IN_DEEPSPEED = {
 """Keys of DeepSpeed's configuration that the recipe says elsewhere, and where."""
 
 
+class PlanConfig(Section):
+    """The machine that a recipe is written for, which `--dry-run` counts with where it sees none. No run reads it."""
+
+    gpus: Count | None = None
+    """GPUs, one for each rank. None: as many as ranks were started, or one."""
+    card: str | None = None
+    """A GPU's name."""
+    card_gib: Positive | None = None
+    """And its memory."""
+
+
 class Config(Section):
     """A whole run."""
 
@@ -396,6 +407,8 @@ class Config(Section):
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
     """`auto`, or a torch device."""
+    device_memory: Positive | None = None
+    """GiB of each GPU, for --dry-run alone. None: those of the GPU that is here, else plan.card_gib."""
     task: TaskConfig = TaskConfig()
     reward_model: RewardModelConfig = RewardModelConfig()
     generation: GenerationConfig = GenerationConfig()
@@ -417,6 +430,7 @@ class Config(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+    plan: PlanConfig = PlanConfig()
 
     @model_validator(mode="after")
     def _check_deepspeed(self) -> Config:

@@ -8,7 +8,7 @@ import torch
 
 from refinerl.config import Config
 from refinerl.engines import devices
-from refinerl.plan import parameters
+from refinerl.memory import parameters
 from refinerl.trainers import device_of, spread
 
 

@@ -17,7 +17,7 @@ from refinerl import recipe
 from refinerl.contracts import ALONE, Trainer
 from refinerl.engines.deepspeed import DeepSpeedTrainer
 from refinerl.engines.torch import TorchTrainer
-from refinerl.memory import shares
+from refinerl.memory import Shape, Training, held, update_peak
 from refinerl.records import Batch
 from refinerl.trainers import make_network, make_policy
 from tiny import make_rows
@@ -56,7 +56,7 @@ def train(site: Site, overrides: tuple[str, ...]) -> Fact:
     config = recipe.load("demo", ["trainer.learning_rate=1e-6", f"device={site.device}", *overrides])
     before = _allocated(site)
     model = random_qwen(site, getattr(torch, config.dtype), LAYERS)
-    count = sum(p.numel() for p in model.parameters())
+    shape = Shape.of(model.config)
     trainer = make_policy(config, make_network(config, model), ALONE)
     random.seed(0)
     length = 16 if site.rehearsing else 512
@@ -76,17 +76,20 @@ def train(site: Site, overrides: tuple[str, ...]) -> Fact:
     last = _masters(trainer)
     differ = sum(int((last[name] != tensor).sum()) for name, tensor in first.items())
     share = differ / sum(tensor.numel() for tensor in first.values())
-    held, peak = _allocated(site) - before, 0 if site.rehearsing else torch.cuda.max_memory_allocated() - before
-    stage = trainer.stage if isinstance(trainer, DeepSpeedTrainer) else 0
-    expected = shares(count, 4 if config.dtype == "float32" else 2, stage=stage, master=config.dtype != "float32")
+    lies, peak = _allocated(site) - before, 0 if site.rehearsing else torch.cuda.max_memory_allocated() - before
+    training = Training.of(config.engines.trainer, config.dtype, config.deepspeed)
+    expected = held(shape.parameters, training)
+    foreseen = update_peak(shape, training, rows.input_ids.numel(), constraint=False)
     fact = {
         "moved": round(share, 4),
         "s_of_a_step": round(min(seconds), 3),
         "norms": [round(norms[0], 4), round(norms[-1], 4)],
-        "held_gib": round(held / 2**30, 2),
+        "held_gib": round(lies / 2**30, 2),
         "peak_gib": round(peak / 2**30, 2),
         "model_gib": {
-            part: round(getattr(expected, part) / 2**30, 2) for part in ("weights", "gradients", "optimizer")
+            "held": round(expected.total / 2**30, 2),
+            **{part: round(getattr(expected, part) / 2**30, 2) for part in ("weights", "gradients", "optimizer")},
+            "peak": round(foreseen / 2**30, 2),
         },
     }
     if share < MOVED:

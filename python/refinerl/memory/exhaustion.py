@@ -1,10 +1,9 @@
-"""Memory: what a model's weights, gradients and optimizer take on each rank, and what to turn where it ends."""
+"""The message of a phase that ran out of memory: which one it was, and what to turn."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 
@@ -47,37 +46,3 @@ def explained(phase: str) -> Iterator[None]:
             f"out of memory in phase {phase}: {KNOBS.get(phase, _ELSEWHERE)}; --resume goes on from the last "
             f"checkpoint ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
         ) from error
-
-
-@dataclass(frozen=True)
-class Shares:
-    """Bytes on each rank."""
-
-    weights: int
-    gradients: int
-    optimizer: int
-    """Both moments of AdamW, and the float32 weights where the model computes in a smaller type."""
-
-    @property
-    def total(self) -> int:
-        """All of them."""
-        return self.weights + self.gradients + self.optimizer
-
-
-def shares(parameters: int, width: int, *, stage: int = 0, ranks: int = 1, master: bool = False) -> Shares:
-    """What one trained model takes on each rank, without activations, under a ZeRO stage.
-
-    Stage 1 spreads the optimizer over the ranks, stage 2 the gradients too, stage 3 the weights too. `width` is the
-    bytes of a weight; `master` says that the optimizer keeps float32 weights beside them (DeepSpeed's bf16).
-    """
-    moments = 2 * parameters * (4 if master else width)
-    masters = 4 * parameters if master or stage in (1, 2, 3) else 0
-    spread = [1, 1, 1]
-    for part, from_stage in enumerate((3, 2, 1)):
-        if stage >= from_stage:
-            spread[part] = ranks
-    return Shares(
-        weights=-(-parameters * width // spread[0]),
-        gradients=-(-parameters * width // spread[1]),
-        optimizer=-(-(moments + masters) // spread[2]),
-    )

@@ -1,0 +1,175 @@
+"""What a model that learns holds on each rank and on the host, by trainer, type and ZeRO stage.
+
+Read off the sources of DeepSpeed 0.19.8 and of our trainers; docs/scaling.md has it as a table. P weights, N ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+DType = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """The trainer of a run, as far as memory knows it."""
+
+    engine: Literal["torch", "deepspeed"] = "torch"
+    dtype: DType = "float32"
+    stage: int = 0
+    """ZeRO's; 0 for torch."""
+    ranks: int = 1
+    offload: bool = False
+    """The optimizer lies on the host and steps there."""
+    offload_weights: bool = False
+    """ZeRO-3: the pieces of the weights lie on the host."""
+    pinned: bool = True
+    """What lies on the host is page-locked where DeepSpeed does so."""
+    accumulate: int = 4
+    """Bytes of a weight's accumulated gradient (`data_types.grad_accum_dtype`)."""
+    bucket: int = 500_000_000
+    """`reduce_bucket_size`, elements; never more than a model has weights."""
+    overlap: bool = False
+    """`overlap_comm`, which stage 2 knows here: two buckets."""
+    live: int = 1_000_000_000
+    """`stage3_max_live_parameters`: weights that are gathered at a time."""
+    prefetch: int = 50_000_000
+    """`stage3_prefetch_bucket_size`."""
+    group: int = 1_000_000_000
+    """`sub_group_size`: weights that stage 3 steps on at a time."""
+    recompute: bool = False
+
+    @property
+    def width(self) -> int:
+        """Bytes of a weight."""
+        return 4 if self.dtype == "float32" else 2
+
+    @staticmethod
+    def of(
+        engine: Literal["torch", "deepspeed"],
+        dtype: DType,
+        native: Mapping[str, Any] | None = None,
+        *,
+        ranks: int = 1,
+        recompute: bool = False,
+    ) -> Training:
+        """The one of a recipe, whose `deepspeed` section is `native`."""
+        if engine == "torch":
+            return Training(engine, dtype, recompute=recompute)
+        native = native or {}
+        zero = native.get("zero_optimization") or {}
+        stage = int(zero.get("stage", 0))
+        half = dtype == "bfloat16"
+        if half and stage == 0:
+            stage = 1
+        wanted = (native.get("data_types") or {}).get("grad_accum_dtype", "fp32")
+        weights = zero.get("offload_param") or {}
+        optimizer = zero.get("offload_optimizer") or {}
+        return Training(
+            engine,
+            dtype,
+            stage=stage,
+            ranks=ranks,
+            offload=stage > 0 and optimizer.get("device", "none") != "none",
+            offload_weights=stage == 3 and weights.get("device", "none") != "none",
+            pinned=bool(optimizer.get("pin_memory", True)),
+            accumulate=4 if not half or wanted in ("fp32", "float32") else 2,
+            bucket=int(float(zero.get("reduce_bucket_size", 500_000_000))),
+            overlap=stage == 2 and bool(zero.get("overlap_comm", False)),
+            live=int(float(zero.get("stage3_max_live_parameters", 1_000_000_000))),
+            prefetch=int(float(zero.get("stage3_prefetch_bucket_size", 50_000_000))),
+            group=int(float(zero.get("sub_group_size", 1_000_000_000))),
+            recompute=recompute,
+        )
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Bytes on each rank's device."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    """Both moments of AdamW, and the float32 weights where the model computes in a smaller type or in pieces."""
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.weights + self.gradients + self.optimizer
+
+
+def held(parameters: int, training: Training, *, gradient: bool = False) -> Shares:
+    """Bytes that a model holds between two steps; with `gradient`, once its gradient is complete.
+
+    Buckets are counted apart (`buckets`), and so is what passes (`refinerl.memory.passing`).
+    """
+    t, p = training, parameters
+    masters = t.dtype == "bfloat16" or t.stage > 0
+    optimizer = (12 if masters else 8) * p
+    if t.engine == "torch":
+        return Shares(t.width * p, 4 * p if gradient else 0, optimizer)
+    weights = t.width * p
+    if t.stage == 3:
+        weights = 0 if t.offload_weights else _share(weights, t)
+    optimizer = 0 if t.offload else _share(optimizer, t) if t.stage else optimizer
+    return Shares(weights, _gradients(p, t, complete=gradient), optimizer)
+
+
+def _gradients(p: int, t: Training, *, complete: bool) -> int:
+    """Of DeepSpeed, on the device."""
+    if t.stage == 3:  # one buffer for the whole run, where the optimizer is
+        return 0 if t.offload else _share(t.accumulate * p, t)
+    if t.stage == 1 and t.dtype == "bfloat16" and t.accumulate == 4 and not t.offload:
+        return 4 * p  # its own optimizer for this case keeps them whole, and for the whole run
+    if not complete:
+        return 0
+    if t.stage == 2:
+        # On the device even where the optimizer is not, if the sum has another type than the weights.
+        return 0 if t.offload and t.accumulate == t.width else _share(t.accumulate * p, t)
+    return t.accumulate * p
+
+
+def buckets(parameters: int, training: Training) -> int:
+    """Bytes in which DeepSpeed sends gradients: while they are summed, under stage 3 for the whole run."""
+    t = training
+    if t.engine == "torch" or (t.stage == 0 and t.ranks == 1):
+        return 0
+    return t.width * min(t.bucket, parameters) * (2 if t.overlap else 1)
+
+
+@dataclass(frozen=True)
+class OnHost:
+    """Bytes of one rank in the host's memory."""
+
+    pinned: int = 0
+    """Page-locked."""
+    pageable: int = 0
+
+    def __add__(self, other: OnHost) -> OnHost:
+        return OnHost(self.pinned + other.pinned, self.pageable + other.pageable)
+
+
+def on_host(parameters: int, training: Training) -> OnHost:
+    """Bytes of a model that learns, where its optimizer or its weights are offloaded."""
+    t, mine = training, _share(parameters, training)
+    host = OnHost()
+    if t.offload and t.stage < 3:  # float32 weights, their gradient and the copy on its way back; moments
+        host += _lock(t, 4 * mine, 4 * mine, t.width * mine) + OnHost(pageable=8 * mine)
+    elif t.offload:  # two gradients: the sum, and what the optimizer reads
+        host += _lock(t, 4 * mine, t.accumulate * mine) + OnHost(pageable=12 * mine)
+    if t.offload_weights:
+        host += _lock(t, t.width * mine)
+    return host
+
+
+def _lock(t: Training, *sizes: int) -> OnHost:
+    """PyTorch rounds a page-locked tensor up to a power of two."""
+    if t.pinned:
+        return OnHost(pinned=sum(1 << (size - 1).bit_length() for size in sizes if size))
+    return OnHost(pageable=sum(sizes))
+
+
+def _share(size: int, t: Training) -> int:
+    return -(-size // t.ranks)
