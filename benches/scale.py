@@ -1,0 +1,148 @@
+"""Scale, by arithmetic and a simulation: the seconds of a step on 8, 64 and 512 GPUs, and what grows first.
+
+python benches/scale.py       prints the tables of docs/scaling.md, the same every time, in seconds
+
+Every GPU has the same rows whatever their number. Nothing of this was measured on so many GPUs: lengths are drawn from
+a distribution with a long tail, work is the FLOP and bytes of docs/scaling.md at shares of the hardware's peak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from refinerl.memory import find
+
+COUNTS = (8, 64, 512)
+ROWS, SAMPLES, PROMPT = 16, 8, 512
+"""Rows of a GPU, in whole groups; tokens of a prompt."""
+STEPS = 50
+BANDWIDTH, FLOPS = 0.6, 0.35
+"""Shares of the peak that decoding and products reach."""
+TOKENS = 16_384
+"""Of a micro-batch."""
+TESTS, RATE, WALL = 10, 396, 4.0
+"""Of a program; a second and core (docs/measurements.md: 792 on two cores); the limit of a test in seconds."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Eight GPUs, and what connects them to others. Bytes and FLOP a second."""
+
+    name: str
+    memory: float
+    peak: float
+    network: float
+    """Into a machine, of all its cards together."""
+    bus: float
+    """From the host to a GPU."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Of responses: log-normal, half of the variance between prompts, cut at a limit."""
+
+    name: str
+    median: float
+    spread: float
+    """Standard deviation of the logarithm."""
+    limit: int
+
+    def draw(self, gpus: int, rows: int, rng: np.random.Generator) -> np.ndarray:
+        """(GPUs, rows) tokens."""
+        prompts = rng.normal(size=(gpus, rows // SAMPLES, 1))
+        samples = rng.normal(size=(gpus, rows // SAMPLES, SAMPLES))
+        drawn = self.median * np.exp(self.spread * (prompts + samples) / np.sqrt(2))
+        return np.minimum(np.ceil(drawn), self.limit).reshape(gpus, rows)
+
+
+MACHINES = (
+    Machine("A6000, 100 Gbit/s", 768e9, 155e12, 12.5e9, 25e9),
+    Machine("H100, 100 Gbit/s", 3350e9, 989e12, 12.5e9, 50e9),
+    Machine("H100, 3,200 Gbit/s", 3350e9, 989e12, 400e9, 50e9),
+)
+LENGTHS = (Lengths("answers", 300, 0.7, 1024), Lengths("reasoning", 3000, 1.0, 16_384))
+
+
+def seconds(
+    machine: Machine, lengths: Lengths, gpus: int, *, rows: int = ROWS, steps: int = STEPS, seed: int = 0
+) -> dict[str, float]:
+    """The means over some steps of what each phase takes; `wait` is for the slowest rank."""
+    model = find("meta-llama/Llama-3.2-3B-Instruct")
+    assert model is not None
+    weights, token = 2 * model.parameters, 4 * model.layers * model.kv
+    rng = np.random.default_rng(seed)
+    machines = max(1, gpus // 8)
+    across = (machines - 1) / machines / machine.network
+    found: dict[str, list[float]] = {}
+    for _ in range(steps):
+        y = lengths.draw(gpus, rows, rng)
+
+        def writes(prompt: np.ndarray | int, y: np.ndarray = y) -> np.ndarray:
+            """Seconds of each rank: the weights once a token of the longest, and the caches of all rows."""
+            caches = token * (y * prompt + y**2 / 2).sum(1)
+            return np.asarray((y.max(1) * weights + caches) / (BANDWIDTH * machine.memory))
+
+        read = 2 * model.parameters * (PROMPT + y).sum(1) / (FLOPS * machine.peak)
+        phases = {"generate": writes(PROMPT), "refine": writes(PROMPT + y) + read, "measure": 2 * read}
+        phases["update"] = 8 * read  # y and ỹ, 8·P FLOP a token with recomputation
+        micro_batches = np.ceil(2 * (PROMPT + y).sum(1) / TOKENS).max()
+        step = {name: float(rank.mean()) for name, rank in phases.items()}
+        step["wait"] = sum(float(rank.max() - rank.mean()) for rank in phases.values())
+        step["ZeRO-3"] = float((3 * micro_batches + 2 * np.ceil(micro_batches / 2)) * weights * across)
+        step["ZeRO-2"] = float((2 * micro_batches + 1) * weights * across)
+        step["hand-over"] = weights * across + weights / machine.bus
+        for name, value in step.items():
+            found.setdefault(name, []).append(value)
+    return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def cores(slow: float, share: float, spent: float) -> float:
+    """Cores that one GPU's programs need, if scoring may take a share of what the rest of the step takes.
+
+    `slow` is the share of programs that run into the limit of every test.
+    """
+    programs = 2 * ROWS
+    work = programs * TESTS * ((1 - slow) / RATE + slow * WALL)
+    return work / (share * spent)
+
+
+def _spent(found: dict[str, float]) -> float:
+    return sum(found[name] for name in ("generate", "refine", "measure", "update", "wait"))
+
+
+def tables(counts: tuple[int, ...] = COUNTS, steps: int = STEPS) -> Iterator[str]:
+    """Lines of Markdown."""
+    names = ("generate", "refine", "measure", "update", "wait", "hand-over", "ZeRO-2", "ZeRO-3")
+    yield f"| machines | responses | GPUs | {' | '.join(names)} |"
+    yield "|---" * (len(names) + 3) + "|"
+    for machine in MACHINES:
+        for lengths in LENGTHS:
+            for gpus in counts:
+                found = seconds(machine, lengths, gpus, steps=steps)
+                cells = " | ".join(f"{found[name]:.1f}" for name in names)
+                yield f"| {machine.name} | {lengths.name} | {gpus} | {cells} |"
+    yield ""
+    middle = counts[len(counts) // 2]
+    yield f"| share of a step that the mean rank waits, H100, {middle} GPUs | 16 rows of a GPU | 64 | 256 |"
+    yield "|---|---|---|---|"
+    for lengths in LENGTHS:
+        shares = []
+        for rows in (16, 64, 256):
+            found = seconds(MACHINES[1], lengths, middle, rows=rows, steps=steps)
+            shares.append(f"{100 * found['wait'] / _spent(found):.0f} %")
+        yield f"| {lengths.name} | {' | '.join(shares)} |"
+    yield ""
+    yield "| cores of a GPU, so that scoring takes a tenth of the rest | no program at the limit | 2 % | 10 % |"
+    yield "|---|---|---|---|"
+    for machine in MACHINES[:2]:
+        for lengths in LENGTHS:
+            found = seconds(machine, lengths, counts[0], steps=steps)
+            cells = " | ".join(f"{cores(slow, 0.1, _spent(found)):.1f}" for slow in (0, 0.02, 0.1))
+            yield f"| {machine.name.partition(',')[0]}, {lengths.name} | {cells} |"
+
+
+if __name__ == "__main__":
+    print("\n".join(tables()))
