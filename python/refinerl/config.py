@@ -234,7 +234,7 @@ class EnginesConfig(Section):
     timeout: Positive = 1800.0
     """Seconds that ranks wait for each other before the run ends: more than the longest phase of a step."""
     tf32: bool = True
-    """On a GPU float32 products round their factors to TF32's 11 bits: several times faster; false: all 24."""
+    """On a GPU float32 products round their factors to TF32's 11 bits, which is faster; false: all 24."""
     offload_reference: bool = False
     """Keep the frozen reference in the host's memory while nobody uses it."""
 
