@@ -37,6 +37,8 @@ class Machine(devices.Hardware):
     total: float = 79.1
     """GiB of each card."""
     without_kernels: str = ""
+    refuses: str = ""
+    """What CUDA says when a device is to become the current one; empty where it does."""
     used: list[str] = field(default_factory=list)
     """Devices that were made the current one."""
 
@@ -50,10 +52,15 @@ class Machine(devices.Hardware):
         return int(self.used[-1].removeprefix("cuda:")) if self.used else 0
 
     def use(self, device: torch.device) -> None:
+        if self.refuses:
+            raise RuntimeError(self.refuses)
         self.used.append(str(device))
 
     def card(self, device: torch.device) -> Card:
         return self.cards[device.index]
+
+    def settle(self, device: torch.device) -> None:
+        """Nothing is under way."""
 
     def memory(self, device: torch.device) -> tuple[int, int]:
         return int(self.free * GIB), int(self.total * GIB)

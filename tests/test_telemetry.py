@@ -77,3 +77,17 @@ def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "trackio", None)
     with pytest.raises(UserError, match=r"refinerl\[trackers\]"):
         make_trackers(["trackio"], tmp_path, {})
+
+
+def test_a_phase_lasts_until_the_device_has_done_its_work(tmp_path, monkeypatch):
+    """A GPU returns at once and works on: its time would be the next phase's."""
+    clock = {"now": 0.0}
+    monkeypatch.setattr("time.perf_counter", lambda: clock["now"])
+    (tmp_path / "rollouts").mkdir()
+    console = Console(file=io.StringIO(), width=200)
+    telemetry = Telemetry(tmp_path, console, steps=1, settle=lambda: clock.update(now=clock["now"] + 3))
+    with telemetry.step(1):
+        with telemetry.clock("sync"):
+            pass
+        telemetry.log({})
+    assert rows(telemetry)[0]["time/sync"] == 3

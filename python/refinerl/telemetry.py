@@ -45,7 +45,8 @@ class Tracker(Protocol):
 class Telemetry:
     """Writes a run's folder as the run goes, and shows where it stands.
 
-    Of many ranks the first one writes and speaks, for all. `notice` is told of every phase that begins.
+    Of many ranks the first one writes and speaks, for all. `notice` is told of every phase that begins. `settle` waits
+    for the device at the end of each, so that work which still waits there is not counted to the next phase.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class Telemetry:
         *,
         world: World = ALONE,
         notice: Callable[[str], None] = lambda _: None,
+        settle: Callable[[], None] = lambda: None,
     ) -> None:
+        self.settle = settle
         self.folder = folder
         self.world = world
         self.notice = notice
@@ -84,6 +87,7 @@ class Telemetry:
         self.notice(f"{phase} of step {self._step}")
         with self._shown(f"step {self._step}/{self.steps} · {phase}", total), memory.explained(phase):
             yield
+            self.settle()
         self._times[phase] = self._times.get(phase, 0.0) + time.perf_counter() - start
 
     @contextmanager
@@ -93,6 +97,7 @@ class Telemetry:
         self.notice(what)
         with self._shown(what), memory.explained(what):
             yield
+            self.settle()
         if not self.console.is_terminal:
             self.say(f"{what}: {time.perf_counter() - start:.1f} s")
 

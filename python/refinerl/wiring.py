@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from refinerl.constraints.dynamic import Dynamic
 from refinerl.constraints.none import NoConstraint
 from refinerl.constraints.static import Static
 from refinerl.contracts import ALONE, Algorithm, Constraint, Generator, Task, Trainer, World
+from refinerl.engines import devices
 from refinerl.engines.allocator import keep_freed_memory
 from refinerl.engines.models import load_model, resolve_model
 from refinerl.engines.precision import multiply_float32
@@ -78,8 +80,12 @@ def wire(
         trackers = []
         if world.rank == 0:
             trackers = make_trackers(config.telemetry.trackers, folder, config.model_dump(mode="json"))
-        telemetry = Telemetry(folder, console, config.trainer.steps, trackers, world=world, notice=notice)
+        settle = partial(devices.settle, torch.device(device))
+        telemetry = Telemetry(
+            folder, console, config.trainer.steps, trackers, world=world, notice=notice, settle=settle
+        )
         stack.callback(telemetry.close)
+        telemetry.say(f"device: {devices.describe(torch.device(device))}")
         with telemetry.busy(f"load {config.model}"):
             name = resolve_model(config.model)
             tokenizer = ChatTokenizer.load(name, chat_template=config.chat_template)

@@ -120,6 +120,17 @@ def test_one_device_for_many_ranks(monkeypatch):
         devices.claim("cuda:1", rank(0, of=2))
 
 
+def test_a_gpu_that_another_process_has_for_itself(monkeypatch):
+    stand_in(
+        monkeypatch, H100, refuses="CUDA error: all CUDA-capable devices are busy or unavailable\nCUDA kernel errors …"
+    )
+    with pytest.raises(
+        UserError, match=r"^cuda:0 cannot be used \(CUDA error: all .* or unavailable\): end the process"
+    ):
+        devices.claim("auto")
+    assert devices.claimed() is None
+
+
 def test_bfloat16_where_the_card_has_none(monkeypatch):
     stand_in(monkeypatch, H100, T4)
     devices.require_bfloat16(torch.device("cuda", 0), "dtype=bfloat16", "dtype=float32")

@@ -62,6 +62,10 @@ class Hardware:
         """Make it the current one."""
         _required(device.type).set_device(device.index)
 
+    def settle(self, device: torch.device) -> None:
+        """Wait for its work."""
+        _required(device.type).synchronize(device)
+
     def card(self, device: torch.device) -> Card:
         """What it is. Creates no context."""
         if device.type != "cuda":
@@ -141,7 +145,13 @@ def claim(name: str, launched: Launched | None = None, knob: str = "device") -> 
     if device.type != "cpu":
         if launched is not None and launched.size > 1:
             device = _share(name, device, launched, knob)
-        hardware.use(device)
+        try:
+            hardware.use(device)
+        except RuntimeError as error:  # as where another process has it for itself, or all of its memory
+            raise UserError(
+                f"{device} cannot be used ({str(error).splitlines()[0]}): end the process that holds it (nvidia-smi "
+                f"lists those), choose another GPU (CUDA_VISIBLE_DEVICES=N), or set {knob}=cpu"
+            ) from error
         os.environ["LOCAL_RANK"] = str(device.index)  # the device that DeepSpeed and vLLM take
     _claimed = device
     return device
@@ -150,6 +160,17 @@ def claim(name: str, launched: Launched | None = None, knob: str = "device") -> 
 def claimed() -> torch.device | None:
     """The device that this process has claimed; None before."""
     return _claimed
+
+
+def describe(device: torch.device) -> str:
+    """The device with its name."""
+    return "cpu" if device.type == "cpu" else f"{device} ({hardware.card(device).name})"
+
+
+def settle(device: torch.device) -> None:
+    """Wait until the device has done what it was given. On a CPU everything is done when it returns."""
+    if device.type != "cpu":
+        hardware.settle(device)
 
 
 def accelerator() -> str:
@@ -204,7 +225,7 @@ def require_memory(device: torch.device, needed: int, what: str, turn: str) -> N
     free, total = found
     if needed <= free:
         return
-    name = f"{device} ({hardware.card(device).name})"
+    name = describe(device)
     if needed > total:
         raise UserError(f"{name} has {total / GIB:.1f} GiB, and {what} need {needed / GIB:.1f} GiB: {turn}")
     raise UserError(
