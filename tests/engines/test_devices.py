@@ -59,7 +59,11 @@ def test_what_is_no_device(monkeypatch, name):
 @pytest.mark.parametrize(
     ("name", "facts", "message"),
     [
-        ("cuda", {}, r"^device=cuda needs a GPU, and PyTorch finds none here \(Found no NVIDIA .*\): set device=cpu$"),
+        (
+            "cuda",
+            {},
+            r"^device=cuda needs a GPU, and PyTorch finds none here \(Found no NVIDIA [^.]*\): set device=cpu$",
+        ),
         ("cuda:3", {"cards": 2}, r"^device=cuda:3 is not there, .* cuda:0 to cuda:1: choose device=cuda:1, or"),
         ("cuda:1", {"cards": 1}, r"this process sees cuda:0: choose device=cuda:0"),
         ("cuda", {"says": OLD_DRIVER}, r"newer NVIDIA driver .* too old \(found version 11040\).*set device=cpu$"),

@@ -253,16 +253,16 @@ def _share(name: str, device: torch.device, launched: Launched, knob: str) -> to
 
 
 def _broken(asked: str, knob: str, fault: str) -> str:
-    said = fault.lower()
+    said, reason = fault.lower(), fault.partition(". ")[0].rstrip(".")
     if any(word in said for word in _ABSENT):
-        return f"{asked} needs a GPU, and PyTorch finds none here ({fault.rstrip('.')}): set {knob}=cpu"
+        return f"{asked} needs a GPU, and PyTorch finds none here ({reason}): set {knob}=cpu"
     if "driver" in said and "too old" in said:
         built = torch.version.cuda or "none"
         return (
-            f"{asked} needs a newer NVIDIA driver than this machine's ({fault.partition('. ')[0]}; this PyTorch is "
-            f"built for CUDA {built}): update the driver, install a PyTorch built for an older CUDA, or set {knob}=cpu"
+            f"{asked} needs a newer NVIDIA driver than this machine's ({reason}; this PyTorch is built for CUDA "
+            f"{built}): update the driver, install a PyTorch built for an older CUDA, or set {knob}=cpu"
         )
-    return f"{asked} cannot be used ({fault.rstrip('.')}): set {knob}=cpu"
+    return f"{asked} cannot be used ({reason}): set {knob}=cpu"
 
 
 def _index(device: torch.device) -> int | None:
