@@ -40,7 +40,7 @@ def refused(capsys, arguments) -> str:
             ["engines.generator=vllm", "vllm.tensor_parallel=2"],
             "vllm.tensor_parallel must divide the number of ranks, 1",
         ),
-        (["vllm.memory_policy=0.6", "vllm.memory_refiner=0.6"], "0.3 each"),
+        (["vllm.sleep=false", "vllm.memory_policy=0.6", "vllm.memory_refiner=0.6"], "0.3 each"),
         (["vllm.speculate=8"], "engines.generator=vllm"),
         (["vllm.speculate=8", "engines.generator=vllm", "refiner.temperature=1"], "refiner.temperature=0"),
         (["lora.dropout=0.1"], "lora.dropout must be 0"),

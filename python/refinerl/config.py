@@ -271,6 +271,9 @@ class VllmConfig(Section):
     """The same for the refiner's engine; a LoRA policy has one engine for both."""
     max_model_len: Annotated[int, Field(ge=2)] | None = None
     """Tokens of prompt and completion that fit; None: the model's."""
+    max_num_seqs: Count = 256
+    """Completions that an engine writes at a time, as far as its cache holds them. More give more tokens a second, and
+    take memory from the cache: rows × vocabulary × 4 bytes for each of a few tensors."""
     enforce_eager: bool = False
     """No CUDA graphs: starts faster, generates slower. Always so on a CPU."""
     sleep: bool = True
@@ -283,10 +286,10 @@ class VllmConfig(Section):
     @model_validator(mode="after")
     def _resolve(self) -> VllmConfig:
         shares = (self.memory_policy or 0.0) + (self.memory_refiner or 0.0)
-        if shares > 1:
+        if shares > 1 and not self.sleep:
             raise ValueError(
-                f"vllm.memory_policy and vllm.memory_refiner must sum to at most 1, got {shares:g}: 0.3 each leaves "
-                "the trainer the rest"
+                f"vllm.memory_policy and vllm.memory_refiner must sum to at most 1, got {shares:g}: with "
+                "vllm.sleep=false both engines keep their memory, and 0.3 each leaves the trainer the rest"
             )
         return self
 

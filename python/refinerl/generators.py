@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from refinerl.config import Config
@@ -23,6 +24,7 @@ def make_generators(
     folder: str,
     tokenizer: ChatTokenizer,
     policy: PolicyNetwork,
+    weights: Callable[[], Iterable[tuple[str, Tensor]]],
     reference: PreTrainedModel | None,
     world: World,
     progress: Callable[[int], None],
@@ -32,13 +34,14 @@ def make_generators(
 
     Args:
         folder: the model, as `from_pretrained` reads it.
+        weights: the trainer's, of the policy.
         closing: ends what holds memory of its own.
 
     Raises:
         UserError: the engine is not installed, or cannot be had so.
     """
     if config.engines.generator == "vllm":
-        return _vllm(config, folder, tokenizer, world, progress, closing)
+        return _vllm(config, folder, tokenizer, weights, world, progress, closing)
     rows = config.generation.max_batch
     # On the trainers' own modules, so that handing over weights is free.
     if isinstance(policy, LoraNetwork):
@@ -55,29 +58,40 @@ def _vllm(
     config: Config,
     folder: str,
     tokenizer: ChatTokenizer,
+    weights: Callable[[], Iterable[tuple[str, Tensor]]],
     world: World,
     progress: Callable[[int], None],
     closing: ExitStack,
 ) -> tuple[Generator, Generator]:
     v, lora = config.vllm, config.lora
+    if config.device.startswith("cuda:") and config.device != "cuda:0" and world.size == 1:
+        index = config.device.removeprefix("cuda:")
+        raise UserError(
+            f"device={config.device} with engines.generator=vllm: in one process vLLM takes the first GPU that it "
+            f"sees; set CUDA_VISIBLE_DEVICES={index} in the environment, and device=cuda"
+        )
     if world.size % v.tensor_parallel:
         raise UserError(
             f"vllm.tensor_parallel must divide the number of ranks, {world.size}, got {v.tensor_parallel}: "
             "1 always works, and each rank then has engines of its own"
         )
 
-    def engine(memory: float | None, *, adapter: tuple[int, int] | None = None, speculate: int = 0) -> VllmGenerator:
+    def engine(
+        memory: float | None, *, adapter: tuple[int, int] | None = None, frozen: bool = False, speculate: int = 0
+    ) -> VllmGenerator:
         made = VllmGenerator(
             folder,
             tokenizer,
             dtype=config.dtype,
             context_length=v.max_model_len,
-            max_rows=config.generation.max_batch,
+            max_rows=v.max_num_seqs,
             memory=memory,
             tensor_parallel=v.tensor_parallel,
             prefix_caching=v.prefix_caching,
             eager=v.enforce_eager,
             sleeps=v.sleep,
+            frozen=frozen,
+            source=weights,
             speculate=speculate,
             adapter=adapter,
             progress=progress,
@@ -91,4 +105,4 @@ def _vllm(
     generator = engine(v.memory_policy)
     if config.constraint.name != "dynamic":
         return generator, generator  # nobody refines
-    return generator, engine(v.memory_refiner, speculate=v.speculate)
+    return generator, engine(v.memory_refiner, frozen=True, speculate=v.speculate)

@@ -217,6 +217,7 @@ CHANGEABLE = (
     "engines.timeout",
     "engines.offload_reference",
     "engines.tf32",
+    "vllm.max_num_seqs",
     "vllm.memory_",
     "vllm.enforce_eager",
     "vllm.sleep",

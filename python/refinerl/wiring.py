@@ -104,7 +104,7 @@ def wire(
         reference = make_reference(config, reference_model, world)
         with telemetry.busy(f"engines: {config.engines.generator}"):
             generator, refiner_generator = make_generators(
-                config, name, tokenizer, writing, reference_model, world, telemetry.tick, stack
+                config, name, tokenizer, writing, policy.weights, reference_model, world, telemetry.tick, stack
             )
         multiply_float32(device, tf32=config.engines.tf32)
         tokens = config.generation.max_tokens

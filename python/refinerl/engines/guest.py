@@ -15,15 +15,33 @@ from tqdm import tqdm
 
 @contextlib.contextmanager
 def untouched() -> Iterator[None]:
-    """Every random generator and the right to set torch's threads are as before afterwards."""
+    """Every random generator, torch's threads and its precision of float32 products are as before afterwards.
+
+    Of the GPUs only the current one is looked at: to ask the others would open a context on each.
+    """
     set_num_threads, python, numpy = torch.set_num_threads, random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng():
+    count, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices):
         try:
             yield
         finally:
             torch.set_num_threads = set_num_threads
+            torch.set_num_threads(count)
+            torch.set_float32_matmul_precision(precision)
             random.setstate(python)
             np.random.set_state(numpy)  # noqa: NPY002
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Inside, torch computes with `count` threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def silent_bar(progress: Callable[[int], None], tokens: int) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Generation with vLLM, in this process. The only file that imports vllm, and only once an engine is made.
+"""An engine of vLLM that writes completions, in this process.
 
 What the contract asks beyond vLLM's defaults: one request with a seed of its own for each sample, logprobs of the
 distribution that was sampled from, weights and adapters taken over from memory, base and adapter requests never in one
@@ -7,9 +7,7 @@ call (vLLM's CPU backend then gives all of them the adapter).
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -20,21 +18,21 @@ import torch
 from torch import Tensor
 
 from refinerl.engines import requests
-from refinerl.engines.guest import silent_bar, untouched
+from refinerl.engines.guest import silent_bar, threads, untouched
 from refinerl.engines.lora import on_disk
 from refinerl.engines.stopping import cut_at_stop
+from refinerl.engines.vllm.memory import CACHE, WEIGHTS
+from refinerl.engines.vllm.process import CUSTODY, TESTED, import_vllm, name_shared_memory, on_current_device
+from refinerl.engines.vllm.weights import ADAPTER, install_adapter, lora_rank, repack_head, take_over
 from refinerl.errors import UserError
 from refinerl.records import Completion, FinishReason, Sampling
 from refinerl.tokenization import ChatTokenizer
 
-TESTED = "0.32.0"
-"""The version that all of this is tested with."""
-
 CPU_CACHE = 2**30
 """Bytes of the key-value cache on a CPU, where a share of the machine's memory would be far too much."""
 
-_ADAPTER = 1
-_WEIGHTS, _CACHE = "weights", "kv_cache"
+WORKER = "refinerl.engines.vllm.worker.SleepingWorker"
+"""The class of vLLM's worker where engines sleep."""
 
 
 class VllmGenerator:
@@ -48,12 +46,14 @@ class VllmGenerator:
         tokenizer: for the ids that end a completion, and to decode.
         dtype: of weights and activations.
         context_length: tokens of prompt and completion that fit; default: the model's.
-        max_rows: completions written at a time.
+        max_rows: completions written at a time, as far as the cache holds them: the others wait.
         memory: share of the device's memory for weights and cache; None: 0.3 on a GPU, a cache of 1 GiB on a CPU.
         tensor_parallel: ranks that share the engine.
         prefix_caching: keep the keys and values of prompts, which the samples of a group share.
         eager: no CUDA graphs and no compilation; always so on a CPU.
-        sleeps: `sleep` moves the weights to the host and frees the cache. A CPU cannot, and needs not.
+        sleeps: `sleep` frees the memory of weights and cache. A CPU cannot, and needs not.
+        frozen: the weights are the folder's for good: `sleep` keeps a copy of them on the host. Else it discards them.
+        source: where `wake` gets discarded weights where `load` has brought none since: the trainer's `weights`.
         speculate: tokens guessed at a time by looking up the last ones in the prompt; 0 is off. Pays where outputs copy
             their prompts, as refinements do.
         adapter: rank and alpha of the LoRA adapter whose weights `load` will bring; None: `load` brings the model's.
@@ -70,28 +70,33 @@ class VllmGenerator:
         *,
         dtype: str = "float32",
         context_length: int | None = None,
-        max_rows: int = 64,
+        max_rows: int = 256,
         memory: float | None = None,
         tensor_parallel: int = 1,
         prefix_caching: bool = True,
         eager: bool = False,
         sleeps: bool = True,
+        frozen: bool = False,
+        source: Callable[[], Iterable[tuple[str, Tensor]]] | None = None,
         speculate: int = 0,
         adapter: tuple[int, int] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
-        vllm = _import_vllm()
+        vllm = import_vllm()
         self._vllm = vllm
         self.tokenizer = tokenizer
         self.progress = progress
         self._adapter = adapter
         self._loaded = adapter is None
+        self._source = source
         self._asleep: set[str] = set()
         self._tensor_parallel = tensor_parallel
         from vllm.platforms import current_platform as platform
 
         self._cpu: bool = platform.is_cpu()
         self._sleeps = sleeps and platform.is_sleep_mode_available()
+        self._discards = self._sleeps and adapter is None and not frozen
+        self._discarded = False
         options: dict[str, Any] = {
             "dtype": dtype,
             "max_model_len": context_length,
@@ -105,6 +110,8 @@ class VllmGenerator:
             "seed": 0,
             "use_tqdm_on_load": False,
         }
+        if self._sleeps:
+            options["worker_cls"] = WORKER
         if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
             options["distributed_executor_backend"] = "external_launcher"
         if memory is not None or not self._cpu:
@@ -112,7 +119,7 @@ class VllmGenerator:
         elif not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
             options["kv_cache_memory_bytes"] = CPU_CACHE
         if adapter is not None:
-            options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _lora_rank(adapter[0])}
+            options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": lora_rank(adapter[0])}
         if speculate:
             options["speculative_config"] = {
                 "method": "ngram",
@@ -121,11 +128,13 @@ class VllmGenerator:
                 "prompt_lookup_max": 4,
             }
         if self._cpu and tensor_parallel > 1:
-            _name_shared_memory()
+            name_shared_memory()
         with untouched():
             try:
-                self._llm = vllm.LLM(model, **options)
-                self._free = weakref.finalize(self, _take_custody(self._llm))
+                with CUSTODY.making(), on_current_device():
+                    self._llm = vllm.LLM(model, **options)
+                self._free = weakref.finalize(self, CUSTODY.take(self._llm))
+                self._threads = torch.get_num_threads()
                 if self._cpu:
                     # It patches its kernels once more for each engine, by a scan of all modules that fails as soon as
                     # one has speculated (numba is loaded then). Once is enough.
@@ -165,7 +174,7 @@ class VllmGenerator:
         Raises:
             ValueError: a prompt is empty or leaves no room in the context, or the seeds do not match the request.
             FloatingPointError: the model's logits are not finite.
-            RuntimeError: the adapter is asked for, and none was loaded.
+            RuntimeError: the adapter is asked for, and none was loaded; or the weights were discarded.
         """
         requests.check(prompts, sampling, self.context_length)
         if adapter and not self._loaded:
@@ -181,7 +190,8 @@ class VllmGenerator:
             for prompt, seeds in zip(prompts, sampling.seeds or greedy, strict=True)
             for seed in seeds
         ]
-        outputs = self._request(asked, params, self._lora() if adapter else None)
+        with threads(self._threads):  # compiled code is bound to the count it was compiled with
+            outputs = self._request(asked, params, self._lora() if adapter else None)
         self.cached_tokens = sum(output.num_cached_tokens or 0 for output in outputs)
         done = [self._completion(output.outputs[0], sampling.stop) for output in outputs]
         return [done[i * sampling.n : (i + 1) * sampling.n] for i in range(len(prompts))][mine]
@@ -241,19 +251,17 @@ class VllmGenerator:
         """Take over the trainer's weights without a copy on disk: the model's, or the adapter's where there is one.
 
         Raises:
-            ValueError: a name that the model or the adapter does not have.
+            ValueError: a name that the model or the adapter does not have, or not all that the model has.
             UserError: the installed vLLM cannot take weights from memory.
         """
-        if _WEIGHTS in self._asleep:
-            self._llm.wake_up(tags=[_WEIGHTS])
-            self._asleep.remove(_WEIGHTS)
+        self._wake(WEIGHTS)
         try:
             if self._adapter is None:
-                self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+                self._llm.collective_rpc(take_over, args=(weights,))
                 if self._cpu:
-                    self._llm.collective_rpc(_repack_head)
+                    self._llm.collective_rpc(repack_head)
             else:
-                self._llm.collective_rpc(_install_adapter, args=(on_disk(weights), *self._adapter))
+                self._llm.collective_rpc(install_adapter, args=(on_disk(weights), *self._adapter))
         except (AttributeError, ImportError, TypeError, NotImplementedError) as error:
             if self._vllm.__version__.split("+")[0] == TESTED:
                 raise  # it can, so the fault is ours
@@ -262,6 +270,7 @@ class VllmGenerator:
                 "can, and engines.generator=transformers needs none"
             ) from error
         self._loaded = True
+        self._discarded = False
         if not self._llm.reset_prefix_cache():
             raise RuntimeError("vLLM did not drop the prefix cache of the old weights")
 
@@ -271,99 +280,35 @@ class VllmGenerator:
         from vllm.lora.request import LoRARequest
 
         # The worker holds it under this id already, so that the path is never read.
-        return LoRARequest("policy", _ADAPTER, "in-memory")
+        return LoRARequest("policy", ADAPTER, "in-memory")
 
     # --- memory and life ---------------------------------------------------------------------------------
 
     def sleep(self) -> None:
-        """Move the weights to the host and free the cache, where the platform can; else nothing."""
-        if self._sleeps and not self._asleep:
-            self._llm.sleep(level=1)
-            self._asleep = {_WEIGHTS, _CACHE}
+        """Free the memory of weights and cache, where the platform can; else nothing."""
+        if self._sleeps and WEIGHTS not in self._asleep:
+            self._llm.sleep(level=2 if self._discards else 1)
+            self._asleep = {WEIGHTS, CACHE}
+            self._discarded = self._discards
 
     def wake(self) -> None:
-        """Undo `sleep`."""
-        for tag in (_WEIGHTS, _CACHE):
-            if tag in self._asleep:
-                self._llm.wake_up(tags=[tag])
-                self._asleep.remove(tag)
+        """Undo `sleep`.
+
+        Raises:
+            RuntimeError: the weights were discarded, and nothing says which come in their place.
+        """
+        if self._discarded:
+            if self._source is None:
+                raise RuntimeError("the weights were discarded at sleep, and load has brought no others since")
+            self.load(self._source())
+        self._wake(WEIGHTS)
+        self._wake(CACHE)
+
+    def _wake(self, tag: str) -> None:
+        if tag in self._asleep:
+            self._llm.wake_up(tags=[tag])
+            self._asleep.remove(tag)
 
     def close(self) -> None:
         """Free the engine's memory for good."""
         self._free()
-
-
-def _take_custody(llm: Any) -> Callable[[], None]:
-    """What frees an engine's memory, in the place of vLLM's own finalizer.
-
-    vLLM's also destroys the process groups, of the other engine and of DeepSpeed too.
-    """
-    client = llm.llm_engine.engine_core
-    client._finalizer.detach()
-    free: Callable[[], None] = client.engine_core.model_executor.shutdown
-    return free
-
-
-def _import_vllm() -> Any:
-    """The package, told to stay in this process and to be quiet; the environment's own settings win."""
-    if importlib.util.find_spec("vllm") is None:
-        raise UserError(
-            "engines.generator=vllm asks for vLLM, which is not installed: pip install 'refinerl[vllm]', or set "
-            "engines.generator=transformers, which needs no more than torch"
-        )
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    try:
-        import vllm
-    except Exception as error:  # a build for another torch or driver raises whatever its libraries do
-        raise UserError(
-            f"engines.generator=vllm: the installed vLLM cannot be imported ({type(error).__name__}: {error}); "
-            "engines.generator=transformers needs none"
-        ) from error
-    return vllm
-
-
-def _name_shared_memory() -> None:
-    """For ranks on a CPU. By vLLM's name, the same in every run, what a killed run left would stop the next."""
-    from vllm.distributed.device_communicators.cpu_communicator import _CPUSHMDistributed as Shared
-
-    run = [os.getpid(), time.time_ns()]  # rank 0's
-    torch.distributed.broadcast_object_list(run)
-    Shared.make_group_name = staticmethod(lambda group: f"refinerl-{run}-{group.unique_name}-{group.ranks}")
-
-
-def _lora_rank(rank: int) -> int:
-    """The smallest rank that vLLM has room for."""
-    return next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank), rank)
-
-
-def _repack_head(worker: Any) -> None:
-    """vLLM's CPU backend multiplies with a packed copy of the head, which a reload leaves as it was if it is tied."""
-    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
-
-    for module in worker.get_model().modules():
-        if isinstance(module, ParallelLMHead):
-            module.quant_method.process_weights_after_loading(module)
-
-
-def _install_adapter(worker: Any, tensors: dict[str, Tensor], rank: int, alpha: int) -> None:
-    """What vLLM does with an adapter's files, without the files."""
-    from vllm.lora.lora_model import LoRAModel
-    from vllm.lora.peft_helper import PEFTHelper
-
-    loras = worker.model_runner.lora_manager
-    manager = loras._adapter_manager
-    mapper = getattr(manager.model, "hf_to_vllm_mapper", None)
-    adapter = LoRAModel.from_lora_tensors(
-        _ADAPTER,
-        tensors,
-        PEFTHelper.from_dict({"r": rank, "lora_alpha": alpha, "target_modules": []}),
-        device="cpu",
-        dtype=loras.lora_config.lora_dtype,
-        model_vocab_size=loras.vocab_size,
-        weights_mapper=None if mapper is None else mapper.get_rename_mapper(),
-    )
-    manager.remove_adapter(_ADAPTER)
-    manager.add_adapter(adapter)
-    manager.activate_adapter(_ADAPTER)

@@ -1,0 +1,132 @@
+"""vLLM as a guest of this process: the version that works, and what an engine leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from refinerl.errors import UserError
+
+TESTED = "0.32.0"
+"""The version that all of this is tested with."""
+
+_ADVICE = "engines.generator=transformers, which needs no more than torch"
+
+
+def import_vllm() -> Any:
+    """The package, told to stay in this process and to be quiet; the environment's own settings win.
+
+    Raises:
+        UserError: it is not installed, cannot be imported, or is of a version that is not tested.
+    """
+    if importlib.util.find_spec("vllm") is None:
+        raise UserError(
+            "engines.generator=vllm asks for vLLM, which is not installed: pip install 'refinerl[vllm]', or set "
+            f"{_ADVICE}"
+        )
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    try:
+        import vllm
+    except Exception as error:  # a build for another torch or driver raises whatever its libraries do
+        raise UserError(
+            f"engines.generator=vllm: the installed vLLM cannot be imported ({type(error).__name__}: {error}); "
+            "engines.generator=transformers needs none"
+        ) from error
+    check_version(vllm.__version__)
+    return vllm
+
+
+def check_version(version: str) -> None:
+    """See that it is a version whose inner workings are known here: a minor release of vLLM changes them.
+
+    Raises:
+        UserError: it is not.
+    """
+    series = TESTED.rpartition(".")[0]
+    if version.split("+")[0].rpartition(".")[0] != series:
+        raise UserError(
+            f"engines.generator=vllm works with vLLM {series} (tested with {TESTED}), and {version} is installed: "
+            f"pip install 'vllm=={TESTED}', or set {_ADVICE}"
+        )
+
+
+class Custody:
+    """Engines of this process, each freed in the place of vLLM's own finalizer.
+
+    vLLM's also destroys the process groups, of the other engine and of DeepSpeed too. Here only the last engine does,
+    and only where vLLM made the process's group itself.
+    """
+
+    def __init__(self) -> None:
+        self._engines = 0
+        self._made_group = False
+
+    @contextlib.contextmanager
+    def making(self) -> Iterator[None]:
+        """Around the making of an engine, which may fail."""
+        before = torch.distributed.is_initialized()
+        self._engines += 1
+        try:
+            yield
+        except BaseException:
+            self._made_group |= not before
+            self._end_one()
+            raise
+        self._made_group |= not before
+
+    def take(self, llm: Any) -> Callable[[], None]:
+        """What frees the engine that was just made."""
+        client = llm.llm_engine.engine_core
+        client._finalizer.detach()
+        shutdown: Callable[[], None] = client.engine_core.model_executor.shutdown
+
+        def free() -> None:
+            try:
+                shutdown()
+            finally:
+                self._end_one()
+
+        return free
+
+    def _end_one(self) -> None:
+        self._engines -= 1
+        if self._engines or not self._made_group:
+            return
+        from vllm.distributed.parallel_state import destroy_distributed_environment, destroy_model_parallel
+
+        self._made_group = False
+        destroy_model_parallel()
+        destroy_distributed_environment()
+
+
+CUSTODY = Custody()
+
+
+def name_shared_memory() -> None:
+    """For ranks on a CPU. By vLLM's name, the same in every run, what a killed run left would stop the next."""
+    from vllm.distributed.device_communicators.cpu_communicator import _CPUSHMDistributed as Shared
+
+    run = [os.getpid(), time.time_ns()]  # rank 0's
+    torch.distributed.broadcast_object_list(run)
+    Shared.make_group_name = staticmethod(lambda group: f"refinerl-{run}-{group.unique_name}-{group.ranks}")
+
+
+@contextlib.contextmanager
+def on_current_device() -> Iterator[None]:
+    """Under a launcher vLLM takes the GPU that LOCAL_RANK names: inside, that is the process's current one."""
+    before = os.environ.get("LOCAL_RANK")
+    if before is not None and torch.cuda.is_available():
+        os.environ["LOCAL_RANK"] = str(torch.cuda.current_device())
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ["LOCAL_RANK"] = before

@@ -1,0 +1,70 @@
+"""vLLM's worker for a GPU, one of several in a process: each with memory and tables of its own. Imports vllm."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from vllm.model_executor.layers import rotary_embedding
+from vllm.v1.worker import workspace
+from vllm.v1.worker.gpu_worker import Worker
+
+from refinerl.engines.vllm.memory import CACHE, WEIGHTS, EngineMemory
+
+
+class OneOfSeveral:
+    """What makes a worker of vLLM's one of several; to be mixed in before it."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._memory = EngineMemory()
+        self._scratch: Any = None
+
+    def _maybe_get_memory_pool_context(self, tag: str) -> AbstractContextManager[None]:
+        """Weights and cache sleep. Input buffers and workspaces do not: some are shared by all engines of a process."""
+        return self._memory.pool(tag) if tag in (WEIGHTS, CACHE) else nullcontext()
+
+    def _init_workspace_and_model_runner(self) -> None:
+        super()._init_workspace_and_model_runner()  # type: ignore[misc]
+        self._scratch = workspace._manager
+
+    def load_model(self, **options: Any) -> None:
+        """As vLLM's, with rotary tables of its own: they are shared otherwise, and sleep with the first engine."""
+        rotary_embedding._ROPE_DICT.clear()
+        super().load_model(**options)  # type: ignore[misc]
+
+    def execute_model(self, scheduled: Any) -> Any:
+        """As vLLM's, on the scratch memory that this engine's CUDA graphs were captured with, not the last engine's."""
+        if self._scratch is not None:
+            workspace._manager = self._scratch
+        return super().execute_model(scheduled)  # type: ignore[misc]
+
+    def reload_weights(self, *args: Any, **options: Any) -> None:
+        """As vLLM's."""
+        super().reload_weights(*args, **options)  # type: ignore[misc]
+        self._memory.forget_parameters(self._parameters())
+
+    def sleep(self, level: int = 1) -> None:
+        """Free this engine's memory: at level 1 parameters are kept on the host, at level 2 discarded."""
+        torch.accelerator.synchronize()
+        lora = self.vllm_config.lora_config is not None  # type: ignore[attr-defined]
+        self._memory.sleep(self._parameters(), discard=level == 2, changes=lora)
+
+    def wake_up(self, tags: list[str] | None = None) -> None:
+        """Take it again, for `weights`, `kv_cache` or both."""
+        for tag in tags or (WEIGHTS, CACHE):
+            self._memory.wake(tag)
+        torch.accelerator.synchronize()
+
+    def shutdown(self) -> None:
+        """As vLLM's, for this engine's memory alone."""
+        with self._memory.closing():
+            super().shutdown()  # type: ignore[misc]
+
+    def _parameters(self) -> list[torch.nn.Parameter]:
+        return list(self.get_model().parameters())  # type: ignore[attr-defined]
+
+
+class SleepingWorker(OneOfSeveral, Worker):  # type: ignore[misc]
+    """vLLM's worker for a GPU, one of several that sleep and wake separately."""
