@@ -90,7 +90,7 @@ class GenerationConfig(Section):
     temperature: Positive = 1.0
     stop: tuple[str, ...] = ()
     max_batch: Count = 32
-    """Samples that are generated at once."""
+    """Samples that transformers generates at once; for vLLM see vllm.max_num_seqs."""
 
 
 class AlgorithmConfig(Section):

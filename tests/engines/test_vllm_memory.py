@@ -18,6 +18,7 @@ from refinerl.errors import UserError
 from refinerl.records import Sampling
 from refinerl.tokenization import ChatTokenizer
 from tiny import tiny_model, write_tiny
+from toy import metrics
 
 pytestmark = [
     pytest.mark.slow,
@@ -230,5 +231,19 @@ def test_an_engine_that_is_closed_takes_its_own_memory_and_unmaps_it_once(card, 
     if not awake:
         first.sleep()
     first.close()
+    assert not card.segments
+    assert not card.faults
+
+
+def test_a_whole_run(card, wide_toy, tmp_path):
+    """The command itself: the engines write with the trainer's and the folder's weights, and close cleanly."""
+    options = ("engines.generator=vllm", "constraint.accept=all", "trainer.learning_rate=1e-2", "trainer.steps=2")
+    assert wide_toy.run(tmp_path / "run", *options, "algorithm.dynamic_sampling=false") == 0
+    for row in metrics(tmp_path / "run"):
+        assert row["update/steps"] == 1
+        assert 0 <= row["policy/mismatch_kl"] < 1e-6  # the engine has the trainer's weights in every step
+        assert row["refiner/accepted_fraction"] > 0
+    kinds = [e.kind for e in card.events if e.kind in ("to host", "to card")]
+    assert "to host" not in kinds[kinds.index("to card") :]  # nothing after the engines were made
     assert not card.segments
     assert not card.faults

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from vllm.model_executor.layers import rotary_embedding
+from vllm.model_executor.model_loader.reload.layerwise import LAYERWISE_INFO
 from vllm.v1.worker import workspace
 from vllm.v1.worker.gpu_worker import Worker
 
@@ -58,9 +59,16 @@ class OneOfSeveral:
         torch.accelerator.synchronize()
 
     def shutdown(self) -> None:
-        """As vLLM's, for this engine's memory alone."""
+        """As vLLM's, for this engine's memory alone, and for all of it."""
+        self._forget_reloads()
         with self._memory.closing():
             super().shutdown()  # type: ignore[misc]
+
+    def _forget_reloads(self) -> None:
+        """Drop what vLLM notes of a reload, which holds the layers for good."""
+        model = getattr(getattr(self, "model_runner", None), "model", None)
+        for layer in model.modules() if model is not None else ():
+            LAYERWISE_INFO.pop(layer, None)
 
     def _parameters(self) -> list[torch.nn.Parameter]:
         return list(self.get_model().parameters())  # type: ignore[attr-defined]
