@@ -56,7 +56,7 @@ COMMANDS = commands(PAGE, blocks(PAGE)) + [c for path in SCRIPTS for c in comman
 
 
 def test_they_are_found():
-    assert [c.where for c in COMMANDS].count("gpu.md") == 11
+    assert [c.where for c in COMMANDS].count("gpu.md") == 12
     assert {c.where for c in COMMANDS} == {"gpu.md", *(path.name for path in SCRIPTS)}
     assert len(SCRIPTS) == 3
 

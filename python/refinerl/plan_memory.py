@@ -125,8 +125,8 @@ def _card(config: Config) -> tuple[float | None, str]:
         return None, ""
     import torch
 
-    if torch.cuda.is_available():
-        seen = torch.cuda.get_device_properties(torch.device("cuda" if config.device == "auto" else config.device))
+    if torch.cuda.is_available() and config.device.partition(":")[0] in ("auto", "cuda"):
+        seen = torch.cuda.get_device_properties(0)
         return seen.total_memory / GIB, f"; a card of {seen.total_memory / GIB:.1f} ({seen.name}, which is here)"
     plan = config.plan
     if plan.card_gib is None:

@@ -221,6 +221,8 @@ CHANGEABLE = (
     "vllm.memory_",
     "vllm.enforce_eager",
     "vllm.sleep",
+    "device_memory",
+    "plan.",
 )
 """Knobs that a resumed run may change: what is kept, what is shown, and what memory it takes, so that a run that ran
 out of it can go on. Sums in another order round otherwise, and `trainer.steps` also moves the schedule's end: such a

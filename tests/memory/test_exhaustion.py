@@ -50,7 +50,7 @@ def test_what_the_messages_name_may_be_turned_when_the_run_goes_on(toy: Toy, tmp
         knob for text in KNOBS.values() for knob in re.findall(r"[a-z]+\.[a-z_]+", text.partition("in a new run")[0])
     }
     assert named == values.keys()
-    turned = [f"{knob}={value}" for knob, value in values.items()]
+    turned = [f"{knob}={value}" for knob, value in values.items()] + ["device_memory=80", "plan.gpus=2"]
     assert toy.run(tmp_path / "run", "trainer.steps=2", *turned, resume=True) == 0
     assert [row["step"] for row in metrics(tmp_path / "run")] == [1, 2]
     assert toy.run(tmp_path / "run", "generation.max_tokens=4", resume=True) == 2

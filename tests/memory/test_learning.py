@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from launching import launch, needs_deepspeed
+from refinerl.contracts import ALONE
 from refinerl.memory import Training, held
 from refinerl.memory.learning import OnHost, buckets, on_host
+from training_ranks import measure
 
 ZERO_2 = {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu", "pin_memory": True}}}
 
@@ -74,22 +78,27 @@ def test_a_bucket_is_never_more_than_the_model():
 
 
 SMALL = {"reduce_bucket_size": 17_000}
-HALF = {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}
+HOST = {"offload_optimizer": {"device": "cpu", "pin_memory": True}}
 STAGES = {
     "0": {},
+    "1": {"zero_optimization": {"stage": 1, **SMALL}},
     "2": {"zero_optimization": {"stage": 2, **SMALL}},
     "3": {"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0, **SMALL}},
 }
-CASES = {**{f"float32-{stage}": native for stage, native in STAGES.items()}}
-CASES |= {f"bfloat16-{stage}": {**STAGES[stage], **HALF} for stage in "23"}
+CASES: dict[str, dict[str, Any]] = {f"float32 {stage}": STAGES[stage] for stage in "023"}
+CASES |= {f"bfloat16 {stage}": {**STAGES[stage], "bf16": {"enabled": True}} for stage in "123"}
+CASES |= {
+    f"bfloat16 {stage} offloaded": {"zero_optimization": {**STAGES[stage]["zero_optimization"], **HOST}}
+    for stage in "23"
+}
 
 
 @needs_deepspeed
 @pytest.mark.slow
 def test_two_ranks_hold_what_the_formula_says(tmp_path):
-    """With a small bucket, which stage 3 keeps and the formula counts apart."""
+    """With a small bucket, which stage 3 keeps and the formula counts apart. On a CPU the host is the device."""
     cases = [
-        json.dumps({"name": name, "deepspeed": native, "dtype": name.partition("-")[0], "measure": True})
+        json.dumps({"name": name, "deepspeed": native, "dtype": name.split()[0], "measure": True})
         for name, native in CASES.items()
     ]
     script = Path(__file__).parents[1] / "training_ranks.py"
@@ -97,8 +106,19 @@ def test_two_ranks_hold_what_the_formula_says(tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "found-2.json").read_text())
     for name, native in CASES.items():
-        training = Training.of("deepspeed", name.partition("-")[0], native, ranks=2)
-        measured = found[name]
-        between, complete = (held(measured["parameters"], training, gradient=g).total for g in (False, True))
-        assert measured["after_step"] == pytest.approx(between, rel=0.05), name
-        assert measured["with_gradient"] == pytest.approx(complete, rel=0.05), name
+        dtype: Any = name.split()[0]
+        training = Training.of("deepspeed", dtype, native, ranks=2)
+        compare(found[name], training, name)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_torch_holds_what_the_formula_says(dtype):
+    compare(measure({"deepspeed": None, "dtype": dtype}, ALONE), Training.of("torch", dtype), dtype)
+
+
+def compare(measured: dict[str, int], training: Training, name: str) -> None:
+    parameters = measured["parameters"]
+    offloaded = on_host(parameters, replace(training, pinned=False)).pageable
+    between, complete = (held(parameters, training, gradient=gradient).total for gradient in (False, True))
+    assert measured["after_step"] == pytest.approx(between + offloaded, rel=0.05), name
+    assert measured["with_gradient"] == pytest.approx(complete + offloaded, rel=0.05), name
