@@ -26,7 +26,7 @@ ENDS = ("passes", "dies", "hangs", "raises", "finds", "skips")
 def lines(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What the runner says of checks that end in every way."""
     folder = tmp_path_factory.mktemp("output")
-    checks = tuple(Check(how, "failing_checks", 2, (how,)) for how in ENDS)
+    checks = tuple(Check(how, "failing_checks", 2 / runner.PATIENCE, (how,)) for how in ENDS)
     wanting = Check("wanting", "failing_checks", 60, ("passes",), rehearsed=False)
     began = time.monotonic()
     assert runner.run_all((Round(2, checks), Round(1, (wanting,))), "cpu", output=folder) == 1
@@ -132,7 +132,7 @@ def test_the_rehearsal_without_a_gpu(tmp_path: Path) -> None:
     assert {*names} | {f"run/{name}" for name in RUNS} == ALL.keys()
     command = ["make", "-s", "gpu-check", f"PYTHON={sys.executable}", f"OUTPUT={tmp_path}"]
     done = subprocess.run(
-        [*command, f"FLAGS=--rehearse --only {' '.join(names)}"], cwd=ROOT, capture_output=True, text=True
+        [*command, f"FLAGS=--rehearse --limit 550 --only {' '.join(names)}"], cwd=ROOT, capture_output=True, text=True
     )
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line for line in lines if line.get("outcome") == "failed"] == []

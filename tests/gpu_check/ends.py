@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from gpu_check.runs import SECONDS, Toy, compare, ended, environment, rows
+from gpu_check.runs import Toy, compare, ended, environment, rows
 from gpu_check.site import Fact, Site
 
 RESUMED = {"reward/mean": 1e-6, "policy/entropy": 1e-4, "policy/grad_norm": 1e-2}
@@ -17,7 +17,7 @@ RESUMED = {"reward/mean": 1e-6, "policy/entropy": 1e-4, "policy/grad_norm": 1e-2
 
 
 def run(site: Site) -> Iterator[Fact]:
-    toy = Toy(site.folder)
+    toy = Toy.at(site)
     with ThreadPoolExecutor(3) as pool:
         for facts in pool.map(lambda part: list(part(site, toy)), (_bad_input, _interrupted, _resumed)):
             yield from facts
@@ -36,7 +36,7 @@ def _interrupted(site: Site, toy: Toy) -> Iterator[Fact]:
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(site.device)
     )
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + toy.seconds
     while len(rows(folder)) < 2 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)

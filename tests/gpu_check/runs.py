@@ -53,12 +53,13 @@ BFLOAT16 = {
 """The same where a product is rounded to 8 bits, so that some samples are others."""
 STEPS = 3
 SECONDS = 80
+"""Of one command; in a rehearsal more."""
 
 
 def run(site: Site, name: str) -> Iterator[Fact]:
     if any(word in _DEEPSPEED for word in RUNS[name]):
         _need_deepspeed()
-    toy = Toy(site.folder)
+    toy = Toy.at(site)
     places = [site.device] if site.rehearsing else [site.device, "cpu"]
     with ThreadPoolExecutor(len(places)) as pool:
         done = list(pool.map(lambda place: toy.run(place, name, f"trainer.steps={STEPS}"), places))
@@ -90,16 +91,21 @@ def compare(ours: Row, theirs: Row, tolerance: Mapping[str, float]) -> Fact:
 class Toy:
     """The model, the prompts and the rest of it, in a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, seconds: float = SECONDS) -> None:
         from tiny import write_openrlhf_reward_model, write_tiny
         from toy import write_problems
 
-        self.folder = folder
+        self.folder, self.seconds = folder, seconds
         write_tiny(folder / "model", alphabet="abcdefgh ", scale=0.1)
         write_openrlhf_reward_model(folder / "rewards", alphabet="abcdefgh ")
         words = ("abc", "bcd", "cde", "fgh", "gab", "hhh", "dad", "bed")
         (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": word}) + "\n" for word in words))
         self._names = {"rewards": folder / "rewards", "problems": write_problems(folder)}
+
+    @staticmethod
+    def at(site: Site) -> Toy:
+        """In the folder of a check."""
+        return Toy(site.folder, 3 * SECONDS if site.rehearsing else SECONDS)
 
     def arguments(self, device: str, name: str, output: Path, *more: str) -> list[str]:
         """The command line."""
@@ -115,7 +121,7 @@ class Toy:
         """The finished command and the rows of its metrics."""
         folder = self.folder / (output or f"{name.replace(' ', '-')}-{device}")
         command = self.arguments(device, name, folder, *more)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, env=environment(device))
+        done = subprocess.run(command, capture_output=True, text=True, timeout=self.seconds, env=environment(device))
         return done, rows(folder)
 
 
