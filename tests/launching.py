@@ -12,6 +12,7 @@ from typing import Literal
 
 import pytest
 
+import devices
 import refinerl
 
 Launcher = Literal["torchrun", "deepspeed"]
@@ -20,6 +21,10 @@ needs_deepspeed = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None,
     reason="deepspeed is not installed: pip install 'refinerl[deepspeed]'",
 )
+needs_vllm = pytest.mark.skipif(
+    not devices.has_vllm_for_cpus(), reason="vLLM's CPU build is not installed (make setup says why)"
+)
+"""Its build for GPUs does not start where the GPU is hidden."""
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -54,6 +54,19 @@ def test_what_deepspeed_starts_sees_none_either(how: str, tmp_path: Path) -> Non
     assert done.stdout.split() == ["True", "--local_rank=1", "a=b"]
 
 
+@pytest.mark.parametrize(("version", "there"), [(None, True), ("0.32.0+cpu", True), ("0.32.0", False)])
+def test_vllms_tests_want_its_build_for_cpus(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str | None, there: bool
+) -> None:
+    (tmp_path / "vllm").mkdir()
+    (tmp_path / "vllm" / "__init__.py").touch()
+    if version is not None:
+        (tmp_path / "vllm.dist-info").mkdir()
+        (tmp_path / "vllm.dist-info" / "METADATA").write_text(f"Name: vllm\nVersion: {version}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert devices.has_vllm_for_cpus() == there
+
+
 @pytest.mark.gpu
 def test_what_is_marked_sees_a_device() -> None:
     import torch

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from launching import needs_vllm
 from refinerl.config import Config
 from refinerl.contracts import ALONE
 from refinerl.engines.models import load_model
@@ -37,7 +37,7 @@ def test_vllm_with_another_gpu_than_the_first_is_refused_with_what_works(tiny_fo
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed (make setup says why)")
+@needs_vllm
 @pytest.mark.parametrize(("vllm", "rows"), [({}, 256), ({"max_num_seqs": 3}, 3)])
 def test_vllm_writes_as_many_rows_as_it_is_told_to_whatever_max_batch_is(tmp_path, vllm, rows):
     folder = write_tiny(tmp_path / "model", hidden=128, scale=0.1)

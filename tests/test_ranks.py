@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from launching import Launcher, launch, needs_deepspeed
+from launching import Launcher, launch, needs_deepspeed, needs_vllm
 from toy import Toy, rollouts, timeless, write_problems
 
 pytestmark = [needs_deepspeed, pytest.mark.slow]
@@ -98,9 +97,6 @@ def test_ppo_with_everything_spread_is_the_run_of_one(toy: Toy, tmp_path):
     same_curve(tmp_path / "two", tmp_path / "one")
 
 
-needs_vllm = pytest.mark.skipif(
-    importlib.util.find_spec("vllm") is None, reason="vLLM is not installed (make setup says why)"
-)
 VLLM = (*RUN, "engines.generator=vllm", "algorithm.dynamic_sampling=false")
 
 

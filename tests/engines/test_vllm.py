@@ -15,6 +15,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from launching import needs_vllm
 from refinerl.engines.models import load_model
 from refinerl.engines.optimization import Optimization
 from refinerl.engines.torch import TorchTrainer
@@ -28,7 +29,7 @@ from toy import metrics, rollouts, timeless
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed (make setup says why)"),
+    needs_vllm,
 ]
 
 WIDE = {"hidden": 128, "scale": 0.1}

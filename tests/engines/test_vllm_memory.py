@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 
 import card as recorder
 from card import Card
+from launching import needs_vllm
 from refinerl.engines.models import load_model
 from refinerl.engines.transformers import TransformersGenerator
 from refinerl.engines.vllm import VllmGenerator
@@ -22,7 +22,7 @@ from toy import metrics
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed (make setup says why)"),
+    needs_vllm,
 ]
 
 WIDE = {"hidden": 128, "scale": 0.1}

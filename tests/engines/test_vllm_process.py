@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 
-from launching import launch
+from launching import launch, needs_vllm
 from refinerl.engines.vllm.process import TESTED, check_version
 from refinerl.errors import UserError
 from tiny import write_tiny
 from toy import Toy
 
-needs_vllm = pytest.mark.skipif(
-    importlib.util.find_spec("vllm") is None, reason="vLLM is not installed (make setup says why)"
-)
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tests" / "engines_that_close.py"
 

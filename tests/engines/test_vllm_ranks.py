@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from launching import launch, needs_deepspeed
+from launching import launch, needs_deepspeed, needs_vllm
 from tiny import write_tiny
 
 SCRIPT = Path(__file__).parents[1] / "generating_ranks.py"
@@ -33,7 +32,7 @@ def left_behind() -> Iterator[Callable[[str], None]]:
 
 @needs_deepspeed
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed (make setup says why)")
+@needs_vllm
 @pytest.mark.parametrize(("tied", "shared_by"), [(True, 2), (False, 1)])
 def test_weights_in_pieces_reach_engines_of_one_rank_and_of_two(tmp_path, left_behind, tied, shared_by):
     """Greedy completions after training are those of transformers with the exported weights, on every rank.
