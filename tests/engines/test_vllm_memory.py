@@ -116,15 +116,12 @@ ROTARY = 512 * 32 * 4
 """Bytes of the tiny model's table of rotations, the one thing that its layers keep beside their parameters."""
 
 
-def test_vllm_itself_has_one_engine_for_a_process(theirs, make):
+def test_vllm_itself_has_one_engine_for_a_process_and_unmaps_it_twice(theirs, make):
     """Why there is a worker of ours; should this fail, vLLM may have learned it."""
-    make()
+    engine = make()
     with pytest.raises(UserError, match="CuMem allocator can only be used for one instance per process"):
         make()
-
-
-def test_vllm_itself_unmaps_a_sleeping_engine_twice(theirs, make):
-    make().close()
+    engine.close()
     assert "unmapped twice: weights" in theirs.faults
 
 
@@ -219,17 +216,13 @@ def test_an_adapter_survives_sleep_and_the_weights_below_it_move_to_the_host_onc
     assert not card.faults
 
 
-@pytest.mark.parametrize("awake", [True, False])
-def test_an_engine_that_is_closed_takes_its_own_memory_and_unmaps_it_once(card, make, folder, tokenizer, awake):
+def test_an_engine_that_is_closed_takes_its_own_memory_and_unmaps_it_once(card, make, folder, tokenizer):
+    """The second while both sleep, the first while it is awake."""
     first, second = make(frozen=True), make(frozen=True)
     tags = {segment.tag for segment in card.segments.values()}
-    for engine in (second, first) if awake else ():
-        engine.wake()
     second.close()
     assert len({segment.tag for segment in card.segments.values()}) == len(tags) - 2
     assert written(first) == of_transformers(load_model(str(folder)), tokenizer)
-    if not awake:
-        first.sleep()
     first.close()
     assert not card.segments
     assert not card.faults
