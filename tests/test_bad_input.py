@@ -192,6 +192,7 @@ def test_devices_are_seen_to_before_a_model_is_loaded(
 
     stand_in(monkeypatch, *cards, **facts)
     monkeypatch.setattr(wiring, "load_model", load)
+    monkeypatch.setattr(wiring, "resolve_model", load)  # which fetches or converts some
     error = refused(capsys, toy.arguments(tmp_path / "run", *overrides))
     assert message in error
     assert error.count("\n") == 1

@@ -41,7 +41,7 @@ def check_memory(config: Config, policy: str, ranks: int = 1) -> None:
 
     Args:
         config: the run's.
-        policy: the folder of the policy's model, which is on this machine.
+        policy: the policy's model, by name or folder; one whose size nobody here knows counts nothing.
         ranks: those that ZeRO-3 spreads the weights over.
 
     Raises:
@@ -78,9 +78,7 @@ def _weights(config: Config, policy: str, ranks: int) -> Iterator[tuple[str, str
 
 def _turn(config: Config, sizes: dict[str, int]) -> str:
     turns = []
-    if config.dtype == "float32":
-        turns.append("dtype=bfloat16")
     if "reference" in sizes and not spread(config):
         turns += ["engines.offload_reference=true", "lora.rank=16"]
-    turns.append("a smaller model")
+    turns.append("a smaller model")  # bfloat16 is no help: what learns in it has float32 weights beside
     return f"choose {', '.join(turns[:-1])}{' or ' if turns[:-1] else ''}{turns[-1]}"

@@ -86,10 +86,12 @@ def wire(
         )
         stack.callback(telemetry.close)
         telemetry.say(f"device: {devices.describe(torch.device(device))}")
+        check_memory(config, config.model, world.size)
         with telemetry.busy(f"load {config.model}"):
             name = resolve_model(config.model)
             tokenizer = ChatTokenizer.load(name, chat_template=config.chat_template)
-            check_memory(config, name, world.size)
+            if name != config.model:  # it was fetched, and its size is known now
+                check_memory(config, name, world.size)
             policy_model = load_model(name, dtype=config.dtype).to(device)
             reference_model = None if config.lora.rank else load_model(name, dtype=config.dtype)
             if reference_model is not None and not config.engines.offload_reference:
