@@ -44,6 +44,7 @@ def test_the_table_is_readable():
         ("apps-ppo-dynamic-loss", ["gpus-2", "trainer.gradient_checkpointing=false"]),
         ("apps-ppo-dynamic-loss", ["gpus-8", "vllm.memory_policy=0.65"]),
         ("apps-ppo-static", ["gpus-8", "vllm.memory_policy=0.1"]),
+        ("apps-ppo-static", ["gpus-8", "vllm.max_model_len=null"]),
         ("apps-dapo-dynamic-loss", ["gpus-1", "device_memory=24"]),
         ("dialogue-ppo-dynamic-loss", ["gpus-8", "let.stage=2"]),
     ],

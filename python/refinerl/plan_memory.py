@@ -93,6 +93,8 @@ def run_of(config: Config) -> tuple[Run | None, str]:
             share_policy=vllm.memory_policy or 0.3,
             share_refiner=vllm.memory_refiner or 0.3,
             tensor_parallel=vllm.tensor_parallel,
+            engine_rows=vllm.max_num_seqs,
+            engine_context=vllm.max_model_len or policy.context,
             sleeps=vllm.sleep,
             local_ranks=min(ranks, 8) if launched is None else launched.local_size,
             sandbox=_sandbox(config),

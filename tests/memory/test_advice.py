@@ -64,6 +64,14 @@ def test_a_share_that_is_too_small_for_an_engine_is_named():
     assert starved(replace(run, share_policy=share - 0.01)) == ["vllm.memory_policy"]
 
 
+def test_a_cache_for_longer_requests_than_there_are_is_spared():
+    run = replace(RUN, card=24 * GIB, engine_context=131_072, share_policy=0.5, share_refiner=0.5)
+    assert starved(run) == ["vllm.memory_policy", "vllm.memory_refiner"]
+    advice = advise(run)
+    assert advice.fits
+    assert "vllm.max_model_len=4096" in advice.overrides
+
+
 def test_where_no_knob_is_enough_more_gpus_may_be():
     """An offloaded reference keeps ZeRO-3 away, and ZeRO-2 keeps 20 GiB of weights on each GPU."""
     alone = replace(RUN.training, ranks=1)

@@ -35,6 +35,7 @@ def test_a_known_model_has_as_many_weights_as_transformers_makes_of_its_shape(na
         head_dim=shape.head_dim,
         vocab_size=shape.vocabulary,
         tie_word_embeddings=shape.tied,
+        max_position_embeddings=shape.context,
     )
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)

@@ -62,17 +62,15 @@ def _fits(run: Run) -> bool:
 def _improve(run: Run, found: dict[str, str]) -> Run:
     """Pull levers for the worst phase, the cheapest that is enough, until all fit or none helps."""
     for _ in range(12):
-        hungry = starved(run)
-        if hungry:
-            share = math.ceil(100 * engine_needs(run) / (run.card or GIB)) / 100
-            if share > 1:
-                return run
-            run = _with_share(run, hungry[0], share)
-            found[hungry[0]] = f"{share:g}"
-            continue
-        worst = over(run)
-        if not worst:
+        worst, hungry = over(run), starved(run)
+        if not worst and not hungry:
             return run
+        if not worst:
+            fed = _feed(run, hungry[0], found)
+            if fed is None:
+                return run
+            run = fed
+            continue
         levers = list(_levers(run, worst[0]))
         before = _size(run, worst[0])
         helping = [(override, other) for override, other in levers if _size(other, worst[0]) < before]
@@ -84,6 +82,22 @@ def _improve(run: Run, found: dict[str, str]) -> Run:
             knob, _, value = override.partition("=")
             found[knob] = value
     return run
+
+
+def _feed(run: Run, knob: str, found: dict[str, str]) -> Run | None:
+    """Give an engine the share that it needs; where the others leave less, spare it the cache of longer requests."""
+    phase = "refine" if knob.endswith("refiner") else "generate"
+    card = run.card or GIB
+    share = math.ceil(100 * engine_needs(run) / card) / 100
+    grown = _with_share(run, knob, min(share, 1.0))
+    context = 1 << (run.row + run.written - 1).bit_length()
+    if context < run.engine_context and (share > 1 or _size(grown, phase) > ROOM * card):
+        found["vllm.max_model_len"] = str(context)
+        return replace(run, engine_context=context)
+    if share > 1:
+        return None
+    found[knob] = f"{share:g}"
+    return grown
 
 
 def _with_share(run: Run, knob: str, share: float) -> Run:

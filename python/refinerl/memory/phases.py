@@ -18,8 +18,8 @@ CONTEXT = GIB
 """Bytes of a GPU that no tensor of ours is in: CUDA's context, NCCL's and cuBLAS's workspaces."""
 ASLEEP = GIB // 2
 """Bytes that a sleeping vLLM engine keeps: CUDA graphs and what lies outside its pool."""
-ENGINE = 2 * GIB
-"""Bytes that an awake vLLM engine needs beside its weights and its cache."""
+ENGINE = 3 * GIB // 2
+"""Bytes that an awake vLLM engine needs beside its weights, its cache and its sampler."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,10 @@ class Run:
     """Of the card, for the policy's vLLM engine; 0 on a CPU."""
     share_refiner: float = 0.3
     tensor_parallel: int = 1
+    engine_rows: int = 256
+    """Completions that an engine of vLLM's writes at a time (`vllm.max_num_seqs`)."""
+    engine_context: int = 0
+    """Tokens of the longest request that an engine has to have a cache for; 0: of the longest row and a completion."""
     sleeps: bool = True
     card: float | None = None
     """Bytes of each GPU; None: unknown, or the CPU's memory."""
@@ -185,9 +189,13 @@ def engine_size(run: Run, share: float) -> int:
 
 
 def engine_needs(run: Run) -> int:
-    """Bytes with which vLLM starts at all: the weights, a cache for one row, and its own work."""
-    cache = _cache_of_a_token(run) * (run.row + run.written)
-    return -(-(run.width * run.policy.parameters + cache) // run.tensor_parallel) + ENGINE * (run.card is not None)
+    """Bytes with which vLLM starts at all: weights, a cache for the longest request, the sampler's logits, its work."""
+    cache = _cache_of_a_token(run) * (run.engine_context or run.row + run.written)
+    least = -(-(run.width * run.policy.parameters + cache) // run.tensor_parallel)
+    if run.card is None:
+        return least
+    sampler = 4 * 4 * run.policy.vocabulary * run.engine_rows  # float32, in a few copies
+    return least + sampler + ENGINE
 
 
 def _cache_of_a_token(run: Run) -> int:

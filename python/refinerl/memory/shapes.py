@@ -23,6 +23,8 @@ class Shape:
     """The head is the embedding."""
     bias: bool = False
     """The projections to queries, keys and values have one, as in Qwen2."""
+    context: int = 0
+    """Tokens that it reads at most."""
     counted: int | None = None
     """Weights, where they were counted on the model itself; None: by the shape."""
 
@@ -77,14 +79,15 @@ class Shape:
             vocabulary=text.vocab_size,
             tied=bool(text.tie_word_embeddings),
             bias=text.model_type == "qwen2",
+            context=getattr(text, "max_position_embeddings", None) or 0,
             counted=counted,
         )
 
 
-_LLAMA_3B = Shape(28, 3072, 8192, 24, 8, 128, 128_256)
-_LLAMA_8B = Shape(32, 4096, 14_336, 32, 8, 128, 128_256, tied=False)
-_QWEN_HALF = Shape(24, 896, 4864, 14, 2, 64, 151_936, bias=True)
-_QWEN_1_5B = Shape(28, 1536, 8960, 12, 2, 128, 151_936, bias=True)
+_LLAMA_3B = Shape(28, 3072, 8192, 24, 8, 128, 128_256, context=131_072)
+_LLAMA_8B = Shape(32, 4096, 14_336, 32, 8, 128, 128_256, tied=False, context=8192)
+_QWEN_HALF = Shape(24, 896, 4864, 14, 2, 64, 151_936, bias=True, context=32_768)
+_QWEN_1_5B = Shape(28, 1536, 8960, 12, 2, 128, 151_936, bias=True, context=32_768)
 KNOWN = {
     "meta-llama/Llama-3.2-3B-Instruct": _LLAMA_3B,
     "OpenRLHF/Llama-3-8b-rm-mixture": _LLAMA_8B,
@@ -92,7 +95,7 @@ KNOWN = {
     "Qwen/Qwen2.5-1.5B-Instruct": _QWEN_1_5B,
     "Qwen/Qwen2.5-Coder-0.5B-Instruct": _QWEN_HALF,
     "Qwen/Qwen2.5-0.5B-Instruct": _QWEN_HALF,
-    "smollm2-135m-instruct": Shape(30, 576, 1536, 9, 3, 64, 49_152),
+    "smollm2-135m-instruct": Shape(30, 576, 1536, 9, 3, 64, 49_152, context=8192),
 }
 """Models that recipes name, so that a plan needs neither them nor a network."""
 
