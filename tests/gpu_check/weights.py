@@ -92,6 +92,7 @@ def train(site: Site, overrides: tuple[str, ...]) -> Fact:
             config.engines.trainer, config.dtype, config.deepspeed, recompute=config.trainer.gradient_checkpointing
         )
         expected = memory.held(shape.parameters, training).total
+        expected += memory.staying(shape, training, shape.parameters)
         largest = memory.update_peak(shape, training, rows.input_ids.numel(), constraint=False)
         for name, found, modelled, allowed in (("held", held, expected, HELD), ("peak", peak, largest, PEAK)):
             fact |= {f"{name}_gib": round(found / 2**30, 2), f"{name}_of_model": round(found / modelled, 3)}

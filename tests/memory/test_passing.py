@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
 from refinerl.kernels import chunked
-from refinerl.memory import Shape, Training, find, held, update_peak
+from refinerl.memory import Shape, Training, find, held, staying, update_peak
 from refinerl.memory.passing import CHUNK, Pass, head, of_a_layer
 
 GIB = 2**30
@@ -92,3 +92,13 @@ def test_stage_3_gathers_and_scatters():
     plain = Pass(shape, Training("deepspeed", "bfloat16", stage=2, ranks=8, bucket=1), 4096).backward()
     spread = Pass(shape, Training("deepspeed", "bfloat16", stage=3, ranks=8, bucket=1), 4096).backward()
     assert spread - plain == 2 * 1_050_000_000  # what may be live and what is fetched ahead
+
+
+def test_what_deepspeed_keeps_for_the_whole_run():
+    shape = find("Qwen/Qwen2.5-0.5B-Instruct")
+    assert shape is not None
+    count = shape.parameters
+    assert staying(shape, Training("deepspeed", "bfloat16", stage=3, bucket=1000), count) == 2000
+    assert staying(shape, Training("deepspeed", "bfloat16", stage=2), count) == 0
+    assert staying(shape, Training("deepspeed", "bfloat16", stage=2, offload=True), count) == 2 * 151_936 * 896
+    assert staying(shape, Training(), count) == 0

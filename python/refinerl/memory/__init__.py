@@ -7,7 +7,7 @@ phases: all of it, phase by phase · advice: the knob and the value that make a 
 
 from refinerl.memory.exhaustion import KNOBS, explained
 from refinerl.memory.learning import Shares, Training, held
-from refinerl.memory.passing import update_peak
+from refinerl.memory.passing import staying, update_peak
 from refinerl.memory.shapes import Shape, find, parameters
 
-__all__ = ["KNOBS", "Shape", "Shares", "Training", "explained", "find", "held", "parameters", "update_peak"]
+__all__ = ["KNOBS", "Shape", "Shares", "Training", "explained", "find", "held", "parameters", "staying", "update_peak"]

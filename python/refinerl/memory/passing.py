@@ -62,6 +62,17 @@ def gathered(parameters: int, training: Training) -> int:
     return t.width * min(parameters, t.live + t.prefetch)
 
 
+def staying(shape: Shape, training: Training, learning: int) -> int:
+    """Bytes of DeepSpeed's own buffers that stay for the whole run, of a model of which so many weights learn.
+
+    Stage 3 keeps its bucket, stages 1 and 2 a place for the largest gradient where the optimizer is on the host.
+    """
+    t = training
+    if t.stage == 3:
+        return buckets(learning, t)
+    return t.width * min(learning, shape.embedding) if t.offload else 0
+
+
 @dataclass(frozen=True)
 class Pass:
     """A micro-batch of a model that learns."""
@@ -131,7 +142,7 @@ def update_peak(
         adapter: weights of the LoRA adapter that learns in the model's place.
     """
     one = Pass(shape, training, tokens, loss, constraint, adapter)
-    always = buckets(one.learning, training) if training.stage == 3 else 0
+    always = staying(shape, training, one.learning)
     frozen = 0
     if adapter:
         base = training.width * shape.parameters

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from refinerl.memory.learning import OnHost, Training, buckets, held, on_host
-from refinerl.memory.passing import Pass, gathered, logits, reading
+from refinerl.memory.learning import OnHost, Training, held, on_host
+from refinerl.memory.passing import Pass, gathered, logits, reading, staying
 from refinerl.memory.shapes import Shape
 
 GIB = 2**30
@@ -92,7 +92,7 @@ class Phase:
     weights: int
     """Of what learns."""
     gradients: int
-    """And DeepSpeed's buckets, where they stay."""
+    """And DeepSpeed's buffers for them, where they stay."""
     optimizer: int
     frozen: int
     """Reference, reward model, a LoRA policy's base, the copy that transformers writes with."""
@@ -142,7 +142,8 @@ def _phase(
 ) -> Phase:
     """With what lies on the GPU in every phase; `reference` says that an offloaded one is there."""
     shares = [held(p, t, gradient=gradient) for p, t in run.learners]
-    kept = sum(buckets(p, t) for p, t in run.learners) if run.training.stage == 3 else 0
+    shapes = [run.policy, run.critic or run.policy]
+    kept = sum(staying(shape, t, p) for shape, (p, t) in zip(shapes, run.learners, strict=False))
     return Phase(
         name,
         weights=sum(s.weights for s in shares),
