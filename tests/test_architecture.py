@@ -14,8 +14,10 @@ ROOT = Path(refinerl.__file__).parent
 BASE = {"records", "objective", "config", "errors", "contracts"}
 FACES = {"alignment", "sandbox", "kernels"}
 COMMANDS = {
+    "__main__",
     "arguments",
     "audition",
+    "doctor",
     "evaluate",
     "export",
     "generators",

@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
-from refinerl import arguments
+from refinerl import arguments, recipe, train
 
 SPY = (
     "import sys, runpy\n"
@@ -22,6 +23,7 @@ SPY = (
 @pytest.mark.parametrize(
     ("words", "code", "output"),
     [
+        ([], 2, "  python -m refinerl.train demo\n"),
         (["--help"], 0, "constraint.beta="),
         (["--list"], 0, "apps-ppo-static"),
         (["demo", "trainer.stepz=1"], 2, "trainer.steps"),
@@ -42,6 +44,22 @@ def test_words() -> None:
     assert arguments.split(["apps-dapo", "gpus-4", "seed=1"]) == ("apps-dapo", ["gpus-4", "seed=1"])
     args = arguments.parse(["apps-dapo", "--output-dir", "a", "gpus-4", "--resume", "seed=1"])
     assert (args.words, args.output_dir.name, args.resume) == (["apps-dapo", "gpus-4", "seed=1"], "a", True)
+
+
+@pytest.mark.parametrize("words", [[], ["--local_rank=0"]])
+def test_nothing_asked_for_starts_nothing(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main(words) == 2
+    assert capsys.readouterr().err.startswith("error: nothing to train is named: choose a recipe")
+
+
+def test_the_introduction_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments.introduce(Console(width=200))
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in recipe.recipes())
+    for command in arguments.EXAMPLES:
+        words = command.partition("refinerl.train ")[2].split()
+        assert command in printed
+        recipe.load(*arguments.split(arguments.parse(words).words))
 
 
 def test_every_knob_has_a_line() -> None:

@@ -12,14 +12,14 @@ from typing import NoReturn
 from pydantic import BaseModel
 from rich.console import Console
 
-from refinerl import recipe
+from refinerl import __version__, recipe
 from refinerl.config import Config
 from refinerl.engines.launched import Launched
 from refinerl.errors import UserError
 
 
 def answer_early(arguments: Sequence[str]) -> None:
-    """Ends the process where the command line alone decides: `--help`, `--list`, and what is wrong in it.
+    """Ends the process where the command line alone decides: none, `--help`, `--list`, and what is wrong in it.
 
     One of many ranks does not: they end together, and say why once.
     """
@@ -29,6 +29,9 @@ def answer_early(arguments: Sequence[str]) -> None:
     except UserError as error:
         if os.environ.get("SLURM_PROCID", "0") == "0":  # one of srun's tasks speaks for all
             print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    if not arguments:
+        introduce(Console())
         sys.exit(2)
     args = parse(arguments)
     if args.list:
@@ -44,7 +47,11 @@ def answer_early(arguments: Sequence[str]) -> None:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """`words` (recipe, parts and overrides), `output_dir`, `resume`, `dry_run`, `list`."""
+    """`words` (recipe, parts and overrides), `output_dir`, `resume`, `dry_run`, `list`.
+
+    Raises:
+        UserError: nothing is asked for.
+    """
     parser = _Parser(
         prog="python -m refinerl.train",
         usage="%(prog)s [RECIPE [PART ...]] [key=value ...] [--output-dir DIR] [--resume] [--dry-run] [--list]",
@@ -52,14 +59,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         epilog="knobs, with their defaults:\n" + "\n".join(knobs()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    words = "a recipe (demo if none), parts to lay over it such as gpus-4, then overrides"
+    words = "a recipe (demo where overrides come first), parts to lay over it such as gpus-4, then overrides"
     parser.add_argument("words", nargs="*", metavar="RECIPE, PART, key=value", help=words)
     parser.add_argument("--output-dir", type=Path, metavar="DIR", help="the run's folder (runs/RECIPE-TIME if none)")
     parser.add_argument("--resume", action="store_true", help="go on from the folder's last checkpoint")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and the plan")
     parser.add_argument("--list", action="store_true", help="print the recipes")
+    parser.add_argument("--version", action="version", version=f"refinerl {__version__}")
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # DeepSpeed's launcher adds it
-    return parser.parse_intermixed_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
+    if not any(value for name, value in vars(args).items() if name != "local_rank"):
+        raise UserError("nothing to train is named: choose a recipe, such as demo; --list shows them all")
+    return args
 
 
 class _Parser(argparse.ArgumentParser):
@@ -74,6 +85,25 @@ def split(words: Sequence[str]) -> tuple[str, list[str]]:
     if words and "=" not in words[0]:
         return words[0], list(words[1:])
     return recipe.DEFAULT_RECIPE, list(words)
+
+
+def introduce(console: Console) -> None:
+    """Print what the command could do, where it is called without a word."""
+    width = max(map(len, recipe.recipes()))
+    console.print("Name a recipe to train with:\n", highlight=False)
+    for name, about in recipe.recipes().items():
+        console.print(f"  [bold]{name:{width}}[/]  {about}", highlight=False, soft_wrap=True)
+    for command, effect in EXAMPLES.items():
+        console.print(f"\n{effect}:\n  {command}", highlight=False, markup=False, soft_wrap=True)
+    console.print("\n--help lists every knob, --list the parts that a recipe can be combined with.", highlight=False)
+
+
+EXAMPLES = {
+    "python -m refinerl.train demo": "Train a small model on easy programming problems, about ten minutes on two cores",
+    "python -m refinerl.train apps-dapo-dynamic-loss gpus-4 --dry-run": "Print the plan of a run of the paper's "
+    "on four GPUs, and start nothing",
+}
+"""Commands with their effects."""
 
 
 def show_recipes(console: Console) -> None:

@@ -20,8 +20,8 @@ from typing import Any
 
 from rich.console import Console
 
+from refinerl import __version__, export, placement, recipe, rewards, trainers, trial
 from refinerl import arguments as command_line
-from refinerl import export, placement, recipe, rewards, trainers, trial
 from refinerl.config import Config
 from refinerl.engines import devices
 from refinerl.engines.models import load_model, resolve_model
@@ -145,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--examples", type=int, default=2, metavar="K", help="rewrites to show of each (default: 2)")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="also write the results here")
+    parser.add_argument("--version", action="version", version=f"refinerl {__version__}")
     return parser
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from refinerl import __version__
 from refinerl.benchmarks import failures
 from refinerl.benchmarks import results as output
 from refinerl.benchmarks.evaluator import Evaluator
@@ -243,6 +244,7 @@ def _parser() -> argparse.ArgumentParser:
         "such as numpy (default: none)")  # fmt: skip
     add("--compare", choices=("strict", "apps"), default="strict", help="apps: the comparison (default: strict)")
     add("--difficulty", help="apps: only problems of this difficulty")
+    add("--version", action="version", version=f"refinerl {__version__}")
     add("--max-tests", type=int, metavar="N", help="apps: tests of each problem at most, a deterministic choice")
     return parser
 

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from refinerl import __version__
 from refinerl.errors import UserError
 from refinerl.sandbox import Limits, Outcome, Program, Sandbox, SandboxError, Verdict
 from refinerl.tasks.apps import read_problems
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m refinerl.sandbox", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--version", action="version", version=f"refinerl {__version__}")
     commands = parser.add_subparsers(required=True)
     judging = commands.add_parser("judge", help="judge the reference solutions of a file in APPS's layout")
     judging.add_argument("problems", type=Path, metavar="PROBLEMS.jsonl")

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from refinerl import __version__
 from refinerl.errors import UserError
 from refinerl.export import export
 from refinerl.page import write_page
@@ -43,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: RUN/report.html")
+    parser.add_argument("--version", action="version", version=f"refinerl {__version__}")
     return parser
 
 

