@@ -240,4 +240,7 @@ def test_negative_time_in_a_frame(box: Sandbox) -> None:
     program = Program(
         source, [Test([1], 1), Test([2], 1)], fn_name="f", isolate="program", limits=Limits(wall_seconds=0.5)
     )
-    assert [test.outcome.value for test in box.judge([program])[0].tests] == ["wrong_answer", "timeout"]
+    first, second = [test.outcome.value for test in box.judge([program])[0].tests]
+    # On a machine that is so busy that the second is judged again alone, the forged frame is its answer.
+    assert first == "wrong_answer"
+    assert second in ("timeout", "wrong_answer")

@@ -9,6 +9,7 @@ learn or forge is here.
 import _sitebuiltins
 import _thread
 import atexit
+import bisect
 import builtins
 import ctypes
 import gc
@@ -25,6 +26,8 @@ import time
 import traceback
 import types
 from functools import partial
+
+import alike
 
 CONTROL, RESULT = 3, 4
 # Limits that come before everything else: processor seconds (rounded up), bytes of address space.
@@ -55,6 +58,12 @@ inf = float("inf")
 """
 
 
+class Both(types.ModuleType):
+    """The module `bisect`, which the preamble's star import would hide behind its function of the same name."""
+
+    __call__ = staticmethod(bisect.bisect)
+
+
 def warm():
     """What every program may import without paying for it again; and the names of the preamble."""
     for name in WARM.split():
@@ -68,6 +77,8 @@ def warm():
     # The builtin pow stays: math's takes no third argument.
     exec(compile(PREAMBLE_SOURCE, "preamble.py", "exec"), names)
     del names["__builtins__"]
+    names["bisect"] = Both("bisect")
+    names["bisect"].__dict__.update(bisect.__dict__)
     return names
 
 
@@ -90,7 +101,10 @@ def admit(packages):
     """Import packages beside the standard library now, so that no program pays for it."""
     sys.meta_path.append(Packages(dict(packages)))
     for name, _ in packages:
-        __import__(name)
+        try:
+            __import__(name)
+        except ModuleNotFoundError as error:
+            raise LookupError(f"package {name} needs {error.name}: name it among the packages too") from error
 
 
 def standard_streams():
@@ -100,21 +114,24 @@ def standard_streams():
         os.dup2(reading if target == 0 else writing, target)
         os.close(reading)
         os.close(writing)
-    sys.stdin = sys.__stdin__ = stream(0, "r", "surrogateescape")
-    sys.stdout = sys.__stdout__ = stream(1, "w", "surrogateescape")
-    sys.stderr = sys.__stderr__ = stream(2, "w", "backslashreplace")
+    sys.stdin = sys.__stdin__ = stream(0, "r", "surrogateescape", "<stdin>")
+    sys.stdout = sys.__stdout__ = stream(1, "w", "surrogateescape", "<stdout>")
+    sys.stderr = sys.__stderr__ = stream(2, "w", "backslashreplace", "<stderr>")
 
 
-def stream(descriptor, mode, errors):
-    """A text stream as the interpreter makes them under its UTF-8 mode."""
-    return open(descriptor, mode, encoding="utf-8", errors=errors, closefd=False)
+def stream(descriptor, mode, errors, name):
+    """A text stream as the interpreter makes them under its UTF-8 mode: carriage returns are characters like others."""
+    text = open(descriptor, mode, encoding="utf-8", errors=errors, newline="\n", closefd=False)  # noqa: SIM115
+    text.buffer.raw.name = name
+    return text
 
 
 class Child:
     """Everything a child needs, bound before any program could replace it."""
 
-    def __init__(self, processes, packages):
+    def __init__(self, processes, packages, sink):
         self.preamble = warm()
+        alike.prepare(sink)
         admit(packages)
         self.complaint, self.together = b"", False
         # Of threads at once, where the kernel counts them per namespace; 0 leaves them to the memory limit.
@@ -124,7 +141,8 @@ class Child:
         self.count_threads, self.shutdown = _thread._count, threading._shutdown
         self.run_exit_functions = atexit._run_exitfuncs
         with open("/proc/self/statm") as statm:
-            self.base_memory = int(statm.read().split()[0]) * resource.getpagesize()
+            size, resident, *_ = map(int, statm.read().split())
+        self.base_memory, self.base_resident = size * resource.getpagesize(), resident * resource.getpagesize()
 
     def live(self, descriptors):
         """The whole life; never returns. `descriptors` become 0 to 4: the streams, control, results."""
@@ -140,21 +158,27 @@ class Child:
         try:
             settle_in(descriptors, self.processes)
             self.second_filter()
-            limit_job(self.base_memory)
+            memory = limit_job(self.base_memory)
             entry, source, name, preamble, inputs = read_job()
         except MemoryError:
             report(b"m", "the source or the input does not fit the memory limit")
         except BaseException:
             report(b"f", traceback.format_exc())
         try:
-            text = source.decode("utf-8", "surrogatepass")
+            text = source.decode("utf-8", "surrogatepass").removeprefix("\ufeff")
             code = compile(text, NAME, "exec", dont_inherit=True)
+        except MemoryError:
+            if self.grown() > memory // 4:
+                report(b"m", "the source needs more than the memory limit to be compiled")
+            report(b"c", "MemoryError: the source nests too deeply for the parser")
         except BaseException as error:
             report(b"c", "".join(traceback.format_exception_only(error)) or "compilation failed")
         try:
             linecache.cache[NAME] = (len(text), None, text.splitlines(True), NAME)
             os.write(CONTROL, b"r")
             os.close(CONTROL)
+        except MemoryError:
+            report(b"m", "the source does not fit the memory limit")
         except BaseException:
             report(b"f", traceback.format_exc())
         if entry == "stdin":
@@ -162,13 +186,22 @@ class Child:
             return lambda: self.run_script(code)
         return lambda: self.run_calls(code, name, preamble, inputs, together=entry == "together")
 
+    def grown(self):
+        """Bytes of resident memory, at most, beyond those of the warm interpreter."""
+        return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) - self.base_resident
+
     def run_script(self, code):
         """The program as `python solution.py` runs it."""
         module = sys.modules["__main__"] = types.ModuleType("__main__")
         module.__dict__.update(__builtins__=builtins, __file__=NAME)
         sys.argv = [NAME]
-        status = self.guard(lambda: exec(code, module.__dict__))
+        steps = [partial(exec, code, module.__dict__)]
+        # Nothing of ours may keep its objects when it ends.
+        del module
+        status = self.guard(steps.pop())
         ending = self.guard(self.finish)
+        if not status and not ending:
+            ending = self.guard(self.clear)
         return status or ending or 0
 
     def finish(self):
@@ -176,6 +209,11 @@ class Child:
         if self.count_threads():
             self.shutdown()
         self.run_exit_functions()
+        self.flush()
+
+    def clear(self):
+        """And then to the objects that are left."""
+        alike.tear_down()
         self.flush()
 
     def flush(self):
@@ -246,23 +284,32 @@ def settle_in(descriptors, processes):
     os.setsid()
     for target, descriptor in enumerate(descriptors):
         os.dup2(descriptor, target)
+    # The zygote could not open one beyond.
     os.closerange(len(descriptors), 256)
-    limit = resource.setrlimit
-    limit(resource.RLIMIT_CORE, (0, 0))
-    limit(resource.RLIMIT_FSIZE, (0, 0))
-    limit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
+    limit(resource.RLIMIT_CORE, 0, 0)
+    limit(resource.RLIMIT_FSIZE, 0, 0)
+    limit(resource.RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES)
     if processes:
-        limit(resource.RLIMIT_NPROC, (processes, processes))
-    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
-    stack = HARD_STACK if hard == resource.RLIM_INFINITY else min(hard, HARD_STACK)
-    limit(resource.RLIMIT_STACK, (min(stack, 64 << 20), stack))
+        limit(resource.RLIMIT_NPROC, processes, processes)
+    limit(resource.RLIMIT_STACK, 64 << 20, HARD_STACK)
+
+
+def limit(kind, soft, hard):
+    """Set a limit, or keep what is left of one that was lower from the start."""
+    before = resource.getrlimit(kind)[1]
+    if before != resource.RLIM_INFINITY:
+        hard = min(hard, before)
+    resource.setrlimit(kind, (min(soft, hard), hard))
 
 
 def limit_job(base_memory):
-    """Wait for the job; its first bytes are its limits of time and memory."""
+    """Wait for the job; its first bytes are its limits of time and memory. Returns the memory."""
     cpu, memory = HEADER.unpack(read_exactly(HEADER.size))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
-    resource.setrlimit(resource.RLIMIT_AS, (base_memory + memory, base_memory + memory))
+    limit(resource.RLIMIT_CPU, cpu, cpu + 1)
+    limit(resource.RLIMIT_AS, base_memory + memory, base_memory + memory)
+    alike.fit_stacks(memory)
+    alike.allow_stacks()
+    return memory
 
 
 def read_exactly(size):

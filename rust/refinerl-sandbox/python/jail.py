@@ -34,11 +34,20 @@ def call(name, *arguments):
 
 
 def enter(plan, landlock, first_filter):
-    """Carry out the plan. Returns in the process that is to be the zygote; one that only waits may stay behind."""
+    """Carry out the plan. Returns in the process that is to be the zygote; one that only waits may stay behind.
+
+    The result is a descriptor of the zygote's own score for the out-of-memory killer, None where it cannot be had.
+    """
+    processes = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
     if plan["namespaces"]:
         unshare(plan["user_namespace"])
         build_root(plan["binds"], plan["links"])
         become_first_process()
+    try:
+        score = os.open("self/oom_score_adj", os.O_RDWR, dir_fd=processes)
+    except OSError:
+        score = None
+    os.close(processes)
     os.chdir("/")
     if plan["nobody"]:
         become_nobody()
@@ -51,6 +60,7 @@ def enter(plan, landlock, first_filter):
         call("syscall", SYS_LANDLOCK_RESTRICT, landlock, 0)
         os.close(landlock)
     install(first_filter)
+    return score
 
 
 def unshare(user):

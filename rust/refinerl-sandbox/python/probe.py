@@ -17,6 +17,8 @@ EXTRAS = """
 """
 # Before this version a limit of processes counts those of the whole machine.
 NPROC_PER_NAMESPACE = (5, 14)
+# The first interface of Landlock that can deny truncating files.
+TRUNCATES = 3
 
 
 def main(packages):
@@ -36,6 +38,7 @@ def main(packages):
         "binds": binds + [(path, "") for path in hidden],
         "links": links,
         "landlock": jail.landlock_version(),
+        "confine_writes": False,
         "processes": 0,
     }
     root = os.geteuid() == 0
@@ -43,6 +46,8 @@ def main(packages):
     why_root = why_user and why_not(lambda: enter_namespaces(plan, user=False))
     plan["namespaces"] = not (why_user and why_root)
     plan["user_namespace"] = not why_user
+    # Landlock knows of truncation from then on.
+    plan["confine_writes"] = not plan["namespaces"] and plan["landlock"] < TRUNCATES
     modern = tuple(int(part) for part in os.uname().release.split(".")[:2]) >= NPROC_PER_NAMESPACE
     plan["processes"] = 128 if plan["user_namespace"] and modern else 0
     # Outside a mount namespace nobody must be able to read the interpreter where it lies.
@@ -145,7 +150,12 @@ def report(plan, why_user, why_root, why_nobody, why_seccomp, root):
     """(name, on, why not, what that exposes), from the strongest to the weakest."""
     spaces, landlock = plan["namespaces"], plan["landlock"]
     why = f"{why_user}; as root: {why_root}" if root else why_user
-    files = "" if landlock else "files can be read with the user's rights; writing is denied by seccomp"
+    files = (
+        ""
+        if landlock
+        else "files can be read with the user's rights, and the memory of the user's other processes where the kernel "
+        "lets them read each other's (not this one's while it judges); writing is denied by seccomp"
+    )
     rows = [
         ("seccomp", why_seccomp is None, why_seccomp or "", "nearly everything; the sandbox refuses to start"),
         ("no_new_privs", True, "", ""),

@@ -16,12 +16,14 @@ import signal
 import socket
 import struct
 import sys
+from functools import partial
 
 import child
 import jail
 
 BORN = struct.Struct("<ci")
 EXIT = struct.Struct("<ciid")
+HIGHEST_SCORE = b"1000"
 
 
 def main(packages):
@@ -35,18 +37,36 @@ def main(packages):
     command = socket.socket(fileno=os.dup(0))
     _, landlock, _, _ = socket.recv_fds(command, 1, 1)
     child.standard_streams()
-    life = child.Child(config["plan"]["processes"], packages)
+    sink = os.open(os.devnull, os.O_RDWR) if config["plan"]["confine_writes"] else None
+    try:
+        life = child.Child(config["plan"]["processes"], packages, sink is not None)
+    except LookupError as error:
+        command.send(b"f" + str(error).encode())
+        os._exit(1)
     child.settle()
-    jail.enter(config["plan"], landlock[0] if landlock else None, config["first_filter"])
+    score = Score(jail.enter(config["plan"], landlock[0] if landlock else None, config["first_filter"]))
     life.second_filter = jail.second_filter(config["second_filter"])
     os.environ.clear()
-    for name in ("jail", "child", "zygote"):
+    for name in ("jail", "alike", "child", "zygote"):
         del sys.modules[name]
     command.send(b"r")
-    serve(command, lifeline, life)
+    serve(command, lifeline, partial(bear, command, life, score, [] if sink is None else [sink]))
 
 
-def serve(command, lifeline, life):
+class Score:
+    """The zygote's rank for the out-of-memory killer: children are born with the highest, and die before all others."""
+
+    def __init__(self, descriptor):
+        self.descriptor = descriptor
+        self.own = os.pread(descriptor, 16, 0) if descriptor is not None else b""
+
+    def set(self, score):
+        """Of this process, and of those that it forks from now on."""
+        if self.own:
+            os.pwrite(self.descriptor, score, 0)
+
+
+def serve(command, lifeline, bear):
     """One order after the other, until the parent is gone."""
     children = {}  # pidfd -> pid
     waiting = select.poll()
@@ -59,7 +79,7 @@ def serve(command, lifeline, life):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             os._exit(0)
         if command.fileno() in ready:
-            pid, pidfd = bear(command, life)
+            pid, pidfd = bear()
             if pidfd is not None:
                 children[pidfd] = pid
                 waiting.register(pidfd, select.POLLIN)
@@ -70,21 +90,25 @@ def serve(command, lifeline, life):
             command.send(EXIT.pack(b"x", children.pop(pidfd), status, usage.ru_utime + usage.ru_stime))
 
 
-def bear(command, life):
+def bear(command, life, score, sink):
     """Fork a child, and hand the parent what it talks to the child with; its pid and a pidfd, or twice None."""
-    (stdin, to_stdin), (from_stdout, stdout), (from_stderr, stderr), (from_results, results) = (
-        os.pipe() for _ in range(4)
-    )
+    (from_stdout, stdout), (from_stderr, stderr), (from_results, results) = (os.pipe() for _ in range(3))
+    # Sockets, because their end can be told, whoever else holds a copy of them. Programs only read from theirs.
+    reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    reader.shutdown(socket.SHUT_WR)
+    stdin, to_stdin = reader.detach(), writer.detach()
     control, to_control = (end.detach() for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))
     theirs = [stdin, stdout, stderr, control, results]
     ours = [to_stdin, from_stdout, from_stderr, to_control, from_results]
     pid = pidfd = None
+    score.set(HIGHEST_SCORE)
     try:
         pid = os.fork()
     except OSError as error:
         command.send(b"e" + str(error).encode())
     if pid == 0:
-        life.live(theirs)
+        life.live(theirs + sink)
+    score.set(score.own)
     if pid is not None:
         pidfd = os.pidfd_open(pid)
         socket.send_fds(command, [BORN.pack(b"p", pid)], [pidfd, *ours])

@@ -34,8 +34,14 @@ impl Capture {
 
     /// Take what is there, until the limit is exceeded.
     pub fn drain(&mut self) {
-        let Some(fd) = &self.fd else { return };
+        self.drain_some(usize::MAX);
+    }
+
+    /// The same, until at least `enough` bytes are kept; whether more may be there.
+    pub fn drain_some(&mut self, enough: usize) -> bool {
+        let Some(fd) = &self.fd else { return false };
         let (bytes, total, limit, keep) = (&mut self.bytes, &mut self.total, self.limit, self.keep);
+        let mut full = false;
         let open = *total <= limit
             && read_available(fd, |chunk| {
                 *total += chunk.len();
@@ -43,11 +49,13 @@ impl Capture {
                 if bytes.len() > keep.saturating_mul(2) {
                     bytes.drain(..bytes.len() - keep);
                 }
-                *total <= limit
+                full = bytes.len() >= enough;
+                *total <= limit && !full
             });
         if !open {
             self.fd = None;
         }
+        full && open
     }
 
     /// It wrote more than it may.
@@ -76,21 +84,21 @@ pub struct Frame {
     pub payload: Vec<u8>,
 }
 
-/// The stream of results: at most `count` frames of at most `limit` bytes each.
-pub struct Frames {
+/// The stream of results: at most `count` frames of at most `limit` bytes each, given away as they come.
+pub struct Frames<'a> {
     /// What is not yet a frame.
     pub capture: Capture,
-    /// The frames, in order.
-    pub complete: Vec<Frame>,
+    take: &'a mut dyn FnMut(Frame),
+    /// So many more may come.
     count: usize,
     limit: usize,
     too_long: bool,
     last: Instant,
 }
 
-impl Frames {
+impl<'a> Frames<'a> {
     /// Read at most `count` frames from `fd`; none is as many as may come from programs that print.
-    pub fn new(fd: OwnedFd, count: usize, limit: usize) -> Result<Frames, Errno> {
+    pub fn new(fd: OwnedFd, count: usize, limit: usize, take: &'a mut dyn FnMut(Frame)) -> Result<Frames<'a>, Errno> {
         let all = count.saturating_mul(limit.saturating_add(HEADER));
         let mut capture = Capture::new(fd, all, usize::MAX)?;
         if count == 0 {
@@ -98,7 +106,7 @@ impl Frames {
         }
         Ok(Frames {
             capture,
-            complete: Vec::new(),
+            take,
             count,
             limit,
             too_long: false,
@@ -108,10 +116,25 @@ impl Frames {
 
     /// Take what is there; whether that completed a frame.
     pub fn drain(&mut self) -> bool {
-        self.capture.drain();
-        let before = self.complete.len();
+        let before = self.count;
+        while self.count > 0 && !self.too_long && self.capture.drain_some(self.limit.saturating_add(HEADER)) {
+            self.split();
+        }
+        self.split();
+        if self.count == 0 && self.capture.fd.is_some() {
+            // One byte more is enough to know that there is too much.
+            self.capture.drain_some(1);
+            if self.garbled() {
+                self.capture.fd = None;
+            }
+        }
+        self.count < before
+    }
+
+    /// Take the frames that are complete.
+    fn split(&mut self) {
         let mut start = 0;
-        while self.complete.len() < self.count {
+        while self.count > 0 {
             let rest = &self.capture.bytes[start..];
             if rest.len() < HEADER {
                 break;
@@ -126,17 +149,17 @@ impl Frames {
                 break;
             };
             let wall = self.last.elapsed().as_secs_f64();
-            self.complete.push(Frame {
+            (self.take)(Frame {
                 tag: rest[0],
                 cpu,
                 wall,
                 payload: payload.to_vec(),
             });
+            self.count -= 1;
             self.last = Instant::now();
             start += HEADER + length;
         }
         self.capture.bytes.drain(..start);
-        self.complete.len() > before
     }
 
     /// More, or longer, than allowed.

@@ -1,8 +1,9 @@
 //! A control group for each zygote, where the system lets us make one.
 //!
 //! `RLIMIT_AS` caps the address space of a test and the second filter denies it descendants; a group counts what those
-//! do not: page cache and kernel memory, and everything that a zygote and its tests have together. Version 2 of the
-//! kernel's interface is taken where it has the controllers, else version 1.
+//! do not: page cache and kernel memory, and everything that a zygote and its tests have together. It also has a share of
+//! the processor of its own, however many threads a test has. Version 2 of the kernel's interface is taken where it has
+//! the controllers, else version 1.
 
 use std::cell::Cell;
 use std::fs;
@@ -21,6 +22,8 @@ const NAME: &str = "refinerl-";
 #[derive(Clone, Debug)]
 pub struct Parent {
     folders: Vec<PathBuf>,
+    /// Version 1 has the processor in a tree of its own. It is taken where that works, and not asked for.
+    processor: Option<PathBuf>,
     version: Version,
 }
 
@@ -37,6 +40,14 @@ impl Version {
             Version::Two => ("memory.max", "memory.events"),
         }
     }
+
+    /// The file and the key of the counter that rises when the group's own limit, and not one above it, is reached.
+    const fn reached(self) -> (&'static str, &'static str) {
+        match self {
+            Version::One => ("memory.failcnt", ""),
+            Version::Two => ("memory.events", "max "),
+        }
+    }
 }
 
 /// One group. Dropping it removes it: its processes must be gone.
@@ -45,6 +56,16 @@ pub struct Group {
     folders: Vec<PathBuf>,
     version: Version,
     memory: Cell<u64>,
+    owner: u32,
+}
+
+/// Where memory was short when the kernel killed a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortage {
+    /// The test took more than it may.
+    Here,
+    /// A limit above, or the machine: it may have been somebody else's need.
+    Above,
 }
 
 impl Parent {
@@ -70,12 +91,16 @@ impl Parent {
             Some(mount.point.join(below))
         };
         if let Some(folder) = own("").and_then(|folder| delegated(&folder)) {
-            let (folders, version) = (vec![folder], Version::Two);
-            return Ok(Parent { folders, version });
+            return Ok(Parent {
+                folders: vec![folder],
+                processor: None,
+                version: Version::Two,
+            });
         }
         match (own("memory"), own("pids")) {
             (Some(memory), Some(pids)) => Ok(Parent {
                 folders: vec![memory, pids],
+                processor: own("cpu"),
                 version: Version::One,
             }),
             _ => Err("no control group above this process hands memory and pids on to its children".into()),
@@ -91,12 +116,17 @@ impl Parent {
             folders: Vec::new(),
             version: self.version,
             memory: Cell::new(0),
+            owner: std::process::id(),
         };
         for parent in &self.folders {
             let folder = parent.join(&name);
             fs::create_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
             group.folders.push(folder);
         }
+        let processor = self.processor.as_ref().map(|parent| parent.join(&name));
+        group
+            .folders
+            .extend(processor.filter(|folder| fs::create_dir(folder).is_ok()));
         group.set("pids.max", PROCESSES)?;
         if self.version == Version::Two {
             // Without swap in the kernel there is no such file, and nothing to deny.
@@ -107,7 +137,8 @@ impl Parent {
     }
 
     fn remove_stale(&self) {
-        for entry in self.folders.iter().flat_map(fs::read_dir).flatten().flatten() {
+        let folders = self.folders.iter().chain(&self.processor);
+        for entry in folders.flat_map(fs::read_dir).flatten().flatten() {
             let name = entry.file_name();
             let owner = name
                 .to_str()
@@ -141,11 +172,17 @@ impl Group {
 
     /// How many processes the kernel has killed here for want of memory.
     pub fn killed(&self) -> u64 {
-        let events = self
-            .file(self.version.memory().1)
-            .and_then(|path| fs::read_to_string(path).ok());
-        let counter = |line: &str| line.strip_prefix("oom_kill ")?.trim().parse().ok();
-        events.and_then(|text| text.lines().find_map(counter)).unwrap_or(0)
+        self.counter(self.version.memory().1, "oom_kill ")
+    }
+
+    /// How often something here wanted more memory than the group may have.
+    pub fn reached(&self) -> u64 {
+        let (name, key) = self.version.reached();
+        self.counter(name, key)
+    }
+
+    fn counter(&self, name: &str, key: &str) -> u64 {
+        self.file(name).map_or(0, |path| counter(&path, key))
     }
 
     fn set(&self, name: &str, value: &str) -> Result<(), String> {
@@ -163,6 +200,9 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
+        if self.owner != std::process::id() {
+            return; // in a fork of our process; the group is not its to remove
+        }
         for folder in &self.folders {
             // The kernel may need a moment to see that the last process is gone; who starts next removes what is left.
             for _ in 0..100 {
@@ -186,6 +226,18 @@ fn delegated(own: &Path) -> Option<PathBuf> {
         })
     };
     own.ancestors().find(hands_on).map(Path::to_path_buf)
+}
+
+/// How many processes the kernel has killed for want of memory, on the whole machine.
+pub fn killed_anywhere() -> u64 {
+    counter(Path::new("/proc/vmstat"), "oom_kill ")
+}
+
+/// The number after `key` in a file of the kernel's; 0 where it is not there.
+fn counter(path: &Path, key: &str) -> u64 {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let number = |line: &str| line.strip_prefix(key)?.trim().parse().ok();
+    text.lines().find_map(number).unwrap_or(0)
 }
 
 fn put(path: &Path, value: &str) -> Result<(), String> {

@@ -9,8 +9,8 @@ use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::fs::{fcntl_getfl, fcntl_setfl, OFlags};
 use rustix::io::{Errno, Result};
 use rustix::net::{
-    recvmsg, sendmsg, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags,
+    recvmsg, sendmsg, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
 };
 
 /// Send one packet.
@@ -36,12 +36,21 @@ pub fn receive(socket: &OwnedFd, size: usize) -> Result<(Vec<u8>, Vec<OwnedFd>)>
             RecvFlags::CMSG_CLOEXEC,
         )
     })?;
+    // The kernel leaves out descriptors for which this process has no room left.
+    if received.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(Errno::MFILE);
+    }
     bytes.truncate(received.bytes);
     let fds = control.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(fds) => Some(fds),
         _ => None,
     });
     Ok((bytes, fds.flatten().collect()))
+}
+
+/// Write to a stream socket as much as fits now. A peer that is gone is an error, and no signal.
+pub fn write(socket: &OwnedFd, bytes: &[u8]) -> Result<usize> {
+    retry(|| rustix::net::send(socket, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT))
 }
 
 /// Repeat a call that a signal interrupted.

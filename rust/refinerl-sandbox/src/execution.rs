@@ -4,18 +4,22 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
-use rustix::io::{read, write, Errno};
+use rustix::io::{read, Errno};
 use rustix::net::{shutdown, Shutdown};
 use rustix::process::{pidfd_send_signal, Signal};
 
 use crate::capture::{Capture, Frame, Frames};
-use crate::channel::{retry, set_nonblocking};
+use crate::cgroup::Shortage;
+use crate::channel::{retry, write};
+use crate::usage::{self, Excess};
 use crate::zygote::{Gone, Lost, Zygote};
 
 /// A killed process is gone at once; this long only on a machine in deep trouble.
 const KILL_GRACE: Duration = Duration::from_secs(10);
 /// As wait(2) reports it.
 const SIGKILL: i32 = 9;
+/// How often a test is measured where no control group counts. Most have ended before the first time.
+const MEASURE_INTERVAL: Duration = Duration::from_millis(10);
 /// Kept of standard error.
 const STDERR_TAIL: usize = 4096;
 
@@ -48,6 +52,8 @@ pub enum Killed {
     Output,
     /// The caller wants to stop.
     Interrupted,
+    /// It took more than its limits count.
+    Excess(Excess),
 }
 
 /// What is known once it is gone.
@@ -55,17 +61,17 @@ pub struct Ending {
     /// As wait(2) reports it.
     pub wait_status: i32,
     /// The kernel killed it for want of memory.
-    pub starved: bool,
+    pub shortage: Option<Shortage>,
     /// Why we killed it, if we did.
     pub killed: Option<Killed>,
+    /// It ran out of time, and had waited for a processor most of it.
+    pub crowded: bool,
     /// What came over the control socket before user code ran.
     pub control: Vec<u8>,
     /// Standard output.
     pub stdout: Vec<u8>,
     /// The end of standard error.
     pub stderr: Vec<u8>,
-    /// Results, in order.
-    pub frames: Vec<Frame>,
     /// What followed the frames was none.
     pub garbled: bool,
     /// On the clock.
@@ -83,21 +89,29 @@ struct Running<'a> {
     control_in: Capture,
     stdout: Capture,
     stderr: Capture,
-    frames: Frames,
+    frames: Frames<'a>,
     pid: i32,
     pidfd: OwnedFd,
     killed: Option<Killed>,
+    crowded: bool,
     deadline: Instant,
+    /// When it is measured next; None where the kernel counts for us, or where it cannot be measured.
+    measure: Option<Instant>,
+    number: Option<i32>,
 }
 
-/// Run one child of `zygote` until it is gone. `cancel` becomes readable when the caller wants to stop.
-pub fn execute(zygote: &mut Zygote, job: &Job<'_>, cancel: BorrowedFd<'_>) -> Result<Ending, Lost> {
+/// Run one child of `zygote` until it is gone; `take` gets its results as they come. `cancel` becomes readable when the
+/// caller wants to stop.
+pub fn execute<'a>(
+    zygote: &mut Zygote,
+    job: &'a Job<'_>,
+    cancel: BorrowedFd<'_>,
+    take: &'a mut dyn FnMut(Frame),
+) -> Result<Ending, Lost> {
     let child = zygote.take()?;
     zygote.limit(job.memory)?;
     let start = Instant::now();
     let [stdin, stdout, stderr] = child.streams;
-    set_nonblocking(&stdin)?;
-    set_nonblocking(&child.control)?;
     let mut running = Running {
         job,
         stdin: Some(stdin),
@@ -111,11 +125,14 @@ pub fn execute(zygote: &mut Zygote, job: &Job<'_>, cancel: BorrowedFd<'_>) -> Re
         control_rest: job.control,
         stdout: Capture::new(stdout, job.output, job.keep)?,
         stderr: Capture::new(stderr, job.output, STDERR_TAIL)?,
-        frames: Frames::new(child.results, job.results, job.result)?,
+        frames: Frames::new(child.results, job.results, job.result, take)?,
         pid: child.pid,
         pidfd: child.pidfd,
         killed: None,
+        crowded: false,
         deadline: start + job.wall,
+        measure: zygote.unaccounted().then(|| start + MEASURE_INTERVAL),
+        number: None,
     };
     running.feed();
     let Gone { wait_status, cpu, .. } = running.watch(zygote, cancel)?;
@@ -125,13 +142,15 @@ pub fn execute(zygote: &mut Zygote, job: &Job<'_>, cancel: BorrowedFd<'_>) -> Re
     }
     Ok(Ending {
         wait_status,
-        starved: running.killed.is_none() && wait_status & 0x7f == SIGKILL && zygote.starved(),
+        shortage: (running.killed.is_none() && wait_status & 0x7f == SIGKILL)
+            .then(|| zygote.shortage())
+            .flatten(),
         killed: running.killed,
+        crowded: running.crowded,
         control: running.control_in.bytes,
         stdout: running.stdout.tail(),
         stderr: running.stderr.tail(),
         garbled: running.frames.garbled(),
-        frames: running.frames.complete,
         wall: start.elapsed(),
         cpu,
     })
@@ -161,9 +180,29 @@ impl Running<'_> {
                 if self.killed.is_some() {
                     return Err(Lost("a killed test did not end".into()));
                 }
+                self.crowded = self
+                    .number()
+                    .is_some_and(|number| usage::crowded(number, self.job.wall));
                 self.kill(Killed::Wall);
             }
+            if self.measure.is_some_and(|time| Instant::now() >= time) {
+                self.measure();
+            }
         }
+    }
+
+    /// What no limit and no control group counts.
+    fn measure(&mut self) {
+        let number = self.number();
+        if let Some(excess) = number.and_then(|number| usage::excess(number, self.job.memory)) {
+            self.kill(Killed::Excess(excess));
+        }
+        self.measure = (number.is_some() && self.killed.is_none()).then(|| Instant::now() + MEASURE_INTERVAL);
+    }
+
+    fn number(&mut self) -> Option<i32> {
+        self.number = self.number.or_else(|| usage::number(&self.pidfd));
+        self.number
     }
 
     fn wait(&self, zygote: &OwnedFd, cancel: BorrowedFd<'_>) -> Result<Ready, Lost> {
@@ -184,7 +223,8 @@ impl Running<'_> {
         if !self.control_rest.is_empty() {
             fds.push(PollFd::new(&self.control, PollFlags::OUT));
         }
-        let left = self.deadline.saturating_duration_since(Instant::now());
+        let next = self.measure.map_or(self.deadline, |time| time.min(self.deadline));
+        let left = next.saturating_duration_since(Instant::now());
         match poll(&mut fds, Timespec::try_from(left).ok().as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -199,7 +239,7 @@ impl Running<'_> {
     /// Write as much as fits now. A child that does not read its input is no error.
     fn feed(&mut self) {
         while !self.control_rest.is_empty() {
-            match retry(|| write(&self.control, self.control_rest)) {
+            match write(&self.control, self.control_rest) {
                 Ok(count) => self.control_rest = &self.control_rest[count..],
                 Err(Errno::AGAIN) => break,
                 Err(_) => self.control_rest = &[],
@@ -209,10 +249,14 @@ impl Running<'_> {
             }
         }
         while let Some(stdin) = &self.stdin {
-            match retry(|| write(stdin, self.stdin_rest)) {
+            match write(stdin, self.stdin_rest) {
                 Ok(count) if count < self.stdin_rest.len() => self.stdin_rest = &self.stdin_rest[count..],
                 Err(Errno::AGAIN) => break,
-                _ => self.stdin = None,
+                _ => {
+                    // Its end must be seen also where a fork of this process holds a copy of the socket.
+                    let _ = shutdown(stdin, Shutdown::Write);
+                    self.stdin = None;
+                }
             }
         }
     }

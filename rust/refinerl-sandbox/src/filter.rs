@@ -105,6 +105,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_set_tid_address,
     libc::SYS_setitimer,
     libc::SYS_setsid,
+    libc::SYS_shutdown,
     libc::SYS_sigaltstack,
     libc::SYS_statfs,
     libc::SYS_statx,
@@ -161,8 +162,8 @@ const NAMESPACES: u64 = (libc::CLONE_NEWNS
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// The allow-list of the zygote, inherited by every child. Everything else is EPERM; foreign architectures and x32 are
-/// killed; clone3, whose flags a filter cannot see, does not exist. Without a mount namespace, and so without a root
-/// folder that is read-only, files cannot be opened for writing at all.
+/// killed; clone3, whose flags a filter cannot see, does not exist. Where neither a read-only root folder nor Landlock
+/// denies writing (`confine_writes`), files cannot be opened for it at all.
 pub fn first(confine_writes: bool) -> Result<Vec<u8>, String> {
     let mut rules: Rules = ALLOWED
         .iter()
@@ -198,7 +199,9 @@ pub fn first(confine_writes: bool) -> Result<Vec<u8>, String> {
     Ok(bytes(&[&prologue(), program.as_slice()].concat()))
 }
 
-/// What a child gives up right before its program: descendants, signals and limits of others, descriptors from others.
+/// What a child gives up right before its program: descendants, signals and limits of others, descriptors from others;
+/// shared memory, whose pages stay when the addresses that a limit counts are gone; and of `fcntl` everything that
+/// outlasts a call (owners, notices, locks and leases, which other tests could see).
 pub fn second() -> Result<Vec<u8>, String> {
     let mut rules = Rules::new();
     let not_me = |argument| condition(argument, Dword, SeccompCmpOp::Ne, PID_MARK);
@@ -219,11 +222,14 @@ pub fn second() -> Result<Vec<u8>, String> {
         libc::SYS_prctl,
         vec![rule(&[not(0, libc::PR_SET_NAME)?, not(0, libc::PR_GET_NAME)?])?],
     );
-    // Whom a descriptor's owner may signal is checked late and elsewhere.
-    let owner = |command: i32| rule(&[equal(1, command as u64)?]);
+    let commands = FCNTL
+        .iter()
+        .map(|&command| not(1, command))
+        .collect::<Result<Vec<_>, _>>()?;
+    rules.insert(libc::SYS_fcntl, vec![rule(&commands)?]);
     rules.insert(
-        libc::SYS_fcntl,
-        vec![owner(libc::F_SETOWN)?, owner(F_SETOWN_EX)?, owner(libc::F_NOTIFY)?],
+        libc::SYS_mmap,
+        vec![rule(&[masked(3, libc::MAP_SHARED as u64, libc::MAP_SHARED as u64)?])?],
     );
     for number in [
         libc::SYS_pidfd_open,
@@ -238,7 +244,16 @@ pub fn second() -> Result<Vec<u8>, String> {
     Ok(bytes(&program))
 }
 
-const F_SETOWN_EX: i32 = 15;
+/// What may be asked of one's own descriptors.
+const FCNTL: [i32; 7] = [
+    libc::F_DUPFD,
+    libc::F_DUPFD_CLOEXEC,
+    libc::F_GETFD,
+    libc::F_SETFD,
+    libc::F_GETFL,
+    libc::F_SETFL,
+    libc::F_GETPIPE_SZ,
+];
 
 /// Load the number; clone3 is ENOSYS, so that libc falls back to clone; x32 numbers are killed. The crate's own check of
 /// the architecture follows, and kills too.

@@ -1,7 +1,7 @@
 //! What the machine offers (found out by `python/probe.py`), and what the core adds to it: Landlock and the filters.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use landlock::{path_beneath_rules, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope, ABI};
@@ -49,6 +49,7 @@ pub fn probe(interpreter: Interpreter) -> Result<(Launch, Vec<Protection>), Erro
     }
     report.push(cgroup_row(groups.as_ref().err()));
     let namespaces = field(&plan, "namespaces") == Some(&Value::Bool(true));
+    let confine_writes = field(&plan, "confine_writes") == Some(&Value::Bool(true));
     let landlock = match field(&plan, "landlock") {
         Some(Value::Int(version)) if *version > 0 => Some(Arc::new(ruleset(&paths(&plan))?)),
         _ => None,
@@ -57,9 +58,10 @@ pub fn probe(interpreter: Interpreter) -> Result<(Launch, Vec<Protection>), Erro
         interpreter,
         modules: ZYGOTE_MODULES,
         plan,
+        visible: !namespaces && landlock.is_none(),
         landlock,
         groups: groups.ok(),
-        first_filter: filter::first(!namespaces).map_err(Error::Fault)?,
+        first_filter: filter::first(confine_writes).map_err(Error::Fault)?,
         second_filter: filter::second().map_err(Error::Fault)?,
     };
     Ok((launch, report))
@@ -74,17 +76,22 @@ fn ruleset(readable: &[PathBuf]) -> Result<OwnedFd, Error> {
         .and_then(|ruleset| ruleset.scope(Scope::from_all(LANDLOCK)))
         .and_then(Ruleset::create)
         .map_err(|error| fault(&error))?;
-    let (devices, files): (Vec<&PathBuf>, Vec<&PathBuf>) = readable.iter().partition(|path| path.starts_with("/dev"));
+    // A mapping of /dev/zero that is open for writing would be shared memory.
+    let sinks = readable
+        .iter()
+        .filter(|path| [Path::new("/dev/null"), Path::new("/dev/full")].contains(&path.as_path()));
     let write = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate;
     let created = created
-        .add_rules(path_beneath_rules(files, AccessFs::ReadFile | AccessFs::ReadDir))
-        .and_then(|created| created.add_rules(path_beneath_rules(devices, write)))
+        .add_rules(path_beneath_rules(readable, AccessFs::ReadFile | AccessFs::ReadDir))
+        .and_then(|created| created.add_rules(path_beneath_rules(sinks, write)))
         .map_err(|error| fault(&error))?;
     Option::<OwnedFd>::from(created).ok_or_else(|| fault(&"the kernel offers it and then does not"))
 }
 
 fn cgroup_row(off: Option<&String>) -> Protection {
-    let exposed = "page cache and kernel memory are not counted; the other limits hold";
+    let exposed =
+        "page cache and kernel memory are not counted, memory and threads beyond the other limits every 10 ms only; \
+                   busy threads slow other tests down";
     Protection {
         name: CGROUP.into(),
         on: off.is_none(),

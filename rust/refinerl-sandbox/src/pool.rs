@@ -2,18 +2,21 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use rustix::event::{eventfd, EventfdFlags};
 
+use crate::cgroup::{killed_anywhere, Shortage};
 use crate::execution::{execute, Job};
+use crate::hidden::Hidden;
 use crate::plan::{self, Protection};
 use crate::process::Interpreter;
 use crate::program::{Entry, Program, Report, Test};
 use crate::value::Value;
+use crate::verdict::{Judge, Verdicts};
 use crate::zygote::{Launch, Lost, Zygote};
-use crate::{verdict, wire, Error, Outcome};
+use crate::{resources, wire, Error, Outcome};
 
 /// How often the caller is asked whether to stop.
 const INTERRUPT_INTERVAL: Duration = Duration::from_millis(50);
@@ -47,6 +50,8 @@ struct Batch<'a> {
     next: AtomicUsize,
     /// For each program, what the compiler said.
     refused: Vec<OnceLock<Report>>,
+    /// Read by whoever runs a test beside others, written to by whoever runs one alone.
+    quiet: RwLock<()>,
     launch: Arc<Launch>,
     cancel: OwnedFd,
     cancelled: AtomicBool,
@@ -57,6 +62,7 @@ impl Sandbox {
     /// Probe the machine, then start all zygotes at once; fails if one of them does not start, or if `full` is asked
     /// for and a protection is off (control groups aside, which an ordinary user or a container seldom has).
     pub fn start(interpreter: Interpreter, workers: usize, full: bool) -> Result<Sandbox, Error> {
+        resources::ensure(workers)?;
         let (launch, isolation) = plan::probe(interpreter)?;
         let off: Vec<String> = isolation
             .iter()
@@ -82,10 +88,18 @@ impl Sandbox {
     }
 
     fn launch(launch: Launch, isolation: Vec<Protection>, workers: usize) -> Result<Sandbox, Error> {
+        let killed = killed_anywhere();
         let zygotes: Vec<Result<Zygote, Error>> = std::thread::scope(|scope| {
-            let starting: Vec<_> = (0..workers).map(|_| scope.spawn(|| Zygote::start(&launch))).collect();
-            starting.into_iter().map(join).collect()
+            let start = || Zygote::start(&launch);
+            let starting: Vec<_> = (0..workers)
+                .map(|_| std::thread::Builder::new().spawn_scoped(scope, start))
+                .collect();
+            starting.into_iter().map(|started| join(thread(started)?)).collect()
         });
+        let zygotes = zygotes
+            .into_iter()
+            .map(|zygote| zygote.map_err(|error| resources::explain(error, workers, killed_anywhere() > killed)));
+        let zygotes: Vec<Result<Zygote, Error>> = zygotes.collect();
         let slots = zygotes
             .into_iter()
             .map(|zygote| Ok(Mutex::new(Some(zygote?))))
@@ -132,12 +146,14 @@ impl Sandbox {
         }
         let cancel = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| Error::Fault(errno.to_string()))?;
+        let _hidden = launch.visible.then(Hidden::new);
         let batch = Batch {
             programs,
             launch,
             units: units(programs),
             next: AtomicUsize::new(0),
             refused: programs.iter().map(|_| OnceLock::new()).collect(),
+            quiet: RwLock::new(()),
             cancel,
             cancelled: AtomicBool::new(false),
             keep,
@@ -148,7 +164,7 @@ impl Sandbox {
                 .slots
                 .iter()
                 .map(|slot| {
-                    scope.spawn(|| {
+                    std::thread::Builder::new().spawn_scoped(scope, || {
                         let result = self.work(&batch, slot);
                         if result.is_err() {
                             batch.stop();
@@ -159,6 +175,12 @@ impl Sandbox {
                     })
                 })
                 .collect();
+            // One that could not start has no part in the batch; its error ends it.
+            let missing = workers.iter().filter(|worker| worker.is_err()).count();
+            *lock(&running.0) -= missing;
+            if missing > 0 {
+                batch.stop();
+            }
             let mut left = lock(&running.0);
             while *left > 0 {
                 left = running
@@ -175,13 +197,21 @@ impl Sandbox {
                 }
             }
             drop(left);
-            workers.into_iter().map(join).collect()
+            workers
+                .into_iter()
+                .map(|worker| join(thread(worker)?))
+                .map(|done| done.map_err(|error| resources::explain(error, self.slots.len(), false)))
+                .collect()
         });
         assemble(programs, finished, batch.cancelled.into_inner())
     }
 
-    /// End all zygotes and reap them. Harmless when repeated.
+    /// End all zygotes and reap them. Harmless when repeated, and in a fork of this process, whose they are not.
     pub fn close(&self) {
+        // There, locks may be held by threads that do not exist.
+        if self.owner != std::process::id() {
+            return;
+        }
         *lock(&self.launch) = None;
         let mut zygotes: Vec<Zygote> = self.slots.iter().filter_map(|slot| lock(slot).take()).collect();
         // All of them end at the same time; dropping waits for each.
@@ -194,11 +224,16 @@ impl Sandbox {
         let mut done = Vec::new();
         while let Some(unit) = batch.units.get(batch.next.fetch_add(1, Ordering::Relaxed)) {
             let program = &batch.programs[unit.program];
-            let mut next = unit.tests.start;
+            let (mut next, mut alone) = (unit.tests.start, false);
             while next < unit.tests.end && !batch.cancelled.load(Ordering::SeqCst) {
                 let reports = match batch.refused[unit.program].get() {
                     Some(report) => vec![report.clone(); unit.tests.end - next],
-                    None => self.run_child(batch, program, &program.tests[next..unit.tests.end], &mut zygote)?,
+                    None => {
+                        let tests = &program.tests[next..unit.tests.end];
+                        let verdicts = run_child(batch, program, tests, &mut zygote, alone)?;
+                        alone = verdicts.again;
+                        verdicts.reports
+                    }
                 };
                 if let Some(report) = reports.iter().find(|report| report.outcome == Outcome::CompileError) {
                     let _ = batch.refused[unit.program].set(report.clone());
@@ -216,58 +251,6 @@ impl Sandbox {
         }
         Ok(done)
     }
-
-    /// One child; if the zygote is lost, once more in a fresh one.
-    fn run_child(
-        &self,
-        batch: &Batch<'_>,
-        program: &Program<'_>,
-        tests: &[Test<'_>],
-        slot: &mut Option<Zygote>,
-    ) -> Result<Vec<Report>, Error> {
-        let tests = if program.together { tests } else { &tests[..1] };
-        let mut reason = String::new();
-        for _ in 0..2 {
-            let zygote = match slot {
-                Some(zygote) => zygote,
-                None => slot.insert(Zygote::start(&batch.launch)?),
-            };
-            let control = control(program, tests);
-            let count = tests.len();
-            let job = Job {
-                control: &control,
-                stdin: if matches!(program.entry, Entry::Stdin) {
-                    tests[0].input
-                } else {
-                    &[]
-                },
-                results: match program.entry {
-                    Entry::Stdin => 0,
-                    Entry::Call { .. } => count + usize::from(program.together),
-                },
-                wall: program.limits.wall,
-                memory: program.limits.memory,
-                output: program.limits.output.saturating_mul(count),
-                result: program.limits.output.max(SHORTEST_RESULT),
-                // What calls print in one child belongs to none of them.
-                keep: if (batch.keep && !program.together) || matches!(program.entry, Entry::Stdin) {
-                    usize::MAX
-                } else {
-                    0
-                },
-            };
-            match execute(zygote, &job, batch.cancel.as_fd())
-                .and_then(|ending| verdict::reports(program, tests, ending, batch.keep))
-            {
-                Ok(reports) => return Ok(reports),
-                Err(Lost(why)) => {
-                    reason = why;
-                    *slot = None;
-                }
-            }
-        }
-        Ok(vec![Report::bare(Outcome::SandboxError, reason)])
-    }
 }
 
 impl Drop for Sandbox {
@@ -282,6 +265,75 @@ impl Batch<'_> {
         // It is never read, so it stays readable for every worker. Writing can only fail when it is full.
         let _ = rustix::io::write(&self.cancel, &1u64.to_ne_bytes());
     }
+}
+
+/// One child; if the zygote is lost, once more in a fresh one. `alone`: while nothing else of the batch runs.
+fn run_child(
+    batch: &Batch<'_>,
+    program: &Program<'_>,
+    tests: &[Test<'_>],
+    slot: &mut Option<Zygote>,
+    alone: bool,
+) -> Result<Verdicts, Error> {
+    let (_beside, _quiet);
+    if alone {
+        _quiet = batch.quiet.write().unwrap_or_else(PoisonError::into_inner);
+    } else {
+        _beside = batch.quiet.read().unwrap_or_else(PoisonError::into_inner);
+    }
+    let tests = if program.together { tests } else { &tests[..1] };
+    let count = tests.len();
+    let control = control(program, tests);
+    let job = Job {
+        control: &control,
+        stdin: if matches!(program.entry, Entry::Stdin) {
+            tests[0].input
+        } else {
+            &[]
+        },
+        results: match program.entry {
+            Entry::Stdin => 0,
+            Entry::Call { .. } => count + usize::from(program.together),
+        },
+        wall: program.limits.wall,
+        memory: program.limits.memory,
+        output: program.limits.output.saturating_mul(count),
+        result: program.limits.output.max(SHORTEST_RESULT),
+        // What calls print in one child belongs to none of them.
+        keep: if (batch.keep && !program.together) || matches!(program.entry, Entry::Stdin) {
+            usize::MAX
+        } else {
+            0
+        },
+    };
+    let mut reason = String::new();
+    for _ in 0..2 {
+        let zygote = match slot {
+            Some(zygote) => zygote,
+            None => slot.insert(Zygote::start(&batch.launch)?),
+        };
+        let mut judge = Judge::new(program, tests, batch.keep);
+        let ending = execute(zygote, &job, batch.cancel.as_fd(), &mut |frame| judge.take(frame));
+        match ending.and_then(|ending| judge.finish(count, ending, alone)) {
+            Ok(verdicts) => return Ok(verdicts),
+            Err(Lost(why)) => {
+                reason = why;
+                let shortage = zygote.shortage();
+                *slot = None;
+                // The test has taken its zygote with it, or somebody else has; a second zygote would only go the same way.
+                if let Some(shortage) = shortage {
+                    let again = shortage == Shortage::Above && !alone;
+                    let report = Report::bare(Outcome::MemoryLimit, "memory ran out".into());
+                    let reports = if again { Vec::new() } else { vec![report] };
+                    return Ok(Verdicts { reports, again });
+                }
+            }
+        }
+    }
+    Ok(Verdicts {
+        reports: vec![Report::bare(Outcome::SandboxError, reason)],
+        again: false,
+    })
 }
 
 /// Tests run on any worker, except where one child takes them all or the first failure ends them.
@@ -361,6 +413,10 @@ fn assemble(
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn thread<T>(started: std::io::Result<T>) -> Result<T, Error> {
+    started.map_err(|error| Error::Fault(format!("no thread for a worker: {error}")))
 }
 
 fn join<T>(thread: std::thread::ScopedJoinHandle<'_, Result<T, Error>>) -> Result<T, Error> {

@@ -1,26 +1,43 @@
 //! An interpreter of our own: started by exec with a scrubbed environment, told its modules over a socket.
 
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{ChildStderr, Command, Stdio};
 use std::time::Duration;
 
-use rustix::net::{socketpair, AddressFamily, SocketFlags, SocketType};
-use rustix::process::{pidfd_open, PidfdFlags};
+use rustix::net::{shutdown, socketpair, AddressFamily, Shutdown, SocketFlags, SocketType};
+use rustix::process::{pidfd_open, pidfd_send_signal, waitid, Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
-use crate::channel::{readable, receive, send};
+use crate::channel::{readable, receive, retry, send};
 use crate::value::Value;
 use crate::{wire, Error};
 
-/// Reads the modules from the socket and starts the last one with the packages that programs may import. `-s -S` and the filtered path keep out site files, user
+/// Reads the modules from the socket and starts the last one with the packages that programs may import. First it gives
+/// back what an exec inherits and a trainer may have left open or changed: descriptors, ignored signals, a high limit of
+/// descriptors (below which nothing of the trainer's can hide). Where memory runs out, it is to end before its parent. `-s -S` and the filtered path keep out site files, user
 /// files and the working directory (`-P` does not exist before 3.11, `-I` would ignore the hash seed). Hooks of modules
 /// that run after each fork are left out: they reseed `random` and mend the threads that this process never has, at
 /// twice the price of the fork itself.
 const BOOT: &str = "\
 import sys
 sys.path[:] = filter(None, sys.path)
-import marshal, os
+import marshal, os, resource, signal
+for name in os.listdir('/proc/self/fd'):
+    try:
+        int(name) > 2 and os.close(int(name))
+    except OSError:
+        pass  # the one that listed them
+try:
+    with open('/proc/self/oom_score_adj', 'r+') as score:
+        int(score.read()) < 500 and print(500, file=score)
+except OSError:
+    pass
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
+for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}:
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 os.register_at_fork = lambda **hooks: None
 modules, packages = marshal.loads(os.read(0, 1 << 18))
 for name, source in modules:
@@ -31,11 +48,12 @@ module.main(packages)
 
 const JAIL: (&str, &str) = ("jail", include_str!("../python/jail.py"));
 const PROBE: (&str, &str) = ("probe", include_str!("../python/probe.py"));
+const ALIKE: (&str, &str) = ("alike", include_str!("../python/alike.py"));
 const CHILD: (&str, &str) = ("child", include_str!("../python/child.py"));
 const ZYGOTE: (&str, &str) = ("zygote", include_str!("../python/zygote.py"));
 
 /// The modules of a zygote; the last one's `main` is called.
-pub const ZYGOTE_MODULES: Modules = &[JAIL, CHILD, ZYGOTE];
+pub const ZYGOTE_MODULES: Modules = &[JAIL, ALIKE, CHILD, ZYGOTE];
 /// The same without any protection, for the bench that measures what protection costs.
 #[cfg(feature = "unprotected")]
 pub const UNPROTECTED_MODULES: Modules = &[
@@ -43,6 +61,7 @@ pub const UNPROTECTED_MODULES: Modules = &[
         "jail",
         "import os\nenter = lambda *_: None\nsecond_filter = lambda _: lambda: None\n",
     ),
+    ALIKE,
     CHILD,
     ZYGOTE,
 ];
@@ -65,7 +84,8 @@ pub struct Interpreter {
 
 /// A running interpreter. Dropping it closes its socket, which it takes for the end, and reaps it.
 pub struct Process {
-    child: Child,
+    pid: Pid,
+    pidfd: OwnedFd,
     stderr: Option<ChildStderr>,
     /// None once the end has begun.
     socket: Option<OwnedFd>,
@@ -106,9 +126,13 @@ impl Process {
             .map_err(|error| Error::Fault(format!("{} does not start: {error}", interpreter.python.display())))?;
         // The command holds the other end of the socket; without it, the interpreter's end would go unseen.
         drop(command);
-        let stderr = child.stderr.take();
+        let (pid, stderr) = (Pid::from_child(&child), child.stderr.take());
+        // Only a descriptor names it for sure: where SIGCHLD is ignored, or others reap, its number may be another's.
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())
+            .map_err(|errno| Error::Fault(format!("no sandbox process: it ended at its start ({errno})")))?;
         let mut process = Process {
-            child,
+            pid,
+            pidfd,
             stderr,
             socket: Some(ours),
             owner: std::process::id(),
@@ -124,7 +148,7 @@ impl Process {
 
     /// Its number.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
     /// The socket to it.
@@ -168,27 +192,31 @@ impl Process {
         self.stderr = None;
     }
 
-    /// Let it end by itself: it sees its socket close. Dropping then waits for it.
+    /// Let it end by itself: it sees the end of its socket, also where a fork of ours holds a copy. Dropping then waits.
     pub fn begin_end(&mut self) {
-        self.socket = None;
+        if let (Some(socket), true) = (self.socket.take(), self.is_ours()) {
+            let _ = shutdown(&socket, Shutdown::Both);
+        }
     }
 
     fn end(&mut self) {
         self.begin_end();
-        let pid = rustix::process::Pid::from_child(&self.child);
-        let ended = pidfd_open(pid, PidfdFlags::empty()).map(|pidfd| readable(&pidfd, END_TIMEOUT));
-        if ended != Ok(true) {
-            // An error means that it is gone already, which wait will tell.
-            let _ = self.child.kill();
+        if !readable(&self.pidfd, END_TIMEOUT) {
+            let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
         }
-        let _ = self.child.wait();
+        // It may have been reaped already: by nobody where SIGCHLD is ignored, or by whoever waits for any child.
+        let _ = retry(|| waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED));
+    }
+
+    /// In a fork of our process it is not ours to end; closing our copies of its descriptors ends nothing.
+    fn is_ours(&self) -> bool {
+        self.owner == std::process::id()
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // In a fork of our process, it is not ours to end; closing our copy of the socket ends nothing.
-        if self.owner == std::process::id() && !matches!(self.child.try_wait(), Ok(Some(_))) {
+        if self.is_ours() {
             self.end();
         }
     }

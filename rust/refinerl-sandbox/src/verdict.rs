@@ -1,7 +1,10 @@
 //! From what is known about a child to the reports of its tests.
 
+use crate::capture::Frame;
+use crate::cgroup::Shortage;
 use crate::execution::{Ending, Killed};
 use crate::program::{Compare, Entry, Program, Report, Test};
+use crate::usage::{Excess, THREADS};
 use crate::zygote::Lost;
 use crate::{apps, excerpt, strict, wire, Outcome};
 
@@ -9,31 +12,100 @@ use crate::{apps, excerpt, strict, wire, Outcome};
 const MEMORY_EXIT: i32 = 201;
 const SIGXCPU: i32 = 24;
 
-/// The reports of the first tests of `tests`: of at least one, of all where each has its own child.
-pub fn reports(program: &Program<'_>, tests: &[Test<'_>], ending: Ending, keep: bool) -> Result<Vec<Report>, Lost> {
-    let judge = Judge {
-        program,
-        wrapped: wrapped(program),
-        keep,
-    };
-    if let Some((outcome, text)) = not_started(&ending)? {
-        // The compiler's word holds for every test; anything else only for this one.
-        let count = if outcome == Outcome::CompileError {
-            tests.len()
+/// Judges the results of one child as they come, and the child once it is gone.
+pub struct Judge<'a> {
+    program: &'a Program<'a>,
+    tests: &'a [Test<'a>],
+    wrapped: bool,
+    keep: bool,
+    /// With all tests in one child, a first frame says that the module is imported.
+    imported: bool,
+    /// Of the tests whose results have come.
+    reports: Vec<Report>,
+}
+
+/// The reports of one child: of at least one test, of all where each has its own child; fewer where `again` is true.
+pub struct Verdicts {
+    /// In the order of the tests.
+    pub reports: Vec<Report>,
+    /// The next test failed for want of something that others took: it should be judged once more, without them.
+    pub again: bool,
+}
+
+impl<'a> Judge<'a> {
+    /// For a child that runs `tests` of `program`; with `keep`, reports carry what was printed and returned.
+    pub fn new(program: &'a Program<'a>, tests: &'a [Test<'a>], keep: bool) -> Judge<'a> {
+        Judge {
+            program,
+            tests,
+            wrapped: wrapped(program),
+            keep,
+            imported: false,
+            reports: Vec::new(),
+        }
+    }
+
+    /// A result, which is judged and not kept: together they could be larger than memory.
+    pub fn take(&mut self, frame: Frame) {
+        if !self.program.together {
+            let report = match frame.tag {
+                b'v' => self.returned(&self.tests[0], &frame.payload),
+                _ => Report::bare(Outcome::RuntimeError, NOT_PLAIN.into()),
+            };
+            self.reports.push(report);
+        } else if !self.imported && self.reports.is_empty() {
+            // Anything else than its word that it is imported, and no test can do better than the import did.
+            self.imported = frame.tag == b's';
+            if !self.imported {
+                self.tests = &[];
+            }
+        } else if let Some(test) = self.tests.get(self.reports.len()) {
+            let mut report = match frame.tag {
+                _ if frame.cpu > self.program.limits.cpu.as_secs_f64() => Report::bare(Outcome::Timeout, String::new()),
+                b'v' => self.returned(test, &frame.payload),
+                tag => {
+                    let outcome = if tag == b'm' {
+                        Outcome::MemoryLimit
+                    } else {
+                        Outcome::RuntimeError
+                    };
+                    Report::bare(outcome, String::from_utf8_lossy(&frame.payload).into_owned())
+                }
+            };
+            (report.wall, report.cpu) = (frame.wall, frame.cpu);
+            self.reports.push(report);
+        }
+    }
+
+    /// The child is gone. `alone`: nothing else ran beside it, so whatever it lacked, it took itself.
+    pub fn finish(mut self, count: usize, ending: Ending, alone: bool) -> Result<Verdicts, Lost> {
+        let crowded = ending.killed == Some(Killed::Wall) && ending.crowded;
+        let again = !alone && (crowded || ending.shortage == Some(Shortage::Above));
+        if again {
+            if !self.program.together {
+                self.reports.clear();
+            }
+            return Ok(Verdicts {
+                reports: self.reports,
+                again,
+            });
+        }
+        let reports = if let Some((outcome, text)) = not_started(&ending)? {
+            // The compiler's word holds for every test; anything else only for this one.
+            let count = if outcome == Outcome::CompileError { count } else { 1 };
+            let report = Report {
+                wall: ending.wall.as_secs_f64(),
+                cpu: ending.cpu,
+                ..Report::bare(outcome, text)
+            };
+            vec![report; count]
+        } else if self.program.together {
+            self.together(count, &ending)
         } else {
-            1
+            vec![self.alone(ending)]
         };
-        let report = Report {
-            wall: ending.wall.as_secs_f64(),
-            cpu: ending.cpu,
-            ..Report::bare(outcome, text)
-        };
-        return Ok(vec![report; count]);
+        Ok(Verdicts { reports, again })
     }
-    if program.together {
-        return Ok(judge.together(tests, ending));
-    }
-    Ok(vec![judge.alone(&tests[0], ending)])
 }
 
 /// Whether every test expects a list of one item, as problems do whose data wraps each answer.
@@ -66,33 +138,31 @@ fn failure(ending: &Ending, cpu_limit: f64) -> Option<(Outcome, String)> {
         Some(Killed::Wall) => return Some((Outcome::Timeout, String::new())),
         Some(Killed::Output) => return Some((Outcome::OutputLimit, String::new())),
         Some(Killed::Interrupted) => return Some((Outcome::NotRun, String::new())),
+        Some(Killed::Excess(Excess::Memory)) => return Some((Outcome::MemoryLimit, String::new())),
+        Some(Killed::Excess(Excess::Threads)) => {
+            return Some((Outcome::RuntimeError, format!("more than {THREADS} threads at once")));
+        }
         None => {}
     }
     let (signal, code) = (ending.wait_status & 0x7f, (ending.wait_status >> 8) & 0xff);
     match (signal, code) {
         _ if signal == SIGXCPU || ending.cpu > cpu_limit => Some((Outcome::Timeout, String::new())),
         (0, 0) => None,
-        _ if ending.starved => Some((Outcome::MemoryLimit, String::new())),
+        _ if ending.shortage.is_some() => Some((Outcome::MemoryLimit, String::new())),
         (0, MEMORY_EXIT) => Some((Outcome::MemoryLimit, String::new())),
         (0, code) => Some((Outcome::RuntimeError, format!("exit code {code}"))),
         (signal, _) => Some((Outcome::RuntimeError, format!("ended by signal {signal}"))),
     }
 }
 
-struct Judge<'a> {
-    program: &'a Program<'a>,
-    wrapped: bool,
-    keep: bool,
-}
-
 impl Judge<'_> {
-    fn alone(&self, test: &Test<'_>, mut ending: Ending) -> Report {
+    fn alone(&mut self, ending: Ending) -> Report {
         let failed = failure(&ending, self.program.limits.cpu.as_secs_f64());
         let mut report = match (failed, self.program.entry) {
             (Some((outcome, text)), _) => Report::bare(outcome, text),
-            (None, Entry::Stdin) => self.printed(test, &ending.stdout),
-            (None, Entry::Call { .. }) => match (ending.frames.pop(), ending.garbled) {
-                (Some(frame), false) if frame.tag == b'v' => self.returned(test, &frame.payload),
+            (None, Entry::Stdin) => self.printed(&self.tests[0], &ending.stdout),
+            (None, Entry::Call { .. }) => match (self.reports.pop(), ending.garbled) {
+                (Some(report), false) => report,
                 (None, false) => Report::bare(Outcome::RuntimeError, "it ended without a result".into()),
                 _ => Report::bare(Outcome::RuntimeError, NOT_PLAIN.into()),
             },
@@ -110,38 +180,15 @@ impl Judge<'_> {
     }
 
     /// One report for each result, then one for the test that ended the child early, if it did.
-    fn together(&self, tests: &[Test<'_>], ending: Ending) -> Vec<Report> {
+    fn together(&mut self, count: usize, ending: &Ending) -> Vec<Report> {
         let log = || String::from_utf8_lossy(&ending.stderr).into_owned();
-        let failed = failure(&ending, f64::INFINITY)
+        let failed = failure(ending, f64::INFINITY)
             .unwrap_or_else(|| (Outcome::RuntimeError, "it ended without a result".into()));
-        let mut frames = ending.frames.into_iter();
-        // The first frame says that the module is imported. Without it, no test can do better than the import did.
-        if frames.next().is_none_or(|frame| frame.tag != b's') {
-            return vec![Report::bare(failed.0, log()); tests.len()];
+        if !self.imported {
+            return vec![Report::bare(failed.0, log()); count];
         }
-        let mut reports: Vec<Report> = tests
-            .iter()
-            .zip(frames)
-            .map(|(test, frame)| {
-                let mut report = match frame.tag {
-                    _ if frame.cpu > self.program.limits.cpu.as_secs_f64() => {
-                        Report::bare(Outcome::Timeout, String::new())
-                    }
-                    b'v' => self.returned(test, &frame.payload),
-                    tag => {
-                        let outcome = if tag == b'm' {
-                            Outcome::MemoryLimit
-                        } else {
-                            Outcome::RuntimeError
-                        };
-                        Report::bare(outcome, String::from_utf8_lossy(&frame.payload).into_owned())
-                    }
-                };
-                (report.wall, report.cpu) = (frame.wall, frame.cpu);
-                report
-            })
-            .collect();
-        if reports.len() < tests.len() {
+        let mut reports = std::mem::take(&mut self.reports);
+        if reports.len() < count {
             let text = if ending.stderr.is_empty() { failed.1 } else { log() };
             reports.push(Report::bare(failed.0, text));
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::cgroup::{Group, Parent};
+use crate::cgroup::{self, Group, Parent, Shortage};
 use crate::channel::{readable, receive, send};
 use crate::process::{Interpreter, Modules, Process};
 use crate::value::Value;
@@ -21,6 +21,8 @@ pub struct Launch {
     pub modules: Modules,
     /// The probe's plan.
     pub plan: Value,
+    /// Nothing but their own refusal keeps programs out of the memory of processes of the same user.
+    pub visible: bool,
     /// The Landlock ruleset, where the kernel offers it.
     pub landlock: Option<Arc<OwnedFd>>,
     /// Where control groups can be made, if they can.
@@ -74,7 +76,9 @@ pub struct Zygote {
     // In this order: a group can only be removed once its processes are gone.
     process: Process,
     group: Option<Group>,
+    /// The counters of kills and of the reached limit, when they were last read.
     killed: u64,
+    reached: u64,
 }
 
 impl Zygote {
@@ -103,6 +107,7 @@ impl Zygote {
             .map_err(|errno| process.fault(&errno.to_string()))?;
         match process.answer()?.as_slice() {
             b"r" => process.settle(),
+            [b'f', rest @ ..] => return Err(Error::Fault(String::from_utf8_lossy(rest).into_owned())),
             _ => return Err(process.fault("it says something else than that it is ready")),
         }
         let mut zygote = Zygote {
@@ -110,7 +115,9 @@ impl Zygote {
             process,
             group,
             killed: 0,
+            reached: 0,
         };
+        zygote.shortage();
         match zygote.order().and_then(|()| zygote.await_next()) {
             Ok(()) => Ok(zygote),
             Err(Lost(why)) => Err(zygote.process.fault(&why)),
@@ -138,10 +145,20 @@ impl Zygote {
             .map_err(Lost)
     }
 
-    /// Whether the kernel has killed something here for want of memory since this was last asked.
-    pub fn starved(&mut self) -> bool {
-        let killed = self.group.as_ref().map_or(0, Group::killed);
-        std::mem::replace(&mut self.killed, killed) < killed
+    /// Whether the kernel has killed something for want of memory since this was last asked, and where it was short.
+    pub fn shortage(&mut self) -> Option<Shortage> {
+        let (killed, reached) = match &self.group {
+            Some(group) => (group.killed(), group.reached()),
+            None => (cgroup::killed_anywhere(), 0),
+        };
+        let before = std::mem::replace(&mut self.killed, killed);
+        let was_reached = std::mem::replace(&mut self.reached, reached) < reached;
+        (before < killed).then_some(if was_reached { Shortage::Here } else { Shortage::Above })
+    }
+
+    /// Whether nothing but us counts what a test takes beyond its address space.
+    pub fn unaccounted(&self) -> bool {
+        self.group.is_none()
     }
 
     /// One packet; a child's end, if that is what it says.

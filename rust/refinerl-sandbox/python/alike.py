@@ -1,0 +1,227 @@
+"""What a program finds as under bare Python where the sandbox would show.
+
+Streams by name, memory maps, semaphores, stacks, the depth of recursion, files that nobody closed. Set up before the
+first fork. None of it protects anything: a program may undo it all, and gains nothing. Functions that stand for
+built-in ones are static methods: as attributes of a class they are not bound to its instances either.
+"""
+
+import _io
+import _multiprocessing
+import _thread
+import builtins
+import ctypes
+import gc
+import io
+import mmap
+import os
+import resource
+import sys
+import threading
+import types
+
+# The streams have no names here: there is no /proc, and under Landlock no way to it.
+STREAMS = {
+    name.format(number): number
+    for number, stream in enumerate(("stdin", "stdout", "stderr"))
+    for name in ("/dev/" + stream, "/dev/fd/{}", "/proc/self/fd/{}")
+}
+# Where seccomp alone denies writing, /dev/null is opened before it does, and kept here.
+SINK = 5
+# Frames of ours below the program's first one: so many more than bare Python has.
+DEPTH = {(3, 10): 9, (3, 11): 9}.get(sys.version_info[:2], 8)
+MOST_DEPTH = 2**31 - 1
+# As a thread's stack is by default; as many threads as a test may have must fit its memory.
+STACK, LEAST_STACK, THREADS = 8 << 20, 1 << 18, 160
+LIBC = ctypes.CDLL(None)
+real_stack_size = _thread.stack_size
+ATTRIBUTES = ctypes.create_string_buffer(64)
+
+
+def prepare(sink):
+    """Put everything in place; with `sink`, a descriptor for /dev/null lies ready in each child."""
+    open_streams(STREAMS | {"/dev/null": SINK} if sink else STREAMS)
+    mmap.mmap = Mapping
+    _multiprocessing.SemLock = Semaphore
+    _multiprocessing.sem_unlink = lambda name: None
+    hide_depth()
+    # Looks the functions up, once for all children.
+    LIBC.pthread_attr_init(ATTRIBUTES)
+    fit_stacks(STACK * THREADS)
+
+
+def open_streams(names):
+    """`open` and `os.open` duplicate a stream's descriptor where they are given its name."""
+    real, real_os = io.open, os.open
+
+    def descriptor(path):
+        try:
+            return names.get(os.fsdecode(path))
+        except TypeError:  # a number, or nothing that could be a path
+            return None
+
+    def stream_open(file, mode="r", buffering=-1, encoding=None, errors=None, newline=None, closefd=True, opener=None):
+        number = descriptor(file)
+        if number is not None and opener is None:
+            opener = lambda path, flags: os.dup(number)  # noqa: E731
+        return real(file, mode, buffering, encoding, errors, newline, closefd, opener)
+
+    def os_open(path, flags, mode=0o777, *, dir_fd=None):
+        number = descriptor(path)
+        return real_os(path, flags, mode, dir_fd=dir_fd) if number is None else os.dup(number)
+
+    stream_open.__module__, os_open.__module__ = "_io", "posix"
+    stream_open.__name__ = os_open.__name__ = "open"
+    builtins.open = io.open = _io.open = staticmethod(stream_open)
+    os.open = staticmethod(os_open)
+
+
+class Mapping(mmap.mmap):
+    """A map that would be shared is private: nobody else could see it, and no limit counts shared memory."""
+
+    def __new__(
+        cls, fileno, length, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ | mmap.PROT_WRITE, access=0, *rest, **more
+    ):
+        """As the class that it stands for."""
+        if access in (mmap.ACCESS_READ, mmap.ACCESS_WRITE) and flags == mmap.MAP_SHARED:
+            prot = mmap.PROT_READ | (mmap.PROT_WRITE if access == mmap.ACCESS_WRITE else 0)
+            access = mmap.ACCESS_DEFAULT
+        if access != mmap.ACCESS_COPY and flags & 3 == mmap.MAP_SHARED:
+            flags = flags & ~mmap.MAP_SHARED | mmap.MAP_PRIVATE
+        return super().__new__(cls, fileno, length, flags, prot, access, *rest, **more)
+
+
+Mapping.__name__ = Mapping.__qualname__ = "mmap"
+Mapping.__module__ = "mmap"
+
+
+class Semaphore:
+    """`_multiprocessing.SemLock` between threads: there are no other processes that could wait for it."""
+
+    SEM_VALUE_MAX = 2**31 - 1
+    handle = 0
+
+    def __init__(self, kind, value, maxvalue, name, unlink):
+        self.kind, self.maxvalue, self.name = kind, maxvalue, None
+        self.value, self.owner, self.depth = value, None, 0
+        self.changed = threading.Condition()
+
+    def acquire(self, block=True, timeout=None):
+        """Take one, or with kind 0 take the same again."""
+        me = threading.get_ident()
+        with self.changed:
+            if self.kind == 0 and self.owner == me:
+                self.depth += 1
+                return True
+            if not self.changed.wait_for(lambda: self.value > 0, (timeout if block else 0)):
+                return False
+            self.value, self.owner, self.depth = self.value - 1, me, 1
+            return True
+
+    def release(self):
+        """Give one back; a lock only by its owner, a semaphore not above its highest value."""
+        with self.changed:
+            if self.kind == 0:
+                if not self._is_mine():
+                    raise AssertionError("attempt to release recursive lock not owned by thread")
+                self.depth -= 1
+                if self.depth:
+                    return
+            elif self.value >= self.maxvalue:
+                raise ValueError("semaphore or lock released too many times")
+            self.value, self.depth = self.value + 1, 0
+            self.owner = None
+            self.changed.notify()
+
+    def __enter__(self):
+        return self.acquire()
+
+    def __exit__(self, *_):
+        self.release()
+
+    def _count(self):
+        return self.depth
+
+    def _is_mine(self):
+        return self.depth > 0 and self.owner == threading.get_ident()
+
+    def _get_value(self):
+        return self.value
+
+    def _is_zero(self):
+        return self.value == 0
+
+    def _after_fork(self):
+        pass
+
+
+def hide_depth():
+    """The recursion limit counts our frames too: it is that much higher, and says that it is not."""
+    get, put = sys.getrecursionlimit, sys.setrecursionlimit
+    shown = get()
+    put(shown + DEPTH)
+
+    def getrecursionlimit():
+        return shown
+
+    def setrecursionlimit(limit, /):
+        nonlocal shown
+        put(min(limit + DEPTH, MOST_DEPTH) if isinstance(limit, int) and 0 < limit <= MOST_DEPTH else limit)
+        shown = limit
+
+    sys.getrecursionlimit, sys.setrecursionlimit = staticmethod(getrecursionlimit), staticmethod(setrecursionlimit)
+
+
+def fit_stacks(memory):
+    """Stacks count as memory from their start on: threads have less each, so that as many as may be fit."""
+    LIBC.pthread_attr_setstacksize(ATTRIBUTES, ctypes.c_size_t(min(STACK, max(LEAST_STACK, memory // THREADS))))
+    LIBC.pthread_setattr_default_np(ATTRIBUTES)
+    asked = 0
+
+    def stack_size(*size):
+        nonlocal asked
+        before = asked
+        if size:
+            # More than half of the memory would leave too little for the rest: it is only said to be given.
+            real_stack_size(min(*size, memory // 2) if isinstance(size[0], int) else size[0], *size[1:])
+            asked = size[0]
+        return before
+
+    threading.stack_size = _thread.stack_size = staticmethod(stack_size)
+
+
+def allow_stacks():
+    """Programs that recurse deeply ask for a stack without limit first: they get the highest that there is."""
+    real = resource.setrlimit
+
+    def setrlimit(kind, limits, /):
+        if kind == resource.RLIMIT_STACK and len(limits) == 2:
+            most = resource.getrlimit(kind)[1]
+            if most != resource.RLIM_INFINITY:
+                limits = tuple(most if limit < 0 or limit > most else limit for limit in limits)
+        real(kind, limits)
+
+    resource.setrlimit = staticmethod(setrlimit)
+
+
+def tear_down():
+    """What the end of bare Python does to a program's objects, where it could be seen: finalisers, buffered output."""
+    try:
+        kinds = set(map(type, gc.get_objects()))
+    except MemoryError:
+        return
+    finalisers = any(isinstance(getattr(kind, "__del__", None), types.FunctionType) for kind in kinds)
+    files = any(issubclass(kind, io.IOBase) for kind in kinds)
+    # A class keeps its module's objects.
+    del kinds
+    if finalisers:
+        sys.modules.pop("__main__", None)
+        gc.collect()
+    if files:
+        still_open = [thing for thing in gc.get_objects() if isinstance(thing, io.IOBase)]
+        # Text before the bytes below it.
+        for thing in sorted(still_open, key=lambda file: not isinstance(file, io.TextIOBase)):
+            try:
+                if not thing.closed:
+                    thing.flush()
+            except BaseException:
+                continue  # as in a finaliser

@@ -1,0 +1,54 @@
+//! What workers need of this process: enough descriptors, and words for what is missing.
+
+use std::fs;
+
+use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
+
+use crate::Error;
+
+/// Of a worker: its socket, a pidfd, and of two tests a pidfd and five ends each; one copy; what a start needs besides.
+const DESCRIPTORS: usize = 17;
+/// Of a worker: a thread of ours, a zygote and the process that waits for it, a test and the one that waits for a job.
+const PROCESSES: usize = 5;
+/// Of a worker: its zygote and the child that waits, most of it in pages of their own.
+const MEGABYTES: usize = 32;
+/// Beside the workers'; whoever opens files while programs are judged needs some too.
+const SPARE: usize = 64;
+
+/// Make room for the descriptors of so many workers, or say how many are needed.
+pub fn ensure(workers: usize) -> Result<(), Error> {
+    let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    let needed = (workers * DESCRIPTORS + open + SPARE) as u64;
+    let limit = getrlimit(Resource::Nofile);
+    let (soft, hard) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));
+    if soft >= needed {
+        return Ok(());
+    }
+    if hard >= needed {
+        let raised = Rlimit {
+            current: Some(needed),
+            maximum: limit.maximum,
+        };
+        return setrlimit(Resource::Nofile, raised).map_err(|errno| Error::Fault(errno.to_string()));
+    }
+    let fit = hard.saturating_sub((open + SPARE) as u64) / DESCRIPTORS as u64;
+    Err(Error::Fault(format!(
+        "{workers} workers need {needed} file descriptors (ulimit -n), and this process may have {hard}: \
+         enough for {fit} workers"
+    )))
+}
+
+/// What a start or a batch failed for, with the numbers that are needed where a resource ran out.
+pub fn explain(error: Error, workers: usize, starved: bool) -> Error {
+    let Error::Fault(text) = error else { return error };
+    let needs = if starved {
+        let needed = workers * MEGABYTES;
+        format!("memory ran out: {workers} workers need about {needed} MiB beside what programs take")
+    } else if text.contains("Resource temporarily unavailable") {
+        let needed = workers * PROCESSES;
+        format!("{workers} workers need up to {needed} processes and threads (ulimit -u, or pids.max of the container)")
+    } else {
+        return Error::Fault(text);
+    };
+    Error::Fault(format!("{needs}; {text}"))
+}
