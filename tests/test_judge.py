@@ -100,3 +100,19 @@ def test_doctor() -> None:
     assert done.returncode == (0 if all(row["on"] for row in rows) else 1)
     table = run("doctor").stdout
     assert all(row["name"] in table for row in rows)
+
+
+def test_terminal_escapes_are_shown(tmp_path: Path) -> None:
+    """A program's output, its log and a file's names do not speak to the terminal."""
+    path = tmp_path / "problems.jsonl"
+    sources = ["print('\\x1b]0;title\\x07\\x1b[2Jx')", "import sys\nsys.exit('\\x9b2J\\x1b[31mred\\r')"]
+    problem = {"problem_id": "\x1b[1mbold", "question": "", "solutions": sources}
+    path.write_text(json.dumps(problem | {"input_output": {"inputs": [""], "outputs": ["1"]}}) + "\n")
+    done = run("judge", path, "--solutions", "2")
+    assert done.returncode == 1
+    assert (
+        r"\x1b[1mbold solution 0: wrong_answer in test 0 expected line 1: 1, got line 1: \x1b]0;title\x07"
+        in done.stderr
+    )
+    assert r"\x9b2J\x1b[31mred" in done.stderr
+    assert not set("\x1b\x07\x9b") & set(done.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -364,3 +365,58 @@ def test_packages_that_are_named_can_be_imported() -> None:
 def test_package_that_is_not_there_is_named(name: object) -> None:
     with pytest.raises(ValueError, match=r"packages\[0\] must be the name of an installed package, got"):
         Sandbox(workers=1, packages=[name])  # type: ignore[list-item]
+
+
+def test_module_that_the_preamble_hides_is_there_too(box: Sandbox) -> None:
+    """`from bisect import *` ends with a function of the module's name."""
+    source = "def f(n):\n    a = [1, 3, 5]\n    return [bisect(a, n), bisect.bisect_left(a, n), bisect_right(a, n)]"
+    assert call(box, source, [3], [2, 1, 2]) is Outcome.passed
+
+
+def test_integer_beyond_the_floats_is_not_infinite(box: Sandbox) -> None:
+    assert call(box, "def f(n): return 10 ** n", [400], float("inf")) is Outcome.wrong_answer
+    assert call(box, "def f(n): return -10 ** n", [400], float("-inf")) is Outcome.wrong_answer
+    assert call(box, "def f(n): return float('inf')", [400], float("inf")) is Outcome.passed
+
+
+def test_compiler_that_lacks_memory(box: Sandbox) -> None:
+    """Memory that the source needs is the program's; a parser that gives up is not a matter of memory."""
+    lists = "x = [" + "1, " * 3_000_000 + "]"
+    assert outcome(box, lists, limits=Limits(wall_seconds=60, cpu_seconds=60, memory_mb=128)) is Outcome.memory_limit
+    assert outcome(box, "x = " + "-" * 200_000 + "1") is Outcome.compile_error
+
+
+def test_results_of_a_shared_child_are_not_kept() -> None:
+    """1,000 results of 1 MB: judged as they come, one after the other."""
+    source = "def f(n): return bytes(1_000_000)"
+    program = Program(source, [Test([n], bytes(1_000_000)) for n in range(1000)], fn_name="f", isolate="program")
+    with Sandbox(workers=1, limits=Limits(wall_seconds=60, cpu_seconds=600)) as box:
+        box.judge([Program("print(1)", [Test("", "1")])])
+        before = peak_kb()
+        assert box.judge([program])[0].outcome is Outcome.passed
+        assert peak_kb() - before < 200_000
+
+
+def peak_kb() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+
+
+def test_package_that_needs_another_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "needing.py").write_text("import needed_by_it")
+    (tmp_path / "needed_by_it.py").write_text("x = 1")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SandboxError, match="package needing needs needed_by_it: name it among the packages too"):
+        Sandbox(workers=1, packages=["needing"])
+    with Sandbox(workers=1, packages=["needed_by_it", "needing"]) as box:
+        assert outcome(box, "import needing\nprint(needing.needed_by_it.x)", expected="1") is Outcome.passed
+
+
+def test_sorted_containers_and_numpy() -> None:
+    """What contest programs import beside the standard library."""
+    pytest.importorskip("sortedcontainers")
+    source = (
+        "import numpy as np\nfrom sortedcontainers import SortedList\nprint(np.arange(3).sum(), SortedList([2, 1])[0])"
+    )
+    with Sandbox(workers=1, packages=["numpy", "sortedcontainers"]) as box:
+        assert outcome(box, source, expected="3 1") is Outcome.passed

@@ -92,7 +92,7 @@ def judge(options: argparse.Namespace) -> int:
                 if options.json:
                     print(json.dumps(summary(reference, verdict)), flush=True)
                 elif verdict.outcome is not Outcome.passed:
-                    progress.console.print(complaint(reference, verdict), markup=False, highlight=False)
+                    progress.console.print(complaint(reference, verdict), markup=False, highlight=False, soft_wrap=True)
             progress.advance(bar, len(batch))
     if not options.json:
         rest = "".join(f", {count} {name}" for name, count in sorted(counts.items()) if name != "passed")
@@ -156,4 +156,10 @@ def complaint(reference: Reference, verdict: Verdict) -> str:
         why = f"expected {test.expected}, got {test.got}"
     else:
         why = (test.stderr.strip().splitlines() or [""])[-1]
-    return f"{reference.problem} solution {reference.solution}: {test.outcome.value} in test {index} {why}".rstrip()
+    line = f"{reference.problem} solution {reference.solution}: {test.outcome.value} in test {index} {why}".rstrip()
+    return "".join(map(visible, line))
+
+
+def visible(character: str) -> str:
+    """What a terminal would obey is written as its escape: programs choose what they print, and files their names."""
+    return character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode()

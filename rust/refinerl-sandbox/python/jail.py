@@ -9,7 +9,7 @@ import os
 import signal
 import struct
 
-NOBODY = 65534
+NOBODY, HOST = 65534, b"sandbox"
 NEW_MOUNT, NEW_UTS, NEW_IPC, NEW_USER, NEW_PID, NEW_NET = 0x20000, 1 << 26, 1 << 27, 1 << 28, 1 << 29, 1 << 30
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 4, 8, 32, 4096
 MS_NOATIME, MS_NODIRATIME, MS_RELATIME, MS_REC, MS_PRIVATE = 1024, 2048, 1 << 21, 16384, 1 << 18
@@ -41,6 +41,8 @@ def enter(plan, landlock, first_filter):
     processes = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
     if plan["namespaces"]:
         unshare(plan["user_namespace"])
+        # The new namespace begins with the host's.
+        call("sethostname", HOST, len(HOST))
         build_root(plan["binds"], plan["links"])
         become_first_process()
     try:
