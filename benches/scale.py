@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refinerl.memory import find
+from refinerl.run.memory import find
 
 COUNTS = (8, 64, 512)
 ROWS, SAMPLES, PROMPT = 16, 8, 512

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from refinerl import launch, train
+from refinerl import train
 from refinerl.engines.deepspeed import DeepSpeedTrainer
-from refinerl.update import Updater
+from refinerl.loop.update import Updater
+from refinerl.run import launch
 
 where = {"rank": -1, "step": ""}
 

@@ -17,8 +17,8 @@ from refinerl.engines.optimization import Optimization
 from refinerl.engines.transformers import TransformersGenerator
 from refinerl.engines.vllm import VllmGenerator
 from refinerl.engines.world import Launched, Ranks, dist, leave
-from refinerl.launch import end_process
 from refinerl.records import Sampling
+from refinerl.run.launch import end_process
 from refinerl.tokenization import ChatTokenizer
 from tiny import make_rows
 

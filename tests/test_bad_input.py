@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from machines import H100, OLD_DRIVER, OLD_FOR_KERNELS, T4, stand_in
-from refinerl import audition, evaluate, train, wiring
+from refinerl import evaluate, train
+from refinerl.audition import command as audition
+from refinerl.run import wiring
 from tiny import write_tiny
 from toy import Toy, metrics
 

@@ -11,8 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from refinerl import arguments, recipe, train
-from refinerl.wiring import check_ranks
+from refinerl import train
+from refinerl.run import arguments, recipe
+from refinerl.run.wiring import check_ranks
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "gpu.md"

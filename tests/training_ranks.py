@@ -19,7 +19,6 @@ from transformers import AutoModelForCausalLM
 
 from building import group, refinement
 from refinerl.algorithms.ppo import PPO
-from refinerl.batch import collate
 from refinerl.constraints.dynamic import Dynamic
 from refinerl.contracts import Trainer, World
 from refinerl.engines.deepspeed import DeepSpeedTrainer
@@ -28,9 +27,10 @@ from refinerl.engines.networks import PolicyNetwork, ValueNetwork
 from refinerl.engines.optimization import Optimization, Schedule
 from refinerl.engines.torch import TorchTrainer
 from refinerl.engines.world import Launched, Ranks, WorldOfOne, dist, leave
-from refinerl.launch import end_process
+from refinerl.loop.batch import collate
+from refinerl.loop.update import Updater
 from refinerl.records import Anchors, Batch
-from refinerl.update import Updater
+from refinerl.run.launch import end_process
 from tiny import halved, make_rows, tiny_model
 
 GROUPS = [

@@ -16,25 +16,26 @@ from pathlib import Path
 
 from rich.console import Console
 
-from refinerl import arguments as command_line
-from refinerl import recipe
+from refinerl.run import arguments as command_line
+from refinerl.run import recipe
 
 if __name__ == "__main__":
     command_line.answer_early(sys.argv[1:])  # before torch is imported, which takes seconds
 
 import torch
 
-from refinerl import checkpoint, plan, summary
-from refinerl.batch import collate
 from refinerl.config import Config
 from refinerl.errors import TrainingStoppedError, UserError
-from refinerl.launch import Link, end_process, linked
-from refinerl.metrics import merged, rollout_metrics, summed, why_idle
-from refinerl.placement import check_abilities
+from refinerl.loop.batch import collate
+from refinerl.loop.metrics import merged, rollout_metrics, summed, why_idle
+from refinerl.loop.rollout import collect, revive
 from refinerl.records import Update, sample_seed
-from refinerl.rollout import collect, revive
+from refinerl.report import summary
+from refinerl.run import checkpoint, plan
+from refinerl.run.launch import Link, end_process, linked
+from refinerl.run.placement import check_abilities
+from refinerl.run.wiring import Parts, wire
 from refinerl.sandbox import SandboxError
-from refinerl.wiring import Parts, wire
 
 
 def train(config: Config, parts: Parts, folder: Path, state: checkpoint.State) -> checkpoint.State:

@@ -7,8 +7,8 @@ import torch
 
 from building import group
 from refinerl.algorithms.dapo import DAPO
-from refinerl.batch import collate
 from refinerl.engines.world import WorldOfOne
+from refinerl.loop.batch import collate
 
 WORLD = WorldOfOne()
 MIXED = group("mixed", ([1, 2], 1.0), ([3], -1.0), ([4], None))

@@ -7,8 +7,8 @@ import torch
 
 from building import group
 from refinerl.algorithms.ppo import PPO
-from refinerl.batch import collate
 from refinerl.engines.world import WorldOfOne
+from refinerl.loop.batch import collate
 from refinerl.records import Outputs
 
 GROUPS = [group("a", ([1, 2], 1.0)), group("b", ([3], -1.0)), group("c", ([4], None))]

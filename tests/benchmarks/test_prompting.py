@@ -2,7 +2,7 @@ import pytest
 
 from refinerl.benchmarks.prompting import longest_program, make_prompting, sanitize
 from refinerl.benchmarks.suite import CallTask, ProblemTask, Suite
-from refinerl.tasks.apps import Problem
+from refinerl.data.apps import Problem
 
 TASK = CallTask("HumanEval/0", 'def f(x):\n    """Doubles."""\n', 'def f(x):\n    """Doubles."""\n', "f", "", ([1],))
 SUITE = Suite("humaneval", (TASK,), {})

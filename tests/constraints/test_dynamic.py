@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from building import group, refinement
-from refinerl.batch import collate
 from refinerl.constraints.dynamic import Dynamic
+from refinerl.loop.batch import collate
 from refinerl.records import Anchors, Outputs
 
 GROUP = group("a", ([10, 11, 12], 0.0), ([20, 21], 0.0))

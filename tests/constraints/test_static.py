@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from building import group
-from refinerl.batch import collate
 from refinerl.constraints.none import NoConstraint
 from refinerl.constraints.static import Static
+from refinerl.loop.batch import collate
 from refinerl.records import Anchors, Outputs
 
 GROUPS = [group("a", ([1, 2], 1.0)), group("b", ([3], None))]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from refinerl.data.apps import Problem, load_problems
 from refinerl.sandbox import Outcome, Program, Sandbox, Test
-from refinerl.tasks.apps import Problem, load_problems
 
 PROBLEMS = load_problems(Path(str(resources.files("refinerl.data") / "problems.jsonl"))).problems
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from refinerl import recipe, wiring
 from refinerl.engines.precision import multiply_float32
+from refinerl.run import recipe, wiring
 from tiny import write_tiny
 
 

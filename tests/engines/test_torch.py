@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from refinerl.batch import micro_batches
 from refinerl.contracts import Trainer
 from refinerl.engines.networks import PolicyNetwork, ValueNetwork
 from refinerl.engines.optimization import Optimization, Schedule
 from refinerl.engines.torch import TorchTrainer
+from refinerl.loop.batch import micro_batches
 from refinerl.records import Batch
 from tiny import halved, make_rows, tiny_model
 

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from gpu_check.shapes import random_qwen
 from gpu_check.site import Fact, Site
-from refinerl import memory, recipe
 from refinerl.contracts import ALONE, Trainer
 from refinerl.engines.deepspeed import DeepSpeedTrainer
 from refinerl.engines.torch import TorchTrainer
-from refinerl.memory import Shape, Training
 from refinerl.records import Batch
-from refinerl.trainers import make_network, make_policy
+from refinerl.run import memory, recipe
+from refinerl.run.memory import Shape, Training
+from refinerl.run.trainers import make_network, make_policy
 from tiny import make_rows
 
 _ZERO = ("engines.trainer=deepspeed", "deepspeed.zero_optimization.stage=")

@@ -16,7 +16,7 @@ import torch
 
 import pretend_device
 import refinerl
-from refinerl import audition
+from refinerl.audition import command as audition
 from tiny import write_openrlhf_reward_model
 from toy import Toy, metrics, rollouts, timeless, write_problems
 

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refinerl.contracts import Task
+from refinerl.data.apps import Case, Problem, official_prompt
 from refinerl.errors import UserError
 from refinerl.records import Completion, Message, Prompt, Reward, Rollout
 from refinerl.sandbox import Limits, Outcome, Sandbox, SandboxError, TestVerdict, Verdict
-from refinerl.tasks.apps import Case, Problem, official_prompt
 from refinerl.tasks.code import CodeTask, adaptive_reward, coarse_reward, rewards_of
 from refinerl.tasks.user_reward import UserReward
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from refinerl.contracts import Task
+from refinerl.data.conversations import Dialogue
 from refinerl.errors import UserError
 from refinerl.records import Completion, Message, Reward, Rollout
-from refinerl.tasks.conversations import Dialogue
 from refinerl.tasks.dialogue import DialogueTask, transcript
 from refinerl.tasks.user_reward import UserReward
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from refinerl.data.apps import Problem, chat_question
 from refinerl.errors import UserError
-from refinerl.tasks.apps import Problem, chat_question
 from refinerl.tasks.fences import extract, is_python
 from refinerl.tasks.templates import REFINE_VARIABLES, TASK_VARIABLES, load_template, names
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from refinerl.benchmarks.suite import ProblemTask, Suite
+from refinerl.data.apps import ProblemSet, chat_question, load_problems, official_prompt
 from refinerl.errors import UserError
-from refinerl.tasks.apps import ProblemSet, chat_question, load_problems, official_prompt
 
 
 def apps(

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from refinerl.data.jsonlines import decoded, kind, parse
 from refinerl.errors import UserError
-from refinerl.tasks.jsonlines import decoded, kind, parse
 
 KNOWN = {
     "HumanEval.jsonl": "1d49078ba3e2b196b9344535bef34a43021f038fad9561d6ee7c53450609a6a2",

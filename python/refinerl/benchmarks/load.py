@@ -10,8 +10,8 @@ from refinerl.benchmarks import mbpp as mbpp_family
 from refinerl.benchmarks.apps import apps
 from refinerl.benchmarks.humaneval import humaneval, humaneval_plus
 from refinerl.benchmarks.suite import Suite
+from refinerl.data.hub import fetched, local
 from refinerl.errors import UserError
-from refinerl.tasks.hub import fetched, local
 
 Benchmark = Literal["humaneval", "humaneval+", "mbpp", "mbpp+", "apps"]
 NAMES = ("humaneval", "humaneval+", "mbpp", "mbpp+", "apps")

@@ -15,8 +15,8 @@ from typing import Any
 
 from refinerl.benchmarks.files import text_of
 from refinerl.benchmarks.suite import Sample, Suite
+from refinerl.data.jsonlines import decoded, kind, parse
 from refinerl.errors import UserError
-from refinerl.tasks.jsonlines import decoded, kind, parse
 
 
 def read_samples(path: Path, suite: Suite) -> list[Sample]:

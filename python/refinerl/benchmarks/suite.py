@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from refinerl.tasks.apps import Problem
+from refinerl.data.apps import Problem
 
 Oracle = Literal["exact", "close", "same_set", "not_none", "find_zero", "digit_distance", "surface_area"]
 

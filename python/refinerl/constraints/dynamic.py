@@ -11,9 +11,9 @@ from torch import Tensor
 
 from refinerl import objective
 from refinerl.alignment import charge
+from refinerl.loop.refiner import Refiner
 from refinerl.objective import Reduction
 from refinerl.records import Anchors, Batch, Outputs, RolloutGroup
-from refinerl.refiner import Refiner
 
 
 @dataclass(frozen=True)

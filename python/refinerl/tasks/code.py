@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+from refinerl.data.apps import Problem, chat_question, official_prompt
 from refinerl.errors import UserError
 from refinerl.records import Completion, Message, Prompt, Reward, Rollout
 from refinerl.sandbox import Outcome, Program, Sandbox, SandboxError, Test, Verdict
 from refinerl.tasks import templates
-from refinerl.tasks.apps import Problem, chat_question, official_prompt
 from refinerl.tasks.fences import extract, find_block, is_python
 from refinerl.tasks.user_reward import UserReward, user_rewards
 

@@ -6,10 +6,10 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import overload
 
+from refinerl.data.conversations import Dialogue
 from refinerl.errors import UserError
 from refinerl.records import Completion, Message, Prompt, Reward, Rollout
 from refinerl.tasks import templates
-from refinerl.tasks.conversations import Dialogue
 from refinerl.tasks.reward_model import RewardModel
 from refinerl.tasks.user_reward import UserReward, user_rewards
 

@@ -1,0 +1,160 @@
+"""Try a refiner before paying for a run: what it improves, what it costs, and what fresh answers would do instead.
+
+python -m refinerl.audition [RECIPE [PART …]] [key=value …] [--n N] [--against TEMPLATE_OR_MODEL …] [--output FILE.json]
+
+The recipe's model samples N answers y, and each refiner rewrites them into ỹ. The control writes fresh answers to the
+same questions, in rounds, until it has spent as many tokens as the recipe's refiner wrote: a refiner that does not beat
+them is not worth its price. Models run in this process, whatever engines the recipe names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from refinerl import __version__
+from refinerl.audition import trial
+from refinerl.config import Config
+from refinerl.engines import devices
+from refinerl.engines.models import load_model, resolve_model
+from refinerl.engines.transformers import TransformersGenerator
+from refinerl.errors import UserError
+from refinerl.loop.refiner import Refiner
+from refinerl.loop.rollout import Roller
+from refinerl.loop.stream import PromptStream
+from refinerl.records import Sampling
+from refinerl.report import export
+from refinerl.run import arguments as command_line
+from refinerl.run import placement, recipe, trainers
+from refinerl.run import tasks as rewards
+from refinerl.run.telemetry import Telemetry
+from refinerl.sandbox import SandboxError
+from refinerl.tasks import templates
+from refinerl.tokenization import ChatTokenizer
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code: 0 done, 1 the sandbox failed, 2 bad input, 130 interrupted."""
+    args = _parser().parse_intermixed_args(arguments)
+    console = Console()
+    try:
+        name, overrides = command_line.split(args.words)
+        config = recipe.load(name, overrides)
+        if args.output is not None and not args.output.parent.is_dir():
+            raise UserError(f"cannot write {args.output}: there is no folder {args.output.parent}")
+        columns = audition(config, args.n, args.against, console)
+        trial.show(columns, console, args.examples)
+        if args.output is not None:
+            found = {"schema": 1, "n": args.n, "columns": [column.as_json() for column in columns]}
+            export.write(args.output, [json.dumps(found | {"config": config.model_dump(mode="json")}, indent=1)])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except SandboxError as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+@dataclass(frozen=True)
+class _Voice:
+    """A model that writes."""
+
+    generator: TransformersGenerator
+    tokenizer: ChatTokenizer
+
+
+def audition(config: Config, n: int, against: Sequence[str], console: Console) -> list[trial.Column]:
+    """The recipe's refiner, one more for each template or model of `against`, and the control, in this order.
+
+    Raises:
+        UserError: a model, template or data set cannot be used.
+    """
+    placement.check_abilities(config, devices.claim(config.device))
+    with ExitStack() as stack:
+        telemetry = Telemetry(Path(), console, 1)
+        wanted = [_template(name) if _is_template(name) else name for name in against]
+        reference = _voice(config, config.model, config.chat_template, telemetry)
+        room = reference.generator.context_length - config.generation.max_tokens
+        task = rewards.make_task(config, reference.tokenizer, telemetry.say, room)
+        stack.callback(task.close)
+        sampling = Sampling(config.generation.max_tokens, config.generation.temperature, stop=config.generation.stop)
+        with telemetry.step(1):
+            prompts = PromptStream(task.prompts(), config.seed).draw(n)
+            roller = Roller(reference.generator, task, sampling, config.seed, telemetry.clock)
+            groups = roller.rollout(prompts, step=1)
+            columns = []
+            for name in ("", *wanted):
+                theirs = task.refined_by(name) if name and _is_template(name) else task
+                voice = _voice(config, name, None, telemetry) if name and not _is_template(name) else reference
+                refiner = Refiner(
+                    generator=voice.generator,
+                    task=theirs,
+                    sampling=Sampling(config.refiner.max_tokens or sampling.max_tokens, config.refiner.temperature),
+                    encode_chat=voice.tokenizer.encode_chat,
+                    encode=reference.tokenizer.encode,
+                    decode=reference.tokenizer.decode,
+                    eos_token_id=reference.tokenizer.eos_token_id,
+                    context_length=reference.generator.context_length,
+                    accept=config.constraint.accept,
+                    seed=config.seed,
+                    clock=telemetry.clock,
+                )
+                columns.append(trial.refined(name or "refiner", refiner, groups))
+            columns.append(trial.fresh(roller, groups, columns[0]))
+    return columns
+
+
+def _voice(config: Config, name: str, chat_template: str | None, telemetry: Telemetry) -> _Voice:
+    with telemetry.busy(f"load {name}"):
+        place = resolve_model(name)
+        tokenizer = ChatTokenizer.load(place, chat_template=chat_template)
+        model = load_model(place, dtype=config.dtype).to(trainers.device_of(config.device))
+    generator = TransformersGenerator(model, tokenizer, max_rows=config.generation.max_batch, progress=telemetry.tick)
+    return _Voice(generator, tokenizer)
+
+
+def _is_template(name: str) -> bool:
+    return name.endswith(".txt") or name in templates.names()
+
+
+def _template(name: str) -> str:
+    """The name, if there is such a template: before anything is loaded."""
+    templates.load_template(name, templates.REFINE_VARIABLES)
+    return name
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m refinerl.audition",
+        usage="%(prog)s [RECIPE [PART ...]] [key=value ...] [--n N] [--against NAME ...] [--output FILE.json]",
+        description="Try a refiner before paying for a run, beside fresh answers at the same price.",
+    )
+    words = "a recipe (demo if none), parts to lay over it, then overrides, such as refiner.template=mine.txt"
+    parser.add_argument("words", nargs="*", metavar="RECIPE, PART, key=value", help=words)
+    parser.add_argument("--n", type=_count, default=64, help="answers to refine (default: 64)")
+    parser.add_argument(
+        "--against", nargs="+", action="extend", default=[], metavar="NAME", help="templates or models to try beside it"
+    )
+    parser.add_argument("--examples", type=int, default=2, metavar="K", help="rewrites to show of each (default: 2)")
+    parser.add_argument("--output", type=Path, metavar="FILE.json", help="also write the results here")
+    parser.add_argument("--version", action="version", version=f"refinerl {__version__}")
+    return parser
+
+
+def _count(text: str) -> int:
+    number: Any = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return int(number)

@@ -1,0 +1,147 @@
+"""Prompts of the dialogue task: JSON lines, a folder or file that `datasets` reads, or a data set of the hub."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+from refinerl.data.jsonlines import json_lines, kind
+from refinerl.errors import UserError
+from refinerl.records import Message
+
+COLUMNS = ("prompt", "context_messages", "messages")
+"""Where prompts are looked for, in this order: TRL's name, Prompt-Collection's, and that of whole conversations."""
+
+HUB = "hub:"
+"""How a path begins that names a data set of the hub: `hub:OWNER/NAME`."""
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """A prompt of a data set, and the set's other columns."""
+
+    id: str
+    prompt: str | tuple[Message, ...]
+    columns: Mapping[str, Any]
+
+
+def read_dialogues(path: str | Path, *, column: str | None = None, split: str = "train") -> Sequence[Dialogue]:
+    """The dialogues of a file, a folder or a data set of the hub (`hub:OWNER/NAME`).
+
+    A prompt is a text or a list of messages (`role`, `content`). It is looked for in `column`, or else in the first of
+    `COLUMNS` that the data has; all other fields are columns for reward functions. Of a conversation in `messages` the
+    last answer is left off. Ids are the numbers of line or row. JSON lines are read here and now; anything else by
+    `datasets`, row by row when asked for.
+
+    Raises:
+        UserError: the data cannot be read, holds nothing, has no such column or split, or wants to run a script; a
+            line is not JSON or its prompt is not usable. The message names file and line.
+    """
+    local = Path(path)
+    if str(path).startswith(HUB) or local.is_dir() or local.suffix in (".parquet", ".py"):
+        return _Table(str(path), _load(str(path), split), column, split)
+    dialogues = []
+    for where, row in json_lines(local):
+        name = column or next((name for name in COLUMNS if name in row), "prompt")
+        if row.get(name) is None:
+            known = f"; the line has {', '.join(row)}" if row else ""
+            raise UserError(f"{where}: the field {name} is missing{known}{_advice(column)}")
+        dialogues.append(_dialogue(where, where.rpartition(":")[2], row, name))
+    if not dialogues:
+        raise UserError(f"{path}: there is no line in it")
+    return dialogues
+
+
+class _Table(Sequence[Dialogue]):
+    """Rows of an Arrow table, which stays on disk."""
+
+    def __init__(self, path: str, rows: Any, column: str | None, split: str) -> None:
+        self._path, self._rows, self._split = path, rows, split
+        names = list(rows.column_names)
+        found = column if column in names else next((name for name in COLUMNS if name in names), None)
+        if found is None or (column is not None and found != column):
+            wanted = column or " or ".join(COLUMNS)
+            raise UserError(f"{path} has no column {wanted}; it has {', '.join(names)}{_advice(column)}")
+        if not len(rows):
+            raise UserError(f"{path}: there is no row in its split {split}")
+        self._column = found
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Dialogue: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Dialogue]: ...
+    def __getitem__(self, index: int | slice) -> Dialogue | Sequence[Dialogue]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        number = index % len(self)
+        return _dialogue(f"{self._path}[{self._split}] row {number}", str(number), self._rows[number], self._column)
+
+    def __iter__(self) -> Iterator[Dialogue]:
+        for number, row in enumerate(self._rows):
+            yield _dialogue(f"{self._path}[{self._split}] row {number}", str(number), row, self._column)
+
+
+def _load(path: str, split: str) -> Any:
+    """The table behind a path; nothing of the data set's own is run."""
+    folder = Path(path)
+    script = folder / f"{folder.resolve().name}.py"
+    if script.exists():
+        raise UserError(f"{path} wants to run its script {script.name}, which refinerl does not do: {_CONVERT}")
+    try:
+        datasets: Any = importlib.import_module("datasets")
+    except ImportError as error:
+        raise UserError(
+            f"{path} is read by the package datasets, which is not installed: pip install 'refinerl[data]', or give "
+            "JSON lines"
+        ) from error
+    try:
+        if folder.suffix == ".parquet":
+            return datasets.load_dataset("parquet", data_files=path, split="train")
+        return datasets.load_dataset(path.removeprefix(HUB), split=split)
+    except Exception as error:  # what it raises depends on the data set, the hub and the network
+        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        if "script" in reason:
+            raise UserError(
+                f"{path} wants to run a script, which refinerl does not do: {_CONVERT} ({reason})"
+            ) from error
+        raise UserError(
+            f"cannot read the data set {path} (split {split}): {reason}. Without a connection to the hub, give a local "
+            "file of JSON lines as task.path"
+        ) from error
+
+
+_CONVERT = "convert it to Parquet or JSON lines first"
+
+
+def _advice(column: str | None) -> str:
+    return "" if column else "; name the one that holds the prompts with task.column"
+
+
+def _dialogue(where: str, number: str, row: Mapping[str, Any], name: str) -> Dialogue:
+    columns = {key: value for key, value in row.items() if key != name}
+    return Dialogue(number, _prompt(where, name, row[name]), columns)
+
+
+def _prompt(where: str, name: str, prompt: Any) -> str | tuple[Message, ...]:
+    if isinstance(prompt, str):
+        return prompt
+    if not isinstance(prompt, list) or not prompt:
+        raise UserError(f"{where}: the field {name} must be a text or a list of messages, got {kind(prompt)}")
+    for index, message in enumerate(prompt):
+        if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
+            raise UserError(f"{where}: {name}[{index}] must be a message with the texts role and content")
+    turns = [{"role": message["role"], "content": message["content"]} for message in prompt]
+    if name == "messages" and turns[-1]["role"] == "assistant":
+        turns.pop()
+    if not turns or turns[-1]["role"] != "user":
+        got = turns[-1]["role"] if turns else "none"
+        raise UserError(f"{where}: the last message of the {name} must be the user's, got {got}")
+    return tuple(turns)

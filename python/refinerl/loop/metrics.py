@@ -1,0 +1,94 @@
+"""A step's metrics by name: those of its rollouts, on task rewards before any shaping, and the row they all make."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+from refinerl.contracts import ALONE, World
+from refinerl.loop.rollout import Collected
+from refinerl.records import Anchors
+
+IN_EVERY_ROW = (
+    "policy/kl_to_reference",
+    "policy/entropy",
+    "policy/clip_fraction_low",
+    "policy/clip_fraction_high",
+    "policy/ratio_max",
+    "policy/mismatch_kl",
+    "policy/mismatch_max",
+    "constraint/ce",
+    "constraint/cost",
+)
+"""Metrics of the update that a row has even where a step gives them no value; it is null then."""
+
+
+def merged(*parts: Mapping[str, float]) -> dict[str, float]:
+    """One row of all parts, with every name of `IN_EVERY_ROW`; NaN where no part measured it.
+
+    Raises:
+        ValueError: two parts have the same metric.
+    """
+    row: dict[str, float] = {}
+    for part in parts:
+        for name, value in part.items():
+            if name in row:
+                raise ValueError(f"{name} was measured twice, as {row[name]:g} and as {value:g}")
+            row[name] = value
+    return dict.fromkeys(IN_EVERY_ROW, math.nan) | row
+
+
+def rollout_metrics(collected: Collected, anchors: Anchors, world: World = ALONE) -> dict[str, float]:
+    """`reward/*`, `completion/*`, `tokens/step` and how dynamic sampling went; NaN where nothing was scored.
+
+    Over all ranks; the `anchors`' own metrics are so already.
+    """
+    groups = collected.groups
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    seen: dict[str, Sequence[float]] = {
+        "rewards": [reward for group in groups for reward in group.rewards],
+        "stds": [statistics.stdev(g.rewards) for g in groups if len(g.rewards) > 1],
+        "rates": [r.reward.pass_rate for r in rollouts if r.reward is not None and r.reward.pass_rate is not None],
+        "lengths": [len(r.completion.token_ids) for r in rollouts],
+        "truncated": [float(r.completion.finish_reason == "length") for r in rollouts],
+        "kept": [len(collected.kept)],
+        "dropped": [len(collected.dropped)],
+    }
+    parts = world.all_gather_object(seen)
+    every = {name: [value for part in parts for value in part[name]] for name in seen}
+    return {
+        "reward/mean": _mean(every["rewards"]),
+        "reward/group_std": _mean(every["stds"]),
+        "reward/pass_rate": _mean(every["rates"]),
+        "reward/unscored": float(len(every["lengths"]) - len(every["rewards"])),
+        "completion/length": _mean(every["lengths"]),
+        "completion/truncated": _mean(every["truncated"]),
+        "rollout/groups_kept": float(sum(every["kept"])),
+        "rollout/groups_dropped": float(sum(every["dropped"])),
+        "rollout/resamples": float(collected.resamples),
+        "tokens/step": float(sum(every["lengths"])) + anchors.metrics.get("refiner/tokens", 0.0),
+    }
+
+
+def summed(metrics: Mapping[str, float], world: World) -> dict[str, float]:
+    """The sums over ranks, which all have the same names."""
+    parts = world.all_gather_object(dict(metrics))
+    return {name: sum(part[name] for part in parts) for name in metrics}
+
+
+def why_idle(metrics: Mapping[str, float]) -> str:
+    """Say why a step with these metrics took no optimizer step."""
+    if math.isnan(metrics["reward/mean"]):
+        return "no response had a reward"
+    if not metrics["rollout/groups_kept"]:
+        return (
+            f"every group's responses had equal rewards (mean {metrics['reward/mean']:g}), so none had an advantage; "
+            "raise generation.temperature or algorithm.samples_per_prompt, or choose prompts that the model solves "
+            "sometimes"
+        )
+    return "no row of the batch had a weight in the loss"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return statistics.fmean(values) if values else float("nan")

@@ -1,0 +1,286 @@
+"""One batch -> one policy update: old logprobs and penalty, then epochs of minibatches of micro-batches."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from refinerl import objective
+from refinerl.contracts import Algorithm, Constraint, Trainer, World
+from refinerl.loop.batch import micro_batches, minibatches, scatter_rows
+from refinerl.records import Anchors, Batch, Outputs, Update, sample_seed
+
+
+@dataclass(frozen=True)
+class Updater:
+    """The parts and sizes of an update; holds no state."""
+
+    policy: Trainer
+    reference: Trainer | None
+    """None: the policy without its adapter."""
+    critic: Trainer | None
+    algorithm: Algorithm
+    constraint: Constraint
+    world: World
+    minibatch: int
+    """Rollouts per optimizer step."""
+    epochs: int
+    token_budget: int
+    """Tokens, padding included, of a micro-batch."""
+    max_rows: int | None
+    entropy_bonus: float
+    seed: int
+    correction: Literal["off", "token", "sequence"] = "off"
+    """Of the mismatch between the engine that sampled y and the trainer."""
+    correction_cap: float = 2.0
+
+    # --- before the gradient --------------------------------------------------------------------
+
+    def measure(self, batch: Batch, *, kl: bool) -> tuple[Batch, dict[str, float]]:
+        """Old logprobs, values and, if asked for or needed, the reference's logprobs of y; and what they tell."""
+        rows = torch.nonzero(batch.surrogate).flatten()
+        mask = batch.mask & batch.surrogate.unsqueeze(-1)
+        old = self._forward(self.policy, batch, rows)
+        batch = batch.with_(old_logprobs=old.logprobs)
+        metrics = {"policy/entropy": self._mean(old.entropies, mask)}
+        metrics |= self._mismatch(old.logprobs, batch.sampling_logprobs, mask)
+        if self.correction != "off":
+            weights = objective.truncated_importance(
+                old.logprobs, batch.sampling_logprobs, mask, self.correction, self.correction_cap
+            )
+            batch = batch.with_(correction=weights)
+        if self.critic is not None:
+            values = self._forward(self.critic, batch, rows).values
+            batch = batch.with_(values=_present(values))
+        if kl or self.constraint.needs_reference:
+            reference = self._reference(batch, rows)
+            batch = batch.with_(reference_logprobs=reference.logprobs)
+            k1 = objective.kl_estimate(old.logprobs, reference.logprobs, "k1")
+            k3 = objective.kl_estimate(old.logprobs, reference.logprobs, "k3")
+            metrics["policy/kl_to_reference"] = self._mean(k3, mask)
+            metrics["policy/kl_to_reference_sum"] = self._mean((k1 * mask).sum(-1), batch.surrogate)
+        return batch, metrics
+
+    def penalty(self, batch: Batch, anchors: Anchors) -> tuple[Tensor, dict[str, float]]:
+        """(R, T) β·cost on y's positions, detached, by the policy that sampled y; zero unless apply = reward."""
+        if self.constraint.apply != "reward":
+            return torch.zeros(batch.mask.shape), {}
+        rows = self.constraint.rows(batch)
+        # Unit weights make the trainer evaluate the rows of ỹ, which carry no weight in the loss.
+        weighed = batch.with_(row_weight=rows.double())
+        outputs = self._forward(self.policy, weighed, torch.nonzero(rows).flatten())
+        cost = self.constraint.cost(outputs, batch)
+        mask = batch.mask & rows.unsqueeze(-1)
+        clamped = cost.clamp(-objective.KL_CLAMP, objective.KL_CLAMP)
+        sums = [(clamped * mask).double().sum(), (~batch.is_constraint).sum(), (rows & batch.is_constraint).sum()]
+        total, rollouts, refined = self.world.all_reduce(torch.stack([part.double() for part in sums])).tolist()
+        metrics = {"constraint/cost": total / max(1.0, rollouts)}
+        if refined:
+            metrics["constraint/ce"] = self._mean(cost, mask)
+        return self.constraint.beta * self.constraint.carry(clamped, batch, anchors), metrics
+
+    def _reference(self, batch: Batch, rows: Tensor) -> Outputs:
+        """The reference on y; of a LoRA policy that is the policy without its adapter."""
+        if self.reference is None:
+            return self._forward(self.policy, batch, rows, adapter=False)
+        self.reference.wake()
+        outputs = self._forward(self.reference, batch, rows)
+        self.reference.sleep()
+        return outputs
+
+    def _forward(self, trainer: Trainer, batch: Batch, rows: Tensor, *, adapter: bool = True) -> Outputs:
+        """The outputs of some rows, without gradient, on the whole batch's (R, T)."""
+        parts = {name: torch.zeros(batch.mask.shape) for name in ("logprobs", "entropies", "values")}
+        with torch.no_grad():
+            for part in self._parts(batch, rows):
+                outputs = trainer.forward(batch.select(part), adapter=adapter)
+                for name in parts:
+                    found = getattr(outputs, name)
+                    if found is not None and found.numel():
+                        parts[name] = parts[name] + scatter_rows(batch, part, found.cpu())
+        return Outputs(weighted_nll=torch.zeros(()), **parts)
+
+    def _parts(self, batch: Batch, rows: Tensor) -> list[Tensor]:
+        """Micro-batches; as many on every rank, because all run a model together: the last ones may be empty."""
+        parts = micro_batches(batch, rows, self.token_budget, self.max_rows)
+        most = int(self.world.all_reduce(torch.tensor(len(parts)), "max"))
+        return parts + [rows[:0]] * (most - len(parts))
+
+    def _mean(self, x: Tensor, mask: Tensor) -> float:
+        """The mean over what exists on all ranks; NaN if there is nothing."""
+        total, count = self.world.all_reduce(torch.stack([x[mask].double().sum(), mask.sum().double()])).tolist()
+        return total / count if count else math.nan
+
+    def _mismatch(self, old_logprobs: Tensor, sampling_logprobs: Tensor, mask: Tensor) -> dict[str, float]:
+        """Over the tokens of all ranks whose logprob the engine gave; NaN if there are none."""
+        known = mask & sampling_logprobs.isfinite()
+        k3, distance = objective.mismatch(old_logprobs, sampling_logprobs)
+        mean = self._mean(k3, known)
+        largest = float(self.world.all_reduce(torch.cat([distance[known], distance.new_zeros(1)]).max(), "max"))
+        return {"policy/mismatch_kl": mean, "policy/mismatch_max": math.nan if math.isnan(mean) else largest}
+
+    # --- the gradient ---------------------------------------------------------------------------
+
+    def update(self, batch: Batch, step: int) -> Update:
+        """Every epoch and minibatch: one optimizer step each, or none where something is not finite."""
+        tally = _Tally()
+        for epoch in range(self.epochs):
+            seed = sample_seed(self.seed, step, "minibatch", epoch)
+            for rows in minibatches(batch, self.minibatch, seed, self.world):
+                self._optimize(self._weigh(batch.select(rows)), tally, first_epoch=epoch == 0)
+        return tally.finish()
+
+    def _weigh(self, minibatch: Batch) -> Batch:
+        """Fixes the constraint's normaliser over the minibatch and all ranks, before the first backward."""
+        if self.constraint.apply == "reward":
+            return minibatch
+        rows = self.constraint.rows(minibatch)
+        tokens = (minibatch.mask.sum(-1) * minibatch.weight)[rows].sum()
+        rollouts = (~minibatch.is_constraint).sum().double()
+        tokens, rollouts = self.world.all_reduce(torch.stack([tokens, rollouts]))
+        weight = objective.constraint_weight(1.0, self.constraint.reduction, float(rollouts), float(tokens))
+        return minibatch.with_(row_weight=self.constraint.beta * weight * rows * minibatch.weight)
+
+    def _optimize(self, minibatch: Batch, tally: _Tally, *, first_epoch: bool) -> None:
+        y_mask = minibatch.mask & minibatch.surrogate.unsqueeze(-1)
+        counts = torch.stack([y_mask.sum(), y_mask.any(-1).sum()]).double()
+        tokens, sequences = self.world.all_reduce(counts).tolist()
+        parts = self._parts(minibatch, torch.nonzero(minibatch.surrogate | (minibatch.row_weight != 0)).flatten())
+        if not parts:
+            return
+        sums = _Tally()
+        # No rank stops at what is not finite: the others would wait for it in the next micro-batch.
+        found = [self._backward(minibatch.select(part), tokens, sequences, sums) for part in parts]
+        bad = [name for names in self.world.all_gather_object(found) for name in names if name is not None]
+        if bad:
+            self._discard()
+            tally.skipped.append(bad[0])
+            return
+        norm = self.policy.step()
+        if not math.isfinite(norm):
+            tally.skipped.append(f"gradient of the policy ({self.policy.bad_gradient() or 'its norm overflows'})")
+            self._discard()
+            return
+        if self.critic is not None:
+            critic_norm = self.critic.step()
+            if not math.isfinite(critic_norm):
+                tally.skipped.append(f"gradient of the critic ({self.critic.bad_gradient() or 'its norm overflows'})")
+                self._discard()
+            else:
+                tally.add("critic/grad_norm", critic_norm)
+        tally.add("policy/grad_norm", norm)
+        tally.take(sums.over(self.world), constrained=first_epoch and self.constraint.apply == "loss")
+
+    def _backward(self, rows: Batch, tokens: float, sequences: float, sums: _Tally) -> str | None:
+        """One forward over y and ỹ rows alike, one backward; returns the name of a loss that is not finite."""
+        outputs, rows = _forward_with_grad(self.policy, rows)
+        mask = rows.mask & rows.surrogate.unsqueeze(-1)
+        weights = objective.token_weights(mask, self.algorithm.loss_reduction, tokens, sequences)
+        policy_loss = (self.algorithm.policy_loss(outputs, rows) * rows.correction * weights).sum()
+        entropy = (outputs.entropies * weights).sum()
+        constraint_loss = torch.zeros((), device=mask.device)
+        if self.constraint.apply == "loss":
+            constraint_loss = self.constraint.loss(outputs, rows)
+        loss = policy_loss + constraint_loss - self.entropy_bonus * entropy
+        self.policy.backward(loss)
+        self._count(outputs, rows, mask, tokens, sums)
+        sums.add("policy/loss", float(policy_loss.detach()))
+        sums.add("constraint/loss", float(constraint_loss.detach()))
+        losses = {"policy loss": policy_loss, "constraint loss": constraint_loss, "loss": loss}
+        if self.critic is not None:
+            losses["value loss"] = self._backward_values(self.critic, rows, tokens, sequences, sums)
+        return next((name for name, part in losses.items() if not torch.isfinite(part)), None)
+
+    def _backward_values(self, critic: Trainer, rows: Batch, tokens: float, sequences: float, sums: _Tally) -> Tensor:
+        """The critic's forward and backward over the y among the rows."""
+        outputs, y = _forward_with_grad(critic, rows.select(torch.nonzero(rows.surrogate).flatten()))
+        weights = objective.token_weights(y.mask, self.algorithm.loss_reduction, tokens, sequences)
+        loss = (self.algorithm.value_loss(_present(outputs.values), y) * weights).sum()
+        critic.backward(loss)
+        sums.add("critic/loss", float(loss.detach()))
+        return loss
+
+    def _count(self, outputs: Outputs, rows: Batch, mask: Tensor, tokens: float, sums: _Tally) -> None:
+        ratio = objective.policy_ratio(outputs.logprobs.detach(), rows.old_logprobs)
+        low, high = objective.clipped_tokens(ratio, rows.advantages, self.algorithm.clip_low, self.algorithm.clip_high)
+        sums.add("policy/clip_fraction_low", float((low & mask).sum()) / max(tokens, 1.0))
+        sums.add("policy/clip_fraction_high", float((high & mask).sum()) / max(tokens, 1.0))
+        if bool(mask.any()):
+            sums.largest = max(sums.largest, float(ratio[mask].max()))
+        if self.constraint.apply == "loss" and self.constraint.beta > 0:
+            carrying = self.constraint.rows(rows)
+            cost = (self.constraint.cost(outputs, rows).detach() * rows.mask).double()[carrying].sum(-1)
+            sums.cost += float((cost * rows.row_weight[carrying]).sum()) / self.constraint.beta
+            refined = rows.is_constraint[carrying]
+            sums.ce += float((cost * rows.weight[carrying])[refined].sum())
+            sums.ce_tokens += float((rows.mask.sum(-1) * rows.weight)[rows.is_constraint].sum())
+
+    def _discard(self) -> None:
+        self.policy.discard()
+        if self.critic is not None:
+            self.critic.discard()
+
+
+@dataclass
+class _Tally:
+    """Sums of a minibatch, or means over the optimizer steps of an update."""
+
+    values: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    largest: float = float("-inf")
+    ce: float = 0.0
+    ce_tokens: float = 0.0
+    cost: float = 0.0
+    costs: list[float] = field(default_factory=list)
+    steps: int = 0
+    skipped: list[str] = field(default_factory=list)
+
+    def add(self, name: str, value: float) -> None:
+        self.values[name].append(value)
+
+    def over(self, world: World) -> _Tally:
+        """The sums and the largest of all ranks, which all have the same names."""
+        names = sorted(self.values)
+        mine = [sum(self.values[name]) for name in names] + [self.ce, self.ce_tokens, self.cost]
+        totals = world.all_reduce(torch.tensor(mine, dtype=torch.float64)).tolist()
+        largest = float(world.all_reduce(torch.tensor(self.largest, dtype=torch.float64), "max"))
+        ce, ce_tokens, cost = totals[len(names) :]
+        values = {name: [total] for name, total in zip(names, totals, strict=False)}
+        return _Tally(values=values, largest=largest, ce=ce, ce_tokens=ce_tokens, cost=cost)
+
+    def take(self, minibatch: _Tally, *, constrained: bool) -> None:
+        """Adds an optimizer step's sums; `constrained`: those of the constraint too, which is then in the loss."""
+        for name, parts in minibatch.values.items():
+            self.add(name, sum(parts))
+        self.largest = max(self.largest, minibatch.largest)
+        self.steps += 1
+        if constrained:
+            self.ce += minibatch.ce
+            self.ce_tokens += minibatch.ce_tokens
+            self.costs.append(minibatch.cost)
+
+    def finish(self) -> Update:
+        metrics = {name: sum(parts) / len(parts) for name, parts in self.values.items()}
+        if self.largest > float("-inf"):
+            metrics["policy/ratio_max"] = self.largest
+        if self.ce_tokens:
+            metrics["constraint/ce"] = self.ce / self.ce_tokens
+        if self.costs:
+            metrics["constraint/cost"] = sum(self.costs) / len(self.costs)
+        return Update(metrics, self.steps, tuple(self.skipped))
+
+
+def _forward_with_grad(trainer: Trainer, rows: Batch) -> tuple[Outputs, Batch]:
+    """The outputs of the rows, and the rows where the outputs are: batches are made on the CPU."""
+    outputs = trainer.forward(rows)
+    return outputs, rows.to((outputs.logprobs if outputs.values is None else outputs.values).device)
+
+
+def _present(values: Tensor | None) -> Tensor:
+    if values is None:
+        raise TypeError("critic.forward must return values")
+    return values

@@ -1,0 +1,11 @@
+"""A run of the command: its configuration becomes parts, its steps become a folder.
+
+arguments    the command line, read before torch is imported
+recipe       recipe + parts + overrides -> Config
+plan         `--dry-run`
+launch       the processes of a run
+wiring       choose and connect the parts: tasks, trainers, generators
+checkpoint   a run's folder and its state
+telemetry    metrics.jsonl, rollouts/, trackers, progress
+memory       bytes of each phase, and the knobs that change them
+"""

@@ -1,0 +1,129 @@
+"""The command line of `refinerl.train`, read before torch is imported: help, lists and mistakes come at once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from pydantic import BaseModel
+from rich.console import Console
+
+from refinerl import __version__
+from refinerl.config import Config
+from refinerl.engines.launched import Launched
+from refinerl.errors import UserError
+from refinerl.run import recipe
+
+
+def answer_early(arguments: Sequence[str]) -> None:
+    """Ends the process where the command line alone decides: none, `--help`, `--list`, and what is wrong in it.
+
+    One of many ranks does not: they end together, and say why once.
+    """
+    try:
+        if Launched.read() is not None:
+            return
+    except UserError as error:
+        if os.environ.get("SLURM_PROCID", "0") == "0":  # one of srun's tasks speaks for all
+            print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    if not arguments:
+        introduce(Console())
+        sys.exit(2)
+    args = parse(arguments)
+    if args.list:
+        show_recipes(Console())
+        sys.exit(0)
+    try:
+        name, overrides = split(args.words)
+        if args.words or not args.resume:
+            recipe.load(name, overrides)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """`words` (recipe, parts and overrides), `output_dir`, `resume`, `dry_run`, `list`.
+
+    Raises:
+        UserError: nothing is asked for.
+    """
+    parser = _Parser(
+        prog="python -m refinerl.train",
+        usage="%(prog)s [RECIPE [PART ...]] [key=value ...] [--output-dir DIR] [--resume] [--dry-run] [--list]",
+        description="Fine-tune a language model with PPO or DAPO under no, a static or the dynamic constraint.",
+        epilog="knobs, with their defaults:\n" + "\n".join(knobs()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    words = "a recipe (demo where overrides come first), parts to lay over it such as gpus-4, then overrides"
+    parser.add_argument("words", nargs="*", metavar="RECIPE, PART, key=value", help=words)
+    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="the run's folder (runs/RECIPE-TIME if none)")
+    parser.add_argument("--resume", action="store_true", help="go on from the folder's last checkpoint")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and the plan")
+    parser.add_argument("--list", action="store_true", help="print the recipes")
+    parser.add_argument("--version", action="version", version=f"refinerl {__version__}")
+    parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # DeepSpeed's launcher adds it
+    args = parser.parse_intermixed_args(arguments)
+    if not any(value for name, value in vars(args).items() if name != "local_rank"):
+        raise UserError("nothing to train is named: choose a recipe, such as demo; --list shows them all")
+    return args
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        if "RANK" in os.environ:
+            raise UserError(f"{message}; see --help")
+        super().error(message)
+
+
+def split(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The recipe's name, the demo's if the first word is none, and the overrides (parts among them)."""
+    if words and "=" not in words[0]:
+        return words[0], list(words[1:])
+    return recipe.DEFAULT_RECIPE, list(words)
+
+
+def introduce(console: Console) -> None:
+    """Print what the command could do, where it is called without a word."""
+    width = max(map(len, recipe.recipes()))
+    console.print("Name a recipe to train with:\n", highlight=False)
+    for name, about in recipe.recipes().items():
+        console.print(f"  [bold]{name:{width}}[/]  {about}", highlight=False, soft_wrap=True)
+    for command, effect in EXAMPLES.items():
+        console.print(f"\n{effect}:\n  {command}", highlight=False, markup=False, soft_wrap=True)
+    console.print("\n--help lists every knob, --list the parts that a recipe can be combined with.", highlight=False)
+
+
+EXAMPLES = {
+    "python -m refinerl.train demo": "Train a small model on easy programming problems, about ten minutes on two cores",
+    "python -m refinerl.train apps-dapo-dynamic-loss gpus-4 --dry-run": "Print the plan of a run of the paper's "
+    "on four GPUs, and start nothing",
+}
+"""Commands with their effects."""
+
+
+def show_recipes(console: Console) -> None:
+    """Prints each recipe with its first comment line, then the parts that may follow a recipe's name."""
+    for name, about in recipe.recipes().items():
+        console.print(f"[bold]{name}[/]  {about}", highlight=False, soft_wrap=True)
+    console.print("\nparts, to be named after a recipe (the paper's recipes are made of them):", highlight=False)
+    for name, about in recipe.parts().items():
+        console.print(f"[bold]{name}[/]  {about}", highlight=False, soft_wrap=True)
+
+
+def knobs(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    """A line for each knob: its key, its default, what it does."""
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield f"\n{prefix}{name}: {(kind.__doc__ or '').splitlines()[0]}"
+            yield from knobs(kind, f"{prefix}{name}.")
+        else:
+            about = (field.description or "").replace("\n", " ")
+            default = "None" if field.default is None else field.default
+            yield f"  {prefix}{name}={default}" + (f"   {about}" if about else "")

@@ -1,0 +1,108 @@
+"""Which engines write: the policy's and the refiner's. A part of the wiring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from refinerl.config import Config
+from refinerl.contracts import Generator, World
+from refinerl.engines.lora import LoraNetwork
+from refinerl.engines.networks import PolicyNetwork
+from refinerl.engines.transformers import TransformersGenerator
+from refinerl.engines.vllm import VllmGenerator
+from refinerl.errors import UserError
+from refinerl.run.trainers import home_of_reference
+from refinerl.tokenization import ChatTokenizer
+
+
+def make_generators(
+    config: Config,
+    folder: str,
+    tokenizer: ChatTokenizer,
+    policy: PolicyNetwork,
+    weights: Callable[[], Iterable[tuple[str, Tensor]]],
+    reference: PreTrainedModel | None,
+    world: World,
+    progress: Callable[[int], None],
+    closing: ExitStack,
+) -> tuple[Generator, Generator]:
+    """The policy's engine and the refiner's; the same one twice for a LoRA policy, where `reference` is None.
+
+    Args:
+        folder: the model, as `from_pretrained` reads it.
+        weights: the trainer's, of the policy.
+        closing: ends what holds memory of its own.
+
+    Raises:
+        UserError: the engine is not installed, or cannot be had so.
+    """
+    if config.engines.generator == "vllm":
+        return _vllm(config, folder, tokenizer, weights, world, progress, closing)
+    rows = config.generation.max_batch
+    # On the trainers' own modules, so that handing over weights is free.
+    if isinstance(policy, LoraNetwork):
+        both = TransformersGenerator(policy.model, tokenizer, max_rows=rows, base=policy.base, progress=progress)
+        return both, both
+    generator = TransformersGenerator(policy.model, tokenizer, max_rows=rows, progress=progress)
+    if reference is None:
+        return generator, generator
+    home = home_of_reference(config)
+    return generator, TransformersGenerator(reference, tokenizer, max_rows=rows, home=home, progress=progress)
+
+
+def _vllm(
+    config: Config,
+    folder: str,
+    tokenizer: ChatTokenizer,
+    weights: Callable[[], Iterable[tuple[str, Tensor]]],
+    world: World,
+    progress: Callable[[int], None],
+    closing: ExitStack,
+) -> tuple[Generator, Generator]:
+    v, lora = config.vllm, config.lora
+    if config.device.startswith("cuda:") and config.device != "cuda:0" and world.size == 1:
+        index = config.device.removeprefix("cuda:")
+        raise UserError(
+            f"device={config.device} with engines.generator=vllm: in one process vLLM takes the first GPU that it "
+            f"sees; set CUDA_VISIBLE_DEVICES={index} in the environment, and device=cuda"
+        )
+    if world.size % v.tensor_parallel:
+        raise UserError(
+            f"vllm.tensor_parallel must divide the number of ranks, {world.size}, got {v.tensor_parallel}: "
+            "1 always works, and each rank then has engines of its own"
+        )
+
+    def engine(
+        memory: float | None, *, adapter: tuple[int, int] | None = None, frozen: bool = False, speculate: int = 0
+    ) -> VllmGenerator:
+        made = VllmGenerator(
+            folder,
+            tokenizer,
+            dtype=config.dtype,
+            context_length=v.max_model_len,
+            max_rows=v.max_num_seqs,
+            memory=memory,
+            tensor_parallel=v.tensor_parallel,
+            prefix_caching=v.prefix_caching,
+            eager=v.enforce_eager,
+            sleeps=v.sleep,
+            frozen=frozen,
+            source=weights,
+            speculate=speculate,
+            adapter=adapter,
+            progress=progress,
+        )
+        closing.callback(made.close)
+        return made
+
+    if lora.rank:
+        both = engine(v.memory_policy, adapter=(lora.rank, lora.alpha or 1))
+        return both, both
+    generator = engine(v.memory_policy)
+    if config.constraint.name != "dynamic":
+        return generator, generator  # nobody refines
+    return generator, engine(v.memory_refiner, frozen=True, speculate=v.speculate)

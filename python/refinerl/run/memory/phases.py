@@ -1,0 +1,240 @@
+"""A run's memory, phase by phase: what each GPU holds and what passes through it, and what the host holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from refinerl.run.memory.learning import OnHost, Training, held, on_host
+from refinerl.run.memory.passing import Pass, gathered, logits, reading, staying
+from refinerl.run.memory.shapes import Shape
+
+GIB = 2**30
+ROOM = 0.95
+"""Share of a card that a plan may fill; the rest is for holes between the allocator's blocks. An assumption, as are the
+next three."""
+CONTEXT = GIB
+"""Bytes of a GPU that no tensor of ours is in: CUDA's context, NCCL's and cuBLAS's workspaces."""
+ASLEEP = GIB // 2
+"""Bytes that a sleeping vLLM engine keeps: CUDA graphs and what lies outside its pool."""
+ENGINE = 3 * GIB // 2
+"""Bytes that an awake vLLM engine needs beside its weights, its cache and its sampler."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """All of a run that decides over its memory."""
+
+    policy: Shape
+    training: Training
+    tokens: int
+    """Of a micro-batch at most: rows times the longest of them."""
+    row: int
+    """Tokens of the longest row."""
+    written: int
+    """Tokens of a completion at most."""
+    generator: Literal["transformers", "vllm"] = "transformers"
+    rows: int = 32
+    """Completions that transformers writes at a time."""
+    critic: Shape | None = None
+    reward: Shape | None = None
+    reward_width: int = 2
+    """Bytes of one of its weights."""
+    reward_rows: int = 8
+    """Conversations that go through it at once."""
+    adapter: int = 0
+    """Weights of a LoRA adapter; 0: all weights learn."""
+    refines: bool = True
+    """The constraint is dynamic, so that the reference writes too."""
+    constraint_rows: bool = True
+    """Refinements are rows of the loss."""
+    offload_reference: bool = False
+    share_policy: float = 0.3
+    """Of the card, for the policy's vLLM engine; 0 on a CPU."""
+    share_refiner: float = 0.3
+    tensor_parallel: int = 1
+    engine_rows: int = 256
+    """Completions that an engine of vLLM's writes at a time (`vllm.max_num_seqs`)."""
+    engine_context: int = 0
+    """Tokens of the longest request that an engine has to have a cache for; 0: of the longest row and a completion."""
+    sleeps: bool = True
+    card: float | None = None
+    """Bytes of each GPU; None: unknown, or the CPU's memory."""
+    local_ranks: int = 1
+    """Ranks on one machine."""
+    sandbox: int = 0
+    """Bytes that its programs may take together."""
+
+    @property
+    def width(self) -> int:
+        """Bytes of a weight."""
+        return self.training.width
+
+    @property
+    def second_engine(self) -> bool:
+        """vLLM has an engine for the refiner, beside the policy's."""
+        return self.generator == "vllm" and self.refines and not self.adapter
+
+    @property
+    def learners(self) -> list[tuple[int, Training]]:
+        """Weights that learn, policy first, and how."""
+        if self.adapter:  # in float32 over frozen weights
+            return [(self.adapter, replace(self.training, dtype="float32"))]
+        return [(self.policy.parameters, self.training)] + ([(self.critic.trunk, self.training)] if self.critic else [])
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Bytes on each rank's GPU at the height of a phase."""
+
+    name: str
+    weights: int
+    """Of what learns."""
+    gradients: int
+    """And DeepSpeed's buffers for them, where they stay."""
+    optimizer: int
+    frozen: int
+    """Reference, reward model, a LoRA policy's base, the copy that transformers writes with."""
+    engines: int
+    """vLLM's."""
+    passing: int
+    """What comes and goes in the phase."""
+    context: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(
+            (self.weights, self.gradients, self.optimizer, self.frozen, self.engines, self.passing, self.context)
+        )
+
+
+def phases(run: Run) -> Iterator[Phase]:
+    """The phases of a step, and the loading before the first."""
+    passes = [Pass(run.policy, run.training, run.tokens, "policy", run.constraint_rows, run.adapter)]
+    if run.critic is not None:
+        passes.append(Pass(run.critic, run.training, run.tokens, "value"))
+    yield _phase(run, "load", passing=_loading(run))
+    yield _phase(run, "generate", awake="policy", passing=_writing(run, run.row))
+    if run.refines:
+        yield _phase(run, "refine", awake="refiner", passing=_writing(run, run.row + run.written), reference=True)
+    if run.reward is not None:
+        yield _phase(run, "score", passing=reading(run.reward, run.reward_rows * run.row, run.reward_width))
+    reads = max(reading(p.shape, run.tokens, run.width) for p in passes) + logits(run.policy, run.tokens)
+    reads += max(gathered(p.shape.parameters, run.training) for p in passes)
+    yield _phase(run, "measure", passing=reads, reference=True)
+    yield _phase(run, "update", passing=max(p.peak() for p in passes), gradient=True)
+    # vLLM makes a layer anew before it copies: the largest is the embedding, which ZeRO-3 has gathered besides.
+    layer = run.width * run.policy.embedding if run.generator == "vllm" and not run.adapter else 0
+    gathers = run.width * run.policy.embedding if run.training.stage == 3 else 0
+    yield _phase(run, "sync", awake="weights", passing=layer + gathers)
+
+
+def _phase(
+    run: Run,
+    name: str,
+    *,
+    passing: int,
+    awake: Literal["policy", "refiner", "weights"] | None = None,
+    reference: bool = False,
+    gradient: bool = False,
+) -> Phase:
+    """With what lies on the GPU in every phase; `reference` says that an offloaded one is there."""
+    shares = [held(p, t, gradient=gradient) for p, t in run.learners]
+    shapes = [run.policy, run.critic or run.policy]
+    kept = sum(staying(shape, t, p) for shape, (p, t) in zip(shapes, run.learners, strict=False))
+    return Phase(
+        name,
+        weights=sum(s.weights for s in shares),
+        gradients=sum(s.gradients for s in shares) + kept,
+        optimizer=sum(s.optimizer for s in shares),
+        frozen=_frozen(run, reference=reference),
+        engines=_engines(run, awake),
+        passing=passing,
+        context=0 if run.card is None else CONTEXT,
+    )
+
+
+def _frozen(run: Run, *, reference: bool) -> int:
+    t, model = run.training, run.width * run.policy.parameters
+    pieces = 0 if t.offload_weights else -(-model // t.ranks)
+    scorer = 0 if run.reward is None else run.reward_width * run.reward.trunk
+    copy = model if t.stage == 3 and run.generator == "transformers" else 0  # that writes, because pieces cannot
+    if run.adapter:
+        return scorer + copy + (pieces if t.stage == 3 else model)
+    if t.stage == 3 and run.generator == "vllm":
+        return scorer + pieces
+    return scorer + copy + (model if reference or not run.offload_reference else 0)
+
+
+def _engines(run: Run, awake: Literal["policy", "refiner", "weights"] | None) -> int:
+    if run.generator != "vllm":
+        return 0
+    sizes = {"policy": engine_size(run, run.share_policy)}
+    if run.second_engine:
+        sizes["refiner"] = engine_size(run, run.share_refiner)
+    if not run.sleeps:
+        return sum(sizes.values())
+    rest = 0 if run.card is None else ASLEEP * len(sizes)
+    if awake is None:
+        return rest
+    if awake == "weights":
+        return rest + -(-run.width * run.policy.parameters // run.tensor_parallel)
+    return rest + sizes.get(awake, sizes["policy"]) - (0 if run.card is None else ASLEEP)
+
+
+def engine_size(run: Run, share: float) -> int:
+    """Bytes of an awake vLLM engine: its share of the card, or what it needs at least where no card is known."""
+    return engine_needs(run) if run.card is None else int(share * run.card)
+
+
+def engine_needs(run: Run) -> int:
+    """Bytes with which vLLM starts at all: weights, a cache for the longest request, the sampler's logits, its work."""
+    cache = _cache_of_a_token(run) * (run.engine_context or run.row + run.written)
+    least = -(-(run.width * run.policy.parameters + cache) // run.tensor_parallel)
+    if run.card is None:
+        return least
+    sampler = 4 * 4 * run.policy.vocabulary * run.engine_rows  # float32, in a few copies
+    return least + sampler + ENGINE
+
+
+def _cache_of_a_token(run: Run) -> int:
+    return 2 * run.width * run.policy.layers * run.policy.kv
+
+
+def _writing(run: Run, length: int) -> int:
+    """Of the transformers engine: keys and values of its rows, and their logits in float32."""
+    if run.generator == "vllm":
+        return 0
+    return run.rows * (_cache_of_a_token(run) * length + 8 * run.policy.vocabulary)
+
+
+def _loading(run: Run) -> int:
+    """What models take beside their shares while they are loaded: the whole, before ZeRO cuts or flattens them."""
+    t = run.training
+    if t.engine == "torch" or not t.stage:
+        return 0
+    apart = t.stage == 3 and run.generator == "vllm" and not run.adapter  # the reference will be cut, too
+    first = (1 + apart) * run.policy.parameters
+    return run.width * max(first, 0 if run.critic is None else run.critic.trunk)
+
+
+def host(run: Run) -> dict[str, OnHost]:
+    """Bytes in the memory of a machine, of all its ranks together, by what they are for."""
+    model = run.width * run.policy.parameters
+    learning = OnHost()
+    for parameters, training in run.learners:
+        learning += on_host(parameters, training)
+    asleep = -(-model // run.tensor_parallel) if run.generator == "vllm" and run.sleeps else 0
+    parts = {
+        "what learns": learning,
+        # The policy's engine gets its weights anew in every step, so that it keeps none.
+        "sleeping refiner": OnHost(pinned=asleep if run.second_engine or run.adapter else 0),
+        "reference": OnHost(pageable=model if run.offload_reference else 0),
+    }
+    if run.training.offload_weights and not run.adapter:
+        parts["reference"] = OnHost(pinned=-(-model // run.training.ranks))
+    found = {name: OnHost(run.local_ranks * p.pinned, run.local_ranks * p.pageable) for name, p in parts.items()}
+    found["sandbox"] = OnHost(pageable=run.sandbox)
+    return {name: part for name, part in found.items() if part.pinned + part.pageable}

@@ -1,0 +1,84 @@
+"""What a configuration asks of its devices, seen before anything is loaded. A part of the commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from refinerl.config import Config
+from refinerl.engines import devices
+from refinerl.run.memory import parameters
+from refinerl.run.trainers import device_of, spread
+
+
+def check_abilities(config: Config, device: torch.device) -> None:
+    """Sees that the devices are there and can do what is asked: types of numbers, kernels. Takes no memory of a model.
+
+    Raises:
+        UserError: they cannot.
+    """
+    if config.dtype == "bfloat16":
+        devices.require_bfloat16(device, "dtype=bfloat16", "dtype=float32")
+    bf16 = config.deepspeed.get("bf16", {})
+    if config.engines.trainer == "deepspeed" and isinstance(bf16, dict) and bf16.get("enabled") is True:
+        devices.require_bfloat16(device, "deepspeed.bf16.enabled=true", "deepspeed.bf16.enabled=false")
+    if config.kernels.impl == "cuda":
+        devices.require_kernels(device)
+    if config.task.reward == "model":
+        scorer = devices.resolve(device_of_reward_model(config), "reward_model.device")
+        if config.reward_model.dtype == "bfloat16":
+            devices.require_bfloat16(scorer, "reward_model.dtype=bfloat16", "reward_model.dtype=float32")
+
+
+def device_of_reward_model(config: Config) -> str:
+    """The device that the reward model asks for: one of its own, or the run's."""
+    return config.device if config.reward_model.device == "auto" else config.reward_model.device
+
+
+def check_memory(config: Config, policy: str, ranks: int = 1) -> None:
+    """Sees that each device has free what the weights take that are put there first; the rest is for --dry-run to say.
+
+    Args:
+        config: the run's.
+        policy: the policy's model, by name or folder; one whose size nobody here knows counts nothing.
+        ranks: those that ZeRO-3 spreads the weights over.
+
+    Raises:
+        UserError: it has not, for want of size or because another process holds the memory.
+    """
+    needs: dict[str, dict[str, int]] = {}
+    for name, device, size in _weights(config, policy, ranks):
+        if device != "cpu":
+            needs.setdefault(device, {})[name] = size
+    for device, sizes in needs.items():
+        names = " and ".join(filter(None, (", ".join(list(sizes)[:-1]), list(sizes)[-1])))
+        devices.require_memory(
+            torch.device(device), sum(sizes.values()), f"the weights of {names}", _turn(config, sizes)
+        )
+
+
+def _weights(config: Config, policy: str, ranks: int) -> Iterator[tuple[str, str, int]]:
+    """Models, their devices and the bytes they take there at least; without those that are not on this machine."""
+    device, width = device_of(config.device), 4 if config.dtype == "float32" else 2
+    count = parameters(policy) or 0
+    share = ranks if spread(config) else 1
+    yield "policy", device, count * width // share
+    if not config.lora.rank and not config.engines.offload_reference:
+        yield "reference", device, count * width // share
+    if config.algorithm.name == "ppo":
+        critic = count if config.critic.model is None else parameters(config.critic.model) or 0
+        yield "critic", device, critic * width // share
+    r = config.reward_model
+    if config.task.reward == "model":
+        scorer = parameters(r.model or "") or 0
+        place = device_of(device_of_reward_model(config), "reward_model.device")
+        yield "reward model", place, scorer * (4 if (r.dtype or config.dtype) == "float32" else 2)
+
+
+def _turn(config: Config, sizes: dict[str, int]) -> str:
+    turns = []
+    if "reference" in sizes and not spread(config):
+        turns += ["engines.offload_reference=true", "lora.rank=16"]
+    turns.append("a smaller model")  # bfloat16 is no help: what learns in it has float32 weights beside
+    return f"choose {', '.join(turns[:-1])}{' or ' if turns[:-1] else ''}{turns[-1]}"

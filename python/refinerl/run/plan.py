@@ -1,0 +1,76 @@
+"""What `--dry-run` prints: the resolved configuration and the plan. Starts nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Iterator
+
+from rich.console import Console
+
+from refinerl.config import Config
+from refinerl.data.apps import ProblemSet
+from refinerl.data.conversations import HUB
+from refinerl.engines.launched import Launched
+from refinerl.run import recipe
+from refinerl.run.plan_memory import memory
+from refinerl.run.tasks import load_data
+
+
+def show(config: Config, console: Console) -> None:
+    """Prints the configuration as YAML, then the plan as comments, so that the whole can be kept as a recipe.
+
+    Raises:
+        UserError: the data cannot be read.
+    """
+    prompts = None
+    if not (config.task.path or "").startswith(HUB):
+        data = load_data(config)
+        prompts = len(data.problems) if isinstance(data, ProblemSet) else len(data)
+    console.print(recipe.to_yaml(config), highlight=False, markup=False, end="")
+    for line in plan(config, prompts):
+        console.print(f"# {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def plan(config: Config, prompts: int | None) -> Iterator[str]:
+    """Lines that say what a run would do: models, engines, memory, steps. `prompts` is None if uncounted."""
+    trainer, algorithm, constraint = config.trainer, config.algorithm, config.constraint
+    samples = algorithm.samples_per_prompt or 1
+    updates = algorithm.epochs * math.ceil(trainer.batch / (trainer.minibatch or trainer.batch))
+    per_step = trainer.batch // samples
+    yield f"plan: {algorithm.name} with constraint {constraint.name} on {config.model}"
+    yield from _engines(config)
+    yield (
+        f"steps: {trainer.steps}, each of {per_step} prompts × {samples} samples and {updates} optimizer "
+        f"{'step' if updates == 1 else 'steps'}"
+    )
+    if prompts is None:
+        yield f"data: {config.task.path}, read from the hub when the run starts"
+    else:
+        passes = trainer.steps * per_step / prompts
+        yield f"data: {prompts} prompts, {passes:.1f} passes (more where dynamic sampling draws again)"
+    if config.task.reward == "model":
+        yield f"reward: the model {config.reward_model.model}"
+    yield from memory(config)
+
+
+def _engines(config: Config) -> Iterator[str]:
+    lora, engine = config.lora, config.engines.generator
+    if engine == "transformers":
+        yield f"engines: transformers generates, {config.engines.trainer} trains, {_ranks(config)}"
+    else:
+        here = "" if importlib.util.find_spec("vllm") else " (not installed here)"
+        two = not lora.rank and config.constraint.name == "dynamic"
+        count = "two engines" if two else "one engine"
+        yield f"engines: vLLM{here} generates on {count}, {config.engines.trainer} trains, {_ranks(config)}"
+    if lora.rank:
+        yield f"policy: a LoRA adapter of rank {lora.rank}; without it the same weights are reference and refiner"
+
+
+def _ranks(config: Config) -> str:
+    launched, gpus = Launched.read(), config.plan.gpus or 1
+    if launched is not None:
+        return f"on {launched.size} ranks"
+    if config.engines.trainer == "torch" or gpus == 1:
+        return "in this process"
+    return f"on {gpus} ranks (deepspeed --num_accelerators {gpus} --module refinerl.train …)"

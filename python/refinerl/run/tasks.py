@@ -1,0 +1,149 @@
+"""What is asked and what it is worth: data, task, reward, sandbox, benchmark. A part of the wiring."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal
+
+from refinerl.benchmarks.evaluator import Evaluator
+from refinerl.benchmarks.load import Choice, load_suite
+from refinerl.benchmarks.prompting import make_prompting
+from refinerl.benchmarks.scoring import Scorer
+from refinerl.config import Config
+from refinerl.contracts import ALONE, Generator, Task, World
+from refinerl.data import PROBLEMS as EMBEDDED
+from refinerl.data.apps import ProblemSet, load_problems
+from refinerl.data.conversations import Dialogue, read_dialogues
+from refinerl.data.hub import local
+from refinerl.engines.models import is_openrlhf, load_reward_model
+from refinerl.errors import UserError
+from refinerl.records import Sampling
+from refinerl.run.trainers import device_of
+from refinerl.sandbox import Limits, Sandbox
+from refinerl.tasks import rules
+from refinerl.tasks.code import CodeTask
+from refinerl.tasks.dialogue import DialogueTask
+from refinerl.tasks.reward_model import RewardModel
+from refinerl.tasks.user_reward import UserReward, load_reward
+from refinerl.tokenization import ChatTokenizer
+
+Say = Callable[[str], None]
+
+MANY_PROMPTS = 10_000
+"""From here on their tokenizing takes so long that it is announced."""
+
+
+def load_data(config: Config) -> ProblemSet | Sequence[Dialogue]:
+    """The problems or dialogues that the configuration names.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    t = config.task
+    if t.name == "dialogue":
+        return read_dialogues(t.path or "", column=t.column, split=t.split)
+    if t.path is None and t.embedded != "all":
+        return load_problems(EMBEDDED, max_tests=t.max_tests, difficulties=[t.embedded])
+    difficulties = None if t.difficulty is None else [t.difficulty]
+    return load_problems(local(t.path) if t.path else EMBEDDED, max_tests=t.max_tests, difficulties=difficulties)
+
+
+def make_task(config: Config, tokenizer: ChatTokenizer, say: Say, room: int, world: World = ALONE) -> Task:
+    """The data with its reward; programs get a sandbox. `room` is how many tokens a prompt may have at most."""
+    t = config.task
+    data = load_data(config)
+    longest = min(room, t.max_prompt_tokens or room)
+    if not isinstance(data, ProblemSet):
+        if len(data) > MANY_PROMPTS:
+            say(f"tokenizing {len(data):,} prompts to see which are too long; a thousand take about a second")
+        dialogues = DialogueTask(
+            data,
+            tokenizer.encode_chat,
+            reward=make_dialogue_reward(config),
+            max_reward=rules.MAX_REWARD if t.reward.startswith("rule:") else None,
+            refine_template=config.refiner.template or "refine_dialogue",
+            system=t.system,
+            max_prompt_tokens=longest,
+        )
+        if dialogues.too_long:
+            say(f"{dialogues.too_long} prompts of {len(data)} were left out: they have more than {longest} tokens")
+        return dialogues
+    if data.without_tests:
+        say(f"{data.without_tests} problems without tests were skipped")
+    reward: Literal["adaptive", "coarse"] | UserReward
+    match t.reward:
+        case "adaptive" | "coarse":
+            reward = t.reward
+        case path:
+            reward = load_reward(path)
+    task = CodeTask(
+        data.problems,
+        None if isinstance(reward, UserReward) else make_sandbox(config, say, world),
+        tokenizer.encode_chat,
+        reward=reward,
+        question_template=t.template or "code",
+        refine_template=config.refiner.template or "refine_code",
+        prompt_format=t.prompt_format,
+        max_prompt_tokens=longest,
+        system=t.system,
+        max_sandbox_errors=config.guard.max_sandbox_errors,
+    )
+    if task.too_long:
+        say(f"{task.too_long} prompts of {len(data.problems)} were left out: they have more than {longest} tokens")
+    return task
+
+
+def make_dialogue_reward(config: Config) -> UserReward | RewardModel:
+    """The reward model, the rule or the user's function."""
+    t, r = config.task, config.reward_model
+    if t.reward != "model":
+        return (
+            rules.load_rule(t.reward.removeprefix("rule:")) if t.reward.startswith("rule:") else load_reward(t.reward)
+        )
+    name = r.model or ""
+    model = load_reward_model(name, dtype=r.dtype or config.dtype)
+    tokenizer = ChatTokenizer.load(name, chat_template=r.chat_template)
+    return RewardModel(
+        model.to(device_of(config.device if r.device == "auto" else r.device, "reward_model.device")),
+        partial(tokenizer.encode_answered, close=is_openrlhf(model.config)),
+        batch=r.batch,
+        max_length=r.max_length,
+        normalize=r.normalize,
+    )
+
+
+def make_sandbox(config: Config, say: Say, world: World = ALONE) -> Sandbox:
+    """The sandbox with the configured limits; says once what protects the machine and what does not.
+
+    The ranks of a machine share its cores.
+    """
+    s = config.sandbox
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        box = Sandbox(
+            workers=s.workers if world.local_size == 1 else max(1, (s.workers or cores) // world.local_size),
+            limits=Limits(s.wall_seconds, s.cpu_seconds, s.memory_mb, s.output_kb),
+            compare="strict",
+            require=s.require,
+            packages=s.packages,
+        )
+    except ValueError as error:
+        raise UserError(f"sandbox.{error}") from None
+    off = [protection for protection in box.isolation if not protection.on]
+    say(f"sandbox: {len(box.isolation) - len(off)} of {len(box.isolation)} protections are on")
+    for protection in off:
+        say(f"[yellow]  off: {protection.name} ({protection.reason}), which exposes {protection.exposed}[/]")
+    return box
+
+
+def make_evaluator(config: Config, generator: Generator, tokenizer: ChatTokenizer, box: Sandbox, say: Say) -> Evaluator:
+    """The benchmark that runs between the steps, on the policy's own generator."""
+    e = config.evaluate
+    suite = load_suite(Choice(e.benchmark, e.data, limit=e.limit))
+    for note in suite.notes:
+        say(f"evaluate: {suite.name}: {note}")
+    prompting = make_prompting(e.prompting, suite, tokenizer.encode, tokenizer.encode_chat, tokenizer.beginning)
+    sampling = Sampling(e.max_tokens, e.temperature, n=e.n, stop=prompting.stops)
+    return Evaluator(Scorer(suite, box), generator, prompting, sampling, config.seed)

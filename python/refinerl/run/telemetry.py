@@ -1,0 +1,279 @@
+"""What a run tells: metrics.jsonl and rollouts/, trackers when asked, a line a step, a bar for each phase."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from refinerl.contracts import ALONE, World
+from refinerl.errors import UserError
+from refinerl.records import Anchors, Completion, Prompt, Reward, RolloutGroup
+from refinerl.run import memory
+
+SCHEMA = 1
+PHASES = ("generate", "score", "refine", "update", "sync")
+
+
+class Tracker(Protocol):
+    """A place that metrics also go to."""
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """One step's metrics; those without a value are left out."""
+
+    def close(self) -> None:
+        """Send what is waiting."""
+
+
+class Telemetry:
+    """Writes a run's folder as the run goes, and shows where it stands.
+
+    Of many ranks the first one writes and speaks, for all. `notice` is told of every phase that begins. `settle` waits
+    for the device at the end of each, so that work which still waits there is not counted to the next phase.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        console: Console,
+        steps: int,
+        trackers: Sequence[Tracker] = (),
+        *,
+        world: World = ALONE,
+        notice: Callable[[str], None] = lambda _: None,
+        settle: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.settle = settle
+        self.folder = folder
+        self.world = world
+        self.notice = notice
+        self.console = console
+        self.steps = steps
+        self.trackers = trackers
+        self._times: dict[str, float] = {}
+        self._step = 0
+        self._start = 0.0
+        self._bar: tuple[Progress, TaskID] | None = None
+
+    @contextmanager
+    def step(self, step: int) -> Iterator[None]:
+        """Times one step; `log` within it."""
+        self._times = dict.fromkeys(PHASES, 0.0)
+        self._step = step
+        self._start = time.perf_counter()
+        yield
+
+    @contextmanager
+    def clock(self, phase: str, total: int | None = None) -> Iterator[None]:
+        """Adds to the step's time of a phase, and shows that it runs; with a `total`, how far it is."""
+        start = time.perf_counter()
+        self.notice(f"{phase} of step {self._step}")
+        with self._shown(f"step {self._step}/{self.steps} · {phase}", total), memory.explained(phase):
+            yield
+            self.settle()
+        self._times[phase] = self._times.get(phase, 0.0) + time.perf_counter() - start
+
+    @contextmanager
+    def busy(self, what: str) -> Iterator[None]:
+        """Shows that something runs that is no phase of a step."""
+        start = time.perf_counter()
+        self.notice(what)
+        with self._shown(what), memory.explained(what):
+            yield
+            self.settle()
+        if not self.console.is_terminal:
+            self.say(f"{what}: {time.perf_counter() - start:.1f} s")
+
+    def tick(self, done: int) -> None:
+        """`done` more of the running phase's total are finished."""
+        if self._bar is not None:
+            progress, task = self._bar
+            progress.advance(task, done)
+
+    def say(self, text: str) -> None:
+        """A line for the user."""
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def _shown(self, label: str, total: int | None = None) -> Iterator[None]:
+        if not self.console.is_terminal:
+            yield
+            return
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            self._bar = (progress, progress.add_task(label, total=total))
+            try:
+                yield
+            finally:
+                self._bar = None
+
+    def log(self, metrics: Mapping[str, float]) -> None:
+        """Appends the step's row to metrics.jsonl, with its times, the longest of all ranks.
+
+        `metrics` are those of all ranks.
+        """
+        mine = {f"time/{phase}": seconds for phase, seconds in self._times.items()}
+        mine["time/step"] = time.perf_counter() - self._start
+        every = self.world.all_gather_object(mine)
+        times = {name: max(times[name] for times in every) for name in mine}
+        if self.world.rank:
+            return
+        row = {**metrics, **times}
+        record = {"schema": SCHEMA, "step": self._step, **{name: _number(row[name]) for name in sorted(row)}}
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        for tracker in self.trackers:
+            tracker.log({name: value for name, value in row.items() if math.isfinite(value)}, self._step)
+        self.say(self._line(row))
+
+    def _line(self, row: Mapping[str, float]) -> str:
+        parts = [
+            ("reward", "reward/mean", "{:+.3f}"),
+            ("pass", "reward/pass_rate", "{:.0%}"),
+            ("KL", "policy/kl_to_reference", "{:.4f}"),
+            ("entropy", "policy/entropy", "{:.2f}"),
+            ("improved", "refiner/improved_ratio", "{:.0%}"),
+            ("CE", "constraint/ce", "{:.3f}"),
+            ("", "time/step", "{:.1f} s"),
+        ]
+        shown = [
+            f"{label} {form.format(row[name])}".strip()
+            for label, name, form in parts
+            if not math.isnan(row.get(name, math.nan))
+        ]
+        return f"[bold]step {self._step}/{self.steps}[/]  " + "  ".join(shown)
+
+    def rollouts(self, groups: Sequence[RolloutGroup], kept: Sequence[RolloutGroup], anchors: Anchors) -> None:
+        """Writes rollouts/step-N.jsonl: every y of all ranks with its ỹ, if there is one."""
+        mine = [(group.position, row) for group, row in self._rows(groups, kept, anchors)]
+        every = [row for part in self.world.all_gather_object(mine) for row in part]
+        if self.world.size > 1:
+            every.sort(key=lambda row: row[0])
+        if self.world.rank:
+            return
+        path = self.folder / "rollouts" / f"step-{self._step}.jsonl"
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(f"{row}\n" for _, row in every), encoding="utf-8")
+        os.replace(partial, path)
+
+    def _rows(
+        self, groups: Sequence[RolloutGroup], kept: Sequence[RolloutGroup], anchors: Anchors
+    ) -> Iterator[tuple[RolloutGroup, str]]:
+        refined = {id(r.rollout): r for r in anchors.refinements}
+        selected = {id(group) for group in kept}
+        for group in groups:
+            for rollout in group.rollouts:
+                row = {
+                    "schema": SCHEMA,
+                    "step": self._step,
+                    "sample": rollout.sample,
+                    "selected": id(group) in selected,
+                    "prompt": _prompt(rollout.prompt),
+                    "completion": _completion(rollout.completion),
+                    "reward": _reward(rollout.reward),
+                    "refinement": None,
+                }
+                if (r := refined.get(id(rollout))) is not None:
+                    row["refinement"] = {
+                        "completion": _completion(r.completion),
+                        "reward": _reward(r.reward),
+                        "accepted": r.accepted,
+                        "prefix": r.alignment.prefix,
+                        "distance": r.alignment.distance,
+                        "copy_ratio": r.alignment.copy_ratio,
+                    }
+                yield group, json.dumps(row, ensure_ascii=False)
+
+    def close(self) -> None:
+        """Flushes the trackers."""
+        for tracker in self.trackers:
+            tracker.close()
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _prompt(prompt: Prompt) -> dict[str, Any]:
+    messages = [dict(message) for message in prompt.messages]
+    return {"id": prompt.id, "text": prompt.text, **({"messages": messages} if messages else {})}
+
+
+def _completion(completion: Completion) -> dict[str, Any]:
+    return {
+        "text": completion.text,
+        "token_ids": list(completion.token_ids),
+        "finish_reason": completion.finish_reason,
+    }
+
+
+def _reward(reward: Reward | None) -> dict[str, Any] | None:
+    if reward is None:
+        return None
+    return {"value": reward.value, "outcome": reward.outcome, "pass_rate": reward.pass_rate}
+
+
+# --- trackers -----------------------------------------------------------------------------------
+
+
+class _TensorBoard:
+    def __init__(self, folder: Path) -> None:
+        self._writer: Any = _module("torch.utils.tensorboard", "tensorboard").SummaryWriter(str(folder / "tensorboard"))
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _Run:
+    """wandb and trackio share one face: init(project=, name=), log(dict, step=), finish()."""
+
+    def __init__(self, name: str, folder: Path, config: Mapping[str, Any]) -> None:
+        self._module: Any = _module(name, name)
+        self._module.init(project="refinerl", name=folder.name, config=dict(config))
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        self._module.log(dict(metrics), step=step)
+
+    def close(self) -> None:
+        self._module.finish()
+
+
+def make_trackers(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> list[Tracker]:
+    """The trackers asked for; raises UserError where one is not installed."""
+    return [_TensorBoard(folder) if name == "tensorboard" else _Run(name, folder, config) for name in names]
+
+
+def _module(name: str, package: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(
+            f"telemetry.trackers asks for {package}, which is not installed: pip install 'refinerl[trackers]'"
+        ) from error

@@ -1,0 +1,165 @@
+"""The commands of the sandbox: `python -m refinerl.sandbox judge PROBLEMS.jsonl` and `… doctor`.
+
+`judge` runs the reference solutions of a file in APPS's layout against their tests: each line has `problem_id`, and
+`solutions` and `input_output` as JSON or as JSON in a string. `doctor` prints what isolates programs on this machine,
+and what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from refinerl import __version__
+from refinerl.data.apps import read_problems
+from refinerl.errors import UserError
+from refinerl.sandbox import Limits, Outcome, Program, Sandbox, SandboxError, Verdict
+from refinerl.tasks.code import sandbox_tests
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One reference solution of a problem, ready to be judged."""
+
+    problem: str
+    solution: int
+    program: Program
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code is 0 if all is well, 1 if a solution fails, 2 for what the user must mend."""
+    options = parse(arguments)
+    try:
+        return int(options.command(options))
+    except (UserError, SandboxError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m refinerl.sandbox", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--version", action="version", version=f"refinerl {__version__}")
+    commands = parser.add_subparsers(required=True)
+    judging = commands.add_parser("judge", help="judge the reference solutions of a file in APPS's layout")
+    judging.add_argument("problems", type=Path, metavar="PROBLEMS.jsonl")
+    judging.add_argument("--solutions", type=int, default=1, metavar="N", help="solutions per problem (default: 1)")
+    judging.add_argument("--compare", choices=("strict", "apps"), default="strict")
+    judging.add_argument("--workers", type=int, default=None, help="default: the cores")
+    judging.add_argument("--seconds", type=float, default=10.0, help="for each test (default: 10)")
+    judging.add_argument("--memory-mb", type=int, default=1024, help="for each test (default: 1024)")
+    judging.add_argument(
+        "--packages", nargs="+", default=(), metavar="NAME", help="such as numpy, which programs may import"
+    )
+    judging.add_argument("--json", action="store_true", help="one line of JSON for each solution, and no progress bar")
+    judging.set_defaults(command=judge)
+    doctoring = commands.add_parser("doctor", help="print what isolates programs on this machine")
+    doctoring.add_argument("--json", action="store_true")
+    doctoring.set_defaults(command=doctor)
+    return parser.parse_args(arguments)
+
+
+def judge(options: argparse.Namespace) -> int:
+    """Judge a file; 0 if every solution passes."""
+    if options.solutions < 1:
+        raise UserError(f"--solutions must be at least 1, got {options.solutions}")
+    try:
+        limits = Limits(options.seconds, options.seconds, options.memory_mb)
+        sandbox = Sandbox(options.workers, limits, options.compare, packages=options.packages)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    references, empty = read(options.problems, options.solutions)
+    counts: Counter[str] = Counter()
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with sandbox as box, Progress(*columns, console=console, disable=options.json) as progress:
+        bar = progress.add_task("judging", total=len(references))
+        for batch in batches(references):
+            for reference, verdict in zip(batch, box.judge([r.program for r in batch]), strict=True):
+                counts[verdict.outcome.value] += 1
+                if options.json:
+                    print(json.dumps(summary(reference, verdict)), flush=True)
+                elif verdict.outcome is not Outcome.passed:
+                    progress.console.print(complaint(reference, verdict), markup=False, highlight=False, soft_wrap=True)
+            progress.advance(bar, len(batch))
+    if not options.json:
+        rest = "".join(f", {count} {name}" for name, count in sorted(counts.items()) if name != "passed")
+        skipped = f" ({empty} problems without tests or solutions left out)" if empty else ""
+        console.print(f"{counts['passed']} of {len(references)} solutions passed{rest}{skipped}", highlight=False)
+    return 0 if counts["passed"] == len(references) else 1
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Print the isolation report; 0 if everything is on that full isolation asks for, 1 if not."""
+    with Sandbox(workers=1) as box:
+        rows = box.isolation
+    if options.json:
+        print(json.dumps([asdict(row) for row in rows]))
+    else:
+        table = Table("protection", "", "why not", "what that exposes")
+        for row in rows:
+            table.add_row(row.name, "[green]on[/]" if row.on else "[red]off[/]", row.reason, row.exposed)
+        Console().print(table)
+    return 0 if all(row.on or row.name == "cgroup" for row in rows) else 1
+
+
+def read(path: Path, solutions: int) -> tuple[list[Reference], int]:
+    """The first `solutions` solutions of each problem, and how many problems have no tests or no solution."""
+    references, empty = [], 0
+    for problem in read_problems(path):
+        sources = problem.solutions[:solutions] if problem.tests else ()
+        tests = sandbox_tests(problem) if sources else []
+        for number, source in enumerate(sources):
+            references.append(Reference(problem.id, number, Program(source, tests, fn_name=problem.fn_name)))
+        empty += not sources
+    if not references:
+        raise UserError(f"{path}: no problem with tests and solutions")
+    return references, empty
+
+
+def batches(references: list[Reference]) -> Iterator[list[Reference]]:
+    """Small enough that the bar moves, large enough that no worker idles."""
+    for start in range(0, len(references), BATCH):
+        yield references[start : start + BATCH]
+
+
+def summary(reference: Reference, verdict: Verdict) -> dict[str, Any]:
+    """What `--json` prints of one solution."""
+    tests = Counter(test.outcome.value for test in verdict.tests)
+    seconds = max(test.wall_seconds for test in verdict.tests)
+    return {
+        "problem_id": reference.problem,
+        "solution": reference.solution,
+        "outcome": verdict.outcome.value,
+        "pass_rate": verdict.pass_rate,
+        "tests": dict(tests),
+        "slowest_seconds": round(seconds, 4),
+    }
+
+
+def complaint(reference: Reference, verdict: Verdict) -> str:
+    """One line about a solution that did not pass: its first failing test."""
+    index, test = next((i, t) for i, t in enumerate(verdict.tests) if t.outcome is not Outcome.passed)
+    if test.expected is not None:
+        why = f"expected {test.expected}, got {test.got}"
+    else:
+        why = (test.stderr.strip().splitlines() or [""])[-1]
+    line = f"{reference.problem} solution {reference.solution}: {test.outcome.value} in test {index} {why}".rstrip()
+    return "".join(map(visible, line))
+
+
+def visible(character: str) -> str:
+    """What a terminal would obey is written as its escape: programs choose what they print, and files their names."""
+    return character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode()

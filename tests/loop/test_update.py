@@ -1,0 +1,320 @@
+"""One batch -> one update, on a real model: gradients, normalisers, guards."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from building import group, refinement
+from refinerl.algorithms.dapo import DAPO
+from refinerl.algorithms.ppo import PPO
+from refinerl.constraints.dynamic import Dynamic
+from refinerl.constraints.none import NoConstraint
+from refinerl.constraints.static import Static
+from refinerl.engines.networks import PolicyNetwork, ValueNetwork
+from refinerl.engines.optimization import Optimization
+from refinerl.engines.torch import TorchTrainer
+from refinerl.engines.world import WorldOfOne
+from refinerl.loop.batch import collate
+from refinerl.loop.update import Updater
+from refinerl.records import Anchors
+from tiny import tiny_model
+
+A = group("a", ([11, 12, 13], 0.0), ([14, 15], 1.0))
+B = group("b", ([16, 17, 18, 19], -1.0), ([20], -0.5))
+GROUPS = [A, B]
+ACCEPTED = refinement(A.rollouts[0], [11, 12, 40, 41], 1.0)
+REJECTED = refinement(B.rollouts[0], [30, 31], -1.0, accepted=False)
+OPTIMIZATION = Optimization(learning_rate=1e-2, max_grad_norm=1e9)
+
+
+class KeepsGradients(TorchTrainer):
+    """A trainer whose step is not taken, so that the accumulated gradients can be read."""
+
+    def step(self) -> float:
+        return 1.0
+
+
+def trainer(cls=TorchTrainer, *, dtype=torch.float32, trained=True):
+    network = PolicyNetwork(tiny_model().to(dtype))
+    return cls(network, OPTIMIZATION if trained else None)
+
+
+def dynamic(**options):
+    return Dynamic(refiner=None, beta=0.5, **options)  # type: ignore[arg-type] - the rows are made by hand here
+
+
+def updater(policy, constraint, algorithm=None, *, critic=None, budget=10_000, **sizes):
+    return Updater(
+        policy=policy,
+        reference=trainer(dtype=policy.network.model.dtype, trained=False),
+        critic=critic,
+        algorithm=algorithm or DAPO(max_tokens=8),
+        constraint=constraint,
+        world=WorldOfOne(),
+        minibatch=sizes.pop("minibatch", 4),
+        epochs=sizes.pop("epochs", 1),
+        token_budget=budget,
+        max_rows=None,
+        entropy_bonus=sizes.pop("entropy_bonus", 0.0),
+        seed=0,
+    )
+
+
+def prepared(part, refinements=(), *, merge=True, groups=GROUPS):
+    batch = collate(groups, refinements, merge=merge)
+    batch, _ = part.measure(batch, kl=True)
+    penalty, _ = part.penalty(batch, Anchors(tuple(refinements)))
+    return part.algorithm.advantages(batch, penalty, part.world)
+
+
+def gradients(policy):
+    return {n: p.grad.clone() for n, p in policy.network.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("reduction", ["sequence", "token"])
+def test_the_dynamic_gradient_is_that_of_plain_cross_entropy(reduction):
+    """On (x, ỹ) in float64 to 1e-10: self-fed, without y and without the refiner's instruction."""
+    policy = trainer(KeepsGradients, dtype=torch.float64)
+    part = updater(policy, dynamic(reduction=reduction))
+    batch = prepared(part, [ACCEPTED, REJECTED])
+    part.update(batch.with_(advantages=torch.zeros_like(batch.advantages)), step=1)
+    found = gradients(policy)
+
+    twin = tiny_model().double()
+    x, refined = list(A.prompt.token_ids), list(ACCEPTED.completion.token_ids)
+    logits = twin(torch.tensor([x + refined])).logits[0, len(x) - 1 : -1]
+    normaliser = 4 if reduction == "sequence" else len(refined)  # B = all 4 rollouts, accepted or not
+    loss = 0.5 * F.cross_entropy(logits, torch.tensor(refined), reduction="sum") / normaliser
+    loss.backward()
+    for name, parameter in twin.named_parameters():
+        if parameter.grad is not None:
+            assert torch.allclose(found[f"model.{name}"], parameter.grad, rtol=0, atol=1e-10), name
+
+
+def test_what_the_filter_dropped_has_exactly_no_gradient():
+    policy = trainer(KeepsGradients)
+    part = updater(policy, dynamic())
+    batch = prepared(part, [REJECTED])
+    assert not batch.is_constraint.any()
+    part.update(batch.with_(advantages=torch.zeros_like(batch.advantages)), step=1)
+    assert all(not gradient.any() for gradient in gradients(policy).values())
+
+
+@pytest.mark.parametrize("constraint", [dynamic(), Static(0.5, "loss", estimator="k3"), NoConstraint()])
+def test_the_gradient_does_not_depend_on_micro_batches(constraint):
+    found = []
+    for budget in (1, 16, 10_000):
+        policy = trainer(KeepsGradients, dtype=torch.float64)
+        part = updater(policy, constraint, budget=budget, entropy_bonus=0.01)
+        part.update(prepared(part, [ACCEPTED]), step=1)
+        found.append(gradients(policy))
+    for other in found[1:]:
+        for name, gradient in found[0].items():
+            assert torch.allclose(other[name], gradient, rtol=0, atol=1e-7), name  # advantages are float32
+
+
+def test_a_merged_row_weighs_as_many_as_it_stands_for():
+    twins = [refinement(r, [40, 41], 2.0) for r in A.rollouts]
+    merged = [refinement(A.rollouts[0], [40, 41], 2.0, weight=2), refinement(A.rollouts[1], [40, 41], 2.0, weight=0)]
+    for reduction in ("sequence", "token"):
+        found = []
+        for refinements, merge in ((twins, False), (merged, True)):
+            policy = trainer(KeepsGradients, dtype=torch.float64)
+            part = updater(policy, dynamic(reduction=reduction))
+            update = part.update(prepared(part, refinements, merge=merge), step=1)
+            found.append((gradients(policy), update.metrics["constraint/ce"], update.metrics["constraint/cost"]))
+        (first, ce, cost), (second, ce_merged, cost_merged) = found
+        assert (ce, cost) == (pytest.approx(ce_merged), pytest.approx(cost_merged))
+        for name, gradient in first.items():
+            assert torch.allclose(second[name], gradient, rtol=0, atol=1e-10), name
+
+
+def test_the_charges_on_y_sum_to_the_costs_on_refinements():
+    anchors = Anchors((ACCEPTED, REJECTED, refinement(B.rollouts[1], [20, 50], 1.0)))
+    part = updater(trainer(), dynamic(apply="reward"))
+    batch = collate(GROUPS, anchors.refinements, merge=False)
+    penalty, metrics = part.penalty(batch, anchors)
+    with torch.no_grad():
+        outputs = part.policy.forward(batch)
+    costs = (-outputs.logprobs * batch.mask)[batch.is_constraint]
+    assert penalty.sum().item() == pytest.approx(0.5 * costs.clamp(-10, 10).sum().item(), rel=1e-6)
+    assert metrics["constraint/ce"] == pytest.approx(costs.sum().item() / 6, rel=1e-6)
+    assert not penalty[batch.is_constraint].any()
+    assert not penalty[1].any()  # its refinement was never made
+
+
+def test_in_the_reward_no_gradient_reaches_the_refinement():
+    policy = trainer(KeepsGradients)
+    part = updater(policy, dynamic(apply="reward"))
+    batch = prepared(part, [ACCEPTED], merge=False)
+    update = part.update(batch.with_(advantages=torch.zeros_like(batch.advantages)), step=1)
+    assert all(not gradient.any() for gradient in gradients(policy).values())
+    assert update.metrics["constraint/loss"] == 0
+
+
+def test_static_in_the_reward_is_the_usual_kl_penalty():
+    policy = trainer()
+    with torch.no_grad():
+        for parameter in policy.network.parameters():
+            parameter.mul_(1.05)
+    part = updater(policy, Static(0.25), PPO())
+    batch, metrics = part.measure(collate(GROUPS), kl=False)
+    penalty, _ = part.penalty(batch, Anchors())
+    d = (batch.old_logprobs - batch.reference_logprobs) * batch.mask
+    assert torch.allclose(penalty, 0.25 * d, atol=1e-6)
+    assert metrics["policy/kl_to_reference_sum"] == pytest.approx(d.sum().item() / 4, rel=1e-5)
+    assert metrics["policy/kl_to_reference"] > 0
+
+
+def test_the_first_ratio_is_one_and_old_logprobs_are_the_trainers_own():
+    part = updater(trainer(), NoConstraint())
+    batch = prepared(part)
+    with torch.no_grad():
+        logits = tiny_model()(torch.tensor([[*A.prompt.token_ids, 11, 12, 13]])).logits[0]
+    expected = logits.log_softmax(-1)[[2, 3, 4], [11, 12, 13]]
+    assert torch.allclose(batch.old_logprobs[0, :3], expected, atol=1e-5)
+    assert part.update(batch, step=1).metrics["policy/ratio_max"] == pytest.approx(1, abs=1e-5)
+
+
+def test_an_offloaded_reference_is_on_its_device_exactly_while_it_is_asked():
+    """No second device is at hand, so the network notes where it was sent instead of going there."""
+    moves = []
+
+    class Traveller(PolicyNetwork):
+        def to(self, device):
+            moves.append(device)
+            return self
+
+        def forward(self, rows):
+            moves.append("forward")
+            return super().forward(rows)
+
+    part = updater(trainer(), NoConstraint(), budget=12)
+    expected, _ = part.measure(collate(GROUPS), kl=True)
+    away = replace(part, reference=TorchTrainer(Traveller(tiny_model()), home="cuda:7"))
+    found, _ = away.measure(collate(GROUPS), kl=True)
+    assert torch.equal(found.reference_logprobs, expected.reference_logprobs)
+    assert (moves[0], moves[-1]) == ("cuda:7", "cpu")
+    assert len(moves) > 3  # of several micro-batches
+    assert set(moves[1:-1]) == {"forward"}
+    with pytest.raises(ValueError, match="home must be None"):
+        TorchTrainer(PolicyNetwork(tiny_model()), OPTIMIZATION, home="cpu")
+
+
+def test_ppo_trains_policy_and_critic_over_epochs_and_minibatches():
+    critic = TorchTrainer(ValueNetwork(tiny_model(seed=1).base_model), OPTIMIZATION)
+    part = updater(trainer(), NoConstraint(), PPO(), critic=critic, minibatch=2, epochs=3)
+    batch = prepared(part)
+    assert not batch.values.any()  # a zero head
+    update = part.update(batch, step=1)
+    assert (update.steps, update.skipped) == (6, ())
+    assert {"critic/loss", "critic/grad_norm", "policy/grad_norm", "policy/loss"} <= update.metrics.keys()
+    again, _ = part.measure(collate(GROUPS), kl=False)
+    assert again.values.any()
+
+
+def test_a_group_without_signal_and_nothing_accepted_takes_no_step():
+    policy = trainer()
+    before = {n: p.clone() for n, p in policy.network.named_parameters()}
+    part = updater(policy, dynamic())
+    dropped = [group("d", ([1], -1.0), ([2], -1.0), surrogate=False)]
+    update = part.update(prepared(part, groups=dropped), step=1)
+    assert (update.steps, update.skipped) == (0, ())
+    assert all(torch.equal(before[n], p) for n, p in policy.network.named_parameters())
+
+
+def test_dropped_rollouts_count_in_b_and_not_in_the_surrogate():
+    dropped = group("d", ([11, 12], -1.0), ([13], -1.0), surrogate=False)
+    policy = trainer(KeepsGradients, dtype=torch.float64)
+    part = updater(policy, dynamic(), minibatch=4)
+    refined = refinement(dropped.rollouts[0], [40], 1.0)
+    update = part.update(prepared(part, [refined], groups=[A, dropped]), step=1)
+    with torch.no_grad():
+        nll = -part.policy.forward(collate([dropped], [refined])).logprobs[2, 0].item()
+    assert update.metrics["constraint/cost"] == pytest.approx(nll / 4, rel=1e-6)
+
+
+def test_a_loss_that_is_not_finite_skips_the_step_and_is_named():
+    policy = trainer()
+    part = updater(policy, dynamic())
+    batch = prepared(part, [ACCEPTED])
+    before = {n: p.clone() for n, p in policy.network.named_parameters()}
+    update = part.update(batch.with_(advantages=batch.advantages * math.inf), step=1)
+    assert (update.steps, update.skipped) == (0, ("policy loss",))
+    assert all(torch.equal(before[n], p) for n, p in policy.network.named_parameters())
+    assert all(p.grad is None for p in policy.network.parameters())
+
+
+def test_a_gradient_that_is_not_finite_skips_the_step_and_names_the_weight():
+    policy = trainer()
+    name, weight = next((n, p) for n, p in policy.network.model.named_parameters() if "q_proj" in n)
+    handle = weight.register_hook(lambda gradient: gradient * math.nan)
+    part = updater(policy, dynamic())
+    update = part.update(prepared(part, [ACCEPTED]), step=1)
+    assert update.steps == 0
+    assert update.skipped == (f"gradient of the policy ({name})",)
+    handle.remove()
+    assert part.update(prepared(part, [ACCEPTED]), step=2).steps == 1
+
+
+def test_an_unscored_rollout_has_no_part_in_the_surrogate():
+    with_none = [group("a", ([11, 12, 13], 0.0), ([14, 15], 1.0), ([50, 51, 52], None))]
+    without = [group("a", ([11, 12, 13], 0.0), ([14, 15], 1.0))]
+    found = []
+    for groups in (with_none, without):
+        policy = trainer(KeepsGradients, dtype=torch.float64)
+        part = updater(policy, NoConstraint())
+        part.update(prepared(part, groups=groups), step=1)
+        found.append(gradients(policy))
+    for name, gradient in found[0].items():
+        assert torch.allclose(found[1][name], gradient, rtol=0, atol=1e-7), name
+
+
+def sampled_by_an_engine(difference: float) -> list:
+    """The groups with the trainer's own logprobs, less a difference in each token."""
+    part = updater(trainer(), NoConstraint())
+    old = part.measure(collate(GROUPS), kl=False)[0].old_logprobs
+    row = 0
+    groups = []
+    for g in GROUPS:
+        rollouts = []
+        for r in g.rollouts:
+            found = tuple((old[row, : len(r.completion.token_ids)] - difference).tolist())
+            rollouts.append(replace(r, completion=replace(r.completion, logprobs=found)))
+            row += 1
+        groups.append(replace(g, rollouts=tuple(rollouts)))
+    return groups
+
+
+@pytest.mark.parametrize(
+    ("correction", "weights"), [("off", [1, 1, 1]), ("token", [1.2] * 3), ("sequence", [1.728, 1.44, 2])]
+)
+def test_the_engines_mismatch_is_measured_and_weighs_the_surrogate(correction, weights):
+    """Every token was 1.2 times less likely to the engine, so a response of n tokens 1.2ⁿ times; the cap is 2."""
+    groups = sampled_by_an_engine(math.log(1.2))
+    part = replace(updater(trainer(), NoConstraint()), correction=correction, correction_cap=2.0)
+    batch, metrics = part.measure(collate(groups), kl=False)
+    assert metrics["policy/mismatch_max"] == pytest.approx(math.log(1.2), abs=1e-5)
+    assert metrics["policy/mismatch_kl"] == pytest.approx(0.2 - math.log(1.2), abs=1e-5)
+    for row, weight in zip((0, 1, 2), weights, strict=True):
+        length = int(batch.mask[row].sum())
+        assert batch.correction[row, :length].tolist() == pytest.approx([weight] * length, abs=1e-5)
+    losses = {}
+    for name, corrected in (("with", batch), ("without", batch.with_(correction=torch.ones_like(batch.correction)))):
+        advantages = torch.zeros_like(batch.advantages)
+        advantages[0] = 1.0
+        policy = trainer(KeepsGradients)
+        fresh = replace(part, policy=policy)
+        losses[name] = fresh.update(corrected.with_(advantages=advantages), step=1).metrics["policy/loss"]
+    assert losses["with"] == pytest.approx(weights[0] * losses["without"], rel=1e-5)
+
+
+def test_logprobs_that_an_engine_did_not_give_are_no_mismatch():
+    _, metrics = updater(trainer(), NoConstraint()).measure(collate(GROUPS), kl=False)
+    assert math.isnan(metrics["policy/mismatch_kl"])
+    assert math.isnan(metrics["policy/mismatch_max"])

@@ -1,0 +1,104 @@
+"""What passes through a GPU in an update: against the tensors that PyTorch keeps, and by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
+
+from refinerl.kernels import chunked
+from refinerl.run.memory import Shape, Training, find, held, staying, update_peak
+from refinerl.run.memory.passing import CHUNK, Pass, head, of_a_layer
+
+GIB = 2**30
+
+
+def kept(
+    kind: type[Any], layers: int, tokens: int, dtype: torch.dtype, *, recompute: bool = False
+) -> tuple[int, Shape]:
+    """Bytes that a trunk's forward pass saves for its backward pass, beside its weights."""
+    config = kind(
+        hidden_size=128,
+        intermediate_size=384,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_hidden_layers=layers,
+        vocab_size=64,
+        attn_implementation="sdpa",
+    )
+    trunk = AutoModelForCausalLM.from_config(config, dtype=dtype).base_model
+    weights = {p.untyped_storage().data_ptr() for p in trunk.parameters()}
+    saved: dict[int, torch.Tensor] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in weights:
+            saved[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    if recompute:
+        trunk.gradient_checkpointing_enable({"use_reentrant": False})
+        trunk.train()
+    ids = torch.randint(0, 64, (2, tokens // 2))
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        last = trunk(input_ids=ids, use_cache=False).last_hidden_state
+    assert last.requires_grad
+    return sum(t.untyped_storage().nbytes() for t in saved.values()), Shape.of(config)
+
+
+@pytest.mark.parametrize("kind", [LlamaConfig, Qwen2Config])
+def test_a_layer_keeps_what_is_counted(kind):
+    two, _ = kept(kind, 2, 64, torch.bfloat16)
+    three, shape = kept(kind, 3, 64, torch.bfloat16)
+    assert three - two == 64 * of_a_layer(shape, 2)
+
+
+def test_a_recomputed_layer_keeps_its_input():
+    two, _ = kept(LlamaConfig, 2, 64, torch.bfloat16, recompute=True)
+    three, shape = kept(LlamaConfig, 3, 64, torch.bfloat16, recompute=True)
+    assert three - two == 64 * 2 * shape.hidden
+
+
+def test_the_chunk_is_the_kernels():
+    assert chunked.WORKSPACE["cuda"] == CHUNK
+
+
+def test_the_head_of_llama_3b_by_hand():
+    """512 MiB of logits, half of that in bfloat16, and 394 M weights: once float32, up to three times bfloat16."""
+    shape = find("meta-llama/Llama-3.2-3B-Instruct")
+    assert shape is not None
+    assert head(shape, 8192, 2, constraint=True) == (512 + 256) * 2**20 + 394_002_432 * (4 + 3 * 2)
+    assert head(shape, 8192, 2, constraint=True) / GIB == pytest.approx(4.4, abs=0.05)
+    assert head(shape, 8192, 2, constraint=False) / GIB == pytest.approx(3.7, abs=0.05)
+    assert head(shape, 10, 2, constraint=False) < head(shape, 8192, 2, constraint=False)
+
+
+def test_a_peak_is_what_is_held_and_what_passes():
+    shape = find("Qwen/Qwen2.5-0.5B-Instruct")
+    assert shape is not None
+    training = Training(dtype="bfloat16", recompute=True)
+    full = held(shape.parameters, training, gradient=True).total
+    assert update_peak(shape, training, 4096) == full + Pass(shape, training, 4096).peak()
+    assert update_peak(shape, training, 4096) < update_peak(shape, Training(dtype="bfloat16"), 4096)
+    assert update_peak(shape, training, 4096, loss="value") < update_peak(shape, training, 4096)
+    adapter = update_peak(shape, training, 4096, adapter=shape.adapter(16))
+    assert 2 * shape.parameters < adapter < full
+
+
+def test_stage_3_gathers_and_scatters():
+    shape = find("meta-llama/Llama-3.2-3B-Instruct")
+    assert shape is not None
+    plain = Pass(shape, Training("deepspeed", "bfloat16", stage=2, ranks=8, bucket=1), 4096).backward()
+    spread = Pass(shape, Training("deepspeed", "bfloat16", stage=3, ranks=8, bucket=1), 4096).backward()
+    assert spread - plain == 2 * 1_050_000_000  # what may be live and what is fetched ahead
+
+
+def test_what_deepspeed_keeps_for_the_whole_run():
+    shape = find("Qwen/Qwen2.5-0.5B-Instruct")
+    assert shape is not None
+    count = shape.parameters
+    assert staying(shape, Training("deepspeed", "bfloat16", stage=3, bucket=1000), count) == 2000
+    assert staying(shape, Training("deepspeed", "bfloat16", stage=2), count) == 0
+    assert staying(shape, Training("deepspeed", "bfloat16", stage=2, offload=True), count) == 2 * 151_936 * 896
+    assert staying(shape, Training(), count) == 0

@@ -1,0 +1,84 @@
+"""From a recipe's name and overrides to a configuration, or to a calm message."""
+
+import pytest
+
+from refinerl.config import Config
+from refinerl.errors import UserError
+from refinerl.run import recipe
+
+
+def refused(name, *overrides) -> str:
+    with pytest.raises(UserError) as caught:
+        recipe.load(name, overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", recipe.recipes())
+def test_every_shipped_recipe_is_valid_and_says_what_it_is(name):
+    assert isinstance(recipe.load(name), Config)
+    assert len(recipe.recipes()[name]) > 20
+
+
+def test_overrides_reach_their_knob():
+    config = recipe.load("demo", ["constraint.beta=3e-4", "trainer.steps=2", "trainer.micro_batch=null"])
+    assert (config.constraint.beta, config.trainer.steps, config.trainer.micro_batch) == (3e-4, 2, None)
+
+
+def test_a_resolved_configuration_is_a_recipe_of_itself(tmp_path):
+    config = recipe.load("demo", ["constraint.name=static", "trainer.learning_rate=1e-6"])
+    (tmp_path / "saved.yaml").write_text(recipe.to_yaml(config))
+    assert recipe.load(str(tmp_path / "saved.yaml")) == config
+
+
+def test_mistakes_are_named_with_what_would_work():
+    assert "closest: demo" in refused("demmo")
+    assert "trainer.steps" in refused("demo", "trainer.stepz=2")
+    assert "closest: trainer.learning_rate" in refused("demo", "trainer.lr=1")
+    assert "closest: constraint.beta" in refused("demo", "beta=1")
+    assert "trainer.steps" in refused("demo", "trainer.steps=many")
+    assert refused("demo", "trainer.steps=0") == "trainer.steps: input should be greater than or equal to 1, got 0"
+    assert "key=value" in refused("demo", "trainer.steps")
+    assert "'none', 'static' or 'dynamic'" in refused("demo", "constraint.name=kl")
+    assert "cannot be read" in refused("nowhere.yaml")
+    assert "constraint.estimator must be k2 or k3" in refused(
+        "demo", "constraint.name=static", "constraint.apply=loss", "constraint.estimator=k1"
+    )
+
+
+def test_a_recipe_file_that_is_no_yaml_is_named(tmp_path):
+    path = tmp_path / "broken.yaml"
+    path.write_text("trainer: [1,")
+    assert str(path) in refused(str(path))
+    path.write_text("- 1\n- 2\n")
+    assert "mapping" in refused(str(path))
+
+
+def test_recipes_of_ones_own_may_be_laid_over_others(tmp_path):
+    (tmp_path / "mine.yaml").write_text("base: [apps-ppo-static, shared.yaml]\ntrainer: {steps: 3}\n")
+    (tmp_path / "shared.yaml").write_text("let: {rate: 5e-6}\ntrainer: {steps: 9, learning_rate: '${let.rate}'}\n")
+    config = recipe.load(str(tmp_path / "mine.yaml"), ["gpus-4", "constraint.beta=2"])
+    assert (config.trainer.steps, config.trainer.learning_rate, config.trainer.micro_batch) == (3, 5e-6, 4)
+    assert (config.constraint.name, config.constraint.beta) == ("static", 2)
+    assert recipe.load("demo", [str(tmp_path / "shared.yaml")]).trainer.steps == 9
+
+
+def test_mistakes_in_what_a_recipe_is_made_of(tmp_path):
+    assert "the parts are apps, gpus, gpus-1, gpus-2, gpus-4, gpus-8, openrlhf" in refused("apps-dapo", "gpus-5")
+    assert "closest: apps" in refused("app-dapo")
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: mine.yaml\n")
+    assert "its own base" in refused(str(path))
+    path.write_text("base: nothing\n")
+    assert "unknown recipe 'nothing'" in refused(str(path))
+    for wrong in ("{a: 1}", "3", "[apps, 3]"):
+        path.write_text(f"base: {wrong}\n")
+        assert "base must be a name or a list of names" in refused(str(path))
+    assert "'gpus-4' is a part of recipes" in refused("gpus-4")
+    path.write_text("trainer: {steps: '${let.none}'}\n")
+    assert "none" in refused(str(path))
+
+
+def test_differences_name_the_knobs():
+    old, new = recipe.load("demo"), recipe.load("demo", ["constraint.beta=0.5", "seed=3"])
+    assert recipe.differences(old, new) == ["seed: 0 -> 3", "constraint.beta: 0.01 -> 0.5"]
+    assert recipe.differences(old, old) == []

@@ -1,0 +1,116 @@
+"""A run that is killed at any moment and resumed is the run that was never interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from refinerl import train
+from toy import Toy, metrics, rollouts, timeless
+
+RUN = (
+    "algorithm.name=ppo",
+    "algorithm.samples_per_prompt=2",
+    "algorithm.epochs=2",
+    "critic.learning_rate=1e-3",
+    "constraint.accept=all",
+    "trainer.minibatch=4",
+    "trainer.steps=3",
+    "checkpoint.every=1",
+    "checkpoint.keep=1",
+)
+
+# Only what is on the disk outlives a kill, so to be killed before each operation on a file is to be killed anywhere.
+KILLED = """
+import os, signal, sys
+folder, at = sys.argv[1], int(sys.argv[2])
+seen = 0
+def hook(event, arguments):
+    global seen
+    if event in ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir") and str(arguments[0]).startswith(folder):
+        seen += 1
+        if seen == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+from refinerl import train
+sys.addaudithook(hook)
+code = train.main(sys.argv[3:])
+print("operations", seen)
+sys.exit(code)
+"""
+
+
+def killed_run(toy: Toy, output: Path, at: int, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command in a process that kills itself before its `at`-th operation on a file of the run."""
+    source = Path(train.__file__).parents[1]
+    path = os.pathsep.join([str(Path(__file__).parents[1]), str(source), *sys.path])
+    command = [sys.executable, "-c", KILLED, str(output), str(at), *toy.arguments(output, *overrides)]
+    return subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(toy: Toy, tmp_path_factory) -> tuple[Path, int]:
+    """The run that was never interrupted, and how many operations on files it takes."""
+    output = tmp_path_factory.mktemp("whole") / "run"
+    done = killed_run(toy, output, 0, *RUN)
+    assert done.returncode == 0, done.stderr
+    return output, int(done.stdout.split()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.02, 0.2, 0.35, 0.5, 0.62, 0.75, 0.9, 0.98])
+def test_killed_and_resumed_is_as_never_interrupted(toy: Toy, whole, tmp_path, share):
+    reference, operations = whole
+    output = tmp_path / "run"
+    killed = killed_run(toy, output, max(1, round(share * operations)), *RUN)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert toy.run(output, *RUN, resume=True) == 0
+    assert timeless(output) == timeless(reference)
+    for step in (1, 2, 3):
+        assert rollouts(output, step) == rollouts(reference, step)
+    states = [
+        torch.load(folder / "checkpoint-3" / name / "trainer.pt")["network"]
+        for folder in (output, reference)
+        for name in ("policy", "critic")
+    ]
+    for mine, theirs in zip(states[:2], states[2:], strict=True):
+        assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+    assert not [path for path in output.rglob("*") if "partial" in path.name]
+
+
+def test_a_resumed_run_continues_where_the_first_ended(toy: Toy, tmp_path):
+    """With DAPO: the position in the data, which dynamic sampling moves by more than a batch, is kept."""
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    schedule = "trainer.schedule=constant"
+    assert toy.run(whole, "trainer.steps=3", schedule, "checkpoint.every=1") == 0
+    assert toy.run(halves, "trainer.steps=2", schedule, "checkpoint.every=1") == 0
+    assert toy.run(halves, "trainer.steps=3", schedule, "checkpoint.every=1", resume=True) == 0
+    assert timeless(halves) == timeless(whole)
+
+
+def test_the_folder_alone_is_enough_to_resume(toy: Toy, tmp_path):
+    assert toy.run(tmp_path / "run", "trainer.steps=1") == 0
+    assert train.main(["--output-dir", str(tmp_path / "run"), "--resume"]) == 0
+    assert len(metrics(tmp_path / "run")) == 1
+
+
+def test_resuming_what_never_began_begins(toy: Toy, tmp_path):
+    assert toy.run(tmp_path / "run", "trainer.steps=1", resume=True) == 0
+    assert len(metrics(tmp_path / "run")) == 1
+
+
+def test_a_run_of_another_recipe_is_not_continued(toy: Toy, tmp_path, capsys):
+    assert toy.run(tmp_path / "run", "trainer.steps=1") == 0
+    before = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert toy.run(tmp_path / "run", "constraint.beta=0.5", resume=True) == 2
+    assert "constraint.beta: 0.01 -> 0.5" in capsys.readouterr().err
+    assert toy.run(tmp_path / "run", "trainer.steps=1") == 2
+    assert "--resume" in capsys.readouterr().err
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == before

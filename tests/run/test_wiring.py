@@ -1,0 +1,75 @@
+"""How the parts are chosen, where the choice is more than a match."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from machines import H100, stand_in
+from refinerl import train
+from refinerl.config import Config
+from refinerl.errors import UserError
+from refinerl.run import tasks as rewards
+from refinerl.run import wiring
+from refinerl.run.wiring import check_ranks, room_for_prompts
+from threads import on_ranks
+
+
+def config(**sections) -> Config:
+    return Config(generation={"max_tokens": 100}, **sections)
+
+
+def test_prompts_have_the_room_that_the_engine_has():
+    """A prompt that vLLM's context has no room for would end the run when it is drawn."""
+    short = {"max_model_len": 300}
+    assert room_for_prompts(config(), 1000) == 900
+    assert room_for_prompts(config(vllm=short), 1000) == 900  # transformers generates
+    assert room_for_prompts(config(vllm=short, engines={"generator": "vllm"}), 1000) == 200
+    assert room_for_prompts(config(vllm=short, engines={"generator": "vllm"}), 250) == 150
+    with pytest.raises(UserError, match=r"context of 100 .*choose at most generation.max_tokens=50"):
+        room_for_prompts(config(vllm={"max_model_len": 100}, engines={"generator": "vllm"}), 1000)
+
+
+@pytest.mark.parametrize(("batch", "ranks", "works"), [(64, 3, 72), (8, 2, 16), (16, 2, None), (64, 8, None)])
+def test_a_batch_is_whole_groups_for_every_rank(batch, ranks, works):
+    def check(size: int) -> None:
+        shared = config(trainer={"batch": size}, engines={"trainer": "deepspeed"})
+        on_ranks(ranks, lambda world: check_ranks(shared, world))
+
+    if works is None:
+        check(batch)
+        return
+    with pytest.raises(UserError, match=rf"choose trainer.batch={works}$"):
+        check(batch)
+    check(works)  # what the message names does work
+
+
+@pytest.mark.parametrize(
+    ("asked", "cores", "ranks", "workers"),
+    [(None, 8, 4, 2), (None, 2, 4, 1), (6, 8, 2, 3), (6, 8, 1, 6), (None, 8, 1, None)],
+)
+def test_the_ranks_of_a_machine_share_its_cores_for_scoring(monkeypatch, asked, cores, ranks, workers):
+    """Eight ranks that each took all cores would judge in each other's time limits."""
+    boxes = []
+
+    def box(**options):
+        boxes.append(options["workers"])
+        return SimpleNamespace(isolation=())
+
+    monkeypatch.setattr(rewards, "Sandbox", box)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores))
+    shared = config(sandbox={"workers": asked})
+    on_ranks(ranks, lambda world: rewards.make_sandbox(shared, lambda _: None, world))
+    assert boxes == [workers] * ranks
+
+
+@pytest.mark.parametrize(("device", "keeps"), [("cpu", 1), ("cuda", 0)])
+def test_only_a_cpu_run_keeps_the_memory_that_it_frees(monkeypatch, tmp_path, device, keeps):
+    """On a GPU's host the process would hold on to what it needed once, while it loaded its models."""
+    calls: list[None] = []
+    monkeypatch.setattr(wiring, "keep_freed_memory", lambda: calls.append(None))
+    stand_in(monkeypatch, H100)
+    assert train.main(["demo", f"device={device}", "model=/nowhere", "--output-dir", str(tmp_path / "run")]) == 2
+    assert len(calls) == keeps
