@@ -84,8 +84,8 @@ bench: setup ## the benchmarks beside their rivals
 
 soak: setup ## many random pairs through the aligner, programs and cases through the sandbox (hours)
 	PROPTEST_CASES=120000 cargo test --release -p refinerl-align
-	REFINERL_ALIGNMENT_SOAK=200000 $(BIN)/python -m pytest tests/test_alignment_soak.py
-	REFINERL_SOAK=20000 $(BIN)/python -m pytest tests/test_sandbox_torture.py -k soak
+	REFINERL_ALIGNMENT_SOAK=200000 $(BIN)/python -m pytest tests/alignment/test_soak.py
+	REFINERL_SOAK=20000 $(BIN)/python -m pytest tests/sandbox/test_torture.py -k soak
 	PROPTEST_CASES=1500000 cargo test --release -p refinerl-sandbox --test properties
 
 sweep: setup ## every canonical solution of HumanEval(+) and MBPP(+), and a seeded fault, through the evaluation

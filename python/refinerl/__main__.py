@@ -16,6 +16,8 @@ COMMANDS = {
     "sandbox": "judge reference solutions; what isolates programs here",
     "doctor": "what works on this machine, what does not, and what would mend it",
 }
+MODULES = {"doctor": "refinerl.run.doctor"}
+"""Where a command is not `python -m refinerl.COMMAND`."""
 EXAMPLES = ("refinerl doctor", "refinerl train demo")
 
 
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: unknown command {name!r}; the commands are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     sys.argv = [f"refinerl {name}", *rest]
-    runpy.run_module(f"refinerl.{name}", run_name="__main__", alter_sys=True)
+    runpy.run_module(MODULES.get(name, f"refinerl.{name}"), run_name="__main__", alter_sys=True)
     return 0
 
 

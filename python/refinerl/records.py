@@ -171,7 +171,7 @@ class Anchors:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one step as right-padded tensors on the CPU. Built by `refinerl.batch`, the only place that pads.
+    """Rows of one step as right-padded tensors on the CPU. Built by `refinerl.loop.batch`, the only place that pads.
 
     Fields that only y rows have (advantages, values, …) are zero on constraint rows, and the reverse.
     """

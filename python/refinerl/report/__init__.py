@@ -2,6 +2,7 @@
 
 command   `python -m refinerl.report`
 page      a run as one HTML page
+rows      the schema and form of a run's rows
 export    rollouts -> rows for supervised or preference training
 summary   a finished run in the terminal
 """

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from refinerl.data.jsonlines import json_lines
 from refinerl.errors import UserError
-from refinerl.run.telemetry import SCHEMA
+from refinerl.report.rows import SCHEMA
 
 Format = Literal["sft", "preference"]
 

@@ -18,8 +18,8 @@ from refinerl.alignment import align
 from refinerl.data.jsonlines import json_lines
 from refinerl.errors import UserError
 from refinerl.report.export import rollouts, write
+from refinerl.report.rows import SCHEMA
 from refinerl.report.summary import runs
-from refinerl.run.telemetry import SCHEMA
 
 CURVES = {
     "reward/mean": "mean reward",

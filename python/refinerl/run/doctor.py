@@ -1,6 +1,6 @@
 """What works on this machine: versions, extras, GPUs, kernels, the sandbox's isolation, disk.
 
-python -m refinerl.doctor [--json]
+python -m refinerl doctor [--json]
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Finding:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the findings; return the exit code: 0, or 1 where something is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m refinerl.doctor", description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m refinerl doctor", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--json", action="store_true", help="a list of rows: topic, state, found, remedy")
     parser.add_argument("--version", action="version", version=f"refinerl {__version__}")
     options = parser.parse_args(arguments)

@@ -25,10 +25,10 @@ from rich.progress import (
 
 from refinerl.contracts import ALONE, World
 from refinerl.errors import UserError
-from refinerl.records import Anchors, Completion, Prompt, Reward, RolloutGroup
+from refinerl.records import Anchors, RolloutGroup
+from refinerl.report.rows import SCHEMA, rollout_row
 from refinerl.run import memory
 
-SCHEMA = 1
 PHASES = ("generate", "score", "refine", "update", "sync")
 
 
@@ -186,25 +186,7 @@ class Telemetry:
         selected = {id(group) for group in kept}
         for group in groups:
             for rollout in group.rollouts:
-                row = {
-                    "schema": SCHEMA,
-                    "step": self._step,
-                    "sample": rollout.sample,
-                    "selected": id(group) in selected,
-                    "prompt": _prompt(rollout.prompt),
-                    "completion": _completion(rollout.completion),
-                    "reward": _reward(rollout.reward),
-                    "refinement": None,
-                }
-                if (r := refined.get(id(rollout))) is not None:
-                    row["refinement"] = {
-                        "completion": _completion(r.completion),
-                        "reward": _reward(r.reward),
-                        "accepted": r.accepted,
-                        "prefix": r.alignment.prefix,
-                        "distance": r.alignment.distance,
-                        "copy_ratio": r.alignment.copy_ratio,
-                    }
+                row = rollout_row(self._step, rollout, refined.get(id(rollout)), selected=id(group) in selected)
                 yield group, json.dumps(row, ensure_ascii=False)
 
     def close(self) -> None:
@@ -215,25 +197,6 @@ class Telemetry:
 
 def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _prompt(prompt: Prompt) -> dict[str, Any]:
-    messages = [dict(message) for message in prompt.messages]
-    return {"id": prompt.id, "text": prompt.text, **({"messages": messages} if messages else {})}
-
-
-def _completion(completion: Completion) -> dict[str, Any]:
-    return {
-        "text": completion.text,
-        "token_ids": list(completion.token_ids),
-        "finish_reason": completion.finish_reason,
-    }
-
-
-def _reward(reward: Reward | None) -> dict[str, Any] | None:
-    if reward is None:
-        return None
-    return {"value": reward.value, "outcome": reward.outcome, "pass_rate": reward.pass_rate}
 
 
 # --- trackers -----------------------------------------------------------------------------------
