@@ -171,7 +171,6 @@ def wait_until(true: Any, seconds: float = 30) -> None:
 
 CHILD = """
 import signal, sys
-from outside import DATA, needs_data
 from refinerl.sandbox import Limits, Program, Sandbox, Test
 signal.signal(signal.SIGINT, signal.default_int_handler)  # also in a shell's background job
 box = Sandbox(workers=2, limits=Limits(wall_seconds=600, cpu_seconds=600))
