@@ -59,6 +59,7 @@ def test_what_passes(data, tmp_path, column, capsys):
     assert "100.0%" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_fails_and_how(data, tmp_path, capsys):
     bad = [
         {"task_id": "HumanEval/0", "solution": "def double(x):\n    return 2 * x if x >= 0 else 0"},

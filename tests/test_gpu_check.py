@@ -88,6 +88,7 @@ def test_metrics_that_differ_too_much_are_named() -> None:
     assert "policy/loss" in compare(row | {"policy/loss": float("nan")}, row, FLOAT32)["wrong"]
 
 
+@pytest.mark.slow
 def test_the_marked_tests_are_found_and_their_failures_named(tmp_path: Path) -> None:
     names = {file.relative_to(ROOT / "tests").as_posix() for file in marked_tests.files()}
     assert {"kernels/test_cuda.py", "kernels/test_cross_entropy.py", "engines/test_torch.py"} <= names

@@ -132,6 +132,7 @@ def test_a_tokenizer_that_loses_text_falls_back_to_what_it_makes_of_the_whole():
 
 @given(st.sampled_from(sorted(CODECS)), st.text(max_size=40), st.text(max_size=40), st.integers(0, 2**32 - 1))
 @settings(max_examples=300, deadline=None)
+@pytest.mark.slow
 def test_always_decodes_to_the_text_where_the_tokenizer_can(name, before, after, seed):
     codec = CODECS[name]
     random = np.random.default_rng(seed)

@@ -23,6 +23,7 @@ print(sum(faults() for _ in range(5)))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+@pytest.mark.slow
 def test_large_blocks_are_kept() -> None:
     def run(how: str) -> int:
         result = subprocess.run([sys.executable, "-c", SCRIPT, how], capture_output=True, text=True, check=True)

@@ -65,6 +65,7 @@ def ends(*what: str, timeout: float = 0) -> list[tuple[int, str]]:
 
 
 @pytest.mark.parametrize(("dead", "how"), [(0, "die"), (1, "die"), (1, "die at once")])
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_others(dead, how):
     what = ["wait", "wait", "wait"]
     what[dead] = how
@@ -78,6 +79,7 @@ def test_a_killed_rank_ends_the_others(dead, how):
         assert all("rank 0 died" in text for _, text in others)
 
 
+@pytest.mark.slow
 def test_a_rank_that_nccls_watchdog_aborts_is_told_from_one_that_is_killed():
     found = ends("wait", "abort", "wait", timeout=0.5)
     assert [code for code, _ in found] == [1, -signal.SIGABRT, 1]
@@ -86,6 +88,7 @@ def test_a_rank_that_nccls_watchdog_aborts_is_told_from_one_that_is_killed():
     assert "engines.timeout = 0.5 seconds; rank 0 in score of step 7 was not with it" in said
 
 
+@pytest.mark.slow
 def test_a_failure_is_said_once_with_its_exit_code():
     """Also where all ranks find the same mistake."""
     for what in (["wait", "fail", "wait"], ["fail", "fail", "fail"]):
@@ -94,5 +97,6 @@ def test_a_failure_is_said_once_with_its_exit_code():
         assert "".join(text for _, text in found) == "error: choose trainer.batch=16\n"
 
 
+@pytest.mark.slow
 def test_ranks_that_are_done_end_in_peace():
     assert ends("end", "end") == [(0, ""), (0, "")]

@@ -235,6 +235,7 @@ def test_a_critic_in_bfloat16_learns_at_a_small_rate(tmp_path: Path) -> None:
     assert changed(before, saved(critic, tmp_path)["network"]) >= 0.9
 
 
+@pytest.mark.slow
 def test_small_steps_add_up_in_bfloat16_weights(tmp_path: Path) -> None:
     """100 steps of 1e-4, none of which most weights would notice alone."""
     t, exact = bf16(Optimization(1e-4)), TorchTrainer(PolicyNetwork(halved(tiny_model()).float()), Optimization(1e-4))
@@ -246,6 +247,7 @@ def test_small_steps_add_up_in_bfloat16_weights(tmp_path: Path) -> None:
     assert changed(before, state(t)) >= 0.5
 
 
+@pytest.mark.slow
 def test_micro_batches_in_bfloat16_add_up_in_float32(tmp_path: Path) -> None:
     t, plain = bf16(Optimization(1e-6, max_grad_norm=None)), halved(tiny_model())
     network = PolicyNetwork(plain)

@@ -45,6 +45,7 @@ def model_logprobs(
     return [logprobs[len(prompt) + t - 1, token].item() for t, token in enumerate(completion.token_ids)]
 
 
+@pytest.mark.slow
 def test_same_seed_same_completion_however_batched(
     tiny_folder: Path, generator: TransformersGenerator, tokenizer: ChatTokenizer
 ) -> None:

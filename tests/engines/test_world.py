@@ -68,6 +68,7 @@ def test_ranks_on_devices_of_different_types_are_refused(monkeypatch):
         Ranks(Launched(0, 2, 0, 1, "node-0"), store, 5.0, torch.device("cuda", 0))
 
 
+@pytest.mark.slow
 def test_the_time_limit_also_holds_for_groups_that_libraries_make():
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

@@ -89,6 +89,7 @@ def test_every_case_through_the_launch_path(driver: Path, tmp_path: Path) -> Non
 
 
 @BUILT
+@pytest.mark.slow
 def test_rows_are_read_twice_where_they_do_not_fit(driver: Path, tmp_path: Path) -> None:
     code = (
         ON_THE_HOST
@@ -106,6 +107,7 @@ def test_rows_are_read_twice_where_they_do_not_fit(driver: Path, tmp_path: Path)
 
 
 @BUILT
+@pytest.mark.slow
 def test_between_the_matrix_products_it_gives_the_gradients_of_the_formula(driver: Path) -> None:
     code = (
         ON_THE_HOST
@@ -209,6 +211,7 @@ def test_without_a_driver_the_reason_is_the_loader_s(tmp_path: Path) -> None:
 
 
 @BUILT
+@pytest.mark.slow
 def test_a_library_that_is_no_driver_is_refused(tmp_path: Path) -> None:
     builder = Builder(tmp_path)
     (tmp_path / "fake").mkdir()
@@ -217,6 +220,7 @@ def test_a_library_that_is_no_driver_is_refused(tmp_path: Path) -> None:
 
 
 @BUILT
+@pytest.mark.slow
 def test_availability_and_the_reason_of_a_device_without_kernels(driver: Path) -> None:
     code = """
     from refinerl.kernels import cuda
@@ -232,6 +236,7 @@ def test_availability_and_the_reason_of_a_device_without_kernels(driver: Path) -
 
 
 @BUILT
+@pytest.mark.slow
 def test_the_door_falls_back_with_one_warning_on_a_device_without_kernels(driver: Path) -> None:
     """The door's choice for tensors of that device: what runs then is the twin."""
     code = """

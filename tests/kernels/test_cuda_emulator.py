@@ -27,6 +27,7 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
 
 @pytest.mark.parametrize("resident", [False, True], ids=["read twice", "resident"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.slow
 def test_every_case_within_the_rule_of_accuracy(emulator: Emulator, dtype: torch.dtype, resident: bool) -> None:
     for seed, case in enumerate(cases(dtype)):
         check(
@@ -141,6 +142,7 @@ def test_the_sanitizers_find_nothing(builders: dict[str, Builder], sanitizer: st
     assert (done.returncode, done.stdout) == (0, "0 wrong\n"), done.stderr
 
 
+@pytest.mark.slow
 def test_a_removed_barrier_is_found_by_its_results_under_every_seed(
     builders: dict[str, Builder], tmp_path: Path
 ) -> None:
@@ -165,6 +167,7 @@ def test_an_index_out_of_bounds_is_found(builders: dict[str, Builder], tmp_path:
     assert "heap-buffer-overflow" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_barrier_that_some_threads_leave_out_is_found(builders: dict[str, Builder], tmp_path: Path) -> None:
     done = run(builders["none"].program(plant(tmp_path, BARRIER[0], f"    if (warp == 0) {BARRIER[0].lstrip()}")))
     assert done.returncode != 0

@@ -34,6 +34,7 @@ def gradients(loss: Tensor, of: list[Tensor], **options: bool) -> list[Tensor]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.slow
 def test_opcheck(impl: Impl, dtype: torch.dtype, bias: bool) -> None:
     hidden, head, offset, targets, weights = inputs(impl, dtype=dtype)
     offset = offset if bias else None

@@ -40,6 +40,7 @@ end_process(7)
         ("joined", "main done thread done\nexit handler\n"),
     ],
 )
+@pytest.mark.slow
 def test_a_process_that_was_in_a_group_does_not_take_its_interpreter_down(how: str, last: str) -> None:
     """Threads of gloo would abort it: their tensors need the interpreter's lock."""
     done = subprocess.run(

@@ -36,12 +36,14 @@ def problems(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_judge(problems: Path) -> None:
     done = run("judge", problems)
     assert done.returncode == 0, done.stderr
     assert "2 of 2 solutions passed (1 problems without tests or solutions left out)" in done.stderr
 
 
+@pytest.mark.slow
 def test_judge_says_what_fails(problems: Path) -> None:
     done = run("judge", problems, "--solutions", "2")
     assert done.returncode == 1
@@ -49,6 +51,7 @@ def test_judge_says_what_fails(problems: Path) -> None:
     assert "2 of 3 solutions passed, 1 wrong_answer" in done.stderr
 
 
+@pytest.mark.slow
 def test_judge_in_json(problems: Path) -> None:
     done = run("judge", problems, "--solutions", "2", "--json", "--compare", "apps", "--workers", "1")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
@@ -78,6 +81,7 @@ def test_judge_in_json(problems: Path) -> None:
         ("", "no problem with tests and solutions"),
     ],
 )
+@pytest.mark.slow
 def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text(text)
@@ -85,6 +89,7 @@ def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
     assert (done.returncode, message in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
 
 
+@pytest.mark.slow
 def test_bad_options(tmp_path: Path, problems: Path) -> None:
     for arguments in (["judge", tmp_path / "none"], ["judge", problems, "--solutions", "0"]):
         done = run(*arguments)
@@ -93,6 +98,7 @@ def test_bad_options(tmp_path: Path, problems: Path) -> None:
     assert "wall_seconds must be a number above 0" in done.stderr
 
 
+@pytest.mark.slow
 def test_doctor() -> None:
     done = run("doctor", "--json")
     rows = json.loads(done.stdout)
