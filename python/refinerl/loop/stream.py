@@ -18,6 +18,7 @@ class PromptStream:
             raise UserError("the task has no prompts to train on: task.path holds none that can be used")
         self.prompts = prompts
         self.seed = seed
+        self.epochs = epochs
         self.end = None if epochs is None else epochs * len(prompts)
         self.position = 0
         """Prompts drawn so far; set it to continue from there."""

@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -86,11 +87,13 @@ def save(
     keep: int,
     world: World = ALONE,
     device: torch.device | str = "cpu",
+    *,
+    random_states: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes checkpoint-N under a temporary name, renames it, then removes all but the last `keep` and the best.
 
-    Every rank writes its shards into the same folder, which they share, with the random state of its `device`; the
-    first one does the rest.
+    Every rank writes its shards into the same folder, which they share; the first one does the rest. `random_states`
+    are those of the state's own moment; None: those of now, of this process and its `device`.
     """
     final = folder / f"checkpoint-{state.step}"
     partial = folder / f".checkpoint-{state.step}.partial"
@@ -104,7 +107,8 @@ def save(
         world.barrier()
         for name, trainer in trainers.items():
             trainer.save(partial / name)
-        torch.save(_random_states(torch.device(device)), partial / f"rng-{world.rank}.pt")
+        states = random_states or current_random_states(device)
+        torch.save(dict(states), partial / f"rng-{world.rank}.pt")
         world.barrier()
         if first:
             state = replace(state, ranks=world.size)
@@ -152,7 +156,7 @@ def resume(
                 raise UserError(f"{path} holds no {name}: it is a checkpoint of another recipe")
             trainer.load(path / name)
         states = torch.load(path / f"rng-{world.rank}.pt", map_location="cpu", weights_only=False)
-        _restore_random_states(states, torch.device(device))
+        restore_random_states(states, device)
     if world.rank == 0:
         _truncate(folder, state.step)
     world.barrier()
@@ -230,8 +234,12 @@ def _sync(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _random_states(device: torch.device) -> dict[str, Any]:
-    """Those of this process and its device; to ask other devices for theirs would take memory on each."""
+def current_random_states(device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The states of every global random generator: Python's, NumPy's, PyTorch's, the device's.
+
+    To ask other devices for theirs would take memory on each.
+    """
+    device = torch.device(device)
     return {
         "python": random.getstate(),
         "numpy": np.random.get_state(),  # noqa: NPY002 - code of the user may draw from it
@@ -240,7 +248,9 @@ def _random_states(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _restore_random_states(states: dict[str, Any], device: torch.device) -> None:
+def restore_random_states(states: Mapping[str, Any], device: torch.device | str = "cpu") -> None:
+    """Undo what was drawn since `states` were read."""
+    device = torch.device(device)
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])  # noqa: NPY002
     torch.set_rng_state(states["torch"])

@@ -30,6 +30,8 @@ from refinerl.loop.stream import PromptStream
 from refinerl.loop.update import Updater
 from refinerl.records import Sampling
 from refinerl.run.generators import make_generators
+from refinerl.run.keeper import Keeper
+from refinerl.run.pace import Pace
 from refinerl.run.placement import check_memory
 from refinerl.run.tasks import make_evaluator, make_sandbox, make_task
 from refinerl.run.telemetry import Telemetry, make_trackers
@@ -52,14 +54,10 @@ class Parts:
     world: World
     telemetry: Telemetry
     device: torch.device
+    keeper: Keeper
+    pace: Pace
     evaluator: Evaluator | None = None
     """Where `evaluate.every` asks for one."""
-
-    @property
-    def trainers(self) -> dict[str, Trainer]:
-        """The models that learn, by the name of their folder in a checkpoint."""
-        critic = self.updater.critic
-        return {"policy": self.updater.policy, **({} if critic is None else {"critic": critic})}
 
 
 @contextmanager
@@ -155,6 +153,9 @@ def wire(
             box = make_sandbox(config, telemetry.say, world)
             stack.callback(box.close)
             evaluator = make_evaluator(config, generator, tokenizer, box, telemetry.say)
+        trainers: dict[str, Trainer] = {"policy": policy}
+        if updater.critic is not None:
+            trainers["critic"] = updater.critic
         yield Parts(
             stream,
             task,
@@ -167,6 +168,15 @@ def wire(
             world,
             telemetry,
             torch.device(device),
+            Keeper(
+                folder,
+                trainers,
+                every=config.checkpoint.every,
+                keep=config.checkpoint.keep,
+                world=world,
+                device=torch.device(device),
+            ),
+            Pace.of(config),
             evaluator,
         )
 

@@ -1,0 +1,174 @@
+"""The command `python -m refinerl.train`: its arguments, a run from start to end, and how it ends."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from refinerl.config import Config
+from refinerl.errors import TrainingStoppedError, UserError
+from refinerl.report import summary
+from refinerl.run import arguments as command_line
+from refinerl.run import checkpoint, plan, recipe
+from refinerl.run.launch import Link, linked
+from refinerl.run.placement import check_abilities
+from refinerl.run.wiring import Parts, wire
+from refinerl.sandbox import SandboxError
+
+Loop = Callable[[Parts], checkpoint.State]
+"""`refinerl.train.train`, handed in by whoever imports both: nothing here imports it."""
+
+
+def main(loop: Loop, arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code: 0 done, 1 stopped by a guard, 2 bad input, 130 interrupted.
+
+    As one of many ranks it ends the process instead, with that code and all other ranks.
+    """
+    try:
+        with linked() as link:
+            try:
+                return _run(loop, command_line.parse(arguments), link)
+            except UserError as error:
+                return link.end(f"error: {error}", 2)
+            except (TrainingStoppedError, SandboxError, FloatingPointError) as error:
+                return link.end(f"stopped: {error}", 1)
+            except KeyboardInterrupt as interrupt:
+                return link.end(str(interrupt) or "interrupted before the first step", 130)
+    except UserError as error:  # the launcher's: nobody is linked yet
+        return Link().end(f"error: {error}", 2)
+
+
+def _run(loop: Loop, args: argparse.Namespace, link: Link) -> int:
+    console = Console(quiet=link.rank > 0)
+    if args.list:
+        command_line.show_recipes(console)
+        return 0
+    name, overrides = command_line.split(args.words)
+    if args.resume and args.output_dir is None:
+        raise UserError("--resume needs --output-dir: the folder of the run that is to go on")
+    if args.resume and not args.words and (args.output_dir / "config.yaml").exists():
+        name = str(args.output_dir / "config.yaml")
+    config = recipe.load(name, overrides)
+    if args.dry_run:
+        plan.show(config, console)
+        return 0
+    folder = args.output_dir or new_folder(name)
+    with run(loop, config, folder, console, link, resume=args.resume) as parts:
+        if link.rank == 0:
+            summary.show(parts.keeper.folder, console, parts.tokenizer.decode)
+    return 0
+
+
+def new_folder(recipe_name: str) -> Path:
+    """The folder of a run that names none: runs/RECIPE-TIME."""
+    return Path("runs") / f"{Path(recipe_name).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+@contextmanager
+def run(
+    loop: Loop, config: Config, folder: Path, console: Console, link: Link, *, resume: bool = False
+) -> Iterator[Parts]:
+    """Train from the folder's last checkpoint, or from the start, to the end; give the trained parts, then close them.
+
+    Of many ranks the first one's `folder` counts. An interrupted run says what it goes on from: the KeyboardInterrupt
+    that comes out of here holds the sentence.
+
+    Raises:
+        UserError: the folder is taken, or a part cannot be had.
+        TrainingStoppedError: a guard ended the run.
+    """
+    device = link.claim(config.device)
+    check_abilities(config, device)
+    world = link.join(config.engines.timeout, device)
+    folder = world.all_gather_object(folder)[0]
+    with calm_about_full_disks(folder):
+        if link.rank == 0:
+            check_folder(folder, config, resume=resume)
+        world.barrier()
+        with wire(config, folder, console, world, link.notice) as parts:
+            keeper = parts.keeper
+            if link.rank == 0:
+                checkpoint.begin(folder, recipe.to_yaml(config))
+            state = keeper.resume()
+            parts.generator.load(parts.updater.policy.weights())
+            if state.step:
+                parts.telemetry.say(f"resuming after step {state.step}")
+            try:
+                loop(parts)
+            except KeyboardInterrupt:
+                keeper.rescue()
+                raise KeyboardInterrupt(f"interrupted; {keeper.standing()}") from None
+            except BaseException:
+                keeper.rescue()
+                raise
+            with parts.telemetry.busy("final/"):
+                checkpoint.export(folder / "final", parts.updater.policy, parts.tokenizer, world)
+            yield parts
+
+
+def check_folder(folder: Path, config: Config, *, resume: bool) -> None:
+    """See that a new run's folder is free, and a resumed run's configuration the same where going on depends on it.
+
+    Raises:
+        UserError: it is not.
+    """
+    saved = folder / "config.yaml"
+    if not (resume and saved.exists()):
+        return checkpoint.check_new(folder)
+    old = recipe.load(str(saved))
+    changed = [line for line in recipe.differences(old, config) if not line.startswith(CHANGEABLE)]
+    if changed:
+        raise UserError(
+            f"{folder} is a run of another recipe, so its checkpoints cannot go on with this one; it differs in\n  "
+            + "\n  ".join(changed)
+        )
+    return None
+
+
+CHANGEABLE = (
+    "checkpoint.",
+    "evaluate.every",
+    "telemetry.",
+    "guard.",
+    "sandbox.workers",
+    "trainer.steps",
+    "trainer.gradient_checkpointing",
+    "trainer.micro_batch",
+    "generation.max_batch",
+    "engines.timeout",
+    "engines.offload_reference",
+    "engines.tf32",
+    "vllm.max_num_seqs",
+    "vllm.memory_",
+    "vllm.enforce_eager",
+    "vllm.sleep",
+    "device_memory",
+    "plan.",
+)
+"""Knobs that a resumed run may change: what is kept, what is shown, and what memory it takes, so that a run that ran
+out of it can go on. Sums in another order round otherwise, and `trainer.steps` also moves the schedule's end: such a
+run is not the same bit for bit."""
+
+
+@contextmanager
+def calm_about_full_disks(folder: Path) -> Iterator[None]:
+    """Turn a write that failed for want of space into a message; torch.save reports it as a RuntimeError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or (folder.exists() and shutil.disk_usage(folder).free < 2**20):
+            raise UserError(
+                f"the disk that holds {folder} is full; what was written so far is whole: free some space, then go on "
+                "with --resume"
+            ) from error
+        raise

@@ -1,0 +1,65 @@
+"""The numbers of the loop: how many prompts and steps, what happens how often, and when a run ends itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from refinerl.config import Config
+from refinerl.loop.metrics import why_idle
+from refinerl.records import Update
+from refinerl.run.checkpoint import State
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What `train` reads of a configuration."""
+
+    steps: int
+    prompts: int
+    """Drawn in each step, over all ranks."""
+    max_resamples: int
+    revive: int
+    """Rollouts of dropped groups that are refined all the same, at most."""
+    merge: bool
+    """May equal (x, ỹ) share a row: only where a step has one minibatch."""
+    kl_every: int
+    evaluate_every: int
+    max_skipped: int
+    max_idle: int
+    seed: int
+
+    @staticmethod
+    def of(config: Config) -> Pace:
+        """The pace that a configuration asks for."""
+        trainer, algorithm = config.trainer, config.algorithm
+        return Pace(
+            steps=trainer.steps,
+            prompts=trainer.batch // (algorithm.samples_per_prompt or 1),
+            max_resamples=algorithm.max_resamples,
+            revive=trainer.batch if config.constraint.on_dropped else 0,
+            merge=trainer.minibatch == trainer.batch,
+            kl_every=config.telemetry.kl_every,
+            evaluate_every=config.evaluate.every,
+            max_skipped=config.guard.max_skipped,
+            max_idle=config.guard.max_idle,
+            seed=config.seed,
+        )
+
+
+def reason_to_stop(pace: Pace, state: State, update: Update, metrics: Mapping[str, float]) -> str | None:
+    """Say why a guard ends the run after this step; None if it goes on."""
+    skipped = state.skipped_in_a_row
+    if update.skipped and skipped >= pace.max_skipped:
+        return (
+            f"{skipped} optimizer steps in a row were skipped (guard.max_skipped = {pace.max_skipped}), "
+            f"the last because the {update.skipped[-1]} is not finite"
+        )
+    if not state.optimizer_steps and not skipped and state.step >= min(pace.max_idle, pace.steps):
+        which = (
+            f"any of the {pace.steps} steps"
+            if state.step == pace.steps
+            else f"the first {state.step} steps (guard.max_idle)"
+        )
+        return f"no optimizer step was taken in {which}: {why_idle(metrics)}"
+    return None

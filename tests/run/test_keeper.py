@@ -1,0 +1,87 @@
+"""What is left of a run that ends too early: nothing that was learnt is lost, and what is said of it is true."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import toy_rewards
+from refinerl.run.checkpoint import State
+from refinerl.run.keeper import Keeper
+from toy import Toy, rollouts, timeless
+
+STEPS = ("trainer.steps=3", "constraint.accept=all")
+
+
+class Weights:
+    """A trainer that may not be saved."""
+
+    def __init__(self, error: Exception | None = None):
+        self.error = error
+
+    def save(self, folder):
+        if self.error:
+            raise self.error
+
+
+def breaking(step: int, error: BaseException):
+    """The toy's reward, which raises at a step's scores; each step scores y, then ỹ."""
+    calls = 0
+
+    def reward(prompts, completions, **_):
+        nonlocal calls
+        calls += 1
+        if calls == 2 * step - 1:
+            raise error
+        return toy_rewards.share_of_a(prompts, completions)
+
+    return reward
+
+
+def test_an_interrupted_run_goes_on_after_its_last_whole_step(toy: Toy, tmp_path, monkeypatch, capsys):
+    """Although `checkpoint.every` is 50: the whole step is saved when the interrupt comes."""
+    monkeypatch.setattr(toy_rewards, "constant", breaking(3, KeyboardInterrupt()))
+    options = [*STEPS, "algorithm.dynamic_sampling=false"]
+    assert toy.run(tmp_path / "run", *options, reward="toy_rewards:constant") == 130
+    said = capsys.readouterr().err
+    assert f"--resume goes on after step 2, from {tmp_path / 'run' / 'checkpoint-2'}" in said
+    monkeypatch.setattr(toy_rewards, "constant", toy_rewards.share_of_a)
+    assert toy.run(tmp_path / "run", *options, reward="toy_rewards:constant", resume=True) == 0
+    assert toy.run(tmp_path / "whole", *options) == 0
+    assert timeless(tmp_path / "run") == timeless(tmp_path / "whole")
+    assert rollouts(tmp_path / "run", 3) == rollouts(tmp_path / "whole", 3)
+
+
+def test_an_interrupt_in_the_first_step_says_that_nothing_was_saved(toy: Toy, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(toy_rewards, "constant", breaking(1, KeyboardInterrupt()))
+    assert toy.run(tmp_path / "run", *STEPS, reward="toy_rewards:constant") == 130
+    assert re.search("no checkpoint was written yet, so --resume begins again", capsys.readouterr().err)
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+
+
+def test_a_mistake_of_the_users_late_in_a_run_loses_no_step(toy: Toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(toy_rewards, "constant", breaking(2, ZeroDivisionError()))
+    options = [*STEPS, "algorithm.dynamic_sampling=false"]
+    with pytest.raises(ZeroDivisionError):
+        toy.run(tmp_path / "run", *options, reward="toy_rewards:constant")
+    assert (tmp_path / "run" / "checkpoint-1").is_dir()
+
+
+def test_weights_in_the_middle_of_an_update_are_not_saved(tmp_path):
+    keeper = Keeper(tmp_path, {"policy": Weights()})
+    keeper.reached(State(step=4))
+    with pytest.raises(KeyboardInterrupt), keeper.changing():
+        raise KeyboardInterrupt
+    keeper.rescue()
+    assert not list(tmp_path.iterdir())
+    keeper.reached(State(step=5))
+    keeper.rescue()
+    assert keeper.standing() == f"--resume goes on after step 5, from {tmp_path / 'checkpoint-5'}"
+
+
+def test_a_rescue_that_fails_hides_nothing_and_claims_nothing(tmp_path):
+    keeper = Keeper(tmp_path, {"policy": Weights(OSError("No space left on device"))})
+    keeper.reached(State(step=4))
+    keeper.rescue()
+    assert "no checkpoint was written yet" in keeper.standing()
