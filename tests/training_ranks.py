@@ -168,7 +168,7 @@ def run(case: dict[str, Any], world: World, folder: Path) -> dict[str, Any]:
         reference=None if rank else frozen(PolicyNetwork(tiny_model(tied=tied)), case, world),
         critic=critic,
         algorithm=PPO(),
-        constraint=Dynamic(refiner=None, beta=0.1, apply="loss"),  # type: ignore[arg-type] - the rows are made by hand
+        constraint=Dynamic(beta=0.1, apply="loss"),
         world=world,
         minibatch=4,
         epochs=1,

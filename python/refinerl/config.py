@@ -1,20 +1,39 @@
-"""Every knob, typed and validated; the defaults are the vetted setting. Imports nothing of ours.
+"""Every knob, typed and validated; the defaults are the vetted setting.
 
-Names are the paths that the command line takes: `constraint.beta=3e-4`. Knobs whose default is None take a value that
-depends on the algorithm or the constraint; `config.yaml` of a run holds what they resolved to.
+Names are the paths that the command line takes: `constraint.beta=3e-4`. The sections `algorithm` and `constraint` are
+the options of the class that their `name` means (`contracts.plugins`); `config.yaml` of a run holds what they resolved
+to.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-CountOrZero = Annotated[int, Field(ge=0)]
+from refinerl.contracts import plugins
+from refinerl.contracts.options import (
+    AlgorithmOptions,
+    ConstraintOptions,
+    Count,
+    CountOrZero,
+    Fraction,
+    NonNegative,
+    Options,
+    Positive,
+    Section,
+)
+from refinerl.errors import UserError
+
 T = TypeVar("T")
 
 
@@ -22,22 +41,11 @@ def _default(value: T | None, default: T) -> T:
     return default if value is None else value
 
 
-class Section(BaseModel):
-    """A group of knobs; unknown keys are refused."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        validate_default=True,
-        allow_inf_nan=False,
-        protected_namespaces=(),
-        use_attribute_docstrings=True,
-    )
-
-
 class TaskConfig(Section):
     """Where prompts and rewards come from."""
 
-    name: Literal["code", "dialogue"] = "code"
+    name: str = "code"
+    """`code`, `dialogue`, or `module:Class` of your own, which brings its own data and reward."""
     path: str | None = None
     """JSON lines, or for `code` APPS's folder per problem or `hub:OWNER/NAME/FILE`, for `dialogue` Parquet, a folder
     that `datasets` reads, or `hub:OWNER/NAME`; None: the embedded problem set (code only)."""
@@ -62,6 +70,27 @@ class TaskConfig(Section):
     """Which of the embedded problems, where no path is given."""
     prompt_format: Literal["chat", "apps"] = "chat"
     """code: the question in the template, or APPS's own text (`QUESTION: … ANSWER:`)."""
+    options: dict[str, Any] = Field(default={})
+    """Of a class of your own: its options, such as `task.options.split=train`."""
+
+    @field_validator("name")
+    @classmethod
+    def _exists(cls, name: str) -> str:
+        _class("task", name)
+        return name
+
+    @field_validator("options")
+    @classmethod
+    def _options(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        name = info.data.get("name", "")
+        if name.startswith(plugins.OBJECT) or not name:
+            return options
+        if ":" not in name:
+            if options:
+                raise ValueError(f"task.options must be left out for task.name={name}, whose knobs are task.path, …")
+            return {}
+        dumped: dict[str, Any] = _class("task", name).Options.model_validate(options).model_dump(mode="json")
+        return dumped
 
 
 class RewardModelConfig(Section):
@@ -93,83 +122,78 @@ class GenerationConfig(Section):
     """Samples that transformers generates at once; for vLLM see vllm.max_num_seqs."""
 
 
-class AlgorithmConfig(Section):
-    """PPO or DAPO."""
+def _class(kind: plugins.Kind, name: str) -> type[Any]:
+    """The class that a name means; pydantic reports a ValueError with the key."""
+    try:
+        return plugins.resolve(kind, name)
+    except UserError as error:
+        raise ValueError(str(error)) from None
 
-    name: Literal["ppo", "dapo"] = "dapo"
-    samples_per_prompt: Count | None = None
-    """None: 8 for dapo, 1 for ppo."""
-    epochs: Count = 1
-    """Passes over each batch of rollouts."""
-    clip_low: Positive = 0.2
-    clip_high: Positive | None = None
-    """None: 0.3 for dapo (clip-higher, the paper's), clip_low for ppo."""
-    loss_reduction: Literal["token", "sequence"] = "token"
-    """Mean over all tokens of the minibatch, or over each response and then over responses."""
-    entropy_bonus: NonNegative = 0.0
-    dynamic_sampling: bool = True
-    """dapo: groups whose rewards are all equal are dropped and replaced."""
-    max_resamples: CountOrZero = 3
-    """dapo: rounds of new prompts at most, then go on with what there is."""
-    overlong_cache: CountOrZero = 0
-    """dapo: tokens before `generation.max_tokens` over which R falls by 1; 0 is off."""
-    gamma: Fraction = 1.0
-    """ppo: discount."""
-    lam: Fraction = 0.95
-    """ppo: GAE's λ."""
-    value_clip: Positive = 0.2
-    """ppo: the critic's clip."""
 
-    @model_validator(mode="after")
-    def _resolve(self) -> AlgorithmConfig:
-        dapo = self.name == "dapo"
-        self.samples_per_prompt = _default(self.samples_per_prompt, 8 if dapo else 1)
-        self.clip_high = _default(self.clip_high, 0.3 if dapo else self.clip_low)
-        if dapo and self.samples_per_prompt < 2:
+DEFAULT = {"algorithm": "dapo", "constraint": "dynamic"}
+"""The part of each kind where a recipe names none."""
+
+
+def _chosen(kind: plugins.Kind, given: Any) -> Any:
+    """The section as the options of the class that it names.
+
+    A key that only another built-in part has is checked and then left out: recipes are laid over each other, and a
+    `config.yaml` of an earlier version holds the knobs of all parts.
+    """
+    if not isinstance(given, Mapping):
+        return given
+    name = given.get("name") or DEFAULT[kind]
+    if not isinstance(name, str):
+        raise ValueError(f"{kind}.name must be a name, got {name!r}")
+    found = _class(kind, name)
+    model: type[Options] = found.Options
+    if name.startswith(plugins.OBJECT):
+        model = type(model.__name__, (model,), {"model_config": {"extra": "allow"}})
+    own: dict[str, Any] = {}
+    for key, value in given.items():
+        other = None if key in model.model_fields or key == "options" else _of_another(kind, key)
+        if other is None:
+            own[key] = value
+        elif value is not None:
+            _check(kind, other, key, value)
+    options = model.model_validate({**own, "name": name})
+    if isinstance(options, AlgorithmOptions) and getattr(found, "grouped", False) and options.samples_per_prompt < 2:
+        if "samples_per_prompt" in options.model_fields_set:
             raise ValueError(
-                "algorithm.samples_per_prompt must be at least 2 for dapo, which compares the members of a group, "
-                f"got {self.samples_per_prompt}"
+                f"algorithm.samples_per_prompt must be at least 2 for {name}, which compares the members of a group, "
+                f"got {options.samples_per_prompt}"
             )
-        return self
+        options.samples_per_prompt = GROUP
+    return options
 
 
-class ConstraintConfig(Section):
-    """What holds the policy: nothing, KL to the reference, or the online refiner."""
+GROUP = 8
+"""Responses to a prompt where an algorithm compares them and nobody says how many."""
 
-    name: Literal["none", "static", "dynamic"] = "dynamic"
-    beta: NonNegative | None = None
-    """None: 1e-2 (0 for none)."""
-    apply: Literal["loss", "reward"] | None = None
-    """None: `loss` for dynamic, `reward` for static (the paper's Static)."""
-    reduction: Literal["sequence", "token"] | None = None
-    """In the loss. None: `sequence` for dynamic, `token` for static."""
-    estimator: Literal["k1", "k2", "k3"] | None = None
-    """static: None: k1 in the reward, k2 in the loss; k1 in the loss is refused."""
-    accept: Literal["better", "all", "perfect"] = "better"
-    """dynamic: which ỹ teach: strictly better (the paper), all (its ablation), only those at the highest reward."""
-    penalty_in_group: Literal["before", "after"] | None = None
-    """dapo with apply=reward: does the penalty enter before or after group normalisation. None: before."""
-    on_dropped: bool = False
-    """dynamic in the loss: also refine a batch's worth of rollouts from the groups that dynamic sampling dropped."""
 
-    @model_validator(mode="after")
-    def _resolve(self) -> ConstraintConfig:
-        static = self.name == "static"
-        self.beta = 0.0 if self.name == "none" else _default(self.beta, 1e-2)
-        self.apply = _default(self.apply, "reward" if static else "loss")
-        self.reduction = _default(self.reduction, "token" if static else "sequence")
-        self.estimator = _default(self.estimator, "k1" if self.apply == "reward" else "k2")
-        self.penalty_in_group = _default(self.penalty_in_group, "before")
-        if static and self.apply == "loss" and self.estimator == "k1":
-            raise ValueError(
-                "constraint.estimator must be k2 or k3 where static is applied in the loss, got k1: "
-                "its gradient there has mean zero"
-            )
-        if self.on_dropped and (self.name, self.apply) != ("dynamic", "loss"):
-            raise ValueError(
-                "constraint.on_dropped must be false unless the constraint is dynamic and applied in the loss"
-            )
-        return self
+def _of_another(kind: plugins.Kind, key: str) -> type[Options] | None:
+    """The options of a built-in part that have the key."""
+    models: list[type[Options]] = [plugins.resolve(kind, name).Options for name in plugins.names(kind)]
+    return next((model for model in models if key in model.model_fields), None)
+
+
+def _check(kind: plugins.Kind, model: type[Options], key: str, value: Any) -> None:
+    field = model.model_fields[key]
+    definition: dict[str, Any] = {key: (field.annotation, field)}
+    one = create_model("One", __base__=Section, **definition)
+    one.model_validate({key: value})
+
+
+def _algorithm(given: Any) -> Any:
+    return _chosen("algorithm", given)
+
+
+def _constraint(given: Any) -> Any:
+    return _chosen("constraint", given)
+
+
+AlgorithmConfig = Annotated[SerializeAsAny[AlgorithmOptions], BeforeValidator(_algorithm)]
+ConstraintConfig = Annotated[SerializeAsAny[ConstraintOptions], BeforeValidator(_constraint)]
 
 
 class RefinerConfig(Section):
@@ -415,13 +439,16 @@ class Config(Section):
     task: TaskConfig = TaskConfig()
     reward_model: RewardModelConfig = RewardModelConfig()
     generation: GenerationConfig = GenerationConfig()
-    algorithm: AlgorithmConfig = AlgorithmConfig()
-    constraint: ConstraintConfig = ConstraintConfig()
+    algorithm: AlgorithmConfig = Field(default_factory=dict, validate_default=True)
+    constraint: ConstraintConfig = Field(default_factory=dict, validate_default=True)
+    constraints: tuple[ConstraintConfig, ...] = ()
+    """Several, which add up: `[{name: dynamic, beta: 0.01}, {name: static, beta: 0.001}]`. They stand in the place of
+    `constraint`."""
     refiner: RefinerConfig = RefinerConfig()
     trainer: TrainerConfig = TrainerConfig()
     critic: CriticConfig = CriticConfig()
     engines: EnginesConfig = EnginesConfig()
-    deepspeed: dict[str, Any] = {}
+    deepspeed: dict[str, Any] = Field(default={})
     """DeepSpeed's own configuration, where engines.trainer=deepspeed: zero_optimization, bf16, … With dtype=bfloat16
     zero_optimization.stage is 1 unless it says 2 or 3."""
     vllm: VllmConfig = VllmConfig()
@@ -448,7 +475,7 @@ class Config(Section):
         if stage == 0 and isinstance(bf16, dict) and bf16.get("enabled"):
             raise ValueError("deepspeed.zero_optimization.stage must be 1, 2 or 3 with deepspeed.bf16, got 0")
         # Of a LoRA policy the adapter is float32, but a critic learns whole.
-        whole = not self.lora.rank or self.algorithm.name == "ppo"
+        whole = not self.lora.rank or self.needs_critic
         if self.engines.trainer == "deepspeed" and self.dtype == "bfloat16" and stage == 0 and whole:
             if "stage" in zero:
                 raise ValueError(
@@ -476,23 +503,25 @@ class Config(Section):
     @model_validator(mode="after")
     def _resolve(self) -> Config:
         self.refiner.max_tokens = _default(self.refiner.max_tokens, self.generation.max_tokens)
-        samples = self.algorithm.samples_per_prompt or 1
+        samples = self.algorithm.samples_per_prompt
         if self.trainer.batch % samples:
             raise ValueError(
                 f"trainer.batch must be a multiple of algorithm.samples_per_prompt = {samples}, "
                 f"got {self.trainer.batch}"
             )
-        if self.algorithm.overlong_cache >= self.generation.max_tokens:
+        cache = getattr(self.algorithm, "overlong_cache", 0)
+        if cache >= self.generation.max_tokens:
             raise ValueError(
-                "algorithm.overlong_cache must be less than generation.max_tokens "
-                f"= {self.generation.max_tokens}, got {self.algorithm.overlong_cache}"
+                f"algorithm.overlong_cache must be less than generation.max_tokens = {self.generation.max_tokens}, "
+                f"got {cache}"
             )
         if self.evaluate.n > 1 and self.evaluate.temperature == 0:
             raise ValueError(
                 "evaluate.temperature must be above 0 for evaluate.n above 1: greedy samples are all alike"
             )
         self._check_reward()
-        own_engine = self.engines.generator == "vllm" and self.constraint.name == "dynamic" and not self.lora.rank
+        self._check_constraints()
+        own_engine = self.engines.generator == "vllm" and self.refines and not self.lora.rank
         if self.vllm.speculate and not own_engine:
             raise ValueError(
                 f"vllm.speculate must be 0 unless the refiner has a vLLM engine of its own, got {self.vllm.speculate}: "
@@ -503,12 +532,51 @@ class Config(Section):
                 f"vllm.speculate must be 0 where the refiner samples, got {self.vllm.speculate}: guesses would change "
                 "which tokens a seed draws; refiner.temperature=0 may speculate"
             )
-        if self.constraint.on_dropped and not (self.algorithm.name == "dapo" and self.algorithm.dynamic_sampling):
+        if self.on_dropped and not getattr(self.algorithm, "dynamic_sampling", False):
             raise ValueError("constraint.on_dropped must be false unless dapo's dynamic sampling drops groups")
         return self
 
+    @property
+    def held(self) -> tuple[ConstraintOptions, ...]:
+        """The constraints: those of `constraints`, else the one of `constraint`."""
+        return self.constraints or (self.constraint,)
+
+    @property
+    def refines(self) -> bool:
+        """Does a constraint ask the refiner."""
+        return any(plugins.resolve("constraint", constraint.name).needs_refiner for constraint in self.held)
+
+    @property
+    def on_dropped(self) -> bool:
+        """Does a constraint also refine rollouts of the groups that dynamic sampling dropped."""
+        return any(getattr(constraint, "on_dropped", False) for constraint in self.held)
+
+    @property
+    def accept(self) -> Literal["better", "all", "perfect"]:
+        """Which refinements teach."""
+        return next((getattr(c, "accept", "better") for c in self.held if hasattr(c, "accept")), "better")
+
+    @property
+    def scored_by_model(self) -> bool:
+        """Is the reward that of reward_model.model."""
+        return self.task.reward == "model" and ":" not in self.task.name
+
+    @property
+    def needs_critic(self) -> bool:
+        """Does the algorithm learn values."""
+        return bool(plugins.resolve("algorithm", self.algorithm.name).needs_critic)
+
+    def _check_constraints(self) -> None:
+        refining = [c.name for c in self.constraints if plugins.resolve("constraint", c.name).needs_refiner]
+        if len(refining) > 1:
+            raise ValueError(f"constraints must hold at most one that refines, got {' and '.join(refining)}")
+        if len({c.penalty_in_group for c in self.held if c.apply == "reward"}) > 1:
+            raise ValueError("constraints that apply in the reward must have the same penalty_in_group")
+
     def _check_reward(self) -> None:
-        task, perfect = self.task, (self.constraint.name, self.constraint.accept) == ("dynamic", "perfect")
+        task, perfect = self.task, self.accept == "perfect"
+        if ":" in task.name:  # its reward is its own, and so is its highest
+            return
         if task.name == "dialogue":
             if task.path is None:
                 raise ValueError(

@@ -2,14 +2,17 @@
 
 Numbers refer to arXiv:2603.18088; docs/equations.md says what the paper leaves open and what is chosen here. Tensors
 are (R, T): R rows, T target tokens; `mask` (R, T) bool marks the tokens that exist. Costs and logprobs are nats.
+
+Only methods of tensors are called, so that torch is imported for its types alone: `--help` reads the options of every
+algorithm and constraint without it.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KL_CLAMP = 10.0
 """Nats. KL estimates and, where it becomes a reward, the cross-entropy of one token are clamped to ±10 (OpenRLHF)."""
@@ -26,16 +29,20 @@ Reduction = Literal["sequence", "token"]
 
 def policy_ratio(logprobs: Tensor, old_logprobs: Tensor) -> Tensor:
     """ρ_t = exp(log π_θ(y_t) − log π_old(y_t))."""
-    return torch.exp(logprobs - old_logprobs)
+    return (logprobs - old_logprobs).exp()
 
 
 def clipped_surrogate(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip_low: float, clip_high: float
 ) -> Tensor:
     """−min(ρA, clip(ρ, 1−ε_low, 1+ε_high)·A) for each token; PPO has ε_low = ε_high, DAPO ε_low < ε_high."""
-    ratio = policy_ratio(logprobs, old_logprobs)
+    return clipped_objective(policy_ratio(logprobs, old_logprobs), advantages, clip_low, clip_high)
+
+
+def clipped_objective(ratio: Tensor, advantages: Tensor, clip_low: float, clip_high: float) -> Tensor:
+    """−min(ρA, clip(ρ, 1−ε_low, 1+ε_high)·A) for any ratio ρ (R, T), such as one of whole responses."""
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
-    return -torch.minimum(ratio * advantages, clipped * advantages)
+    return -(ratio * advantages).minimum(clipped * advantages)
 
 
 def clipped_tokens(ratio: Tensor, advantages: Tensor, clip_low: float, clip_high: float) -> tuple[Tensor, Tensor]:
@@ -66,7 +73,8 @@ def truncated_importance(
     Framework Secretly Brings You Off-Policy RL Training*). `sequence`: w = Π_t π_old(y_t) / μ(y_t), the same for each
     token of the response. Where the engine's logprobs are unknown (NaN), w is 1.
     """
-    d = torch.where(mask & sampling_logprobs.isfinite(), old_logprobs - sampling_logprobs, 0.0).detach()
+    known = mask & sampling_logprobs.isfinite()
+    d = (old_logprobs - sampling_logprobs).masked_fill(~known, 0.0).detach()
     if level == "sequence":
         d = d.sum(-1, keepdim=True).expand_as(d)
     return d.exp().clamp(max=cap)
@@ -78,7 +86,7 @@ def mismatch(old_logprobs: Tensor, sampling_logprobs: Tensor) -> tuple[Tensor, T
     k3 = exp(d) − 1 − d with d = log π_old − log μ, nats; NaN where the engine gave no logprob.
     """
     d = (old_logprobs - sampling_logprobs).double()
-    return torch.expm1(d) - d, d.abs()
+    return d.expm1() - d, d.abs()
 
 
 # --- advantages -----------------------------------------------------------------------------------
@@ -86,7 +94,7 @@ def mismatch(old_logprobs: Tensor, sampling_logprobs: Tensor) -> tuple[Tensor, T
 
 def token_rewards(reward: Tensor, penalty: Tensor, mask: Tensor) -> Tensor:
     """r_t = −penalty_t, plus R(x, y) clipped to ±10 at the last token. `reward` (R,), `penalty` (R, T)."""
-    last = torch.arange(mask.shape[1], device=mask.device) == (mask.sum(-1, keepdim=True) - 1)
+    last = mask & (mask.cumsum(-1) == mask.sum(-1, keepdim=True))
     return -penalty * mask + last * reward.clamp(-REWARD_CLIP, REWARD_CLIP).unsqueeze(-1)
 
 
@@ -98,10 +106,10 @@ def generalized_advantages(
     V after the last token is 0, whether y ended by EOS or was cut off (a documented choice).
     """
     values = values * mask
-    advantages = torch.zeros_like(values)
-    following = torch.zeros_like(values[:, 0]) if values.shape[1] else values.sum(-1)
+    advantages = values.new_zeros(values.shape)
+    following = values.new_zeros(len(values))
     for t in reversed(range(values.shape[1])):
-        next_value = values[:, t + 1] if t + 1 < values.shape[1] else torch.zeros_like(following)
+        next_value = values[:, t + 1] if t + 1 < values.shape[1] else following.new_zeros(following.shape)
         delta = rewards[:, t] + gamma * next_value - values[:, t]
         following = (delta + gamma * lam * following) * mask[:, t]
         advantages[:, t] = following
@@ -111,14 +119,14 @@ def generalized_advantages(
 def moments(x: Tensor, mask: Tensor) -> Tensor:
     """(3,) float64: count, sum and sum of squares of the masked elements; additive over ranks."""
     kept = x[mask].double()
-    return torch.stack([torch.tensor(float(kept.numel()), dtype=torch.float64), kept.sum(), kept.square().sum()])
+    return kept.new_tensor([float(kept.numel()), float(kept.sum()), float(kept.square().sum())])
 
 
 def whiten(x: Tensor, mask: Tensor, total: Tensor) -> Tensor:
     """(x − mean) / sqrt(var + 1e-8) with the masked mean and (biased) variance given by `moments` summed over ranks."""
     mean = total[1] / total[0].clamp(min=1)
     variance = (total[2] / total[0].clamp(min=1) - mean.square()).clamp(min=0)
-    return ((x.double() - mean) * torch.rsqrt(variance + 1e-8)).to(x.dtype) * mask
+    return ((x.double() - mean) * (variance + 1e-8).rsqrt()).to(x.dtype) * mask
 
 
 def group_advantages(rewards: Tensor) -> Tensor:
@@ -127,7 +135,7 @@ def group_advantages(rewards: Tensor) -> Tensor:
     Fewer than two members carry no signal: zeros.
     """
     if rewards.numel() < 2:
-        return torch.zeros_like(rewards)
+        return rewards.new_zeros(rewards.shape)
     return (rewards - rewards.mean()) / (rewards.std(unbiased=True) + 1e-6)
 
 
@@ -139,7 +147,7 @@ def penalty_to_go(penalty: Tensor, mask: Tensor) -> Tensor:
 def overlong_penalty(lengths: Tensor, max_length: int, cache: int) -> Tensor:
     """DAPO's overlong shaping, added to R: 0 up to L_max − L_cache, then linear to −1 at L_max. `lengths` (R,)."""
     if cache == 0:
-        return torch.zeros_like(lengths, dtype=torch.float64)
+        return lengths.double() * 0
     return ((max_length - cache - lengths).double() / cache).clamp(-1, 0)
 
 
@@ -149,7 +157,7 @@ def overlong_penalty(lengths: Tensor, max_length: int, cache: int) -> Tensor:
 def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:
     """0.5·max((V − G)², (clip(V, V_old ± ε_v) − G)²) for each token."""
     clipped = old_values + (values - old_values).clamp(-clip, clip)
-    return 0.5 * torch.maximum((values - returns).square(), (clipped - returns).square())
+    return 0.5 * (values - returns).square().maximum((clipped - returns).square())
 
 
 # --- the constraints ------------------------------------------------------------------------------
@@ -166,7 +174,7 @@ def kl_estimate(logprobs: Tensor, reference_logprobs: Tensor, estimator: Estimat
     elif estimator == "k2":
         estimate = d.square() / 2
     else:
-        estimate = torch.expm1(-d) + d
+        estimate = (-d).expm1() + d
     return estimate.clamp(-KL_CLAMP, KL_CLAMP)
 
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+if TYPE_CHECKING:  # the options of algorithms and constraints are read without torch
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 Message = Mapping[str, str]
 """One turn of a conversation: `{"role": "user", "content": "…"}`."""
@@ -242,8 +243,3 @@ class Update:
     """Optimizer steps taken."""
     skipped: tuple[str, ...]
     """For each optimizer step that was not taken, the tensor that was not finite."""
-
-
-def empty_logprobs(device: torch.device | str = "cpu") -> Tensor:
-    """The (0, 0) tensor that stands in `Outputs` for what a critic does not compute."""
-    return torch.zeros((0, 0), device=device)

@@ -59,7 +59,7 @@ def train(parts: Parts) -> State:
             anchors = constraint.anchor(groups, step)
 
             with telemetry.clock("update"):
-                batch = collate(groups, anchors.refinements, merge=pace.merge and constraint.apply == "loss")
+                batch = collate(groups, anchors.refinements, merge=pace.merge)
                 batch, measured = updater.measure(batch, kl=(step - 1) % pace.kl_every == 0)
                 penalty, charged = updater.penalty(batch, anchors)
                 batch = algorithm.advantages(batch, penalty, world)
@@ -76,7 +76,7 @@ def train(parts: Parts) -> State:
             metrics = merged(
                 rollout_metrics(collected, anchors, world),
                 anchors.metrics,
-                {"constraint/beta": constraint.beta},
+                {part.metric("beta"): part.beta for part in constraint.parts},
                 measured,
                 charged,
                 update.metrics,

@@ -10,7 +10,7 @@ from refinerl.records import Anchors, Outputs
 
 GROUP = group("a", ([10, 11, 12], 0.0), ([20, 21], 0.0))
 FIRST, SECOND = GROUP.rollouts
-DYNAMIC = Dynamic(refiner=None, beta=1.0)  # type: ignore[arg-type] - its rows are made by hand
+DYNAMIC = Dynamic(beta=1.0)
 
 
 def carried(refined, costs):

@@ -19,15 +19,15 @@ REFERENCE = BATCH.with_(reference_logprobs=torch.full((2, 2), math.log(0.2), dty
 
 
 def test_the_cost_is_the_estimate_on_scored_y():
-    cost = Static(1.0, estimator="k1").cost(OUTPUTS, REFERENCE)
+    cost = Static(beta=1.0, estimator="k1").cost(OUTPUTS, REFERENCE)
     assert cost.tolist() == [pytest.approx([math.log(3), 0]), [0, 0]]
-    assert Static(1.0).anchor(GROUPS, 1) == Anchors()
-    assert Static(1.0).carry(cost, REFERENCE, Anchors()) is cost
+    assert Static(beta=1.0).anchor(GROUPS, 1) == Anchors()
+    assert Static(beta=1.0).carry(cost, REFERENCE, Anchors()) is cost
 
 
 def test_the_loss_is_the_weighted_sum():
     batch = REFERENCE.with_(row_weight=torch.tensor([0.5, 0.5], dtype=torch.float64))
-    loss = Static(1.0, "loss", estimator="k2").loss(OUTPUTS, batch)
+    loss = Static(beta=1.0, apply="loss", estimator="k2").loss(OUTPUTS, batch)
     assert loss.item() == pytest.approx(0.5 * math.log(3) ** 2 / 2)
 
 

@@ -23,7 +23,7 @@ def collected(script, *, prompts=2, max_resamples=3, epochs=None):
     stream = PromptStream([prompt(str(i), (65 + i,)) for i in range(6)], seed=0, epochs=epochs)
     world = WorldOfOne()
     options = {"prompts": prompts, "max_resamples": max_resamples, "step": 1}
-    return stream, collect(roller(script), DAPO(8), world, stream.draw, **options)
+    return stream, collect(roller(script), DAPO(), world, stream.draw, **options)
 
 
 def test_seeds_name_step_prompt_and_sample():
@@ -95,7 +95,7 @@ def test_any_number_of_ranks_keeps_the_same_groups(size, epochs):
     def work(world):
         stream = PromptStream(words, seed=3, epochs=epochs)
         rules = {"prompts": 8, "max_resamples": 2, "step": 1}
-        found = collect(roller(script, n=4), DAPO(8), world, stream.draw, **rules)
+        found = collect(roller(script, n=4), DAPO(), world, stream.draw, **rules)
         revived = revive(found.dropped, 5, 1.0, 7, world)
         return stream.position, found, revived, rollout_metrics(found, Anchors(), world)
 

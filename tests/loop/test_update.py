@@ -45,7 +45,7 @@ def trainer(cls=TorchTrainer, *, dtype=torch.float32, trained=True):
 
 
 def dynamic(**options):
-    return Dynamic(refiner=None, beta=0.5, **options)  # type: ignore[arg-type] - the rows are made by hand here
+    return Dynamic(beta=0.5, **options)
 
 
 def updater(policy, constraint, algorithm=None, *, critic=None, budget=10_000, **sizes):
@@ -53,7 +53,7 @@ def updater(policy, constraint, algorithm=None, *, critic=None, budget=10_000, *
         policy=policy,
         reference=trainer(dtype=policy.network.model.dtype, trained=False),
         critic=critic,
-        algorithm=algorithm or DAPO(max_tokens=8),
+        algorithm=algorithm or DAPO(),
         constraint=constraint,
         world=WorldOfOne(),
         minibatch=sizes.pop("minibatch", 4),
@@ -105,7 +105,7 @@ def test_what_the_filter_dropped_has_exactly_no_gradient():
     assert all(not gradient.any() for gradient in gradients(policy).values())
 
 
-@pytest.mark.parametrize("constraint", [dynamic(), Static(0.5, "loss", estimator="k3"), NoConstraint()])
+@pytest.mark.parametrize("constraint", [dynamic(), Static(beta=0.5, apply="loss", estimator="k3"), NoConstraint()])
 def test_the_gradient_does_not_depend_on_micro_batches(constraint):
     found = []
     for budget in (1, 16, 10_000):
@@ -162,7 +162,7 @@ def test_static_in_the_reward_is_the_usual_kl_penalty():
     with torch.no_grad():
         for parameter in policy.network.parameters():
             parameter.mul_(1.05)
-    part = updater(policy, Static(0.25), PPO())
+    part = updater(policy, Static(beta=0.25), PPO())
     batch, metrics = part.measure(collate(GROUPS), kl=False)
     penalty, _ = part.penalty(batch, Anchors())
     d = (batch.old_logprobs - batch.reference_logprobs) * batch.mask

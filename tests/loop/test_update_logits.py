@@ -63,7 +63,7 @@ def step(constraint: Any, impl: Impl, *, lora: bool, ppo: bool) -> Callable[[], 
         policy=trainer(impl, lora=lora),
         reference=None if lora else trainer(impl, learns=False),
         critic=TorchTrainer(value, Optimization(learning_rate=1e-3)) if ppo else None,
-        algorithm=PPO() if ppo else DAPO(max_tokens=LENGTH),
+        algorithm=PPO() if ppo else DAPO(),
         constraint=constraint,
         world=WorldOfOne(),
         minibatch=4,
@@ -91,8 +91,8 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(naive, "WORKSPACE", CHUNK)
 
 
-DYNAMIC = [Dynamic(None, 0.5, apply=apply) for apply in ("loss", "reward")]  # type: ignore[arg-type] - ỹ is made by hand
-STATIC = [Static(0.5, "loss", estimator="k3"), Static(0.5, "reward")]
+DYNAMIC = [Dynamic(beta=0.5, apply=apply) for apply in ("loss", "reward")]
+STATIC = [Static(beta=0.5, apply="loss", estimator="k3"), Static(beta=0.5)]
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["all weights", "lora"])

@@ -1,1 +1,10 @@
-"""How rewards become a policy gradient: `ppo` (GAE and a critic), `dapo` (advantages within a group of samples)."""
+"""How rewards become a policy gradient. Each file is one algorithm: its equation, its options, its class.
+
+base   the defaults of an algorithm, and of one that compares the responses to a prompt
+dapo   group advantages, clip-higher, dynamic sampling
+ppo    GAE and a critic
+"""
+
+from refinerl.algorithms.base import Algorithm, GroupAlgorithm
+
+__all__ = ["Algorithm", "GroupAlgorithm"]

@@ -107,7 +107,7 @@ def audition(config: Config, n: int, against: Sequence[str], console: Console) -
                     decode=reference.tokenizer.decode,
                     eos_token_id=reference.tokenizer.eos_token_id,
                     context_length=reference.generator.context_length,
-                    accept=config.constraint.accept,
+                    accept=config.accept,
                     seed=config.seed,
                     clock=telemetry.clock,
                 )

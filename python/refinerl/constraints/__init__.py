@@ -1,1 +1,13 @@
-"""The paper's comparison: `none` (w/o Constraint), `static` (KL to the reference), `dynamic` (the online refiner)."""
+"""What holds the policy. Each file is one constraint: its equation, its options, its class.
+
+base      the defaults of a constraint
+none      the paper's “w/o Constraint”
+static    KL to the reference
+dynamic   the online refiner
+sum       several at once
+"""
+
+from refinerl.constraints.base import Constraint
+from refinerl.constraints.sum import Sum
+
+__all__ = ["Constraint", "Sum"]

@@ -3,28 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
+from pydantic import model_validator
 
 from refinerl import objective
-from refinerl.alignment import charge
-from refinerl.loop.refiner import Refiner
-from refinerl.objective import Reduction
+from refinerl.constraints.base import Constraint
+from refinerl.contracts.options import ConstraintOptions
 from refinerl.records import Anchors, Batch, Outputs, RolloutGroup
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-@dataclass(frozen=True)
-class Dynamic:
+    from refinerl.loop.refiner import Refiner
+
+
+class Dynamic(Constraint):
     """C(θ) = E[ 1{R(x, ỹ) > R(x, y)} · Σ_t −log π_θ(ỹ_t | x, ỹ_<t) ]."""
 
-    refiner: Refiner
-    beta: float
-    apply: Literal["loss", "reward"] = "loss"
-    reduction: Reduction = "sequence"
-    needs_reference: bool = False
+    class Options(ConstraintOptions):
+        """The online refiner."""
+
+        reduction: Literal["sequence", "token"] = "sequence"
+        """In the loss: averaged over responses (Eq. 6) or over the tokens of the accepted ỹ."""
+        accept: Literal["better", "all", "perfect"] = "better"
+        """Which ỹ teach: strictly better (the paper), all (its ablation), only those at the highest reward."""
+        on_dropped: bool = False
+        """In the loss: also refine a batch's worth of rollouts from the groups that dynamic sampling dropped."""
+
+        @model_validator(mode="after")
+        def _check(self) -> Dynamic.Options:
+            if self.on_dropped and self.apply != "loss":
+                raise ValueError(
+                    "constraint.on_dropped must be false unless the constraint is dynamic and applied in the loss"
+                )
+            return self
+
+    needs_refiner = True
+
+    def connect(self, refiner: Refiner) -> None:
+        """Take over the run's refiner, with this constraint's filter."""
+        super().connect(replace(refiner, accept=self.options.accept))
 
     def anchor(self, groups: Sequence[RolloutGroup], step: int) -> Anchors:
         """Refine, score, filter, align."""
@@ -44,15 +64,17 @@ class Dynamic:
 
     def carry(self, cost: Tensor, batch: Batch, anchors: Anchors) -> Tensor:
         """Each accepted ỹ's costs on the positions of its own y, along their alignment; the rows must not be merged."""
+        from refinerl.alignment import charge  # imports torch, without which `--help` reads the options above
+
         accepted = [r for r in anchors.refinements if r.accepted]
-        rows = torch.nonzero(batch.is_constraint).flatten()
+        rows = batch.is_constraint.nonzero().flatten()
         if len(rows) != len(accepted):
             raise ValueError(
                 f"batch must hold one row for each of {len(accepted)} accepted refinements, got {len(rows)}"
             )
         lengths = [len(r.rollout.completion.token_ids) for r in accepted]
-        charged = torch.zeros_like(cost)
+        charged = cost.new_zeros(cost.shape)
         if accepted:
-            charges = torch.from_numpy(charge(cost[rows], [r.alignment for r in accepted], lengths)).to(cost.dtype)
+            charges = cost.new_tensor(charge(cost[rows], [r.alignment for r in accepted], lengths))
             charged[batch.origin[rows], : charges.shape[1]] = charges
         return charged

@@ -2,42 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
+from pydantic import field_validator
 
-from refinerl.objective import Reduction
-from refinerl.records import Anchors, Batch, Outputs, RolloutGroup
+from refinerl.constraints.base import Constraint
+from refinerl.contracts.options import ConstraintOptions, NonNegative
+from refinerl.records import Batch, Outputs
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-@dataclass(frozen=True)
-class NoConstraint:
-    """The paper's “w/o Constraint”."""
+class NoConstraint(Constraint):
+    """C(θ) = 0, the paper's “w/o Constraint”."""
 
-    beta: float = 0.0
-    apply: Literal["loss", "reward"] = "loss"
-    reduction: Reduction = "sequence"
-    needs_reference: bool = False
+    class Options(ConstraintOptions):
+        """β is 0, whatever is given."""
 
-    def anchor(self, groups: Sequence[RolloutGroup], step: int) -> Anchors:
-        """Nothing."""
-        return Anchors()
+        beta: NonNegative = 0.0
+        """0."""
+        reduction: Literal["sequence", "token"] = "sequence"
+
+        @field_validator("beta")
+        @classmethod
+        def _zero(cls, beta: float) -> float:
+            return 0.0
 
     def rows(self, batch: Batch) -> Tensor:
         """(R,) bool: none."""
-        return torch.zeros(len(batch), dtype=torch.bool, device=batch.mask.device)
+        return batch.surrogate & False
 
     def cost(self, outputs: Outputs, batch: Batch) -> Tensor:
         """(R, T) zeros."""
-        return torch.zeros(batch.mask.shape, device=batch.mask.device)
+        return batch.mask.float() * 0
 
     def loss(self, outputs: Outputs, batch: Batch) -> Tensor:
         """() zero."""
-        return torch.zeros((), device=batch.mask.device)
-
-    def carry(self, cost: Tensor, batch: Batch, anchors: Anchors) -> Tensor:
-        """(R, T) zeros."""
-        return cost
+        return outputs.logprobs.new_zeros(())

@@ -2,44 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
+from pydantic import model_validator
 
 from refinerl import objective
-from refinerl.objective import Estimator, Reduction
-from refinerl.records import Anchors, Batch, Outputs, RolloutGroup
+from refinerl.constraints.base import Constraint
+from refinerl.contracts.options import ConstraintOptions
+from refinerl.objective import Estimator
+from refinerl.records import Batch, Outputs
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Static:
-    """The paper's “Static”, RLHF's in-reward KL, is `apply="reward", estimator="k1"`; in the loss k2 or k3."""
+class Static(Constraint):
+    """C(θ) = KL(π_θ ‖ π_ref) by k1 = d, k2 = d²/2 or k3 = exp(−d) − 1 + d, with d = log π_θ(y_t) − log π_ref(y_t).
 
-    beta: float
-    apply: Literal["loss", "reward"] = "reward"
-    reduction: Reduction = "token"
-    estimator: Estimator = "k1"
-    needs_reference: bool = True
+    The paper's “Static”, RLHF's in-reward KL, is `apply=reward` with k1; in the loss k2 or k3.
+    """
 
-    def anchor(self, groups: Sequence[RolloutGroup], step: int) -> Anchors:
-        """Nothing to make: the reference's logprobs of y are measured with the batch."""
-        return Anchors()
+    class Options(ConstraintOptions):
+        """KL in the reward, unless apply=loss."""
 
-    def rows(self, batch: Batch) -> Tensor:
-        """(R,) bool: the y that have a reward."""
-        return batch.surrogate
+        apply: Literal["loss", "reward"] = "reward"
+        """In the loss, with gradient; or detached in y's rewards (the paper's Static)."""
+        estimator: Estimator | None = None
+        """None: k1 in the reward, k2 in the loss; k1 in the loss is refused."""
+
+        @model_validator(mode="after")
+        def _resolve(self) -> Static.Options:
+            if self.estimator is None:
+                self.estimator = "k1" if self.apply == "reward" else "k2"
+            if self.apply == "loss" and self.estimator == "k1":
+                raise ValueError(
+                    "constraint.estimator must be k2 or k3 where static is applied in the loss, got k1: "
+                    "its gradient there has mean zero"
+                )
+            return self
+
+    needs_reference = True
 
     def cost(self, outputs: Outputs, batch: Batch) -> Tensor:
         """(R, T) the estimate of KL(π_θ ‖ π_ref) for each token of y."""
-        estimate = objective.kl_estimate(outputs.logprobs, batch.reference_logprobs, self.estimator)
+        estimate = objective.kl_estimate(outputs.logprobs, batch.reference_logprobs, self.options.estimator)
         return estimate * (batch.mask & self.rows(batch).unsqueeze(-1))
-
-    def loss(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """() Σ row_weight·cost."""
-        return (self.cost(outputs, batch) * batch.row_weight.unsqueeze(-1)).sum()
-
-    def carry(self, cost: Tensor, batch: Batch, anchors: Anchors) -> Tensor:
-        """The cost already lies on y's positions."""
-        return cost

@@ -20,7 +20,7 @@ from refinerl.engines.models import quiet
 from refinerl.errors import UserError
 from refinerl.kernels import availability
 from refinerl.kernels.cross_entropy import Impl, sequence_cross_entropy, token_logprobs
-from refinerl.records import Batch, Outputs, empty_logprobs
+from refinerl.records import Batch, Outputs
 
 _VALUE_HEAD = "value_head.safetensors"
 
@@ -113,7 +113,7 @@ class ValueNetwork(nn.Module):
         hidden, row, token = target_states(self.model, rows)
         values = self.head(hidden).squeeze(-1)
         values = values if values.dtype == torch.float64 else values.float()
-        empty = empty_logprobs(hidden.device)
+        empty = torch.zeros((0, 0), device=hidden.device)  # stands for what a critic does not compute
         return Outputs(empty, empty, hidden.new_zeros(()), values=_spread(values, row, token, rows))
 
     def export(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:

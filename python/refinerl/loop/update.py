@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from refinerl import objective
-from refinerl.contracts import Algorithm, Constraint, Trainer, World
+from refinerl.contracts import Algorithm, Constraint, Constraints, Trainer, World
 from refinerl.loop.batch import micro_batches, minibatches, scatter_rows
 from refinerl.records import Anchors, Batch, Outputs, Update, sample_seed
 
@@ -25,7 +26,7 @@ class Updater:
     """None: the policy without its adapter."""
     critic: Trainer | None
     algorithm: Algorithm
-    constraint: Constraint
+    constraint: Constraints
     world: World
     minibatch: int
     """Rollouts per optimizer step."""
@@ -57,7 +58,7 @@ class Updater:
         if self.critic is not None:
             values = self._forward(self.critic, batch, rows).values
             batch = batch.with_(values=_present(values))
-        if kl or self.constraint.needs_reference:
+        if kl or any(part.needs_reference for part in self.constraint.parts):
             reference = self._reference(batch, rows)
             batch = batch.with_(reference_logprobs=reference.logprobs)
             k1 = objective.kl_estimate(old.logprobs, reference.logprobs, "k1")
@@ -67,22 +68,34 @@ class Updater:
         return batch, metrics
 
     def penalty(self, batch: Batch, anchors: Anchors) -> tuple[Tensor, dict[str, float]]:
-        """(R, T) β·cost on y's positions, detached, by the policy that sampled y; zero unless apply = reward."""
-        if self.constraint.apply != "reward":
-            return torch.zeros(batch.mask.shape), {}
-        rows = self.constraint.rows(batch)
-        # Unit weights make the trainer evaluate the rows of ỹ, which carry no weight in the loss.
-        weighed = batch.with_(row_weight=rows.double())
-        outputs = self._forward(self.policy, weighed, torch.nonzero(rows).flatten())
-        cost = self.constraint.cost(outputs, batch)
+        """(R, T) Σ β·cost on y's positions, detached, by the policy that sampled y; zero unless apply = reward."""
+        total = torch.zeros(batch.mask.shape)
+        metrics: dict[str, float] = {}
+        charging = [part for part in self.constraint.parts if part.apply == "reward"]
+        if charging:
+            rows = torch.stack([part.rows(batch) for part in charging]).any(0)
+            # Unit weights make the trainer evaluate the rows of ỹ, which carry no weight in the loss.
+            weighed = batch.with_(row_weight=rows.double())
+            outputs = self._forward(self.policy, weighed, torch.nonzero(rows).flatten())
+            for part in charging:
+                charged, measured = self._charge(part, outputs, batch, anchors)
+                total = total + charged
+                metrics |= measured
+        return total, metrics
+
+    def _charge(
+        self, part: Constraint, outputs: Outputs, batch: Batch, anchors: Anchors
+    ) -> tuple[Tensor, dict[str, float]]:
+        rows = part.rows(batch)
         mask = batch.mask & rows.unsqueeze(-1)
+        cost = part.cost(outputs, batch) * mask
         clamped = cost.clamp(-objective.KL_CLAMP, objective.KL_CLAMP)
-        sums = [(clamped * mask).double().sum(), (~batch.is_constraint).sum(), (rows & batch.is_constraint).sum()]
-        total, rollouts, refined = self.world.all_reduce(torch.stack([part.double() for part in sums])).tolist()
-        metrics = {"constraint/cost": total / max(1.0, rollouts)}
+        sums = [clamped.double().sum(), (~batch.is_constraint).sum(), (rows & batch.is_constraint).sum()]
+        total, rollouts, refined = self.world.all_reduce(torch.stack([x.double() for x in sums])).tolist()
+        metrics = {part.metric("cost"): total / max(1.0, rollouts)}
         if refined:
-            metrics["constraint/ce"] = self._mean(cost, mask)
-        return self.constraint.beta * self.constraint.carry(clamped, batch, anchors), metrics
+            metrics[part.metric("ce")] = self._mean(cost, mask)
+        return part.beta * part.carry(clamped, batch, anchors), metrics
 
     def _reference(self, batch: Batch, rows: Tensor) -> Outputs:
         """The reference on y; of a LoRA policy that is the policy without its adapter."""
@@ -132,30 +145,47 @@ class Updater:
         for epoch in range(self.epochs):
             seed = sample_seed(self.seed, step, "minibatch", epoch)
             for rows in minibatches(batch, self.minibatch, seed, self.world):
-                self._optimize(self._weigh(batch.select(rows)), tally, first_epoch=epoch == 0)
+                minibatch = batch.select(rows)
+                self._optimize(minibatch, self._weigh(minibatch), tally, first_epoch=epoch == 0)
         return tally.finish()
 
-    def _weigh(self, minibatch: Batch) -> Batch:
-        """Fixes the constraint's normaliser over the minibatch and all ranks, before the first backward."""
-        if self.constraint.apply == "reward":
-            return minibatch
-        rows = self.constraint.rows(minibatch)
-        tokens = (minibatch.mask.sum(-1) * minibatch.weight)[rows].sum()
-        rollouts = (~minibatch.is_constraint).sum().double()
-        tokens, rollouts = self.world.all_reduce(torch.stack([tokens, rollouts]))
-        weight = objective.constraint_weight(1.0, self.constraint.reduction, float(rollouts), float(tokens))
-        return minibatch.with_(row_weight=self.constraint.beta * weight * rows * minibatch.weight)
+    @property
+    def _in_loss(self) -> list[Constraint]:
+        return [part for part in self.constraint.parts if part.apply == "loss"]
 
-    def _optimize(self, minibatch: Batch, tally: _Tally, *, first_epoch: bool) -> None:
+    def _weigh(self, minibatch: Batch) -> list[Tensor]:
+        """(R,) the weight of each row in each constraint of the loss.
+
+        The normaliser is fixed over the minibatch and all ranks, before the first backward.
+        """
+        weights = []
+        for part in self._in_loss:
+            rows = part.rows(minibatch)
+            tokens = (minibatch.mask.sum(-1) * minibatch.weight)[rows].sum()
+            rollouts = (~minibatch.is_constraint).sum().double()
+            tokens, rollouts = self.world.all_reduce(torch.stack([tokens, rollouts]))
+            weight = objective.constraint_weight(1.0, part.reduction, float(rollouts), float(tokens))
+            weights.append(part.beta * weight * rows * minibatch.weight)
+        if sum(bool((weight * minibatch.is_constraint).any()) for weight in weights) > 1:
+            raise ValueError("at most one constraint may hold the refinements, whose gradients are one sum")
+        return weights
+
+    def _optimize(self, minibatch: Batch, weights: list[Tensor], tally: _Tally, *, first_epoch: bool) -> None:
+        # The fused kernel weighs the refinements by row_weight; only one constraint has any.
+        minibatch = minibatch.with_(row_weight=sum(weights, torch.zeros(len(minibatch), dtype=torch.float64)))
         y_mask = minibatch.mask & minibatch.surrogate.unsqueeze(-1)
         counts = torch.stack([y_mask.sum(), y_mask.any(-1).sum()]).double()
         tokens, sequences = self.world.all_reduce(counts).tolist()
-        parts = self._parts(minibatch, torch.nonzero(minibatch.surrogate | (minibatch.row_weight != 0)).flatten())
+        weighed = minibatch.surrogate | torch.stack([minibatch.row_weight, *weights]).ne(0).any(0)
+        parts = self._parts(minibatch, torch.nonzero(weighed).flatten())
         if not parts:
             return
         sums = _Tally()
         # No rank stops at what is not finite: the others would wait for it in the next micro-batch.
-        found = [self._backward(minibatch.select(part), tokens, sequences, sums) for part in parts]
+        found = [
+            self._backward(minibatch.select(part), [w[part] for w in weights], tokens, sequences, sums)
+            for part in parts
+        ]
         bad = [name for names in self.world.all_gather_object(found) for name in names if name is not None]
         if bad:
             self._discard()
@@ -174,18 +204,22 @@ class Updater:
             else:
                 tally.add("critic/grad_norm", critic_norm)
         tally.add("policy/grad_norm", norm)
-        tally.take(sums.over(self.world), constrained=first_epoch and self.constraint.apply == "loss")
+        tally.take(sums.over(self.world), constrained=first_epoch)
 
-    def _backward(self, rows: Batch, tokens: float, sequences: float, sums: _Tally) -> str | None:
+    def _backward(
+        self, rows: Batch, constraint_weights: list[Tensor], tokens: float, sequences: float, sums: _Tally
+    ) -> str | None:
         """One forward over y and ỹ rows alike, one backward; returns the name of a loss that is not finite."""
         outputs, rows = _forward_with_grad(self.policy, rows)
         mask = rows.mask & rows.surrogate.unsqueeze(-1)
-        weights = objective.token_weights(mask, self.algorithm.loss_reduction, tokens, sequences)
+        weights = self.algorithm.weights(mask, tokens, sequences)
         policy_loss = (self.algorithm.policy_loss(outputs, rows) * rows.correction * weights).sum()
         entropy = (outputs.entropies * weights).sum()
         constraint_loss = torch.zeros((), device=mask.device)
-        if self.constraint.apply == "loss":
-            constraint_loss = self.constraint.loss(outputs, rows)
+        for part, row_weight in zip(self._in_loss, constraint_weights, strict=True):
+            weighed = rows.with_(row_weight=row_weight.to(mask.device))
+            constraint_loss = constraint_loss + part.loss(outputs, weighed)
+            self._count_constraint(part, outputs, weighed, sums)
         loss = policy_loss + constraint_loss - self.entropy_bonus * entropy
         self.policy.backward(loss)
         self._count(outputs, rows, mask, tokens, sums)
@@ -199,26 +233,34 @@ class Updater:
     def _backward_values(self, critic: Trainer, rows: Batch, tokens: float, sequences: float, sums: _Tally) -> Tensor:
         """The critic's forward and backward over the y among the rows."""
         outputs, y = _forward_with_grad(critic, rows.select(torch.nonzero(rows.surrogate).flatten()))
-        weights = objective.token_weights(y.mask, self.algorithm.loss_reduction, tokens, sequences)
+        weights = self.algorithm.weights(y.mask, tokens, sequences)
         loss = (self.algorithm.value_loss(_present(outputs.values), y) * weights).sum()
         critic.backward(loss)
         sums.add("critic/loss", float(loss.detach()))
         return loss
 
     def _count(self, outputs: Outputs, rows: Batch, mask: Tensor, tokens: float, sums: _Tally) -> None:
-        ratio = objective.policy_ratio(outputs.logprobs.detach(), rows.old_logprobs)
-        low, high = objective.clipped_tokens(ratio, rows.advantages, self.algorithm.clip_low, self.algorithm.clip_high)
+        ratio = self.algorithm.ratio(outputs.logprobs.detach(), rows)
+        low, high = self.algorithm.clipped(ratio, rows)
         sums.add("policy/clip_fraction_low", float((low & mask).sum()) / max(tokens, 1.0))
         sums.add("policy/clip_fraction_high", float((high & mask).sum()) / max(tokens, 1.0))
         if bool(mask.any()):
             sums.largest = max(sums.largest, float(ratio[mask].max()))
-        if self.constraint.apply == "loss" and self.constraint.beta > 0:
-            carrying = self.constraint.rows(rows)
-            cost = (self.constraint.cost(outputs, rows).detach() * rows.mask).double()[carrying].sum(-1)
-            sums.cost += float((cost * rows.row_weight[carrying]).sum()) / self.constraint.beta
-            refined = rows.is_constraint[carrying]
-            sums.ce += float((cost * rows.weight[carrying])[refined].sum())
-            sums.ce_tokens += float((rows.mask.sum(-1) * rows.weight)[rows.is_constraint].sum())
+
+    def _count_constraint(self, part: Constraint, outputs: Outputs, rows: Batch, sums: _Tally) -> None:
+        """Add what a constraint of the loss costs the rows, whose `row_weight` is its own."""
+        if part.beta == 0:
+            sums.add_cost(part.metric, cost=0.0, ce=0.0, ce_tokens=0.0)
+            return
+        carrying = part.rows(rows)
+        cost = (part.cost(outputs, rows).detach() * rows.mask).double()[carrying].sum(-1)
+        refined = rows.is_constraint & carrying
+        sums.add_cost(
+            part.metric,
+            cost=float((cost * rows.row_weight[carrying]).sum()) / part.beta,
+            ce=float((cost * rows.weight[carrying])[rows.is_constraint[carrying]].sum()),
+            ce_tokens=float((rows.mask.sum(-1) * rows.weight)[refined].sum()),
+        )
 
     def _discard(self) -> None:
         self.policy.discard()
@@ -232,46 +274,63 @@ class _Tally:
 
     values: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     largest: float = float("-inf")
-    ce: float = 0.0
-    ce_tokens: float = 0.0
-    cost: float = 0.0
-    costs: list[float] = field(default_factory=list)
+    costs: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """C(θ) by metric name."""
+    ce: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """The refinements' cross-entropy by metric name, and under `_TOKENS` of it the tokens that it is of."""
     steps: int = 0
     skipped: list[str] = field(default_factory=list)
 
     def add(self, name: str, value: float) -> None:
         self.values[name].append(value)
 
+    def add_cost(self, metric: Callable[[str], str], *, cost: float, ce: float, ce_tokens: float) -> None:
+        self.costs[metric("cost")].append(cost)
+        self.ce[metric("ce")] += ce
+        self.ce[metric("ce") + _TOKENS] += ce_tokens
+
     def over(self, world: World) -> _Tally:
         """The sums and the largest of all ranks, which all have the same names."""
-        names = sorted(self.values)
-        mine = [sum(self.values[name]) for name in names] + [self.ce, self.ce_tokens, self.cost]
-        totals = world.all_reduce(torch.tensor(mine, dtype=torch.float64)).tolist()
+        mine = {**{("values", name): sum(parts) for name, parts in self.values.items()}}
+        mine |= {("costs", name): sum(parts) for name, parts in self.costs.items()}
+        mine |= {("ce", name): value for name, value in self.ce.items()}
+        keys = sorted(mine)
+        totals = world.all_reduce(torch.tensor([mine[key] for key in keys], dtype=torch.float64)).tolist()
         largest = float(world.all_reduce(torch.tensor(self.largest, dtype=torch.float64), "max"))
-        ce, ce_tokens, cost = totals[len(names) :]
-        values = {name: [total] for name, total in zip(names, totals, strict=False)}
-        return _Tally(values=values, largest=largest, ce=ce, ce_tokens=ce_tokens, cost=cost)
+        found = _Tally(largest=largest)
+        for (kind, name), total in zip(keys, totals, strict=True):
+            match kind:
+                case "values":
+                    found.values[name].append(total)
+                case "costs":
+                    found.costs[name].append(total)
+                case "ce":
+                    found.ce[name] = total
+        return found
 
     def take(self, minibatch: _Tally, *, constrained: bool) -> None:
-        """Adds an optimizer step's sums; `constrained`: those of the constraint too, which is then in the loss."""
+        """Add an optimizer step's sums; `constrained`: those of the constraints too."""
         for name, parts in minibatch.values.items():
             self.add(name, sum(parts))
         self.largest = max(self.largest, minibatch.largest)
         self.steps += 1
         if constrained:
-            self.ce += minibatch.ce
-            self.ce_tokens += minibatch.ce_tokens
-            self.costs.append(minibatch.cost)
+            for name, parts in minibatch.costs.items():
+                self.costs[name].append(sum(parts))
+            for name, value in minibatch.ce.items():
+                self.ce[name] += value
 
     def finish(self) -> Update:
-        metrics = {name: sum(parts) / len(parts) for name, parts in self.values.items()}
+        metrics = {name: sum(parts) / len(parts) for name, parts in (self.values | self.costs).items()}
         if self.largest > float("-inf"):
             metrics["policy/ratio_max"] = self.largest
-        if self.ce_tokens:
-            metrics["constraint/ce"] = self.ce / self.ce_tokens
-        if self.costs:
-            metrics["constraint/cost"] = sum(self.costs) / len(self.costs)
+        for name, value in self.ce.items():
+            if not name.endswith(_TOKENS) and self.ce[name + _TOKENS]:
+                metrics[name] = value / self.ce[name + _TOKENS]
         return Update(metrics, self.steps, tuple(self.skipped))
+
+
+_TOKENS = " tokens"
 
 
 def _forward_with_grad(trainer: Trainer, rows: Batch) -> tuple[Outputs, Batch]:

@@ -7,13 +7,16 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from rich.console import Console
 
 from refinerl import __version__
-from refinerl.config import Config
+from refinerl.config import DEFAULT, Config
+from refinerl.contracts.options import COMMON, Options
+from refinerl.contracts.plugins import Kind, names, resolve
 from refinerl.engines.launched import Launched
 from refinerl.errors import UserError
 from refinerl.run import recipe
@@ -34,11 +37,11 @@ def answer_early(arguments: Sequence[str]) -> None:
     if not arguments:
         introduce(Console())
         sys.exit(2)
-    args = parse(arguments)
-    if args.list:
-        show_recipes(Console())
-        sys.exit(0)
     try:
+        args = parse(arguments)
+        if args.list:
+            show_recipes(Console())
+            sys.exit(0)
         name, overrides = split(args.words)
         if args.words or not args.resume:
             recipe.load(name, overrides)
@@ -53,11 +56,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     Raises:
         UserError: nothing is asked for.
     """
+    given = sys.argv[1:] if arguments is None else arguments
     parser = _Parser(
         prog="python -m refinerl.train",
         usage="%(prog)s [RECIPE [PART ...]] [key=value ...] [--output-dir DIR] [--resume] [--dry-run] [--list]",
-        description="Fine-tune a language model with PPO or DAPO under no, a static or the dynamic constraint.",
-        epilog="knobs, with their defaults:\n" + "\n".join(knobs()),
+        description="Fine-tune a language model with reinforcement learning under a constraint.",
+        epilog="knobs, with their defaults:\n" + "\n".join(knobs(given)) if {"-h", "--help"} & set(given) else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     words = "a recipe (demo where overrides come first), parts to lay over it such as gpus-4, then overrides"
@@ -116,14 +120,45 @@ def show_recipes(console: Console) -> None:
         console.print(f"[bold]{name}[/]  {about}", highlight=False, soft_wrap=True)
 
 
-def knobs(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
-    """A line for each knob: its key, its default, what it does."""
-    for name, field in model.model_fields.items():
+NAMES = ("algorithm.name", "constraint.name")
+
+
+def knobs(words: Sequence[str] = ()) -> Iterator[str]:
+    """A line for each knob: its key, its default, what it does; those of the classes that `words` name too."""
+    chosen = dict(word.split(".name=", 1) for word in words if ".name=" in word)
+    for name, field in Config.model_fields.items():
         kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield f"\n{prefix}{name}: {(kind.__doc__ or '').splitlines()[0]}"
-            yield from knobs(kind, f"{prefix}{name}.")
-        else:
-            about = (field.description or "").replace("\n", " ")
-            default = "None" if field.default is None else field.default
-            yield f"  {prefix}{name}={default}" + (f"   {about}" if about else "")
+        if not isinstance(kind, type) or not issubclass(kind, BaseModel):
+            yield _knob(name, field)
+            continue
+        yield f"\n{name}: {_first_line(kind)}"
+        if issubclass(kind, Options):
+            yield f"  {name}.name={DEFAULT[name]}   {', '.join(names(cast('Kind', name)))}, or module:Class of your own"
+        yield from (
+            _knob(f"{name}.{key}", knob) for key, knob in kind.model_fields.items() if f"{name}.{key}" not in NAMES
+        )
+        if issubclass(kind, Options):
+            for part in names(cast("Kind", name)):
+                yield from _own(cast("Kind", name), part, f"{name}.")
+        if name in COMMON and ":" in chosen.get(name, ""):
+            yield from _own(cast("Kind", name), chosen[name], f"{name}.options.")
+
+
+def _own(kind: Kind, name: str, prefix: str) -> Iterator[str]:
+    """The lines of what one class adds to its kind's knobs, or has another default of."""
+    part = resolve(kind, name)
+    base = {key: field.default for key, field in COMMON[kind].model_fields.items()}
+    yield f" with {kind}.name={name}: {_first_line(part)}"
+    for key, field in part.Options.model_fields.items():
+        if key not in base or base[key] != field.default:
+            yield _knob(f"{prefix if key not in base else f'{kind}.'}{key}", field)
+
+
+def _knob(key: str, field: FieldInfo) -> str:
+    about = (field.description or "").replace("\n", " ")
+    default = "None" if field.default is None else field.default
+    return f"  {key}={default}" + (f"   {about}" if about else "")
+
+
+def _first_line(model: type[Any]) -> str:
+    return (model.__doc__ or "").strip().partition("\n")[0]

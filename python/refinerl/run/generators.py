@@ -103,6 +103,6 @@ def _vllm(
         both = engine(v.memory_policy, adapter=(lora.rank, lora.alpha or 1))
         return both, both
     generator = engine(v.memory_policy)
-    if config.constraint.name != "dynamic":
+    if not config.refines:
         return generator, generator  # nobody refines
     return generator, engine(v.memory_refiner, frozen=True, speculate=v.speculate)

@@ -25,7 +25,7 @@ def check_abilities(config: Config, device: torch.device) -> None:
         devices.require_bfloat16(device, "deepspeed.bf16.enabled=true", "deepspeed.bf16.enabled=false")
     if config.kernels.impl == "cuda":
         devices.require_kernels(device)
-    if config.task.reward == "model":
+    if config.scored_by_model:
         scorer = devices.resolve(device_of_reward_model(config), "reward_model.device")
         if config.reward_model.dtype == "bfloat16":
             devices.require_bfloat16(scorer, "reward_model.dtype=bfloat16", "reward_model.dtype=float32")
@@ -66,11 +66,11 @@ def _weights(config: Config, policy: str, ranks: int) -> Iterator[tuple[str, str
     yield "policy", device, count * width // share
     if not config.lora.rank and not config.engines.offload_reference:
         yield "reference", device, count * width // share
-    if config.algorithm.name == "ppo":
+    if config.needs_critic:
         critic = count if config.critic.model is None else parameters(config.critic.model) or 0
         yield "critic", device, critic * width // share
     r = config.reward_model
-    if config.task.reward == "model":
+    if config.scored_by_model:
         scorer = parameters(r.model or "") or 0
         place = device_of(device_of_reward_model(config), "reward_model.device")
         yield "reward model", place, scorer * (4 if (r.dtype or config.dtype) == "float32" else 2)

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from rich.console import Console
 
 from refinerl.config import Config
-from refinerl.data.apps import ProblemSet
 from refinerl.data.conversations import HUB
 from refinerl.engines.launched import Launched
 from refinerl.run import recipe
 from refinerl.run.plan_memory import memory
-from refinerl.run.tasks import load_data
+from refinerl.run.tasks import count_prompts
 
 
 def show(config: Config, console: Console) -> None:
@@ -24,9 +23,8 @@ def show(config: Config, console: Console) -> None:
         UserError: the data cannot be read.
     """
     prompts = None
-    if not (config.task.path or "").startswith(HUB):
-        data = load_data(config)
-        prompts = len(data.problems) if isinstance(data, ProblemSet) else len(data)
+    if ":" in config.task.name or not (config.task.path or "").startswith(HUB):
+        prompts = count_prompts(config)
     console.print(recipe.to_yaml(config), highlight=False, markup=False, end="")
     for line in plan(config, prompts):
         console.print(f"# {line}", highlight=False, markup=False, soft_wrap=True)
@@ -34,11 +32,12 @@ def show(config: Config, console: Console) -> None:
 
 def plan(config: Config, prompts: int | None) -> Iterator[str]:
     """Lines that say what a run would do: models, engines, memory, steps. `prompts` is None if uncounted."""
-    trainer, algorithm, constraint = config.trainer, config.algorithm, config.constraint
-    samples = algorithm.samples_per_prompt or 1
+    trainer, algorithm = config.trainer, config.algorithm
+    constraints = " and ".join(constraint.name for constraint in config.held)
+    samples = algorithm.samples_per_prompt
     updates = algorithm.epochs * math.ceil(trainer.batch / (trainer.minibatch or trainer.batch))
     per_step = trainer.batch // samples
-    yield f"plan: {algorithm.name} with constraint {constraint.name} on {config.model}"
+    yield f"plan: {algorithm.name} with constraint {constraints} on {config.model}"
     yield from _engines(config)
     yield (
         f"steps: {trainer.steps}, each of {per_step} prompts × {samples} samples and {updates} optimizer "
@@ -49,7 +48,7 @@ def plan(config: Config, prompts: int | None) -> Iterator[str]:
     else:
         passes = trainer.steps * per_step / prompts
         yield f"data: {prompts} prompts, {passes:.1f} passes (more where dynamic sampling draws again)"
-    if config.task.reward == "model":
+    if config.scored_by_model:
         yield f"reward: the model {config.reward_model.model}"
     yield from memory(config)
 
@@ -60,7 +59,7 @@ def _engines(config: Config) -> Iterator[str]:
         yield f"engines: transformers generates, {config.engines.trainer} trains, {_ranks(config)}"
     else:
         here = "" if importlib.util.find_spec("vllm") else " (not installed here)"
-        two = not lora.rank and config.constraint.name == "dynamic"
+        two = not lora.rank and config.refines
         count = "two engines" if two else "one engine"
         yield f"engines: vLLM{here} generates on {count}, {config.engines.trainer} trains, {_ranks(config)}"
     if lora.rank:

@@ -49,9 +49,9 @@ def run_of(config: Config) -> tuple[Run | None, str]:
     policy = find(config.model)
     if policy is None:
         return None, config.model
-    ppo, scored = config.algorithm.name == "ppo", config.task.reward == "model"
+    critic, scored = config.needs_critic, config.scored_by_model
     names = {
-        "critic": (config.critic.model or config.model) if ppo else None,
+        "critic": (config.critic.model or config.model) if critic else None,
         "reward": config.reward_model.model if scored else None,
     }
     shapes = {role: None if name is None else find(name) for role, name in names.items()}
@@ -68,7 +68,7 @@ def run_of(config: Config) -> tuple[Run | None, str]:
         recompute=config.trainer.gradient_checkpointing,
     )
     row, prompt = _row_length(config)
-    trainer, dynamic = config.trainer, config.constraint.name == "dynamic"
+    trainer, dynamic = config.trainer, config.refines
     tokens = max(trainer.micro_batch_tokens, row)
     if trainer.micro_batch is not None:
         tokens = max(row, min(tokens, trainer.micro_batch * row))

@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from refinerl.config import Config
+from refinerl.config import DEFAULT, Config
+from refinerl.contracts.plugins import Kind, names, resolve
 from refinerl.errors import UserError
 
 DEFAULT_RECIPE = "demo"
@@ -65,7 +66,7 @@ def validate(values: Any) -> Config:
         return Config.model_validate(values)
     except ValidationError as error:
         raise UserError(
-            "\n".join(_explain(e["loc"], e["type"], e["msg"], e["input"]) for e in error.errors())
+            "\n".join(_explain(e["loc"], e["type"], e["msg"], e["input"], values) for e in error.errors())
         ) from None
 
 
@@ -122,13 +123,37 @@ def _text(recipe: str) -> str:
     raise UserError(f"unknown recipe {recipe!r}{_closest(recipe, list(recipes()))}; see --list")
 
 
-def _explain(loc: tuple[int | str, ...], kind: str, message: str, value: Any) -> str:
+def _explain(loc: tuple[int | str, ...], kind: str, message: str, value: Any, values: Any) -> str:
     key = ".".join(str(part) for part in loc)
     if kind == "extra_forbidden":
-        return f"unknown key {key!r}{_closest(key, list(_flatten(_keys(Config))))}"
+        key, own = _in_its_class(loc, values)
+        return f"unknown key {key!r}{_closest(key, [*own, *_flatten(_keys(Config))])}"
     if kind == "value_error":
         return message.removeprefix("Value error, ")
     return f"{key}: {message[0].lower()}{message[1:]}, got {value!r}"
+
+
+def _in_its_class(loc: tuple[int | str, ...], values: Any) -> tuple[str, list[str]]:
+    """A key as it was written, and those that the section has by the class that it names."""
+    *place, leaf = loc
+    section: Any = values
+    for step in place:
+        section = section[step]
+    prefix, kind = ".".join(map(str, place)), str(loc[0])
+    if kind == "task" and "options" in place:
+        return f"{prefix}.{leaf}", [
+            f"{prefix}.{key}" for key in resolve("task", values["task"]["name"]).Options.model_fields
+        ]
+    if kind not in ("algorithm", "constraint", "constraints"):
+        return f"{prefix}.{leaf}".lstrip("."), []
+    kinds: Kind = "algorithm" if kind == "algorithm" else "constraint"
+    name = section.get("name") or DEFAULT[kinds]
+    model = resolve(kinds, name).Options
+    nest = ".options" if ":" in name else ""
+    own = [f"{prefix}{'' if key in model.common else nest}.{key}" for key in model.model_fields]
+    others = [f"{prefix}.{key}" for known in names(kinds) for key in resolve(kinds, known).Options.model_fields]
+    nested = leaf in (section.get("options") or {})
+    return f"{prefix}{'.options' if nested else ''}.{leaf}", [*own, *dict.fromkeys(others)]
 
 
 def _closest(word: str, known: list[str]) -> str:

@@ -13,6 +13,7 @@ from refinerl.benchmarks.prompting import make_prompting
 from refinerl.benchmarks.scoring import Scorer
 from refinerl.config import Config
 from refinerl.contracts import ALONE, Generator, Task, World
+from refinerl.contracts.plugins import resolve
 from refinerl.data import PROBLEMS as EMBEDDED
 from refinerl.data.apps import ProblemSet, load_problems
 from refinerl.data.conversations import Dialogue, read_dialogues
@@ -23,6 +24,7 @@ from refinerl.records import Sampling
 from refinerl.run.trainers import device_of
 from refinerl.sandbox import Limits, Sandbox
 from refinerl.tasks import rules
+from refinerl.tasks.base import Task as OwnTask
 from refinerl.tasks.code import CodeTask
 from refinerl.tasks.dialogue import DialogueTask
 from refinerl.tasks.reward_model import RewardModel
@@ -53,8 +55,19 @@ def load_data(config: Config) -> ProblemSet | Sequence[Dialogue]:
 def make_task(config: Config, tokenizer: ChatTokenizer, say: Say, room: int, world: World = ALONE) -> Task:
     """The data with its reward; programs get a sandbox. `room` is how many tokens a prompt may have at most."""
     t = config.task
-    data = load_data(config)
     longest = min(room, t.max_prompt_tokens or room)
+    if ":" in t.name:
+        own = make_own_task(config)
+        own.connect(
+            tokenizer.encode_chat,
+            max_prompt_tokens=longest,
+            system=t.system,
+            refine_template=config.refiner.template,
+        )
+        if own.too_long:
+            say(f"{own.too_long} prompts were left out: they have more than {longest} tokens")
+        return own
+    data = load_data(config)
     if not isinstance(data, ProblemSet):
         if len(data) > MANY_PROMPTS:
             say(f"tokenizing {len(data):,} prompts to see which are too long; a thousand take about a second")
@@ -93,6 +106,24 @@ def make_task(config: Config, tokenizer: ChatTokenizer, say: Say, room: int, wor
     if task.too_long:
         say(f"{task.too_long} prompts of {len(data.problems)} were left out: they have more than {longest} tokens")
     return task
+
+
+def make_own_task(config: Config) -> OwnTask:
+    """The task at `module:Class`, with its options; its prompts are made when it is connected."""
+    found: type[OwnTask] = resolve("task", config.task.name)
+    return found(found.Options(**config.task.options))
+
+
+def count_prompts(config: Config) -> int:
+    """The prompts of the data, too long ones included.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    if ":" in config.task.name:
+        return sum(1 for _ in make_own_task(config).examples())
+    data = load_data(config)
+    return len(data.problems) if isinstance(data, ProblemSet) else len(data)
 
 
 def make_dialogue_reward(config: Config) -> UserReward | RewardModel:

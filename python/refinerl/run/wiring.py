@@ -1,4 +1,4 @@
-"""Where the parts of a run are chosen and connected: one match per axis, nowhere else."""
+"""Where the parts of a run are chosen and connected, and nowhere else."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 
-from refinerl.algorithms.dapo import DAPO
-from refinerl.algorithms.ppo import PPO
+from refinerl.algorithms import Algorithm
 from refinerl.benchmarks.evaluator import Evaluator
 from refinerl.config import Config
-from refinerl.constraints.dynamic import Dynamic
-from refinerl.constraints.none import NoConstraint
-from refinerl.constraints.static import Static
-from refinerl.contracts import ALONE, Algorithm, Constraint, Generator, Task, Trainer, World
+from refinerl.constraints import Constraint, Sum
+from refinerl.contracts import ALONE, Constraints, Generator, Task, Trainer, World
+from refinerl.contracts.plugins import OBJECT, Kind, resolve
 from refinerl.engines import devices
 from refinerl.engines.allocator import keep_freed_memory
 from refinerl.engines.models import load_model, resolve_model
@@ -49,7 +48,7 @@ class Parts:
     generator: Generator
     tokenizer: ChatTokenizer
     algorithm: Algorithm
-    constraint: Constraint
+    constraint: Constraints
     updater: Updater
     world: World
     telemetry: Telemetry
@@ -111,7 +110,7 @@ def wire(
         sampling = Sampling(
             tokens,
             config.generation.temperature,
-            n=config.algorithm.samples_per_prompt or 1,
+            n=config.algorithm.samples_per_prompt,
             stop=config.generation.stop,
         )
         refiner = Refiner(
@@ -123,7 +122,7 @@ def wire(
             decode=tokenizer.decode,
             eos_token_id=tokenizer.eos_token_id,
             context_length=generator.context_length,
-            accept=config.constraint.accept,
+            accept=config.accept,
             seed=config.seed,
             clock=telemetry.clock,
             world=world,
@@ -211,7 +210,7 @@ def check_ranks(config: Config, world: World) -> None:
             f"engines.trainer=torch trains in one process, and this run has {world.size}: choose "
             "engines.trainer=deepspeed, or start one process"
         )
-    samples = config.algorithm.samples_per_prompt or 1
+    samples = config.algorithm.samples_per_prompt
     prompts = config.trainer.batch // samples
     if prompts % world.size:
         batch = -(-prompts // world.size) * world.size * samples
@@ -222,31 +221,28 @@ def check_ranks(config: Config, world: World) -> None:
 
 
 def make_algorithm(config: Config) -> Algorithm:
-    """PPO or DAPO."""
-    a = config.algorithm
-    match a.name:
-        case "ppo":
-            return PPO(a.gamma, a.lam, a.clip_low, a.clip_high or a.clip_low, a.value_clip, a.loss_reduction)
-        case "dapo":
-            return DAPO(
-                max_tokens=config.generation.max_tokens,
-                clip_low=a.clip_low,
-                clip_high=a.clip_high or a.clip_low,
-                loss_reduction=a.loss_reduction,
-                dynamic_sampling=a.dynamic_sampling,
-                overlong_cache=a.overlong_cache,
-                penalty_in_group=config.constraint.penalty_in_group or "before",
-            )
+    """The algorithm that the recipe names, with its options."""
+    options = config.algorithm
+    made: Algorithm = _named("algorithm", options.name)(options)
+    charging = [c.penalty_in_group for c in config.held if c.apply == "reward"]
+    made.connect(
+        max_tokens=config.generation.max_tokens,
+        penalty_in_group=charging[0] if charging else config.constraint.penalty_in_group,
+    )
+    return made
 
 
-def make_constraint(config: Config, refiner: Refiner) -> Constraint:
-    """None, static or dynamic."""
-    c = config.constraint
-    beta, apply, reduction = c.beta or 0.0, c.apply or "loss", c.reduction or "sequence"
-    match c.name:
-        case "none":
-            return NoConstraint()
-        case "static":
-            return Static(beta, apply, reduction, c.estimator or "k1")
-        case "dynamic":
-            return Dynamic(refiner, beta, apply, reduction)
+def make_constraint(config: Config, refiner: Refiner) -> Constraints:
+    """The constraint that the recipe names, or the sum of several."""
+    made: list[Constraint] = [_named("constraint", options.name)(options) for options in config.held]
+    for constraint in made:
+        constraint.connect(refiner)
+    if len(made) == 1:
+        return made[0]
+    return Sum([(options.name, constraint) for options, constraint in zip(config.held, made, strict=True)])
+
+
+def _named(kind: Kind, name: str) -> type[Any]:
+    if name.startswith(OBJECT):
+        raise UserError(f"{kind}.name={name} was an object of the program that began this run: hand it over again")
+    return resolve(kind, name)

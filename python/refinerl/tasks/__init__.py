@@ -1,5 +1,6 @@
 """Where prompts and rewards come from.
 
+- `base`: the defaults of a task of your own
 - `code`: programs judged by tests (Eqs. 7-8)
 - `dialogue`: conversations, rewarded by a reward model, a rule or a function of the user's
 - `conversations`: their prompts, from JSON lines, `datasets` or the hub
@@ -10,3 +11,7 @@
 - `user_reward`: reward functions by import path, in TRL's signature
 - `templates`, `prompts/`: what policy and refiner are asked
 """
+
+from refinerl.tasks.base import Task
+
+__all__ = ["Task"]

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from refinerl.objective import Reduction
 from refinerl.records import (
@@ -22,6 +20,9 @@ from refinerl.records import (
     RolloutGroup,
     Sampling,
 )
+
+if TYPE_CHECKING:  # the options of algorithms and constraints are read without torch
+    from torch import Tensor
 
 
 class Clock(Protocol):
@@ -176,26 +177,18 @@ class Task(Protocol):
 
 
 class Algorithm(Protocol):
-    """How rewards become a policy gradient."""
+    """How rewards become a policy gradient; `refinerl.algorithms.Algorithm` has the defaults."""
+
+    @property
+    def grouped(self) -> bool:
+        """Does it compare the responses to one prompt."""
 
     @property
     def needs_critic(self) -> bool:
         """Does it learn values."""
 
-    @property
-    def loss_reduction(self) -> Reduction:
-        """How the surrogate of the tokens becomes one number."""
-
-    @property
-    def clip_low(self) -> float:
-        """ρ is clipped below at 1 − clip_low."""
-
-    @property
-    def clip_high(self) -> float:
-        """ρ is clipped above at 1 + clip_high."""
-
     def select(self, groups: Sequence[RolloutGroup], world: World) -> tuple[list[RolloutGroup], list[RolloutGroup]]:
-        """Groups with a signal, and those without (DAPO's dynamic sampling); PPO keeps all."""
+        """Groups with a signal, and those without (dynamic sampling)."""
 
     def advantages(self, batch: Batch, penalty: Tensor, world: World) -> Batch:
         """The batch with `advantages` (and `returns`). `penalty` (R, T) is β·cost on y's positions, or zero."""
@@ -203,12 +196,21 @@ class Algorithm(Protocol):
     def policy_loss(self, outputs: Outputs, batch: Batch) -> Tensor:
         """(R, T) the surrogate for each token, not yet masked or reduced."""
 
+    def ratio(self, logprobs: Tensor, batch: Batch) -> Tensor:
+        """(R, T) the ratio that it clips, of each token or of the token's whole response."""
+
+    def clipped(self, ratio: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(R, T) bool twice: tokens whose gradient its lower, its upper clip stops."""
+
+    def weights(self, mask: Tensor, tokens: float, sequences: float) -> Tensor:
+        """(R, T) weights that turn a sum over y's tokens into the minibatch's loss; both counts are of all ranks."""
+
     def value_loss(self, values: Tensor, batch: Batch) -> Tensor:
         """(R, T) the critic's loss for each token, not yet masked or reduced."""
 
 
 class Constraint(Protocol):
-    """max J(θ) − β·C(θ)."""
+    """One term of max J(θ) − β·C(θ); `refinerl.constraints.Constraint` has the defaults."""
 
     @property
     def beta(self) -> float:
@@ -226,17 +228,28 @@ class Constraint(Protocol):
     def needs_reference(self) -> bool:
         """Does `cost` read `Batch.reference_logprobs`."""
 
-    def anchor(self, groups: Sequence[RolloutGroup], step: int) -> Anchors:
-        """What the constraint holds the policy to. No gradient."""
+    def metric(self, name: str) -> str:
+        """Its metric's name: `constraint/cost`, or `constraint/LABEL/cost` among several."""
 
     def rows(self, batch: Batch) -> Tensor:
         """(R,) bool: the rows whose tokens carry the cost."""
 
     def cost(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """(R, T) nats for each target token of `rows`, zero elsewhere; for apply = loss and apply = reward alike."""
+        """(R, T) nats for each target token of `rows`; for apply = loss and apply = reward alike."""
 
     def loss(self, outputs: Outputs, batch: Batch) -> Tensor:
         """() Σ row_weight·cost, differentiable."""
 
     def carry(self, cost: Tensor, batch: Batch, anchors: Anchors) -> Tensor:
         """(R, T) the same costs on y's positions, where `apply: reward` charges them; sums are preserved."""
+
+
+class Constraints(Protocol):
+    """All that holds the policy: one constraint, or a sum."""
+
+    @property
+    def parts(self) -> Sequence[Constraint]:
+        """Its terms."""
+
+    def anchor(self, groups: Sequence[RolloutGroup], step: int) -> Anchors:
+        """What the policy is held to. No gradient."""

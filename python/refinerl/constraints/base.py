@@ -1,0 +1,94 @@
+"""The defaults of a constraint. One of your own is one method, `cost`; docs/extending.md builds one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from refinerl.contracts.options import ConstraintOptions
+from refinerl.objective import Reduction
+from refinerl.records import Anchors, Batch, Outputs, RolloutGroup
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from refinerl.loop.refiner import Refiner
+
+
+class Constraint(ABC):
+    """C(θ) in max J(θ) − β·C(θ). A subclass says `cost`, for each token of y unless it says other `rows`.
+
+    Args:
+        options: an instance of the class's `Options`; or else
+        given: its values by name, such as `beta=1e-3`.
+    """
+
+    Options: ClassVar[type[ConstraintOptions]] = ConstraintOptions
+    needs_reference: ClassVar[bool] = False
+    """`cost` reads `Batch.reference_logprobs`."""
+    needs_refiner: ClassVar[bool] = False
+    """`anchor` asks the refiner; the run then has one."""
+
+    def __init__(self, options: ConstraintOptions | None = None, /, **given: Any) -> None:
+        self.options: Any = self.Options(**given) if options is None else options
+        self.label = ""
+        """Its name among several constraints; empty where it is the only one."""
+
+    def connect(self, refiner: Refiner) -> None:
+        """Take over the run's refiner, which `anchor` may ask."""
+        self.refiner = refiner
+
+    @property
+    def beta(self) -> float:
+        """The constraint's weight."""
+        beta: float = self.options.beta
+        return beta
+
+    @property
+    def apply(self) -> Literal["loss", "reward"]:
+        """Where it acts: in the loss with gradient, or detached in y's rewards."""
+        apply: Literal["loss", "reward"] = self.options.apply
+        return apply
+
+    @property
+    def reduction(self) -> Reduction:
+        """In the loss: over which number the summed cost is averaged."""
+        reduction: Reduction = self.options.reduction
+        return reduction
+
+    @property
+    def parts(self) -> tuple[Constraint, ...]:
+        """The constraints that add up to this one: itself."""
+        return (self,)
+
+    def metric(self, name: str) -> str:
+        """`constraint/cost`, or `constraint/LABEL/cost` among several."""
+        return f"constraint/{self.label}/{name}" if self.label else f"constraint/{name}"
+
+    def anchor(self, groups: Sequence[RolloutGroup], step: int) -> Anchors:
+        """What the constraint holds the policy to, without gradient: nothing that has to be made."""
+        return Anchors()
+
+    def rows(self, batch: Batch) -> Tensor:
+        """(R,) bool: the rows whose tokens carry the cost; the y that have a reward."""
+        return batch.surrogate
+
+    @abstractmethod
+    def cost(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """(R, T) nats for each target token of `rows`; what it says elsewhere does not count."""
+
+    def loss(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """() Σ row_weight·cost, differentiable.
+
+        Raises:
+            TypeError: `rows` are refinements, whose logprobs have no gradient (`Outputs`).
+        """
+        if bool((batch.is_constraint & (batch.row_weight != 0)).any()):
+            name = type(self).__name__
+            raise TypeError(f"{name}.rows holds refinements: {name}.loss must then be made of outputs.weighted_nll")
+        return (self.cost(outputs, batch) * batch.mask * batch.row_weight.unsqueeze(-1)).sum()
+
+    def carry(self, cost: Tensor, batch: Batch, anchors: Anchors) -> Tensor:
+        """(R, T) the costs on y's positions, where `apply: reward` charges them; they lie there already."""
+        return cost

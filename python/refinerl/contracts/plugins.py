@@ -1,0 +1,139 @@
+"""Names to classes, in one place: a built-in part by the name of its file, one of your own as `module:Class`.
+
+A file in `algorithms/` or `constraints/` that holds a class of the kind is a built-in part; nothing lists them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Literal
+
+from refinerl.errors import UserError
+
+Kind = Literal["algorithm", "constraint", "task"]
+
+BASES = {
+    "algorithm": ("refinerl.algorithms.base", "Algorithm"),
+    "constraint": ("refinerl.constraints.base", "Constraint"),
+    "task": ("refinerl.tasks.base", "Task"),
+}
+"""The class that each kind of plug-in derives from."""
+
+TASKS = {"code": "refinerl.tasks.code:CodeTask", "dialogue": "refinerl.tasks.dialogue:DialogueTask"}
+"""The built-in tasks, whose knobs are the section `task`'s own."""
+
+OBJECT = "object:"
+"""Begins the name of a part that was handed over as an object from Python."""
+
+
+def resolve(kind: Kind, name: str) -> type[Any]:
+    """The class that a name means.
+
+    >>> resolve("constraint", "static").__name__
+    'Static'
+
+    Raises:
+        UserError: there is no such part, it does not derive from its kind's base class, or it lacks a method; the
+            message names the closest ones. An exception inside a module of the user's comes through as it is.
+    """
+    if name.startswith(OBJECT):
+        return _handed.get(name, _base(kind))
+    if ":" not in name:
+        if name not in names(kind):
+            raise UserError(f"{kind}.name must be {_choices(kind)}, got {name!r}{_closest(name, names(kind))}")
+        return _built_in(kind, name)
+    found = load(name, f"{kind}.name")
+    base = _base(kind)
+    path = f"refinerl.{base.__module__.split('.')[1]}.{base.__name__}"
+    if not isinstance(found, type) or not issubclass(found, base) or found is base:
+        raise UserError(f"{kind}.name={name} must be a class derived from {path}")
+    missing = sorted(getattr(found, "__abstractmethods__", ()))
+    if missing:
+        raise UserError(f"{kind}.name={name} lacks the method {' and '.join(missing)}; {path} says what it must return")
+    return found
+
+
+def hand_over(part: object) -> str:
+    """The name in the configuration of a part that is given as an object; in this process it means the part's class."""
+    name = f"{OBJECT}{type(part).__module__}.{type(part).__qualname__}"
+    _handed[name] = type(part)
+    return name
+
+
+_handed: dict[str, type[Any]] = {}
+
+
+@cache
+def names(kind: Kind) -> tuple[str, ...]:
+    """The built-in parts of a kind."""
+    if kind == "task":
+        return tuple(TASKS)
+    package = importlib.import_module(BASES[kind][0].rpartition(".")[0])
+    files = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    return tuple(name for name in files if name != "base" and _classes(kind, name))
+
+
+def load(path: str, knob: str) -> Any:
+    """What `module:name` means; `name` may be dotted. `knob` is what the message calls it.
+
+    Raises:
+        UserError: the path has another form, the module does not exist, or it has no such name.
+    """
+    module_name, _, name = path.partition(":")
+    if not module_name or not name:
+        raise UserError(f"{knob} must be given as module:Class, got {path!r}")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        # The user's module exists, but something that it imports does not: that is its own traceback to show.
+        if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise
+        files = [module.name for module in pkgutil.iter_modules([place or "." for place in sys.path])]
+        close = _closest(module_name, files, cutoff=0.75)
+        raise UserError(f"{knob}={path}: there is no module {module_name!r} on the Python path{close}") from None
+    for part in name.split("."):
+        if not hasattr(found, part):
+            classes = [key for key, value in vars(found).items() if isinstance(value, type)]
+            raise UserError(f"{knob}={path}: {module_name} has no {name!r}{_closest(name, classes)}")
+        found = getattr(found, part)
+    return found
+
+
+def _choices(kind: Kind) -> str:
+    return f"{', '.join(names(kind))} or module:Class of your own"
+
+
+def _closest(name: str, known: Sequence[str], cutoff: float = 0.5) -> str:
+    close = difflib.get_close_matches(name, known, n=3, cutoff=cutoff)
+    return f"; closest: {', '.join(close)}" if close else ""
+
+
+def _base(kind: Kind) -> type[Any]:
+    module, name = BASES[kind]
+    found: type[Any] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _classes(kind: Kind, name: str) -> list[type[Any]]:
+    module = importlib.import_module(f"{BASES[kind][0].rpartition('.')[0]}.{name}")
+    return [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, _base(kind))
+        and value.__module__ == module.__name__
+        and not getattr(value, "__abstractmethods__", None)
+    ]
+
+
+def _built_in(kind: Kind, name: str) -> type[Any]:
+    if kind == "task":
+        task: type[Any] = load(TASKS[name], "task.name")
+        return task
+    (found,) = _classes(kind, name)
+    return found
