@@ -11,6 +11,7 @@ only accept the arguments that it uses.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import difflib
 import importlib
 import inspect
@@ -164,7 +165,13 @@ def _as_trl(prompt: Prompt) -> str | list[dict[str, str]]:
 def _wait(awaitable: Awaitable[Any]) -> Any:
     """The result of an async function, also when called from inside a running event loop (a notebook)."""
 
+    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = []
+    interrupted = threading.Event()
+
     async def result() -> Any:
+        running.append((asyncio.get_running_loop(), asyncio.current_task()))
+        if interrupted.is_set():
+            raise asyncio.CancelledError
         return await awaitable
 
     try:
@@ -180,9 +187,17 @@ def _wait(awaitable: Awaitable[Any]) -> Any:
         except BaseException as error:
             failure.append(error)
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
+    thread = threading.Thread(target=run, daemon=True)
+    try:
+        thread.start()
+        thread.join()
+    except BaseException:  # an interrupt is the main thread's alone: the function would go on behind it
+        interrupted.set()
+        for loop, task in running:
+            if task is not None:
+                with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+                    loop.call_soon_threadsafe(task.cancel)
+        raise
     if failure:
         raise failure[0]
     return outcome[0]
