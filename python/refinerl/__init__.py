@@ -1,12 +1,90 @@
 """refinerl: reinforcement-learning fine-tuning under a dynamic constraint (arXiv:2603.18088).
 
-`python -m refinerl.train` is the way in; `train.py` is the method on one screen, `objective.py` holds its equations.
-Importing the package imports nothing heavy.
+`fine_tune` trains from Python, `python -m refinerl.train` from the command line. `train.py` is the method on one
+screen, `objective.py` holds its equations. Importing the package imports nothing heavy: torch comes with the first
+call.
 """
 
-from importlib.metadata import PackageNotFoundError, version
+from __future__ import annotations
 
-try:
-    __version__ = version("refinerl")
-except PackageNotFoundError:  # a source tree on PYTHONPATH, never installed
-    __version__ = "0+source"
+from typing import TYPE_CHECKING, Any
+
+from refinerl.errors import TrainingStoppedError, UserError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from refinerl.contracts import Algorithm, Constraint, Task
+    from refinerl.run.asked import Model, Tokenizer
+    from refinerl.run.library import Run
+
+    __version__: str
+
+__all__ = ["Run", "TrainingStoppedError", "UserError", "__version__", "fine_tune"]
+
+
+def fine_tune(
+    *,
+    model: Model = None,
+    tokenizer: Tokenizer = None,
+    prompts: str | os.PathLike[str] | Iterable[Mapping[str, Any] | str] | None = None,
+    reward: str | Callable[..., Any] | Task | Sequence[str | Callable[..., Any]] | None = None,
+    reward_weights: Sequence[float] = (),
+    constraint: str | Constraint | None = None,
+    algorithm: str | Algorithm | None = None,
+    output_dir: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    on_step: Callable[[Mapping[str, Any]], Any] | None = None,
+    recipe: str | Sequence[str] | None = None,
+    **knobs: Any,
+) -> Run:
+    """Fine-tune a language model, as `python -m refinerl.train` does, with objects where the command has names.
+
+    Args:
+        model: a hub id, a folder, or a model with its `tokenizer`. A `PreTrainedModel` stays as it is: policy and
+            reference are copies. Of a `PeftModel` the LoRA adapter learns in place; without it the same weights are
+            the reference. None: the recipe's, else the bundled SmolLM2-135M.
+        prompts: a `datasets.Dataset`, rows (dicts) or texts, or a path. The column `prompt` holds a list of messages,
+            which goes through the chat template, or a text, which goes to the model as it is, as in TRL; the other
+            columns are handed to the rewards. With reward="code", rows as APPS has them.
+        reward: a function in TRL's signature, `f(prompts, completions, completion_ids, **columns)`, sync or async,
+            which returns a number or None for each completion; or "rule:answer", "rule:matches", "model" (with
+            `reward_model.model`), "code" (tests in the sandbox), "module:function"; or several of them, which are
+            added up; or a `refinerl.contracts.Task`, which brings its own prompts.
+        reward_weights: one for each reward; none: 1 each.
+        constraint: "dynamic" (None), "static", "none", or a `refinerl.contracts.Constraint`.
+        algorithm: "dapo" (None), "ppo", or a `refinerl.contracts.Algorithm`.
+        output_dir: the run's folder, which must be free unless `resume`. None: runs/NAME-TIME.
+        resume: go on from the folder's last checkpoint.
+        on_step: called after each step with its row of metrics, in the place of a line on the console.
+        recipe: a recipe, or a recipe and parts, that the arguments are laid over. None: the defaults of all knobs.
+        knobs: every dotted key of `python -m refinerl.train --help`: `**{"trainer.steps": 50}`.
+
+    Raises:
+        UserError: something that was given cannot be used; one sentence says what, and what would work.
+        TrainingStoppedError: a guard ended the run; its state is saved.
+        KeyboardInterrupt: on Ctrl-C; it says what `resume=True` goes on from.
+    """
+    from refinerl.run import library
+    from refinerl.train import train
+
+    asked = library.Asked(
+        model, tokenizer, prompts, reward, tuple(reward_weights), constraint, algorithm, on_step, recipe, knobs
+    )
+    return library.fine_tune(train, asked, output_dir, resume=resume)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Run":
+        from refinerl.run.library import Run
+
+        return Run
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("refinerl")
+        except PackageNotFoundError:  # a source tree on PYTHONPATH, never installed
+            return "0+source"
+    raise AttributeError(f"module 'refinerl' has no attribute {name!r}")

@@ -49,9 +49,11 @@ class TaskConfig(Section):
     path: str | None = None
     """JSON lines, or for `code` APPS's folder per problem or `hub:OWNER/NAME/FILE`, for `dialogue` Parquet, a folder
     that `datasets` reads, or `hub:OWNER/NAME`; None: the embedded problem set (code only)."""
-    reward: str = "adaptive"
+    reward: str | tuple[str, ...] = "adaptive"
     """`adaptive` (Eq. 8), `coarse` (Eq. 7); for dialogue `model` (reward_model.model), `rule:answer`, `rule:matches`;
-    or `module:function` of your own, in TRL's signature."""
+    or `module:function` of your own, in TRL's signature. dialogue: several, as [a:b,c:d], are added up."""
+    reward_weights: tuple[float, ...] = ()
+    """dialogue: one for each reward; none: 1 each."""
     column: str | None = None
     """dialogue: where the prompts are; None: the first there is of prompt, context_messages, messages."""
     split: str = "train"
@@ -68,10 +70,16 @@ class TaskConfig(Section):
     """Only problems of this difficulty."""
     embedded: Literal["all", "trivial", "easy"] = "all"
     """Which of the embedded problems, where no path is given."""
-    prompt_format: Literal["chat", "apps"] = "chat"
-    """code: the question in the template, or APPS's own text (`QUESTION: … ANSWER:`)."""
+    prompt_format: Literal["chat", "apps", "text"] = "chat"
+    """code: the question in the template, or APPS's own text (`QUESTION: … ANSWER:`). dialogue: a prompt that is a text
+    becomes a message of the user's, or (`text`) goes to the model as it is, and rewards get texts, as TRL has it."""
     options: dict[str, Any] = Field(default={})
     """Of a class of your own: its options, such as `task.options.split=train`."""
+
+    @property
+    def rewards(self) -> tuple[str, ...]:
+        """The names of the rewards that are added up."""
+        return (self.reward,) if isinstance(self.reward, str) else self.reward
 
     @field_validator("name")
     @classmethod
@@ -559,7 +567,7 @@ class Config(Section):
     @property
     def scored_by_model(self) -> bool:
         """Is the reward that of reward_model.model."""
-        return self.task.reward == "model" and ":" not in self.task.name
+        return "model" in self.task.rewards and ":" not in self.task.name
 
     @property
     def needs_critic(self) -> bool:
@@ -582,14 +590,23 @@ class Config(Section):
                 raise ValueError(
                     "task.path must be given for task.name=dialogue: JSON lines with a `prompt` column, or a data set"
                 )
-            if task.reward != "model" and ":" not in task.reward:
+            if wrong := [name for name in task.rewards if name != "model" and ":" not in name]:
                 raise ValueError(
-                    "task.reward must be model, rule:NAME or module:function for task.name=dialogue, "
-                    f"got {task.reward!r}"
+                    f"task.reward must be model, rule:NAME or module:function for task.name=dialogue, got {wrong[0]!r}"
                 )
-        elif task.reward not in ("adaptive", "coarse") and ":" not in task.reward:
+        elif len(task.rewards) != 1 or (task.rewards[0] not in ("adaptive", "coarse") and ":" not in task.rewards[0]):
             raise ValueError(f"task.reward must be adaptive, coarse or module:function, got {task.reward!r}")
-        if task.reward == "model" and self.reward_model.model is None:
+        if task.name == "code" and (task.reward_weights or task.prompt_format == "text"):
+            raise ValueError("task.reward_weights and task.prompt_format=text are for task.name=dialogue, not for code")
+        if not task.rewards:
+            raise ValueError("task.reward must name at least one reward, got none")
+        if task.reward_weights and len(task.reward_weights) != len(task.rewards):
+            raise ValueError(
+                f"task.reward_weights must have one weight for each reward: {len(task.rewards)}, "
+                f"got {len(task.reward_weights)}"
+            )
+        if "model" in task.rewards and self.reward_model.model is None:
             raise ValueError("reward_model.model must be given for task.reward=model: a hub id or a folder")
-        if perfect and task.reward not in ("adaptive", "coarse") and not task.reward.startswith("rule:"):
+        bounded = all(name in ("adaptive", "coarse") or name.startswith("rule:") for name in task.rewards)
+        if perfect and not (bounded and all(weight >= 0 for weight in task.reward_weights)):
             raise ValueError("constraint.accept must be better or all where the reward has no known highest value")

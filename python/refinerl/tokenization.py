@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,30 @@ class ChatTokenizer:
         if chat_template is not None:
             inner.chat_template = _template(chat_template)
         return cls(inner, extra_eos_ids=_generation_eos(name))
+
+    @classmethod
+    def of(
+        cls, inner: PreTrainedTokenizerBase, model: Any = None, *, chat_template: str | Path | None = None
+    ) -> ChatTokenizer:
+        """A tokenizer in memory, which stays as it is; `model` (an object or a name) says what else ends a completion.
+
+        Raises:
+            UserError: as `load`.
+        """
+        inner = copy.deepcopy(inner)
+        if chat_template is not None:
+            inner.chat_template = _template(chat_template)
+        if model is None or isinstance(model, str | Path):
+            return cls(inner, extra_eos_ids=[] if model is None else _generation_eos(model))
+        configured = getattr(model.generation_config, "eos_token_id", None) or getattr(
+            model.config, "eos_token_id", None
+        )
+        return cls(inner, extra_eos_ids=_listed(configured))
+
+    def encode_bare(self, text: str) -> tuple[int, ...]:
+        """A text as the model reads it without a chat template: with the tokens that begin one, unless it has them."""
+        ids = self.encode(text)
+        return ids if ids[: len(self.beginning)] == self.beginning else self.beginning + ids
 
     def encode_chat(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """The conversation through the chat template, up to where the assistant's answer begins.
@@ -131,4 +156,8 @@ def _generation_eos(name: str | Path) -> list[int]:
             value = AutoConfig.from_pretrained(name).eos_token_id
         except (OSError, ValueError, AttributeError):  # a tokenizer without a model
             return []
+    return _listed(value)
+
+
+def _listed(value: Any) -> list[int]:
     return [] if value is None else [value] if isinstance(value, int) else list(value)

@@ -12,7 +12,6 @@ from refinerl import train
 from refinerl.config import Config
 from refinerl.errors import UserError
 from refinerl.run import tasks as rewards
-from refinerl.run import wiring
 from refinerl.run.wiring import check_ranks, room_for_prompts
 from threads import on_ranks
 
@@ -69,7 +68,7 @@ def test_the_ranks_of_a_machine_share_its_cores_for_scoring(monkeypatch, asked, 
 def test_only_a_cpu_run_keeps_the_memory_that_it_frees(monkeypatch, tmp_path, device, keeps):
     """On a GPU's host the process would hold on to what it needed once, while it loaded its models."""
     calls: list[None] = []
-    monkeypatch.setattr(wiring, "keep_freed_memory", lambda: calls.append(None))
+    monkeypatch.setattr("refinerl.run.command.keep_freed_memory", lambda: calls.append(None))
     stand_in(monkeypatch, H100)
     assert train.main(["demo", f"device={device}", "model=/nowhere", "--output-dir", str(tmp_path / "run")]) == 2
     assert len(calls) == keeps

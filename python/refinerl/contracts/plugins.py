@@ -42,7 +42,8 @@ def resolve(kind: Kind, name: str) -> type[Any]:
             message names the closest ones. An exception inside a module of the user's comes through as it is.
     """
     if name.startswith(OBJECT):
-        return _handed.get(name, _base(kind))
+        handed = _handed.get(name, _base(kind))
+        return handed if issubclass(handed, _base(kind)) else _base(kind)
     if ":" not in name:
         if name not in names(kind):
             raise UserError(f"{kind}.name must be {_choices(kind)}, got {name!r}{_closest(name, names(kind))}")
@@ -59,7 +60,10 @@ def resolve(kind: Kind, name: str) -> type[Any]:
 
 
 def hand_over(part: object) -> str:
-    """The name in the configuration of a part that is given as an object; in this process it means the part's class."""
+    """The name in the configuration of a part that is given as an object.
+
+    In this process it means the part's class, or the kind's base class where it derives from none.
+    """
     name = f"{OBJECT}{type(part).__module__}.{type(part).__qualname__}"
     _handed[name] = type(part)
     return name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,10 +54,34 @@ def load_problems(
     Raises:
         UserError: as `read_problems`; or nothing is left.
     """
+    return _kept(str(path), read_problems(path, max_tests=max_tests), difficulties)
+
+
+def problems_of(
+    rows: Iterable[Any], *, max_tests: int | None = None, difficulties: Collection[str] | None = None
+) -> ProblemSet:
+    """The same of rows in memory, such as a `datasets.Dataset`; messages count them from 0.
+
+    Raises:
+        UserError: as `load_problems`; or a row is no mapping.
+    """
+    return _kept("prompts", _problems(_numbered(rows), max_tests), difficulties)
+
+
+def _numbered(rows: Iterable[Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for number, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise UserError(
+                f"prompts[{number}] must be a problem (a dict with question and input_output), got {type(row).__name__}"
+            )
+        yield f"prompts[{number}]", row
+
+
+def _kept(source: str, problems: Iterable[Problem], difficulties: Collection[str] | None) -> ProblemSet:
     kept: list[Problem] = []
     without_tests = filtered = 0
     seen: set[str] = set()
-    for problem in read_problems(path, max_tests=max_tests):
+    for problem in problems:
         seen.add(problem.difficulty)
         if difficulties is not None and problem.difficulty not in difficulties:
             filtered += 1
@@ -68,7 +92,7 @@ def load_problems(
     if not kept:
         reason = f"{without_tests} without tests, {filtered} of another difficulty"
         known = f"; its difficulties are {', '.join(sorted(filter(None, seen)))}" if filtered else ""
-        raise UserError(f"{path}: no problem left ({reason}){known}")
+        raise UserError(f"{source}: no problem left ({reason}){known}")
     return ProblemSet(tuple(kept), without_tests, filtered)
 
 
@@ -92,8 +116,12 @@ def read_problems(path: str | Path, *, max_tests: int | None = None) -> Iterator
         raise ValueError(f"max_tests must be at least 1, got {max_tests}")
     if not path.exists():
         raise UserError(f"there is no file or folder {path}")
+    yield from _problems(_folder(path) if path.is_dir() else json_lines(path), max_tests)
+
+
+def _problems(rows: Iterable[tuple[str, Mapping[str, Any]]], max_tests: int | None) -> Iterator[Problem]:
     first_seen: dict[str, str] = {}
-    for where, row in _folder(path) if path.is_dir() else json_lines(path):
+    for where, row in rows:
         problem = _problem(where, row, max_tests)
         if problem.id in first_seen:
             raise UserError(f"{where}: the problem_id {problem.id} was used before, at {first_seen[problem.id]}")

@@ -55,6 +55,40 @@ def read_dialogues(path: str | Path, *, column: str | None = None, split: str = 
     return dialogues
 
 
+def dialogues_of(rows: Any, *, column: str | None = None) -> Sequence[Dialogue]:
+    """The dialogues of rows in memory: a `datasets.Dataset`, or mappings and texts.
+
+    A text is a prompt without columns. All else is as in `read_dialogues`. A Dataset stays where it is. Error messages
+    count rows from 0.
+
+    Raises:
+        UserError: there are no rows, one is neither mapping nor text or has no such column, its prompt is not usable; a
+            data set has splits, or cannot be counted.
+    """
+    if hasattr(rows, "column_names"):
+        if isinstance(rows.column_names, Mapping):
+            splits = list(rows)
+            raise UserError(f"prompts has the splits {', '.join(splits)}: give one of them, prompts[{splits[0]!r}]")
+        if not hasattr(rows, "__len__"):
+            raise UserError("prompts is a data set that streams, which cannot be shuffled: give a Dataset or a list")
+        return _Table("prompts", rows, column, "rows")
+    dialogues = []
+    for number, row in enumerate(rows):
+        where = f"prompts[{number}]"
+        if not isinstance(row, str | Mapping):
+            raise UserError(
+                f"{where} must be a text or a row (a dict with the column prompt), got {type(row).__name__}"
+            )
+        plain: Mapping[str, Any] = {"prompt": row} if isinstance(row, str) else row
+        name = column or next((name for name in COLUMNS if name in plain), "prompt")
+        if plain.get(name) is None:
+            raise UserError(f"{where} has no column {name}; it has {', '.join(plain) or 'none'}{_advice(column)}")
+        dialogues.append(_dialogue(where, str(number), plain, name))
+    if not dialogues:
+        raise UserError("prompts is empty: there is no row in it")
+    return dialogues
+
+
 class _Table(Sequence[Dialogue]):
     """Rows of an Arrow table, which stays on disk."""
 

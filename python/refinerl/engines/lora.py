@@ -6,6 +6,7 @@ With the adapter switched off the same weights are the reference and the refiner
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,9 @@ class LoraNetwork(PolicyNetwork):
         alpha: its scale times the rank.
         targets: names of linear layers, such as `q_proj`; empty: all but the head.
         merge: `export` also writes the model with the adapter added to its weights.
-        temperature: as in `PolicyNetwork`, and so are the rest.
+        temperature: as in `PolicyNetwork`, and so is `impl`.
+        adapted: the `PeftModel` around `model` where it has its adapter already (`check_adapted`); `rank`, `alpha` and
+            `targets` are then the adapter's own.
 
     Raises:
         UserError: peft is not installed, or there are no such layers.
@@ -51,6 +54,7 @@ class LoraNetwork(PolicyNetwork):
         merge: bool = False,
         temperature: float = 1.0,
         impl: Impl = "auto",
+        adapted: Any = None,
     ) -> None:
         super().__init__(model, temperature=temperature, impl=impl)
         if importlib.util.find_spec("peft") is None:
@@ -61,17 +65,17 @@ class LoraNetwork(PolicyNetwork):
         import peft
         from peft.tuners.tuners_utils import BaseTunerLayer
 
-        linear = {name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
-        head = next(name for name, m in model.named_modules() if m is model.get_output_embeddings())
-        known = sorted(linear - {head.rpartition(".")[2]})
-        unknown = sorted(set(targets) - set(known))
-        if unknown:
-            raise UserError(f"lora.targets must be among {', '.join(known)}, got {', '.join(unknown)}")
-        config = peft.LoraConfig(
-            task_type="CAUSAL_LM", r=rank, lora_alpha=alpha, target_modules=list(targets or known), lora_dropout=0.0
-        )
+        if adapted is None:
+            known = _linear_layers(model)
+            unknown = sorted(set(targets) - set(known))
+            if unknown:
+                raise UserError(f"lora.targets must be among {', '.join(known)}, got {', '.join(unknown)}")
+            config = peft.LoraConfig(
+                task_type="CAUSAL_LM", r=rank, lora_alpha=alpha, target_modules=list(targets or known), lora_dropout=0.0
+            )
+            adapted = peft.get_peft_model(model, config)
         # Held in a tuple, lest the model become a submodule twice.
-        self._handle: tuple[Any] = (peft.get_peft_model(model, config),)
+        self._handle: tuple[Any] = (adapted,)
         self._layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer)]
         self.merge = merge
         self.requires_grad_(True)
@@ -81,6 +85,11 @@ class LoraNetwork(PolicyNetwork):
         for name, p in self.named_parameters():
             p.requires_grad_(requires_grad and ".lora_" in name)
         return self
+
+    @property
+    def whole(self) -> Any:
+        """The `PeftModel`."""
+        return self._handle[0]
 
     @contextmanager
     def base(self) -> Iterator[None]:
@@ -122,6 +131,42 @@ class LoraNetwork(PolicyNetwork):
                 weight = merged[f"{name}.weight"]
                 merged[f"{name}.weight"] = (weight + b @ a * module.scaling[_NAME]).to(weight.dtype)
         return merged
+
+
+def is_adapted(model: Any) -> bool:
+    """Is this a model of peft's; says so without importing it."""
+    peft = sys.modules.get("peft")
+    return peft is not None and isinstance(model, peft.PeftModel)
+
+
+def check_adapted(adapted: Any) -> tuple[int, int, tuple[str, ...]]:
+    """Rank, alpha and targets of a `PeftModel`'s adapter.
+
+    Raises:
+        UserError: it has another adapter than one LoRA adapter that is named `default` and is all that learns.
+    """
+    config = adapted.peft_config.get(_NAME)
+    if config is None or len(adapted.peft_config) > 1:
+        raise UserError(
+            f"the peft model must have one adapter, named {_NAME!r}, got {', '.join(adapted.peft_config) or 'none'}"
+        )
+    kind = getattr(config.peft_type, "value", str(config.peft_type))
+    if kind != "LORA":
+        raise UserError(f"the peft model must have a LoRA adapter, got {kind}")
+    if config.modules_to_save or config.bias != "none":
+        raise UserError(
+            "the peft model's adapter must be all that learns: give it modules_to_save=None and bias='none', got "
+            f"{config.modules_to_save} and {config.bias!r}"
+        )
+    targets = config.target_modules
+    return config.r, config.lora_alpha, () if targets is None or isinstance(targets, str) else tuple(sorted(targets))
+
+
+def _linear_layers(model: PreTrainedModel) -> list[str]:
+    """Names of the linear layers that may have an adapter: all but the head."""
+    linear = {name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    head = next(name for name, m in model.named_modules() if m is model.get_output_embeddings())
+    return sorted(linear - {head.rpartition(".")[2]})
 
 
 def on_disk(weights: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:

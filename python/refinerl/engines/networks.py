@@ -78,6 +78,11 @@ class PolicyNetwork(nn.Module):
             weighted_nll=weighted_nll,
         )
 
+    @property
+    def whole(self) -> Any:
+        """The model as its users know it."""
+        return self.model
+
     def export(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
         """Write the model as `AutoModelForCausalLM.from_pretrained` reads it.
 

@@ -2,7 +2,7 @@
 
 command   `python -m refinerl.report`
 page      a run as one HTML page
-rows      the schema and form of a run's rows
+rows      a rollout's row, written and read
 export    rollouts -> rows for supervised or preference training
 summary   a finished run in the terminal
 """

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from refinerl.data.jsonlines import json_lines
 from refinerl.errors import UserError
-from refinerl.report.rows import SCHEMA
+from refinerl.report.rows import readable
 
 Format = Literal["sft", "preference"]
 
@@ -77,11 +77,7 @@ def rollouts(run: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise UserError(f"{run}: no step has been finished yet, rollouts/ is empty")
     for _, path in files:
         for where, row in json_lines(path):
-            if row.get("schema") != SCHEMA:
-                raise UserError(
-                    f"{where} has schema {row.get('schema')}, this version of refinerl reads {SCHEMA}: another one "
-                    "wrote it"
-                )
+            readable(where, row)
             yield where, row
 
 

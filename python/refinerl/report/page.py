@@ -18,7 +18,7 @@ from refinerl.alignment import align
 from refinerl.data.jsonlines import json_lines
 from refinerl.errors import UserError
 from refinerl.report.export import rollouts, write
-from refinerl.report.rows import SCHEMA
+from refinerl.report.rows import readable
 from refinerl.report.summary import runs
 
 CURVES = {
@@ -71,7 +71,7 @@ def write_page(run: Path, output: Path | None = None) -> Path:
     """
     output = output or run / "report.html"
     samples = _samples(run)
-    rows = [row for where, row in json_lines(run / "metrics.jsonl") if _readable(where, row)]
+    rows = [row for where, row in json_lines(run / "metrics.jsonl") if readable(where, row)]
     try:
         jinja2: Any = importlib.import_module("jinja2")
     except ImportError as error:
@@ -191,9 +191,3 @@ def _merit(row: dict[str, Any]) -> float:
 
 def _has(name: str, rows: Sequence[dict[str, Any]]) -> bool:
     return any(row.get(name) is not None for row in rows)
-
-
-def _readable(where: str, row: dict[str, Any]) -> bool:
-    if row.get("schema") != SCHEMA:
-        raise UserError(f"{where} has schema {row.get('schema')}, this version of refinerl reads {SCHEMA}")
-    return True

@@ -1,6 +1,9 @@
 """A run: its configuration becomes parts, its steps become a folder.
 
 command      a run from start to end, and the command line that asks for one
+library      the same from Python: `refinerl.fine_tune` and the run it returns
+asked        its arguments -> a configuration, and the objects that it names (given)
+borrowed     what a run in somebody else's process leaves as it found it
 arguments    the command line, read before torch is imported
 recipe       recipe + parts + overrides -> Config
 plan         `--dry-run`; plan_memory: its table of phases

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import itertools
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,10 +14,13 @@ from pathlib import Path
 from rich.console import Console
 
 from refinerl.config import Config
+from refinerl.engines import devices
+from refinerl.engines.allocator import keep_freed_memory
 from refinerl.errors import TrainingStoppedError, UserError
 from refinerl.report import summary
 from refinerl.run import arguments as command_line
 from refinerl.run import checkpoint, plan, recipe
+from refinerl.run.given import NOTHING, Given
 from refinerl.run.launch import Link, linked
 from refinerl.run.placement import check_abilities
 from refinerl.run.wiring import Parts, wire
@@ -59,6 +63,8 @@ def _run(loop: Loop, args: argparse.Namespace, link: Link) -> int:
     if args.dry_run:
         plan.show(config, console)
         return 0
+    if devices.resolve(config.device).type == "cpu":  # elsewhere the host holds little, and would never give it back
+        keep_freed_memory()
     folder = args.output_dir or new_folder(name)
     with run(loop, config, folder, console, link, resume=args.resume) as parts:
         if link.rank == 0:
@@ -67,13 +73,22 @@ def _run(loop: Loop, args: argparse.Namespace, link: Link) -> int:
 
 
 def new_folder(recipe_name: str) -> Path:
-    """The folder of a run that names none: runs/RECIPE-TIME."""
-    return Path("runs") / f"{Path(recipe_name).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    """The folder of a run that names none: runs/RECIPE-TIME, with a number where a second one begins in that second."""
+    first = Path("runs") / f"{Path(recipe_name).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    others = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
+    return next(folder for folder in itertools.chain([first], others) if not folder.exists())
 
 
 @contextmanager
 def run(
-    loop: Loop, config: Config, folder: Path, console: Console, link: Link, *, resume: bool = False
+    loop: Loop,
+    config: Config,
+    folder: Path,
+    console: Console,
+    link: Link,
+    *,
+    resume: bool = False,
+    given: Given = NOTHING,
 ) -> Iterator[Parts]:
     """Train from the folder's last checkpoint, or from the start, to the end; give the trained parts, then close them.
 
@@ -92,7 +107,7 @@ def run(
         if link.rank == 0:
             check_folder(folder, config, resume=resume)
         world.barrier()
-        with wire(config, folder, console, world, link.notice) as parts:
+        with wire(config, folder, console, world, link.notice, given) as parts:
             keeper = parts.keeper
             if link.rank == 0:
                 checkpoint.begin(folder, recipe.to_yaml(config))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,11 @@ def parts() -> dict[str, str]:
     return _described("parts")
 
 
-def load(recipe: str, overrides: Sequence[str] = ()) -> Config:
+def load(recipe: str | None, overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None) -> Config:
     """The shipped recipe of this name, or the YAML file at this path, with overrides such as `constraint.beta=3e-4`.
+
+    None is the recipe that says nothing: the defaults of all knobs. `values` are overrides as Python has them, by
+    dotted key, and come last.
 
     Among the overrides may be names of parts and files, which are laid over the recipe in their order; all that is
     key=value comes after them. A recipe may say `base: [names]`: it is laid over those. Its `let` holds values that
@@ -51,13 +55,13 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> Config:
         raise UserError(f"{recipe!r} is a part of recipes: name one before it, such as apps-dapo {recipe}; see --list")
     dotted = [word for word in overrides if "=" in word]
     try:
-        layers = [_read(name, ()) for name in (recipe, *overlays)]
-        merged = OmegaConf.merge(*layers, OmegaConf.from_dotlist(dotted))
-        values: Any = OmegaConf.to_container(merged, resolve=True)
+        layers = [_read(name, ()) for name in (recipe, *overlays) if name is not None]
+        merged = OmegaConf.merge(*layers, OmegaConf.from_dotlist(dotted), OmegaConf.create(_nested(values or {})))
+        found: Any = OmegaConf.to_container(merged, resolve=True)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"recipe {recipe!r} with {' '.join(overrides) or 'no overrides'}: {error}") from error
-    values.pop("let", None)
-    return validate(values)
+    found.pop("let", None)
+    return validate(found)
 
 
 def validate(values: Any) -> Config:
@@ -80,6 +84,20 @@ def differences(old: Config, new: Config) -> list[str]:
     before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
     keys = before | after  # the keys of `deepspeed` are free, so either may lack some
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys as sections within sections; tuples and paths as YAML has them."""
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        *sections, leaf = key.split(".")
+        section = tree
+        for name in sections:
+            section = section.setdefault(name, {})
+            if not isinstance(section, dict):
+                raise UserError(f"{key} is given twice: a whole section and a knob of it")
+        section[leaf] = os.fspath(value) if isinstance(value, os.PathLike) else value
+    return tree
 
 
 _YAML = (".yaml", ".yml")

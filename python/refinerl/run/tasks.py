@@ -13,7 +13,7 @@ from refinerl.benchmarks.prompting import make_prompting
 from refinerl.benchmarks.scoring import Scorer
 from refinerl.config import Config
 from refinerl.contracts import ALONE, Generator, Task, World
-from refinerl.contracts.plugins import resolve
+from refinerl.contracts.plugins import OBJECT, resolve
 from refinerl.data import PROBLEMS as EMBEDDED
 from refinerl.data.apps import ProblemSet, load_problems
 from refinerl.data.conversations import Dialogue, read_dialogues
@@ -21,6 +21,7 @@ from refinerl.data.hub import local
 from refinerl.engines.models import is_openrlhf, load_reward_model
 from refinerl.errors import UserError
 from refinerl.records import Sampling
+from refinerl.run.given import NOTHING, Given
 from refinerl.run.trainers import device_of
 from refinerl.sandbox import Limits, Sandbox
 from refinerl.tasks import rules
@@ -28,6 +29,7 @@ from refinerl.tasks.base import Task as OwnTask
 from refinerl.tasks.code import CodeTask
 from refinerl.tasks.dialogue import DialogueTask
 from refinerl.tasks.reward_model import RewardModel
+from refinerl.tasks.reward_sum import RewardSum
 from refinerl.tasks.user_reward import UserReward, load_reward
 from refinerl.tokenization import ChatTokenizer
 
@@ -37,27 +39,33 @@ MANY_PROMPTS = 10_000
 """From here on their tokenizing takes so long that it is announced."""
 
 
-def load_data(config: Config) -> ProblemSet | Sequence[Dialogue]:
-    """The problems or dialogues that the configuration names.
+def load_data(config: Config, given: Given = NOTHING) -> ProblemSet | Sequence[Dialogue]:
+    """The problems or dialogues that the configuration names, or those that were given.
 
     Raises:
         UserError: they cannot be read.
     """
     t = config.task
+    difficulties = None if t.difficulty is None else [t.difficulty]
+    if given.data is not None:
+        return given.data
+    if (t.path or "").startswith(OBJECT):
+        raise UserError(f"the prompts {t.path} are an object, which only refinerl.fine_tune(prompts=…) can hand over")
     if t.name == "dialogue":
         return read_dialogues(t.path or "", column=t.column, split=t.split)
     if t.path is None and t.embedded != "all":
         return load_problems(EMBEDDED, max_tests=t.max_tests, difficulties=[t.embedded])
-    difficulties = None if t.difficulty is None else [t.difficulty]
     return load_problems(local(t.path) if t.path else EMBEDDED, max_tests=t.max_tests, difficulties=difficulties)
 
 
-def make_task(config: Config, tokenizer: ChatTokenizer, say: Say, room: int, world: World = ALONE) -> Task:
+def make_task(
+    config: Config, tokenizer: ChatTokenizer, say: Say, room: int, world: World = ALONE, given: Given = NOTHING
+) -> Task:
     """The data with its reward; programs get a sandbox. `room` is how many tokens a prompt may have at most."""
     t = config.task
     longest = min(room, t.max_prompt_tokens or room)
-    if ":" in t.name:
-        own = make_own_task(config)
+    own = given.task or (make_own_task(config) if ":" in t.name else None)
+    if isinstance(own, OwnTask):
         own.connect(
             tokenizer.encode_chat,
             max_prompt_tokens=longest,
@@ -66,31 +74,38 @@ def make_task(config: Config, tokenizer: ChatTokenizer, say: Say, room: int, wor
         )
         if own.too_long:
             say(f"{own.too_long} prompts were left out: they have more than {longest} tokens")
+    if own is not None:
         return own
-    data = load_data(config)
+    data = load_data(config, given)
     if not isinstance(data, ProblemSet):
         if len(data) > MANY_PROMPTS:
             say(f"tokenizing {len(data):,} prompts to see which are too long; a thousand take about a second")
         dialogues = DialogueTask(
             data,
             tokenizer.encode_chat,
-            reward=make_dialogue_reward(config),
-            max_reward=rules.MAX_REWARD if t.reward.startswith("rule:") else None,
+            reward=RewardSum([make_dialogue_reward(name, config, given) for name in t.rewards], t.reward_weights),
+            max_reward=highest(t.rewards, t.reward_weights),
             refine_template=config.refiner.template or "refine_dialogue",
             system=t.system,
+            encode_text=tokenizer.encode_bare if t.prompt_format == "text" else None,
             max_prompt_tokens=longest,
         )
+        if t.prompt_format == "text" and tokenizer.inner.chat_template and not dialogues.prompts()[0].messages:
+            say(
+                "prompts that are texts go to the model as they are, without its chat template: give messages, or "
+                "task.prompt_format=chat, for a conversation"
+            )
         if dialogues.too_long:
             say(f"{dialogues.too_long} prompts of {len(data)} were left out: they have more than {longest} tokens")
         return dialogues
     if data.without_tests:
         say(f"{data.without_tests} problems without tests were skipped")
     reward: Literal["adaptive", "coarse"] | UserReward
-    match t.reward:
-        case "adaptive" | "coarse":
-            reward = t.reward
+    match t.rewards[0]:
+        case "adaptive" | "coarse" as name:
+            reward = name
         case path:
-            reward = load_reward(path)
+            reward = user_reward(path, given)
     task = CodeTask(
         data.problems,
         None if isinstance(reward, UserReward) else make_sandbox(config, say, world),
@@ -98,7 +113,7 @@ def make_task(config: Config, tokenizer: ChatTokenizer, say: Say, room: int, wor
         reward=reward,
         question_template=t.template or "code",
         refine_template=config.refiner.template or "refine_code",
-        prompt_format=t.prompt_format,
+        prompt_format="apps" if t.prompt_format == "apps" else "chat",
         max_prompt_tokens=longest,
         system=t.system,
         max_sandbox_errors=config.guard.max_sandbox_errors,
@@ -126,16 +141,34 @@ def count_prompts(config: Config) -> int:
     return len(data.problems) if isinstance(data, ProblemSet) else len(data)
 
 
-def make_dialogue_reward(config: Config) -> UserReward | RewardModel:
-    """The reward model, the rule or the user's function."""
-    t, r = config.task, config.reward_model
-    if t.reward != "model":
-        return (
-            rules.load_rule(t.reward.removeprefix("rule:")) if t.reward.startswith("rule:") else load_reward(t.reward)
-        )
-    name = r.model or ""
-    model = load_reward_model(name, dtype=r.dtype or config.dtype)
-    tokenizer = ChatTokenizer.load(name, chat_template=r.chat_template)
+def user_reward(name: str, given: Given = NOTHING) -> UserReward:
+    """The user's function: one that was given, or `module:function`.
+
+    Raises:
+        UserError: it cannot be had.
+    """
+    if name in given.rewards:
+        return UserReward(given.rewards[name], name.removeprefix(OBJECT))
+    if name.startswith(OBJECT):
+        raise UserError(f"the reward {name} is an object, which only refinerl.fine_tune(reward=…) can hand over")
+    return load_reward(name)
+
+
+def highest(rewards: Sequence[str], weights: Sequence[float]) -> float | None:
+    """The highest reward that there is, if each of the rewards has one: rules do."""
+    if not all(name.startswith("rule:") for name in rewards):
+        return None
+    return sum(rules.MAX_REWARD * max(weight, 0.0) for weight in weights or (1.0,) * len(rewards))
+
+
+def make_dialogue_reward(name: str, config: Config, given: Given = NOTHING) -> UserReward | RewardModel:
+    """The reward model, a rule or the user's function."""
+    r = config.reward_model
+    if name != "model":
+        return rules.load_rule(name.removeprefix("rule:")) if name.startswith("rule:") else user_reward(name, given)
+    place = r.model or ""
+    model = load_reward_model(place, dtype=r.dtype or config.dtype)
+    tokenizer = ChatTokenizer.load(place, chat_template=r.chat_template)
     return RewardModel(
         model.to(device_of(config.device if r.device == "auto" else r.device, "reward_model.device")),
         partial(tokenizer.encode_answered, close=is_openrlhf(model.config)),

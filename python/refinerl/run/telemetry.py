@@ -26,7 +26,7 @@ from rich.progress import (
 from refinerl.contracts import ALONE, World
 from refinerl.errors import UserError
 from refinerl.records import Anchors, RolloutGroup
-from refinerl.report.rows import SCHEMA, rollout_row
+from refinerl.report import rows
 from refinerl.run import memory
 
 PHASES = ("generate", "score", "refine", "update", "sync")
@@ -46,7 +46,8 @@ class Telemetry:
     """Writes a run's folder as the run goes, and shows where it stands.
 
     Of many ranks the first one writes and speaks, for all. `notice` is told of every phase that begins. `settle` waits
-    for the device at the end of each, so that work which still waits there is not counted to the next phase.
+    for the device at the end of each, so that work which still waits there is not counted to the next phase. `on_step`
+    gets the row of each step that is over, in the place of the line on the console.
     """
 
     def __init__(
@@ -59,11 +60,13 @@ class Telemetry:
         world: World = ALONE,
         notice: Callable[[str], None] = lambda _: None,
         settle: Callable[[], None] = lambda: None,
+        on_step: Callable[[Mapping[str, Any]], Any] | None = None,
     ) -> None:
         self.settle = settle
         self.folder = folder
         self.world = world
         self.notice = notice
+        self.on_step = on_step
         self.console = console
         self.steps = steps
         self.trackers = trackers
@@ -71,14 +74,18 @@ class Telemetry:
         self._step = 0
         self._start = 0.0
         self._bar: tuple[Progress, TaskID] | None = None
+        self._row: Mapping[str, Any] = {}
 
     @contextmanager
     def step(self, step: int) -> Iterator[None]:
-        """Times one step; `log` within it."""
+        """Times one step; `log` within it. Once it is whole, `on_step` gets its row."""
+        self._row = {}
         self._times = dict.fromkeys(PHASES, 0.0)
         self._step = step
         self._start = time.perf_counter()
         yield
+        if self.on_step is not None and self._row:
+            self.on_step(self._row)
 
     @contextmanager
     def clock(self, phase: str, total: int | None = None) -> Iterator[None]:
@@ -98,7 +105,7 @@ class Telemetry:
         with self._shown(what), memory.explained(what):
             yield
             self.settle()
-        if not self.console.is_terminal:
+        if not self.console.is_terminal and self.on_step is None:
             self.say(f"{what}: {time.perf_counter() - start:.1f} s")
 
     def tick(self, done: int) -> None:
@@ -142,12 +149,14 @@ class Telemetry:
         if self.world.rank:
             return
         row = {**metrics, **times}
-        record = {"schema": SCHEMA, "step": self._step, **{name: _number(row[name]) for name in sorted(row)}}
+        record = {"schema": rows.SCHEMA, "step": self._step, **{name: _number(row[name]) for name in sorted(row)}}
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         for tracker in self.trackers:
             tracker.log({name: value for name, value in row.items() if math.isfinite(value)}, self._step)
-        self.say(self._line(row))
+        self._row = record
+        if self.on_step is None:
+            self.say(self._line(row))
 
     def _line(self, row: Mapping[str, float]) -> str:
         parts = [
@@ -186,8 +195,8 @@ class Telemetry:
         selected = {id(group) for group in kept}
         for group in groups:
             for rollout in group.rollouts:
-                row = rollout_row(self._step, rollout, refined.get(id(rollout)), selected=id(group) in selected)
-                yield group, json.dumps(row, ensure_ascii=False)
+                line = rows.to_json(self._step, rollout, refined.get(id(rollout)), selected=id(group) in selected)
+                yield group, line
 
     def close(self) -> None:
         """Flushes the trackers."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 from transformers import PreTrainedModel
 
@@ -17,8 +18,8 @@ from refinerl.engines.optimization import Optimization, Schedule
 from refinerl.engines.torch import TorchTrainer
 
 
-def make_network(config: Config, model: PreTrainedModel) -> PolicyNetwork:
-    """What the policy learns: all weights, or an adapter beside them."""
+def make_network(config: Config, model: PreTrainedModel, adapted: Any = None) -> PolicyNetwork:
+    """What the policy learns: all weights, or an adapter beside them, which `adapted` has already."""
     lora = config.lora
     if not lora.rank:
         return _full(config, model)
@@ -30,6 +31,7 @@ def make_network(config: Config, model: PreTrainedModel) -> PolicyNetwork:
         merge=lora.merge,
         temperature=config.generation.temperature,
         impl=config.kernels.impl,
+        adapted=adapted,
     )
 
 
@@ -52,14 +54,21 @@ def make_reference(config: Config, model: PreTrainedModel | None, world: World) 
     return TorchTrainer(network, home=home_of_reference(config))
 
 
-def make_critic(config: Config, policy_name: str, device: str, world: World) -> Trainer:
-    """A value model from `critic.model` or the policy, with its scalar head if it has one, else a head of zeros."""
+def make_critic(
+    config: Config, policy_name: str, device: str, world: World, trunk: PreTrainedModel | None = None
+) -> Trainer:
+    """A value model from `critic.model` or the policy, with its scalar head if it has one, else a head of zeros.
+
+    `trunk` is a copy of the policy's, where the policy was given as an object and `critic.model` names none.
+    """
+    if trunk is not None:
+        return _make_trainer(config, ValueNetwork(trunk).to(device), config.critic.learning_rate, world)
     name = policy_name if config.critic.model is None else resolve_model(config.critic.model)
     # Started from the reward model, its values are to be in the rewards' units.
     r = config.reward_model
     normalize = config.critic.model is not None and config.critic.model == r.model and r.normalize is not False
-    trunk, head = load_trunk(name, dtype=config.dtype, normalize=normalize)
-    return _make_trainer(config, ValueNetwork(trunk, head).to(device), config.critic.learning_rate, world)
+    loaded, head = load_trunk(name, dtype=config.dtype, normalize=normalize)
+    return _make_trainer(config, ValueNetwork(loaded, head).to(device), config.critic.learning_rate, world)
 
 
 def home_of_reference(config: Config) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from transformers import PreTrainedModel
 
+from refinerl import contracts
 from refinerl.algorithms import Algorithm
 from refinerl.benchmarks.evaluator import Evaluator
 from refinerl.config import Config
@@ -19,7 +22,6 @@ from refinerl.constraints import Constraint, Sum
 from refinerl.contracts import ALONE, Constraints, Generator, Task, Trainer, World
 from refinerl.contracts.plugins import OBJECT, Kind, resolve
 from refinerl.engines import devices
-from refinerl.engines.allocator import keep_freed_memory
 from refinerl.engines.models import load_model, resolve_model
 from refinerl.engines.precision import multiply_float32
 from refinerl.errors import UserError
@@ -29,6 +31,7 @@ from refinerl.loop.stream import PromptStream
 from refinerl.loop.update import Updater
 from refinerl.records import Sampling
 from refinerl.run.generators import make_generators
+from refinerl.run.given import NOTHING, Given
 from refinerl.run.keeper import Keeper
 from refinerl.run.pace import Pace
 from refinerl.run.placement import check_memory
@@ -47,7 +50,7 @@ class Parts:
     roller: Roller
     generator: Generator
     tokenizer: ChatTokenizer
-    algorithm: Algorithm
+    algorithm: contracts.Algorithm
     constraint: Constraints
     updater: Updater
     world: World
@@ -59,11 +62,65 @@ class Parts:
     """Where `evaluate.every` asks for one."""
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """The models and the tokenizer that a run starts from."""
+
+    name: str
+    """As `from_pretrained` reads it; of an object its name in the configuration."""
+    tokenizer: ChatTokenizer
+    policy: PreTrainedModel
+    reference: PreTrainedModel | None
+    """None where it is the policy without its adapter."""
+
+
+def load(config: Config, given: Given, device: str) -> Loaded:
+    """Load what the configuration names, or copy what was given.
+
+    Raises:
+        UserError: it cannot be had.
+    """
+    name = resolve_model(config.model)
+    reference = None
+    if given.adapted is not None:
+        policy = given.adapted.get_base_model()
+    elif given.model is not None:
+        policy = copy.deepcopy(given.model).eval()
+        reference = None if config.lora.rank else given.model.eval()
+    elif name.startswith(OBJECT):
+        raise UserError(f"the model {name} is an object, which only refinerl.fine_tune(model=…) can hand over")
+    else:
+        policy = load_model(name, dtype=config.dtype)
+        reference = None if config.lora.rank else load_model(name, dtype=config.dtype)
+    if given.tokenizer is not None:
+        owner = name if given.model is None and given.adapted is None else policy
+        tokenizer = ChatTokenizer.of(given.tokenizer, owner, chat_template=config.chat_template)
+    else:
+        tokenizer = ChatTokenizer.load(name, chat_template=config.chat_template)
+    if reference is not None and not config.engines.offload_reference:
+        reference = reference.to(device)
+    return Loaded(name, tokenizer, policy.to(device), reference)
+
+
+def trunk_for_critic(config: Config, given: Given) -> PreTrainedModel | None:
+    """A copy of a given model's trunk for the critic to start from; None where it is loaded by a name."""
+    if config.critic.model is not None or (given.model is None and given.adapted is None):
+        return None
+    model: Any = copy.deepcopy(given.model) if given.adapted is None else copy.deepcopy(given.adapted).unload()
+    trunk: PreTrainedModel = model.base_model
+    return trunk.eval()
+
+
 @contextmanager
 def wire(
-    config: Config, folder: Path, console: Console, world: World = ALONE, notice: Callable[[str], None] = lambda _: None
+    config: Config,
+    folder: Path,
+    console: Console,
+    world: World = ALONE,
+    notice: Callable[[str], None] = lambda _: None,
+    given: Given = NOTHING,
 ) -> Iterator[Parts]:
-    """Chooses and connects the parts; closes what holds processes or files.
+    """Choose and connect the parts; close what holds processes or files.
 
     Raises:
         UserError: the ranks cannot share the work, or a part cannot be had.
@@ -71,33 +128,34 @@ def wire(
     check_ranks(config, world)
     torch.manual_seed(config.seed)
     device = device_of(config.device)
-    if device == "cpu":  # elsewhere the host holds little, and would never give it back
-        keep_freed_memory()
     with ExitStack() as stack:
         trackers = []
         if world.rank == 0:
             trackers = make_trackers(config.telemetry.trackers, folder, config.model_dump(mode="json"))
         settle = partial(devices.settle, torch.device(device))
         telemetry = Telemetry(
-            folder, console, config.trainer.steps, trackers, world=world, notice=notice, settle=settle
+            folder,
+            console,
+            config.trainer.steps,
+            trackers,
+            world=world,
+            notice=notice,
+            settle=settle,
+            on_step=given.on_step,
         )
         stack.callback(telemetry.close)
         telemetry.say(f"device: {devices.describe(torch.device(device))}")
         check_memory(config, config.model, world.size)
         with telemetry.busy(f"load {config.model}"):
-            name = resolve_model(config.model)
-            tokenizer = ChatTokenizer.load(name, chat_template=config.chat_template)
-            if name != config.model:  # it was fetched, and its size is known now
-                check_memory(config, name, world.size)
-            policy_model = load_model(name, dtype=config.dtype).to(device)
-            reference_model = None if config.lora.rank else load_model(name, dtype=config.dtype)
-            if reference_model is not None and not config.engines.offload_reference:
-                reference_model = reference_model.to(device)
-        room = room_for_prompts(config, policy_model.config.get_text_config().max_position_embeddings)
-        task = make_task(config, tokenizer, telemetry.say, room, world)
+            if (fetched := resolve_model(config.model)) != config.model:  # its size is known now
+                check_memory(config, fetched, world.size)
+            loaded = load(config, given, device)
+        name, tokenizer, reference_model = loaded.name, loaded.tokenizer, loaded.reference
+        room = room_for_prompts(config, loaded.policy.config.get_text_config().max_position_embeddings)
+        task = make_task(config, tokenizer, telemetry.say, room, world, given)
         stack.callback(task.close)
 
-        network = make_network(config, policy_model)
+        network = make_network(config, loaded.policy, given.adapted)
         writing = writing_network(config, network)
         policy = make_policy(config, network, world)
         reference = make_reference(config, reference_model, world)
@@ -127,12 +185,15 @@ def wire(
             clock=telemetry.clock,
             world=world,
         )
-        algorithm, constraint = make_algorithm(config), make_constraint(config, refiner)
+        algorithm = make_algorithm(config, given.algorithm)
+        constraint = make_constraint(config, refiner, given.constraint)
         trainer = config.trainer
         updater = Updater(
             policy=policy,
             reference=reference,
-            critic=make_critic(config, name, device, world) if algorithm.needs_critic else None,
+            critic=make_critic(config, name, device, world, trunk_for_critic(config, given))
+            if algorithm.needs_critic
+            else None,
             algorithm=algorithm,
             constraint=constraint,
             world=world,
@@ -220,10 +281,12 @@ def check_ranks(config: Config, world: World) -> None:
         )
 
 
-def make_algorithm(config: Config) -> Algorithm:
-    """The algorithm that the recipe names, with its options."""
+def make_algorithm(config: Config, given: contracts.Algorithm | None = None) -> contracts.Algorithm:
+    """The algorithm that was given, or the one that the recipe names, with its options."""
     options = config.algorithm
-    made: Algorithm = _named("algorithm", options.name)(options)
+    made: contracts.Algorithm = given or _named("algorithm", options.name)(options)
+    if not isinstance(made, Algorithm):
+        return made
     charging = [c.penalty_in_group for c in config.held if c.apply == "reward"]
     made.connect(
         max_tokens=config.generation.max_tokens,
@@ -232,8 +295,12 @@ def make_algorithm(config: Config) -> Algorithm:
     return made
 
 
-def make_constraint(config: Config, refiner: Refiner) -> Constraints:
-    """The constraint that the recipe names, or the sum of several."""
+def make_constraint(config: Config, refiner: Refiner, given: Constraints | None = None) -> Constraints:
+    """The constraint that was given or that the recipe names, or the sum of several."""
+    if given is not None:
+        if isinstance(given, Constraint | Sum):
+            given.connect(refiner)
+        return given
     made: list[Constraint] = [_named("constraint", options.name)(options) for options in config.held]
     for constraint in made:
         constraint.connect(refiner)

@@ -11,14 +11,15 @@ from refinerl.errors import UserError
 from refinerl.records import Completion, Message, Prompt, Reward, Rollout
 from refinerl.tasks import templates
 from refinerl.tasks.reward_model import RewardModel
-from refinerl.tasks.user_reward import UserReward, user_rewards
+from refinerl.tasks.reward_sum import RewardSum
+from refinerl.tasks.user_reward import UserReward
 
 Encode = Callable[[Sequence[Message]], Sequence[int]]
 """Applies the policy's chat template, with the generation prompt, and tokenizes."""
 
 
 class DialogueTask:
-    """Conversations scored by a reward model or a function; a `refinerl.contracts.Task`.
+    """Conversations scored by reward models and functions; a `refinerl.contracts.Task`.
 
     A prompt that is a text becomes one message of the user's, after `system`; with `encode_text` it goes to the model
     bare, and the reward function then gets texts, as TRL has it for such data. Prompts of more than
@@ -35,7 +36,7 @@ class DialogueTask:
         dialogues: Sequence[Dialogue],
         encode: Encode,
         *,
-        reward: UserReward | RewardModel,
+        reward: UserReward | RewardModel | RewardSum,
         max_reward: float | None = None,
         refine_template: str = "refine_dialogue",
         system: str | None = None,
@@ -43,7 +44,7 @@ class DialogueTask:
         max_prompt_tokens: int | None = None,
     ) -> None:
         self.max_reward = max_reward
-        self._reward = reward
+        self._reward = reward if isinstance(reward, RewardSum) else RewardSum([reward])
         self._refine = templates.load_template(refine_template, templates.REFINE_VARIABLES)
         columns: dict[str, None] = {}
         self._prompts = _Prompts(dialogues, encode, encode_text, system)
@@ -53,8 +54,7 @@ class DialogueTask:
         self.too_long = len(dialogues) - len(self._prompts)
         if not self._prompts:
             raise UserError(f"all {len(dialogues)} prompts are longer than {max_prompt_tokens} tokens")
-        if isinstance(reward, UserReward):
-            reward.check(columns)
+        self._reward.check(columns)
 
     def prompts(self) -> Sequence[Prompt]:
         """One prompt for each dialogue that is short enough, made when asked for; its `payload` is the Dialogue."""
@@ -66,9 +66,7 @@ class DialogueTask:
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Reward | None]:
         """Ask the reward model, or call the function on the batch; None where it gives none."""
-        if isinstance(self._reward, RewardModel):
-            return self._reward(prompts, completions)
-        return user_rewards(self._reward, prompts, completions, [prompt.payload.columns for prompt in prompts])
+        return self._reward(prompts, completions, [prompt.payload.columns for prompt in prompts])
 
     def refine_prompt(self, rollout: Rollout) -> Sequence[Message]:
         """The conversation that asks the refiner for a minimal correction of y."""
@@ -87,7 +85,7 @@ class DialogueTask:
 
     def telemetry(self) -> Mapping[str, float]:
         """Of a reward model, the share of conversations that were cut at their start."""
-        return self._reward.telemetry() if isinstance(self._reward, RewardModel) else {}
+        return self._reward.telemetry()
 
     def close(self) -> None:
         """Nothing to end."""

@@ -1,0 +1,238 @@
+"""The arguments of `refinerl.fine_tune` -> a configuration, and the objects that it names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing_extensions import get_protocol_members
+
+from refinerl.config import GROUP, Config
+from refinerl.contracts import Algorithm, Constraint, Constraints, Task
+from refinerl.contracts.options import Options
+from refinerl.contracts.plugins import Kind, hand_over
+from refinerl.data.apps import ProblemSet, problems_of
+from refinerl.data.conversations import Dialogue, dialogues_of
+from refinerl.engines.lora import check_adapted, is_adapted
+from refinerl.errors import UserError
+from refinerl.run import recipe as recipes
+from refinerl.run.given import Given, OnStep, name_of
+from refinerl.tasks.base import Task as OwnTask
+
+Model: TypeAlias = str | os.PathLike[str] | nn.Module | None
+"""A name, a folder, a `PreTrainedModel` or a `PeftModel`."""
+
+Tokenizer: TypeAlias = PreTrainedTokenizerBase | None
+
+CODE = ("code", "adaptive", "coarse")
+"""Rewards of the code task; the first leaves open which."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `refinerl.fine_tune` was called with; documented there."""
+
+    model: Any
+    tokenizer: Any
+    prompts: Any
+    reward: Any
+    reward_weights: tuple[float, ...]
+    constraint: Any
+    algorithm: Any
+    on_step: OnStep | None
+    recipe: str | Sequence[str] | None
+    knobs: Mapping[str, Any]
+
+    @property
+    def recipes(self) -> tuple[str, ...]:
+        """A recipe and the parts laid over it, or nothing."""
+        if self.recipe is None:
+            return ()
+        return (self.recipe,) if isinstance(self.recipe, str) else tuple(self.recipe)
+
+    @property
+    def name(self) -> str:
+        """What the run's folder is named after."""
+        return self.recipes[0] if self.recipes else "fine-tune"
+
+    def resolve(self) -> tuple[Config, Given]:
+        """The configuration, which names what is an object, and the objects.
+
+        Raises:
+            UserError: an argument cannot be used, or two say the same thing.
+        """
+        if self.on_step is not None and not callable(self.on_step):
+            raise UserError(f"on_step must be a function of a row of metrics, got {type(self.on_step).__name__}")
+        task = self.reward if isinstance(self.reward, OwnTask) or _fits(self.reward, Task) else None
+        rewards = {} if task is not None else self._named_rewards()
+        values = {
+            **self._model(),
+            **self._task(task, list(rewards)),
+            **_choice("algorithm", self.algorithm, self.knobs),
+            **_choice("constraint", self.constraint, self.knobs),
+        }
+        if twice := next((key for key in values if key in self.knobs and key not in _DEFAULTS), None):
+            raise UserError(f"{twice} is given twice, as an argument and as a knob: leave one of them out")
+        first, *parts = self.recipes or (None,)
+        config = recipes.load(first, [str(part) for part in parts], {**values, **self.knobs})
+        model, adapted = (None, self.model) if is_adapted(self.model) else (self.model, None)
+        given = Given(
+            model=model if isinstance(model, PreTrainedModel) else None,
+            adapted=adapted,
+            tokenizer=self.tokenizer,
+            data=self._data(config, task),
+            rewards={name: function for name, function in rewards.items() if function is not None},
+            task=task,
+            algorithm=None if self.algorithm is None or isinstance(self.algorithm, str) else self.algorithm,
+            constraint=None if self.constraint is None or isinstance(self.constraint, str) else self.constraint,
+            on_step=self.on_step,
+        )
+        if config.engines.generator == "vllm" and not (given.model is None and given.adapted is None):
+            raise UserError("engines.generator=vllm loads the model itself: give its name or its folder as model")
+        return config, given
+
+    def _model(self) -> dict[str, Any]:
+        tokenizer, model = self.tokenizer, self.model
+        if tokenizer is not None and not isinstance(tokenizer, PreTrainedTokenizerBase):
+            raise UserError(f"tokenizer must be a tokenizer of transformers, got {type(tokenizer).__name__}")
+        if model is None:
+            return {}
+        if isinstance(model, str | os.PathLike):
+            return {"model": os.fspath(model)}
+        adapter = {}
+        if is_adapted(model):
+            rank, alpha, targets = check_adapted(model)
+            adapter = {"lora.rank": rank, "lora.alpha": alpha, "lora.targets": list(targets)}
+        elif not isinstance(model, PreTrainedModel):
+            raise UserError(
+                "model must be a name, a folder, a PreTrainedModel or a peft model with its tokenizer, "
+                f"got {type(model).__name__}"
+            )
+        if tokenizer is None:
+            raise UserError(
+                "model is an object, so its tokenizer must be given too: "
+                "tokenizer=AutoTokenizer.from_pretrained(…) of the same name"
+            )
+        dtype = str(model.dtype).removeprefix("torch.")
+        if dtype not in ("float32", "bfloat16"):
+            raise UserError(f"model must be in float32 or bfloat16, got {dtype}: model.to(torch.bfloat16)")
+        return {"model": name_of(model), "dtype": dtype, **adapter}
+
+    def _named_rewards(self) -> dict[str, Callable[..., Any] | None]:
+        """Each reward by its name in the configuration; None where the name says all."""
+        if self.reward is None:
+            return {}
+        several = self.reward if isinstance(self.reward, list | tuple) else [self.reward]
+        named: dict[str, Callable[..., Any] | None] = {}
+        for one in several:
+            if isinstance(one, str):
+                named[one] = None
+            elif isinstance(one, PreTrainedModel):
+                raise UserError('reward must name a reward model: reward="model" with the knob reward_model.model')
+            elif callable(one):
+                name = name_of(one)
+                alike = sum(other.split("#")[0] == name for other in named)
+                named[f"{name}#{alike + 1}" if alike else name] = one
+            else:
+                raise UserError(
+                    "reward must be a function in TRL's signature, a name such as rule:answer, or a Task, "
+                    f"got {type(one).__name__}"
+                )
+        if not named:
+            raise UserError("reward must hold at least one reward, got none")
+        return named
+
+    def _task(self, task: Task | None, rewards: list[str]) -> dict[str, Any]:
+        if task is not None:
+            if self.prompts is not None:
+                raise UserError("prompts must be left out where reward is a Task, which brings its own")
+            return {"task.name": hand_over(task)}
+        if not self.recipes and "task.name" not in self.knobs and (self.prompts is None or not rewards):
+            missing = "prompts" if self.prompts is None else "reward"
+            raise UserError(f"{missing} must be given where no recipe says it, or recipe= for one that does")
+        values: dict[str, Any] = {}
+        if rewards:
+            code = rewards[0] in CODE and len(rewards) == 1
+            values["task.name"] = "code" if code else "dialogue"
+            if rewards != ["code"]:
+                values["task.reward"] = rewards[0] if len(rewards) == 1 else rewards
+        if self.prompts is not None:
+            path = isinstance(self.prompts, str | os.PathLike)
+            values["task.path"] = os.fspath(self.prompts) if path else name_of(self.prompts)
+            if values.get("task.name") == "dialogue":
+                values["task.prompt_format"] = "text"
+        if self.reward_weights:
+            values["task.reward_weights"] = list(self.reward_weights)
+        return values
+
+    def _data(self, config: Config, task: Task | None) -> ProblemSet | Sequence[Dialogue] | None:
+        if task is not None or self.prompts is None or isinstance(self.prompts, str | os.PathLike):
+            return None
+        rows = self.prompts
+        if hasattr(rows, "iterrows"):  # pandas, which would give the names of its columns
+            rows = rows.to_dict("records")
+        if isinstance(rows, Mapping) and not hasattr(rows, "column_names"):
+            raise UserError("prompts must be rows, not columns: datasets.Dataset.from_dict(prompts) makes rows of them")
+        try:
+            iter(rows)
+        except TypeError:
+            raise UserError(
+                f"prompts must be a data set, a list of rows or texts, or a path, got {type(rows).__name__}"
+            ) from None
+        if config.task.name == "code":
+            difficulties = None if config.task.difficulty is None else [config.task.difficulty]
+            return problems_of(rows, max_tests=config.task.max_tests, difficulties=difficulties)
+        return dialogues_of(rows, column=config.task.column)
+
+
+_DEFAULTS = {"task.prompt_format"}
+"""What a knob may say otherwise than an argument does."""
+
+
+CONTRACTS: dict[Kind, tuple[type, ...]] = {"algorithm": (Algorithm,), "constraint": (Constraint, Constraints)}
+THE_RUNS = {"samples_per_prompt", "epochs", "entropy_bonus", "max_resamples"}
+"""Knobs of the section `algorithm` that the run reads, and not the algorithm."""
+
+
+def _choice(kind: Kind, chosen: Any, knobs: Mapping[str, Any]) -> dict[str, Any]:
+    """What an argument says of the section of its kind: a name, or an object's name and its options.
+
+    Raises:
+        UserError: an object lacks a part of the contract, or a knob says what only the object can.
+    """
+    if chosen is None:
+        return {}
+    if isinstance(chosen, str):
+        return {f"{kind}.name": chosen}
+    if lacking := _lacking(chosen, *CONTRACTS[kind]):
+        raise UserError(
+            f"{kind} must be a name or an object with all of refinerl.contracts.{CONTRACTS[kind][0].__name__}: "
+            f"{type(chosen).__name__} lacks {', '.join(lacking)}"
+        )
+    for knob in knobs:
+        section, _, key = knob.partition(".")
+        if section == kind and key not in (THE_RUNS if kind == "algorithm" else ()):
+            raise UserError(
+                f"{knob} must be left out where {kind} is an object: give it to the {type(chosen).__name__}"
+            )
+    options = getattr(chosen, "options", None)
+    if isinstance(options, Options):
+        says = {key: getattr(options, key) for key in type(options).model_fields}
+    elif kind == "constraint":
+        (says, *_) = ({"beta": part.beta, "apply": part.apply, "reduction": part.reduction} for part in chosen.parts)
+    else:
+        says = {"samples_per_prompt": GROUP if chosen.grouped else 1}
+    return {kind: {**says, "name": hand_over(chosen)}}
+
+
+def _fits(thing: Any, contract: type) -> bool:
+    return thing is not None and not isinstance(thing, str | type) and not _lacking(thing, contract)
+
+
+def _lacking(thing: Any, *contracts: type) -> list[str]:
+    members = set().union(*(get_protocol_members(contract) for contract in contracts))
+    return sorted(name for name in members if not hasattr(thing, name))

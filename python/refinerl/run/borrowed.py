@@ -1,0 +1,34 @@
+"""What a run inside somebody else's process leaves as it found it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from transformers import PreTrainedModel
+
+from refinerl.run.checkpoint import current_random_states, restore_random_states
+
+
+@contextmanager
+def as_found(model: PreTrainedModel | None = None) -> Iterator[None]:
+    """Restore the random generators, PyTorch's threads and precision, and a model's mode, device and what learns."""
+    states, threads = current_random_states(), torch.get_num_threads()
+    precision = torch.get_float32_matmul_precision()
+    modes = [] if model is None else [(module, module.training) for module in model.modules()]
+    learns = [] if model is None else [(p, p.requires_grad) for p in model.parameters()]
+    device = None if model is None else model.device
+    try:
+        yield
+    finally:
+        restore_random_states(states)
+        torch.set_float32_matmul_precision(precision)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        for module, training in modes:
+            module.training = training
+        for p, learnt in learns:
+            p.requires_grad_(learnt)
+        if model is not None and model.device != device:
+            model.to(device)

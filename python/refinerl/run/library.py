@@ -1,0 +1,141 @@
+"""A run that Python asks for: `refinerl.fine_tune`, and the run that it returns."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from refinerl.engines.models import load_model
+from refinerl.engines.torch import TorchTrainer
+from refinerl.errors import TrainingStoppedError, UserError
+from refinerl.report import rows
+from refinerl.report.page import write_page
+from refinerl.run.asked import Asked as Asked
+from refinerl.run.borrowed import as_found
+from refinerl.run.command import Loop, new_folder, run
+from refinerl.run.launch import linked
+from refinerl.tokenization import ChatTokenizer
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """A run's folder, read when asked for; a folder that the command wrote will do too.
+
+    Args:
+        folder: holds metrics.jsonl, rollouts/, checkpoints and final/.
+        trained: the trained model and its tokenizer where they are in memory; else they are loaded from final/.
+
+    Raises:
+        UserError: the folder is no run's.
+    """
+
+    folder: Path
+    trained: tuple[Any, Any] | None = None
+
+    def __init__(self, folder: str | os.PathLike[str], trained: tuple[Any, Any] | None = None) -> None:
+        object.__setattr__(self, "folder", Path(folder))
+        object.__setattr__(self, "trained", trained)
+        if not (self.folder / "config.yaml").is_file():
+            raise UserError(f"{folder} is no run's folder: it holds no config.yaml")
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """A row for each step, by metric name (docs/equations.md); None where a metric has no value."""
+        return rows.metrics(self.folder)
+
+    def metrics_frame(self) -> Any:
+        """The metrics as a pandas DataFrame, one row for each step.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        try:
+            pandas: Any = importlib.import_module("pandas")
+        except ImportError as error:
+            raise UserError(
+                "metrics_frame() needs pandas, which is not installed: pip install pandas, or read .metrics"
+            ) from error
+        return pandas.DataFrame(self.metrics).drop(columns="schema", errors="ignore").set_index("step")
+
+    def rollouts(self, step: int) -> list[rows.RolloutRow]:
+        """Every response of a step with its reward and its refinement.
+
+        Raises:
+            UserError: the run has no such step.
+        """
+        return rows.read_step(self.folder, step)
+
+    @property
+    def model(self) -> Any:
+        """The trained model, in evaluation mode; of a LoRA policy a `PeftModel`, or final/ as transformers reads it."""
+        return self._final()[0]
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, with the chat template of the run."""
+        return self._final()[1]
+
+    def report(self, output: str | os.PathLike[str] | None = None) -> Path:
+        """Write the run as one HTML page, report.html in its folder unless `output` names another; return its path.
+
+        Raises:
+            UserError: jinja2 is not installed, no step is finished, or the file cannot be written.
+        """
+        return write_page(self.folder, None if output is None else Path(output))
+
+    def __repr__(self) -> str:
+        steps = self.metrics
+        rewards = [row["reward/mean"] for row in steps if row.get("reward/mean") is not None]
+        gain = f", mean reward {rewards[0]:.3g} → {rewards[-1]:.3g}" if rewards else ""
+        return f"Run({str(self.folder)!r}: {len(steps)} steps{gain})"
+
+    def _final(self) -> tuple[Any, Any]:
+        if self.trained is None:
+            final = self.folder / "final"
+            if not final.is_dir():
+                raise UserError(f"{self.folder} has no final/ yet: the run has not ended; resume=True goes on with it")
+            loaded = load_model(str(final)), ChatTokenizer.load(final).inner
+            object.__setattr__(self, "trained", loaded)
+            return loaded
+        return self.trained
+
+
+def fine_tune(loop: Loop, asked: Asked, output_dir: str | os.PathLike[str] | None, *, resume: bool = False) -> Run:
+    """Train what was asked for, through the command's own door; documented as `refinerl.fine_tune`."""
+    with as_python_says_it(), linked() as link:
+        if resume and output_dir is None:
+            raise UserError("--resume needs --output-dir: the folder of the run that is to go on")
+        config, given = asked.resolve()
+        folder = new_folder(asked.name) if output_dir is None else Path(output_dir)
+        console = Console(quiet=link.rank > 0)
+        with as_found(given.model), run(loop, config, folder, console, link, resume=resume, given=given) as parts:
+            policy = parts.updater.policy
+            whole = (policy.network.whole, parts.tokenizer.inner) if isinstance(policy, TorchTrainer) else None
+            return Run(parts.keeper.folder, whole)
+
+
+_FLAGS = {
+    "--resume": "resume=True",
+    "--output-dir": "output_dir",
+    "see --list": "`python -m refinerl.train --list` names them",
+}
+
+
+@contextmanager
+def as_python_says_it() -> Iterator[None]:
+    """Name arguments instead of flags in the messages of what is raised."""
+    try:
+        yield
+    except (UserError, TrainingStoppedError, KeyboardInterrupt) as error:
+        message = str(error)
+        for flag, argument in _FLAGS.items():
+            message = message.replace(flag, argument)
+        error.args = (message,) if message else ()
+        raise

@@ -1,0 +1,46 @@
+"""Several rewards as one, as TRL adds them up."""
+
+from __future__ import annotations
+
+import pytest
+
+from refinerl.errors import UserError
+from refinerl.records import Completion, Prompt, Reward
+from refinerl.tasks.reward_sum import RewardSum
+from refinerl.tasks.user_reward import UserReward
+
+PROMPT = Prompt("1", "x", (), (1,), None)
+
+
+def first(completions, **_):
+    return [1.0, None, None, 2.0]
+
+
+def second(completions, bonus, **_):
+    return [0.5, 4.0, None, *bonus[3:]]
+
+
+def scored(reward: RewardSum) -> list[Reward | None]:
+    answers = [Completion((1,), (), "a", "stop")] * 4
+    return reward([PROMPT] * 4, answers, [{"bonus": 8.0}] * 4)
+
+
+def values(rewards: list[Reward | None]) -> list[float | None]:
+    return [None if reward is None else reward.value for reward in rewards]
+
+
+def test_rewards_add_up_where_they_apply():
+    both = [UserReward(first), UserReward(second)]
+    assert values(scored(RewardSum(both, [2.0, 0.25]))) == [2.125, 1.0, None, 6.0]
+    assert values(scored(RewardSum(both))) == [1.5, 4.0, None, 10.0]
+    assert scored(RewardSum(both[:1])) == [Reward(1.0, "scored"), None, None, Reward(2.0, "scored")]
+
+
+def test_every_function_is_held_to_the_columns():
+    with pytest.raises(UserError, match="second needs 'bonus'"):
+        RewardSum([UserReward(first), UserReward(second)]).check(["wanted"])
+
+
+def test_weights_are_one_for_each():
+    with pytest.raises(UserError, match="each of the 2 rewards, got 1"):
+        RewardSum([UserReward(first), UserReward(second)], [1.0])
