@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from building import group, refinement
 from refinerl.algorithms.dapo import DAPO
 from refinerl.algorithms.ppo import PPO
+from refinerl.constraints import Sum
 from refinerl.constraints.dynamic import Dynamic
 from refinerl.constraints.none import NoConstraint
 from refinerl.constraints.static import Static
@@ -318,3 +319,77 @@ def test_logprobs_that_an_engine_did_not_give_are_no_mismatch():
     _, metrics = updater(trainer(), NoConstraint()).measure(collate(GROUPS), kl=False)
     assert math.isnan(metrics["policy/mismatch_kl"])
     assert math.isnan(metrics["policy/mismatch_max"])
+
+
+class Odd(DAPO):
+    """Its ratio is 3, its lower clip stops everything, and it weighs nothing."""
+
+    def ratio(self, logprobs, batch):
+        return logprobs * 0 + 3
+
+    def clipped(self, ratio, batch):
+        return ratio == 3, ratio != 3
+
+    def weights(self, mask, tokens, sequences):
+        return mask * 0.0
+
+
+def test_clip_fractions_ratio_and_mean_are_the_algorithms_own():
+    part = updater(trainer(), NoConstraint(), Odd())
+    metrics = part.update(prepared(part), step=1).metrics
+    names = ("policy/ratio_max", "policy/clip_fraction_low", "policy/clip_fraction_high", "policy/loss")
+    assert [metrics[name] for name in names] == [3, 1, 0, 0]
+
+
+def test_constraints_add_up():
+    """The gradient of a sum is the sum of the gradients, each with its own β, mean and metrics."""
+    refinements = (ACCEPTED, REJECTED)
+    parts = {
+        "dynamic": lambda: dynamic(),
+        "static": lambda: Static(beta=0.3, apply="loss", estimator="k3", reduction="sequence"),
+        "charged": lambda: Static(beta=0.25),
+    }
+
+    def run(*names):
+        policy = trainer(KeepsGradients, dtype=torch.float64)
+        with torch.no_grad():
+            for parameter in policy.network.parameters():
+                parameter.mul_(1.05)
+        chosen = [(name, parts[name]()) for name in names]
+        constraint = Sum(chosen) if len(chosen) > 1 else chosen[0][1] if chosen else NoConstraint()
+        part = updater(policy, constraint, PPO(), critic=None)
+        batch, _ = part.measure(collate(GROUPS, refinements, merge=False), kl=True)
+        penalty, charged = part.penalty(batch, Anchors(tuple(refinements)))
+        metrics = part.update(batch.with_(advantages=batch.mask.float()), step=1).metrics
+        return gradients(policy), penalty, {**charged, **metrics}
+
+    none, _, _ = run()
+    dynamic_alone, _, first = run("dynamic")
+    static_alone, _, second = run("static")
+    _, penalty, third = run("charged")
+    both, found, metrics = run("dynamic", "static", "charged")
+    for name, gradient in both.items():
+        expected = dynamic_alone[name] + static_alone[name] - none[name]
+        assert torch.allclose(gradient, expected, rtol=1e-9, atol=1e-10), name
+    assert torch.equal(found, penalty)
+    assert metrics["constraint/dynamic/ce"] == pytest.approx(first["constraint/ce"], rel=1e-12)
+    assert metrics["constraint/static/cost"] == pytest.approx(second["constraint/cost"], rel=1e-12)
+    assert metrics["constraint/charged/cost"] == pytest.approx(third["constraint/cost"], rel=1e-12)
+    assert metrics["constraint/loss"] == pytest.approx(first["constraint/loss"] + second["constraint/loss"], rel=1e-12)
+    assert first["constraint/cost"] > 0 < second["constraint/cost"]
+
+
+def test_two_constraints_on_the_refinements_are_refused():
+    part = updater(trainer(), Sum([("a", dynamic()), ("b", dynamic())]))
+    with pytest.raises(ValueError, match="at most one constraint may hold the refinements"):
+        part.update(prepared(part, (ACCEPTED, REJECTED), merge=False), step=1)
+
+
+def test_a_constraint_on_refinements_must_say_its_loss():
+    class Own(Static):
+        def rows(self, batch):
+            return batch.is_constraint
+
+    part = updater(trainer(), Own(apply="loss"))
+    with pytest.raises(TypeError, match=r"Own.loss must then be made of outputs.weighted_nll"):
+        part.update(prepared(part, (ACCEPTED, REJECTED)), step=1)

@@ -136,3 +136,13 @@ def test_without_jinja(run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
     assert report.main([str(run), "--output", str(tmp_path / "page.html")]) == 2
     assert "pip install 'refinerl[report]'" in capsys.readouterr().err
+
+
+def test_the_subject_names_what_held_the_run():
+    both = "[{name: dynamic, apply: loss, beta: 0.01}, {name: 'my:Own', apply: reward, beta: 1}]"
+    config = f"model: m\nalgorithm: {{name: 'my:GRPO'}}\nconstraint: {{name: none}}\nconstraints: {both}\n"
+    expected = "GRPO on m, constraint dynamic in the loss, β = 0.01 and my:Own in the reward, β = 1"
+    assert page.subject(Path("config.yaml"), config) == expected
+    assert page.subject(Path("config.yaml"), "model: m\nalgorithm: {name: ppo}\nconstraint: {name: none}\n") == (
+        "PPO on m, constraint none"
+    )

@@ -28,7 +28,9 @@ class Algorithm(ABC):
         given: its values by name, such as `clip_low=0.1`.
     """
 
-    Options: ClassVar[type[AlgorithmOptions]] = AlgorithmOptions
+    class Options(AlgorithmOptions):
+        """What a recipe may say of it; a subclass adds its own."""
+
     grouped: ClassVar[bool] = False
     """Compare the responses to one prompt: then each prompt has several."""
     needs_critic: ClassVar[bool] = False
@@ -85,7 +87,7 @@ class Algorithm(ABC):
 class GroupAlgorithm(Algorithm):
     """Advantages within the group of responses to one prompt: A_i = (R_i − mean) / (std + 1e-6) (GRPO)."""
 
-    class Options(AlgorithmOptions):
+    class Options(Algorithm.Options):
         """Several responses to each prompt."""
 
         samples_per_prompt: Count = 8

@@ -10,7 +10,7 @@ from pydantic import model_validator
 from refinerl import objective
 from refinerl.algorithms.base import Algorithm
 from refinerl.contracts import World
-from refinerl.contracts.options import AlgorithmOptions, Fraction, Positive
+from refinerl.contracts.options import Fraction, Positive
 from refinerl.records import Batch
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class PPO(Algorithm):
     docs/equations.md, “Exact forms”: r_t, GAE, whitening, the clipped surrogate and the clipped value loss.
     """
 
-    class Options(AlgorithmOptions):
+    class Options(Algorithm.Options):
         """clip_high is clip_low unless it is given."""
 
         gamma: Fraction = 1.0

@@ -24,7 +24,9 @@ class Constraint(ABC):
         given: its values by name, such as `beta=1e-3`.
     """
 
-    Options: ClassVar[type[ConstraintOptions]] = ConstraintOptions
+    class Options(ConstraintOptions):
+        """What a recipe may say of it; a subclass adds its own."""
+
     needs_reference: ClassVar[bool] = False
     """`cost` reads `Batch.reference_logprobs`."""
     needs_refiner: ClassVar[bool] = False

@@ -10,7 +10,6 @@ from pydantic import model_validator
 
 from refinerl import objective
 from refinerl.constraints.base import Constraint
-from refinerl.contracts.options import ConstraintOptions
 from refinerl.records import Anchors, Batch, Outputs, RolloutGroup
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 class Dynamic(Constraint):
     """C(θ) = E[ 1{R(x, ỹ) > R(x, y)} · Σ_t −log π_θ(ỹ_t | x, ỹ_<t) ]."""
 
-    class Options(ConstraintOptions):
+    class Options(Constraint.Options):
         """The online refiner."""
 
         reduction: Literal["sequence", "token"] = "sequence"

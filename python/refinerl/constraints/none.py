@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import field_validator
 
 from refinerl.constraints.base import Constraint
-from refinerl.contracts.options import ConstraintOptions, NonNegative
+from refinerl.contracts.options import NonNegative
 from refinerl.records import Batch, Outputs
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class NoConstraint(Constraint):
     """C(θ) = 0, the paper's “w/o Constraint”."""
 
-    class Options(ConstraintOptions):
+    class Options(Constraint.Options):
         """β is 0, whatever is given."""
 
         beta: NonNegative = 0.0

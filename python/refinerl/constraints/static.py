@@ -8,7 +8,6 @@ from pydantic import model_validator
 
 from refinerl import objective
 from refinerl.constraints.base import Constraint
-from refinerl.contracts.options import ConstraintOptions
 from refinerl.objective import Estimator
 from refinerl.records import Batch, Outputs
 
@@ -22,7 +21,7 @@ class Static(Constraint):
     The paper's “Static”, RLHF's in-reward KL, is `apply=reward` with k1; in the loss k2 or k3.
     """
 
-    class Options(ConstraintOptions):
+    class Options(Constraint.Options):
         """KL in the reward, unless apply=loss."""
 
         apply: Literal["loss", "reward"] = "reward"

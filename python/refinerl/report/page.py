@@ -104,13 +104,19 @@ def subject(path: Path, config: str) -> str:
     """
     try:
         values = yaml.safe_load(config)
-        constraint = values["constraint"]
-        words = constraint["name"]
-        if words != "none":
-            words += f" in the {constraint['apply']}, β = {constraint['beta']:g}"
-        return f"{values['algorithm']['name'].upper()} on {values['model']}, constraint {words}"
+        alone = values["constraint"]
+        held = values.get("constraints") or [alone]
+        words = [
+            c["name"] if c["name"] == "none" else f"{c['name']} in the {c['apply']}, β = {c['beta']:g}" for c in held
+        ]
+        return f"{_label(values['algorithm']['name'])} on {values['model']}, constraint {' and '.join(words)}"
     except (yaml.YAMLError, LookupError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not the configuration of a run: {error}") from error
+
+
+def _label(algorithm: str) -> str:
+    """A built-in algorithm is an acronym; a class of the user's has its own spelling."""
+    return algorithm.upper() if ":" not in algorithm else algorithm.rpartition(":")[2]
 
 
 def curve(name: str, title: str, rows: Sequence[dict[str, Any]]) -> Curve:

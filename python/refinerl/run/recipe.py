@@ -142,9 +142,8 @@ def _text(recipe: str) -> str:
 
 
 def _explain(loc: tuple[int | str, ...], kind: str, message: str, value: Any, values: Any) -> str:
-    key = ".".join(str(part) for part in loc)
+    key, own = _in_its_class(loc, values)
     if kind == "extra_forbidden":
-        key, own = _in_its_class(loc, values)
         return f"unknown key {key!r}{_closest(key, [*own, *_flatten(_keys(Config))])}"
     if kind == "value_error":
         return message.removeprefix("Value error, ")
@@ -152,26 +151,26 @@ def _explain(loc: tuple[int | str, ...], kind: str, message: str, value: Any, va
 
 
 def _in_its_class(loc: tuple[int | str, ...], values: Any) -> tuple[str, list[str]]:
-    """A key as it was written, and those that the section has by the class that it names."""
-    *place, leaf = loc
-    section: Any = values
-    for step in place:
-        section = section[step]
-    prefix, kind = ".".join(map(str, place)), str(loc[0])
-    if kind == "task" and "options" in place:
-        return f"{prefix}.{leaf}", [
-            f"{prefix}.{key}" for key in resolve("task", values["task"]["name"]).Options.model_fields
-        ]
-    if kind not in ("algorithm", "constraint", "constraints"):
-        return f"{prefix}.{leaf}".lstrip("."), []
-    kinds: Kind = "algorithm" if kind == "algorithm" else "constraint"
-    name = section.get("name") or DEFAULT[kinds]
-    model = resolve(kinds, name).Options
+    """A key as it was written, and those that its section has by the class that the section names."""
+    kind: Kind
+    match loc:
+        case ("task", "options", str()):
+            model = resolve("task", values["task"]["name"]).Options
+            return ".".join(map(str, loc)), [f"task.options.{key}" for key in model.model_fields]
+        case ("algorithm" | "constraint", str()):
+            kind = "algorithm" if loc[0] == "algorithm" else "constraint"
+            section, prefix = values[kind], str(kind)
+        case ("constraints", int(), str()):
+            kind, section, prefix = "constraint", values["constraints"][loc[1]], f"constraints.{loc[1]}"
+        case _:
+            return ".".join(map(str, loc)), []
+    name, leaf = section.get("name") or DEFAULT[kind], str(loc[-1])
+    model = resolve(kind, name).Options
     nest = ".options" if ":" in name else ""
     own = [f"{prefix}{'' if key in model.common else nest}.{key}" for key in model.model_fields]
-    others = [f"{prefix}.{key}" for known in names(kinds) for key in resolve(kinds, known).Options.model_fields]
-    nested = leaf in (section.get("options") or {})
-    return f"{prefix}{'.options' if nested else ''}.{leaf}", [*own, *dict.fromkeys(others)]
+    others = [f"{prefix}.{key}" for part in names(kind) for key in resolve(kind, part).Options.model_fields]
+    written = ".options" if leaf in (section.get("options") or {}) else ""
+    return f"{prefix}{written}.{leaf}", [*own, *dict.fromkeys(others)]
 
 
 def _closest(word: str, known: list[str]) -> str:

@@ -306,7 +306,12 @@ def make_constraint(config: Config, refiner: Refiner, given: Constraints | None 
         constraint.connect(refiner)
     if len(made) == 1:
         return made[0]
-    return Sum([(options.name, constraint) for options, constraint in zip(config.held, made, strict=True)])
+    # A class of the user's is called by its name alone in the metrics.
+    labels = [
+        type(part).__name__ if ":" in options.name else options.name
+        for options, part in zip(config.held, made, strict=True)
+    ]
+    return Sum(list(zip(labels, made, strict=True)))
 
 
 def _named(kind: Kind, name: str) -> type[Any]:

@@ -6,7 +6,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from refinerl.contracts.options import TaskOptions
 from refinerl.errors import UserError
@@ -22,7 +22,9 @@ class Task(ABC):
         given: its values by name.
     """
 
-    Options: ClassVar[type[TaskOptions]] = TaskOptions
+    class Options(TaskOptions):
+        """What a recipe may say of it; a subclass adds its own."""
+
     max_reward: float | None = None
     """The highest reward there is, if rewards are bounded: such a y is not refined."""
     refine_template = "refine_dialogue"
