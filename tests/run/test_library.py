@@ -59,9 +59,21 @@ async def later(completions, **_):
     return share_of_a(completions)
 
 
+def in_a_process_of_its_own(code: str, argument: Path) -> subprocess.CompletedProcess[str]:
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1]), *sys.path]
+    return subprocess.run(
+        [sys.executable, "-c", code.format(paths=paths), str(argument)],
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+
+
 @pytest.fixture
 def small() -> dict[str, Any]:
     """A run in about a second, all of it objects."""
+    return objects()
+
+
+def objects() -> dict[str, Any]:
     tokenizer = tiny_tokenizer(alphabet=ALPHABET)
     model = tiny_model(len(tokenizer), scale=0.1)
     return {"model": model, "tokenizer": tokenizer, "prompts": WORDS, "reward": share_of_a, **KNOBS}
@@ -110,17 +122,13 @@ sys.path[:0] = {paths}
 import torch
 import test_library
 import refinerl
-refinerl.fine_tune(output_dir=sys.argv[1], **test_library.small.__wrapped__())
+refinerl.fine_tune(output_dir=sys.argv[1], **test_library.objects())
 """
 
 
 def test_a_second_run_is_as_one_in_a_fresh_process(small, tmp_path):
     """Whatever the first one was: here another algorithm on several threads, with an error at its end."""
-    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1]), *sys.path]
-    fresh = subprocess.run(
-        [sys.executable, "-c", FRESH.format(paths=paths), str(tmp_path / "fresh")],
-        capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
+    fresh = in_a_process_of_its_own(FRESH, tmp_path / "fresh")
     assert fresh.returncode == 0, fresh.stderr
     with pytest.raises(ZeroDivisionError):
         refinerl.fine_tune(**{**small, "algorithm": "ppo", "on_step": lambda row: 1 / 0}, output_dir=tmp_path / "first")
@@ -130,6 +138,28 @@ def test_a_second_run_is_as_one_in_a_fresh_process(small, tmp_path):
         assert (tmp_path / name / "rollouts/step-2.jsonl").read_text() == (
             tmp_path / "fresh" / "rollouts/step-2.jsonl"
         ).read_text()
+
+
+TWICE = """
+import os, sys
+sys.path[:0] = {paths}
+import torch
+import test_library
+import refinerl
+given = test_library.objects() | {{"engines.trainer": "deepspeed"}}
+for name in ("a", "b"):
+    refinerl.fine_tune(output_dir=f"{{sys.argv[1]}}/{{name}}", **given)
+    assert not torch.distributed.is_initialized() and "LOCAL_RANK" not in os.environ
+"""
+
+
+@pytest.mark.slow
+def test_deepspeed_leaves_no_group_for_the_second_run(tmp_path):
+    """Its module keeps the groups of the process, which end with the run."""
+    pytest.importorskip("deepspeed")
+    done = in_a_process_of_its_own(TWICE, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert timeless(tmp_path / "a") == timeless(tmp_path / "b")
 
 
 def test_a_run_leaves_process_and_model_as_it_found_them(small, tmp_path, capfd, monkeypatch):
@@ -150,7 +180,7 @@ def test_a_run_leaves_process_and_model_as_it_found_them(small, tmp_path, capfd,
     assert all(module.training for module in model.modules())
     assert (threading.active_count(), signal.getsignal(signal.SIGINT)) == (threads, handlers)
     assert not torch.distributed.is_initialized()
-    assert {k: v for k, v in os.environ.items() if environment.get(k) != v}.keys() <= {"DS_ACCELERATOR"}
+    assert dict(os.environ) == environment
     said = capfd.readouterr()
     assert said.err == ""
     assert said.out.count("\n") == 2  # its device, and that texts do not go through the chat template

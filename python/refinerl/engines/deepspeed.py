@@ -26,7 +26,7 @@ from refinerl.engines.models import name_accelerator
 from refinerl.engines.networks import PolicyNetwork, ValueNetwork, recompute
 from refinerl.engines.optimization import Optimization, finite
 from refinerl.engines.rows import Rows, one_token, outputs_of
-from refinerl.engines.world import join_alone
+from refinerl.engines.world import join_alone, leave_by
 from refinerl.errors import UserError
 from refinerl.records import Batch, Outputs
 
@@ -299,6 +299,7 @@ def _initialize(module: Rows, optimizer: torch.optim.Optimizer | None, config: d
     os.environ.setdefault("LOCAL_RANK", "0")  # it asks for that, even where there is one rank
     try:
         deepspeed.init_distributed(dist_backend=None if accelerator() == "cuda" else "gloo", verbose=False)
+        leave_by(deepspeed.comm.destroy_process_group)  # a later run of this process would meet its dead groups
         with redirect_stdout(io.StringIO()):  # it prints the memory that stage 1 takes
             engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
     except (AssertionError, ValueError, KeyError, TypeError) as error:

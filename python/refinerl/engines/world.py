@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -69,9 +70,15 @@ def join_alone() -> None:
 def leave() -> None:
     """Undoes the joining. Groups of others stay: vLLM reuses its own."""
     if _GROUPS and dist.is_initialized():
-        dist.destroy_process_group()
+        (_destroyers.pop() if _destroyers else dist.destroy_process_group)()
     _GROUPS.clear()
     _set_defaults(*_DEFAULTS)
+    _destroyers.clear()
+
+
+def leave_by(destroy: Callable[[], None]) -> None:
+    """Let `leave` destroy the groups so: for engines that keep references of their own to them."""
+    _destroyers[:] = [destroy]
 
 
 def has_joined() -> bool:
@@ -80,6 +87,7 @@ def has_joined() -> bool:
 
 
 _GROUPS: list[Any] = []
+_destroyers: list[Callable[[], None]] = []
 _joined = False
 _DEFAULTS = dist.distributed_c10d.default_pg_timeout, dist.distributed_c10d.default_pg_nccl_timeout
 

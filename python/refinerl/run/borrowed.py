@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,11 +11,17 @@ from transformers import PreTrainedModel
 
 from refinerl.run.checkpoint import current_random_states, restore_random_states
 
+NAMES = ("LOCAL_RANK", "DS_ACCELERATOR")
+"""What engines set for DeepSpeed: another trainer would take itself for one of many ranks."""
+
 
 @contextmanager
 def as_found(model: PreTrainedModel | None = None) -> Iterator[None]:
-    """Restore the random generators, PyTorch's threads and precision, and a model's mode, device and what learns."""
+    """Restore the random generators, PyTorch's threads and precision, the environment's words to launchers, and of a
+    model its mode, its device and what learns.
+    """
     states, threads = current_random_states(), torch.get_num_threads()
+    environment = {name: os.environ.get(name) for name in NAMES}
     precision = torch.get_float32_matmul_precision()
     modes = [] if model is None else [(module, module.training) for module in model.modules()]
     learns = [] if model is None else [(p, p.requires_grad) for p in model.parameters()]
@@ -24,6 +31,11 @@ def as_found(model: PreTrainedModel | None = None) -> Iterator[None]:
     finally:
         restore_random_states(states)
         torch.set_float32_matmul_precision(precision)
+        for name, value in environment.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         for module, training in modes:
