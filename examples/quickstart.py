@@ -27,10 +27,10 @@ def brevity(completions, **_):
 # %% Where an answer is wrong, the frozen model gets it back to correct; what is better then teaches.
 MODEL = "smollm2-135m-instruct"  # bundled with `make setup`; any causal language model will do
 KNOBS = {
-    "trainer.steps": 10,
-    "trainer.batch": 32,
+    "trainer.steps": 6,
+    "trainer.batch": 16,
     "trainer.learning_rate": 2e-5,
-    "algorithm.samples_per_prompt": 8,
+    "algorithm.samples_per_prompt": 4,
     "generation.max_tokens": 24,
 }
 

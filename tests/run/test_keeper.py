@@ -60,6 +60,18 @@ def test_an_interrupt_in_the_first_step_says_that_nothing_was_saved(toy: Toy, tm
     assert not list((tmp_path / "run").glob("checkpoint-*"))
 
 
+def test_an_interrupt_while_the_model_is_written_says_what_stands(toy: Toy, tmp_path, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("refinerl.run.checkpoint.export", interrupted)
+    assert toy.run(tmp_path / "run", "trainer.steps=1") == 130
+    assert "--resume goes on after step 1, from" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert toy.run(tmp_path / "run", "trainer.steps=1", resume=True) == 0
+    assert (tmp_path / "run" / "final").is_dir()
+
+
 def test_a_mistake_of_the_users_late_in_a_run_loses_no_step(toy: Toy, tmp_path, monkeypatch):
     monkeypatch.setattr(toy_rewards, "constant", breaking(2, ZeroDivisionError()))
     options = [*STEPS, "algorithm.dynamic_sampling=false"]

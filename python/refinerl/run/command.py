@@ -117,15 +117,15 @@ def run(
                 parts.telemetry.say(f"resuming after step {state.step}")
             try:
                 loop(parts)
+                with parts.telemetry.busy("final/"):
+                    checkpoint.export(folder / "final", parts.updater.policy, parts.tokenizer, world)
+                yield parts
             except KeyboardInterrupt:
                 keeper.rescue()
                 raise KeyboardInterrupt(f"interrupted; {keeper.standing()}") from None
             except BaseException:
                 keeper.rescue()
                 raise
-            with parts.telemetry.busy("final/"):
-                checkpoint.export(folder / "final", parts.updater.policy, parts.tokenizer, world)
-            yield parts
 
 
 def check_folder(folder: Path, config: Config, *, resume: bool) -> None:
