@@ -51,9 +51,9 @@ def test_a_penalty_before_the_normalisation_lowers_its_response():
 
 
 def test_a_penalty_after_the_normalisation_is_summed_to_go():
-    penalty = torch.tensor([[0.5, 1.0], [0.25, 9.0], [0.0, 0.0]])
+    penalty = torch.tensor([[2.5, 1.0], [0.25, 9.0], [0.0, 0.0]])  # before, it would change which one is better
     advantages = dapo(10, penalty_in_group="after").advantages(collate([MIXED]), penalty, WORLD).advantages
-    assert advantages[0].tolist() == pytest.approx([1 / R2 - 1.5, 1 / R2 - 1.0], abs=1e-5)
+    assert advantages[0].tolist() == pytest.approx([1 / R2 - 3.5, 1 / R2 - 1.0], abs=1e-5)
     assert advantages[1, 0].item() == pytest.approx(-1 / R2 - 0.25, abs=1e-5)
 
 

@@ -1,5 +1,7 @@
 """Costs on ỹ, and where they lie on y, worked out by hand."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
@@ -48,3 +50,13 @@ def test_merged_rows_cannot_be_carried():
     batch = collate([GROUP], twins)
     with pytest.raises(ValueError, match="one row for each of 2"):
         DYNAMIC.carry(torch.zeros(batch.mask.shape), batch, Anchors(twins))
+
+
+def test_the_refiner_gets_the_constraints_own_filter():
+    @dataclass(frozen=True)
+    class Asked:
+        accept: str
+
+    constraint = Dynamic(accept="all")
+    constraint.connect(Asked("better"))  # type: ignore[arg-type] - only its filter counts here
+    assert constraint.refiner.accept == "all"

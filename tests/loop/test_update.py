@@ -348,6 +348,7 @@ def test_constraints_add_up():
         "dynamic": lambda: dynamic(),
         "static": lambda: Static(beta=0.3, apply="loss", estimator="k3", reduction="sequence"),
         "charged": lambda: Static(beta=0.25),
+        "too": lambda: Static(beta=0.1, estimator="k3"),
     }
 
     def run(*names):
@@ -367,11 +368,12 @@ def test_constraints_add_up():
     dynamic_alone, _, first = run("dynamic")
     static_alone, _, second = run("static")
     _, penalty, third = run("charged")
-    both, found, metrics = run("dynamic", "static", "charged")
+    _, more, _ = run("too")
+    both, found, metrics = run("dynamic", "static", "charged", "too")
     for name, gradient in both.items():
         expected = dynamic_alone[name] + static_alone[name] - none[name]
         assert torch.allclose(gradient, expected, rtol=1e-9, atol=1e-10), name
-    assert torch.equal(found, penalty)
+    assert torch.equal(found, penalty + more)
     assert metrics["constraint/dynamic/ce"] == pytest.approx(first["constraint/ce"], rel=1e-12)
     assert metrics["constraint/static/cost"] == pytest.approx(second["constraint/cost"], rel=1e-12)
     assert metrics["constraint/charged/cost"] == pytest.approx(third["constraint/cost"], rel=1e-12)

@@ -12,7 +12,7 @@ from refinerl import train
 from refinerl.config import Config
 from refinerl.errors import UserError
 from refinerl.run import tasks as rewards
-from refinerl.run.wiring import check_ranks, room_for_prompts
+from refinerl.run.wiring import check_ranks, make_algorithm, room_for_prompts
 from threads import on_ranks
 
 
@@ -72,3 +72,12 @@ def test_only_a_cpu_run_keeps_the_memory_that_it_frees(monkeypatch, tmp_path, de
     stand_in(monkeypatch, H100)
     assert train.main(["demo", f"device={device}", "model=/nowhere", "--output-dir", str(tmp_path / "run")]) == 2
     assert len(calls) == keeps
+
+
+def test_a_penalty_enters_the_group_where_the_constraint_says():
+    charged = {"apply": "reward", "penalty_in_group": "after"}
+    assert make_algorithm(config(constraint=charged)).penalty_in_group == "after"
+    assert make_algorithm(config()).penalty_in_group == "before"
+    several = [{"name": "dynamic"}, {"name": "static", "penalty_in_group": "after"}]
+    assert make_algorithm(config(constraints=several)).penalty_in_group == "after"
+    assert make_algorithm(config()).max_tokens == 100
