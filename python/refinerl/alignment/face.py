@@ -3,7 +3,7 @@
 An alignment keeps as many tokens of y in ỹ as their order allows, so that insertions plus deletions are minimal. Among
 equally short ones it is a fixed function of the input, the same on every machine: the longest common prefix is kept, of
 the rest the longest common suffix, and between them the kept pairs, read from the last to the first, each stand as
-early as possible, first in ỹ, then in y. `refinerl.alignment_naive` says the same in plain NumPy.
+early as possible, first in ỹ, then in y. `refinerl.alignment.naive` says the same in plain NumPy.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ class Shares:
 def held(parameters: int, training: Training, *, gradient: bool = False) -> Shares:
     """Bytes that a model holds between two steps; with `gradient`, once its gradient is complete.
 
-    Buckets are counted apart (`buckets`), and so is what passes (`refinerl.memory.passing`).
+    Buckets are counted apart (`buckets`), and so is what passes (`refinerl.run.memory.passing`).
     """
     t, p = training, parameters
     masters = t.dtype == "bfloat16" or t.stage > 0
