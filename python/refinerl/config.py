@@ -550,9 +550,14 @@ class Config(Section):
         return self.constraints or (self.constraint,)
 
     @property
+    def refining(self) -> list[ConstraintOptions]:
+        """Those of them that ask the refiner; at most one."""
+        return [c for c in self.held if plugins.resolve("constraint", c.name).needs_refiner]
+
+    @property
     def refines(self) -> bool:
         """Does a constraint ask the refiner."""
-        return any(plugins.resolve("constraint", constraint.name).needs_refiner for constraint in self.held)
+        return bool(self.refining)
 
     @property
     def on_dropped(self) -> bool:
@@ -575,9 +580,9 @@ class Config(Section):
         return bool(plugins.resolve("algorithm", self.algorithm.name).needs_critic)
 
     def _check_constraints(self) -> None:
-        refining = [c.name for c in self.constraints if plugins.resolve("constraint", c.name).needs_refiner]
-        if len(refining) > 1:
-            raise ValueError(f"constraints must hold at most one that refines, got {' and '.join(refining)}")
+        if len(self.refining) > 1:
+            names = " and ".join(c.name for c in self.refining)
+            raise ValueError(f"constraints must hold at most one that refines, got {names}")
         if len({c.penalty_in_group for c in self.held if c.apply == "reward"}) > 1:
             raise ValueError("constraints that apply in the reward must have the same penalty_in_group")
 

@@ -56,6 +56,17 @@ def test_what_it_says_would_fit_fits(name, parts):
     assert lines(*parts, *told_so.partition(": ")[2].split(), name=name)[-1] == "  fits"
 
 
+@pytest.mark.parametrize(("apply", "rows"), [("loss", True), ("reward", False)])
+def test_refinements_are_rows_of_the_loss_where_the_constraint_that_refines_is(apply, rows):
+    """Among several constraints too, whatever the others do."""
+    alone = f"constraint.apply={apply}"
+    several = f"constraints=[{{name: static, apply: loss}}, {{name: dynamic, apply: {apply}}}]"
+    for override in (alone, several):
+        run, _ = run_of(recipe.load("apps-dapo-dynamic-loss", [override]))
+        assert run is not None
+        assert run.constraint_rows == rows, override
+
+
 def test_a_run_that_no_knob_saves_is_told_so():
     told = lines("gpus-1", "device_memory=8", name="dialogue-ppo-dynamic-loss")
     assert told[-1].startswith("  not enough on 1 such GPU: ")

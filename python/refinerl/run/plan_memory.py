@@ -88,7 +88,7 @@ def run_of(config: Config) -> tuple[Run | None, str]:
             reward_rows=config.reward_model.batch,
             adapter=policy.adapter(lora.rank, lora.targets) if lora.rank else 0,
             refines=dynamic,
-            constraint_rows=dynamic and config.constraint.apply == "loss",
+            constraint_rows=any(c.apply == "loss" for c in config.refining),
             offload_reference=config.engines.offload_reference,
             share_policy=vllm.memory_policy or 0.3,
             share_refiner=vllm.memory_refiner or 0.3,
