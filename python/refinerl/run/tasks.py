@@ -124,7 +124,15 @@ def make_task(
 
 
 def make_own_task(config: Config) -> OwnTask:
-    """The task at `module:Class`, with its options; its prompts are made when it is connected."""
+    """The task at `module:Class`, with its options; its prompts are made when it is connected.
+
+    Raises:
+        UserError: there is none such, or it was an object.
+    """
+    if config.task.name.startswith(OBJECT):
+        raise UserError(
+            f"task.name={config.task.name} was an object of the program that began this run: hand it over again"
+        )
     found: type[OwnTask] = resolve("task", config.task.name)
     return found(found.Options(**config.task.options))
 
