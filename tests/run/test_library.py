@@ -23,6 +23,7 @@ from refinerl.constraints.dynamic import Dynamic
 from refinerl.constraints.static import Static
 from refinerl.records import Reward
 from refinerl.report.rows import RolloutRow
+from refinerl.run.borrowed import as_found
 from refinerl.tasks import Task
 from tiny import tiny_model, tiny_tokenizer
 from toy import Toy, timeless
@@ -369,6 +370,20 @@ def test_what_is_an_object_cannot_be_resumed_by_the_command(toy: Toy, small, tmp
 
     assert train.main(["--output-dir", str(tmp_path / "run"), "--resume"]) == 2
     assert "only refinerl.fine_tune(model=…) can hand over" in capsys.readouterr().err
+    assert train.main(["demo", "task.name=object:mine.Task", "--dry-run"]) == 2
+    assert "task.name=object:mine.Task was an object" in capsys.readouterr().err
+
+
+@pytest.mark.gpu
+def test_the_gpus_generator_and_the_current_gpu_are_as_found():
+    torch.cuda.manual_seed(3)
+    before, current = torch.cuda.get_rng_state(), torch.cuda.current_device()
+    with as_found():
+        torch.manual_seed(0)
+        torch.rand(3, device="cuda")
+        torch.cuda.set_device(torch.cuda.device_count() - 1)
+    assert torch.cuda.current_device() == current
+    assert torch.equal(torch.cuda.get_rng_state(), before)
 
 
 def nan(completions, **_):

@@ -17,10 +17,12 @@ NAMES = ("LOCAL_RANK", "DS_ACCELERATOR")
 
 @contextmanager
 def as_found(model: PreTrainedModel | None = None) -> Iterator[None]:
-    """Restore the random generators, PyTorch's threads and precision, the environment's words to launchers, and of a
-    model its mode, its device and what learns.
+    """Restore the random generators, PyTorch's threads and precision, the current GPU, the environment's words to
+    launchers, and of a model its mode, its device and what learns.
     """
-    states, threads = current_random_states(), torch.get_num_threads()
+    gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+    owner = torch.device("cpu") if gpu is None else torch.device("cuda", gpu)
+    states, threads = current_random_states(owner), torch.get_num_threads()
     environment = {name: os.environ.get(name) for name in NAMES}
     precision = torch.get_float32_matmul_precision()
     modes = [] if model is None else [(module, module.training) for module in model.modules()]
@@ -29,7 +31,9 @@ def as_found(model: PreTrainedModel | None = None) -> Iterator[None]:
     try:
         yield
     finally:
-        restore_random_states(states)
+        if gpu is not None:
+            torch.cuda.set_device(gpu)
+        restore_random_states(states, owner)
         torch.set_float32_matmul_precision(precision)
         for name, value in environment.items():
             if value is None:
