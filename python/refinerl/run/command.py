@@ -160,6 +160,7 @@ CHANGEABLE = (
     "engines.timeout",
     "engines.offload_reference",
     "engines.tf32",
+    "reward_model.batch",
     "vllm.max_num_seqs",
     "vllm.memory_",
     "vllm.enforce_eager",

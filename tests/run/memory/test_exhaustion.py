@@ -43,11 +43,12 @@ def test_what_the_messages_name_may_be_turned_when_the_run_goes_on(toy: Toy, tmp
         "trainer.gradient_checkpointing": "true",
         "engines.offload_reference": "true",
         "sandbox.workers": "1",
+        "reward_model.batch": "1",
         "vllm.memory_policy": "0.2",
         "vllm.memory_refiner": "0.1",
     }
     named = {
-        knob for text in KNOBS.values() for knob in re.findall(r"[a-z]+\.[a-z_]+", text.partition("in a new run")[0])
+        knob for text in KNOBS.values() for knob in re.findall(r"[a-z_]+\.[a-z_]+", text.partition("in a new run")[0])
     }
     assert named == values.keys()
     turned = [f"{knob}={value}" for knob, value in values.items()] + ["device_memory=80", "plan.gpus=2"]

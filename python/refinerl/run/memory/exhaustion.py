@@ -15,7 +15,7 @@ KNOBS = {
     "generate": _WRITING,
     "refine": _WRITING,
     "evaluate": _WRITING,
-    "score": "lower sandbox.workers",
+    "score": "lower sandbox.workers, or reward_model.batch where a model scores",
     "update": f"lower trainer.micro_batch_tokens, set trainer.gradient_checkpointing=true; {_SPREAD}",
     "sync": f"lower vllm.memory_policy and vllm.memory_refiner; {_SPREAD}",
 }
