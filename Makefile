@@ -60,7 +60,7 @@ coverage: setup ## the same with the lines that they run: a summary, and pages i
 	COVERAGE_FILE=.cache/coverage.sqlite $(BIN)/python -m pytest -m "not slow" \
 	  --cov=refinerl --cov-report=term:skip-covered --cov-report=html:.cache/coverage
 
-develop: ## a debug build of the Rust core: quick to build, slow to run, with its assertions; the next target builds anew
+develop: ## a debug build of the Rust core, slow to run, with its assertions; the next target goes back to the optimised one
 	@test -e $(VENV)/.ready || $(MAKE) setup
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --skip-install
 	@touch -d @0 $(VENV)/.ready

@@ -128,6 +128,7 @@ def test_layers_that_there_are_not_are_named(tiny_folder: Path):
 LORA = ("lora.rank=4", "trainer.learning_rate=2e-2", "constraint.accept=all", "checkpoint.every=1")
 
 
+@pytest.mark.slow
 def test_a_whole_run_learns_resumes_and_leaves_what_loads(toy: Toy, tmp_path: Path):
     schedule = "trainer.schedule=constant"
     whole, halves = tmp_path / "whole", tmp_path / "halves"

@@ -167,6 +167,7 @@ PROBE = """
         ("13.0", "compute_120"),
     ],
 )
+@pytest.mark.slow
 def test_the_image_for_each_device_is_one_that_loads_there(driver: Path, capability: str, image: str) -> None:
     major, minor = capability.split(".")
     printed = run(PROBE.format(launch=False), driver, STANDIN_CAPABILITY=capability)

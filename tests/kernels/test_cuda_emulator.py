@@ -36,6 +36,7 @@ def test_every_case_within_the_rule_of_accuracy(emulator: Emulator, dtype: torch
 
 
 @pytest.mark.parametrize("threads", [512, 1024])
+@pytest.mark.slow
 def test_the_block_sizes_that_launches_use(emulator: Emulator, threads: int) -> None:
     for dtype in DTYPES:
         case = next(case for case in cases(dtype) if case.name == "5 rows of 4099")

@@ -386,6 +386,7 @@ def test_compiler_that_lacks_memory(box: Sandbox) -> None:
     assert outcome(box, "x = " + "-" * 200_000 + "1") is Outcome.compile_error
 
 
+@pytest.mark.slow
 def test_results_of_a_shared_child_are_not_kept() -> None:
     """1,000 results of 1 MB: judged as they come, one after the other."""
     source = "def f(n): return bytes(1_000_000)"

@@ -108,6 +108,7 @@ def test_doctor() -> None:
     assert all(row["name"] in table for row in rows)
 
 
+@pytest.mark.slow
 def test_terminal_escapes_are_shown(tmp_path: Path) -> None:
     """A program's output, its log and a file's names do not speak to the terminal."""
     path = tmp_path / "problems.jsonl"

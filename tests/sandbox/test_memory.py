@@ -11,6 +11,8 @@ import pytest
 
 from sandbox_modes import FULL, NO_GROUPS, Mode, in_each_mode, in_mode, run_in
 
+pytestmark = pytest.mark.slow
+
 MEMORY = Path("/sys/fs/cgroup/memory")
 HOLDER = """
 import ctypes, mmap, os

@@ -14,6 +14,8 @@ import pytest
 
 from sandbox_modes import BARE_USER, FULL, NO_GROUPS, USER_FULL, Mode, in_each_mode, in_mode, run_in
 
+pytestmark = pytest.mark.slow
+
 SECRET = "70b1d3f9"
 
 DESCRIPTORS = """
