@@ -157,7 +157,7 @@ def test_an_audition_finds_what_it_finds_on_the_cpu(elsewhere, toy, tmp_path, ca
     for name, run in (("device", elsewhere.run), ("cpu", _audition)):
         output = tmp_path / f"{name}.json"
         device = "pretend" if name == "device" else "cpu"
-        run("refinerl.audition", [*arguments, f"device={device}", "--n", "4", "--output", str(output)])
+        run("refinerl.audition.command", [*arguments, f"device={device}", "--n", "4", "--output", str(output)])
         found.append(json.loads(output.read_text())["columns"])
     assert _without_times(found[0]) == _without_times(found[1])
 
