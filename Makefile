@@ -52,7 +52,7 @@ test: setup ## the tests of Rust and Python
 	@echo "==> Python tests"
 	$(BIN)/python -m pytest
 
-quick: setup ## the Python tests that are not slow: a minute on two cores
+quick: setup ## the Python tests that are not slow: about a minute on two cores
 	$(BIN)/python -m pytest -m "not slow"
 
 coverage: setup ## the same with the lines that they run: a summary, and pages in .cache/coverage (installs pytest-cov)

@@ -24,6 +24,7 @@ def scorer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [["none"], ["static"], ["dynamic"], ["dynamic", "constraint.apply=reward"]],
     ids=["none", "static", "dynamic", "dynamic-reward"],
 )
+@pytest.mark.slow
 def test_ppo_with_a_reward_model(toy: Toy, scorer: Path, tmp_path: Path, constraint: list[str]) -> None:
     options = [
         "algorithm.name=ppo",

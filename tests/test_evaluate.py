@@ -262,6 +262,7 @@ def test_a_model_that_is_none(data, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("prompting", ["completion", "chat"])
+@pytest.mark.slow
 def test_a_model_from_start_to_end(data, tmp_path, prompting):
     """The tiny random Llama writes nonsense; what is tested is the way of it, and that seeds repeat."""
     model = write_tiny(tmp_path / "model", context=2048)

@@ -264,6 +264,7 @@ def test_an_offloaded_reference_changes_nothing(toy: Toy, tmp_path):
     assert timeless(tmp_path / "away") == timeless(tmp_path / "here")
 
 
+@pytest.mark.slow
 def test_evaluation_between_the_steps_keeps_the_best_checkpoint(toy: Toy, tmp_path):
     options = ["trainer.steps=4", "checkpoint.every=1", "checkpoint.keep=1"]
     evaluation = [

@@ -24,6 +24,7 @@ OLD = {
 """The two sections as runs wrote them before options were their classes' own: the knobs of all parts."""
 
 
+@pytest.mark.slow
 def test_an_old_runs_configuration_resumes(toy: Toy, tmp_path):
     options = ("trainer.schedule=constant", "checkpoint.every=1")
     assert toy.run(tmp_path / "run", *options, "trainer.steps=1") == 0

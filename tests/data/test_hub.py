@@ -106,6 +106,7 @@ def test_a_file_of_a_repository(hub, tmp_path, name):
         ("hub:/x", "must be given as hub:OWNER/NAME"),
     ],
 )
+@pytest.mark.slow
 def test_what_cannot_be_had(hub, tmp_path, name, message):
     done = resolve(hub, tmp_path, name)
     assert done.returncode == 2, done.stderr

@@ -97,6 +97,7 @@ STATIC = [Static(beta=0.5, apply="loss", estimator="k3"), Static(beta=0.5)]
 
 @pytest.mark.parametrize("lora", [False, True], ids=["all weights", "lora"])
 @pytest.mark.parametrize("constraint", [*DYNAMIC, *STATIC], ids=lambda c: f"{type(c).__name__}-{c.apply}")
+@pytest.mark.slow
 def test_a_whole_update_in_chunks(constraint: Any, lora: bool) -> None:
     largest, most = taken(step(constraint, "cpu", lora=lora, ppo=not lora))
     assert CHUNK <= largest <= 1.1 * CHUNK

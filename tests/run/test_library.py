@@ -127,6 +127,7 @@ refinerl.fine_tune(output_dir=sys.argv[1], **test_library.objects())
 """
 
 
+@pytest.mark.slow
 def test_a_second_run_is_as_one_in_a_fresh_process(small, tmp_path):
     """Whatever the first one was: here another algorithm on several threads, with an error at its end."""
     fresh = in_a_process_of_its_own(FRESH, tmp_path / "fresh")

@@ -40,6 +40,7 @@ def numbers(cell: str) -> list[float]:
 
 @pytest.mark.parametrize("gpus", GPUS)
 @pytest.mark.parametrize("name", PAPERS)
+@pytest.mark.slow
 def test_values_equal_the_papers_tables(table: dict[str, list[str]], name: str, gpus: int) -> None:
     config = recipe.load(name, [f"gpus-{gpus}"])
     ppo, column = "ppo" in name, COLUMNS[family(name)]
@@ -101,6 +102,7 @@ def test_every_recipe_that_was_asked_for_is_there() -> None:
 
 @pytest.mark.parametrize("gpus", GPUS)
 @pytest.mark.parametrize("name", PAPERS)
+@pytest.mark.slow
 def test_a_dry_run_needs_no_network(name: str, gpus: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert train.main([name, f"gpus-{gpus}", "--dry-run"]) == 0
     out = capsys.readouterr().out
@@ -114,6 +116,7 @@ def test_a_dry_run_needs_no_network(name: str, gpus: int, capsys: pytest.Capture
 
 @pytest.mark.parametrize("gpus", GPUS)
 @pytest.mark.parametrize("name", PAPERS)
+@pytest.mark.slow
 def test_other_gpus_leave_the_recipes_zero_stage(name: str, gpus: int) -> None:
     stages = [recipe.load(name, parts).deepspeed["zero_optimization"]["stage"] for parts in ([f"gpus-{gpus}"], [])]
     assert stages[0] == stages[1]

@@ -153,6 +153,7 @@ def test_full_refuses_what_best_effort_accepts() -> None:
 
 @root
 @pytest.mark.parametrize("refused", [(), (MOUNT,)], ids=["namespaces", "no namespaces"])
+@pytest.mark.slow
 def test_ordinary_user(refused: tuple[int, ...]) -> None:
     """The same as somebody without rights, with the first interpreter that they can read."""
     for python in (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"):
@@ -178,6 +179,7 @@ with Sandbox(workers=1, packages=["numpy"]) as box:
 
 
 @pytest.mark.parametrize("refused", [(), (MOUNT,), (LANDLOCK,)], ids=["all", "no namespaces", "no Landlock"])
+@pytest.mark.slow
 def test_named_packages_alone_are_in_reach(refused: tuple[int, ...]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PACKAGES.format(package=str(PACKAGE))],
