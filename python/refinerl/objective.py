@@ -32,15 +32,11 @@ def policy_ratio(logprobs: Tensor, old_logprobs: Tensor) -> Tensor:
     return (logprobs - old_logprobs).exp()
 
 
-def clipped_surrogate(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip_low: float, clip_high: float
-) -> Tensor:
-    """−min(ρA, clip(ρ, 1−ε_low, 1+ε_high)·A) for each token; PPO has ε_low = ε_high, DAPO ε_low < ε_high."""
-    return clipped_objective(policy_ratio(logprobs, old_logprobs), advantages, clip_low, clip_high)
-
-
 def clipped_objective(ratio: Tensor, advantages: Tensor, clip_low: float, clip_high: float) -> Tensor:
-    """−min(ρA, clip(ρ, 1−ε_low, 1+ε_high)·A) for any ratio ρ (R, T), such as one of whole responses."""
+    """−min(ρA, clip(ρ, 1−ε_low, 1+ε_high)·A) for any ratio ρ (R, T), of tokens or of whole responses.
+
+    PPO has ε_low = ε_high, DAPO ε_low < ε_high.
+    """
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
     return -(ratio * advantages).minimum(clipped * advantages)
 
@@ -195,11 +191,3 @@ def constraint_weight(beta: float, reduction: Reduction, rollouts: float, tokens
 def improves(reward: Tensor, refined_reward: Tensor) -> Tensor:
     """1{R(x, ỹ) > R(x, y)} (Eq. 6), strict; False where either is NaN."""
     return refined_reward > reward
-
-
-# --- reductions for metrics -----------------------------------------------------------------------
-
-
-def masked_mean(x: Tensor, mask: Tensor) -> float:
-    """Mean over the tokens that exist; NaN if there are none."""
-    return float(x[mask].double().mean()) if bool(mask.any()) else float("nan")
