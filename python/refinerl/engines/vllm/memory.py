@@ -94,9 +94,8 @@ class EngineMemory:
             create_and_map(data.handle)
             data.is_asleep = False
             end = address + data.handle[1]
-            if (
-                tag == CACHE
-            ):  # zeros, as when it was made: a weight of 0 does not undo what else the memory may hold, NaN
+            if tag == CACHE:
+                # Zeros, as when it was made: a weight of 0 does not undo a NaN that the memory may hold.
                 libcudart.cudaMemset(address, 0, data.handle[1])
             for (begin, _), copy in self._copies.items():
                 if address <= begin < end:
