@@ -67,6 +67,14 @@ def test_refinements_are_rows_of_the_loss_where_the_constraint_that_refines_is(a
         assert run.constraint_rows == rows, override
 
 
+@pytest.mark.parametrize(("rank", "stage"), [(0, 1), (16, 0)])
+def test_the_stage_in_bfloat16_is_the_trainers(rank, stage):
+    """A LoRA policy's adapter is float32 by itself, so that it stays at stage 0."""
+    run, _ = run_of(recipe.load("demo", ["engines.trainer=deepspeed", "dtype=bfloat16", f"lora.rank={rank}"]))
+    assert run is not None
+    assert run.training.stage == stage
+
+
 def test_a_run_that_no_knob_saves_is_told_so():
     told = lines("gpus-1", "device_memory=8", name="dialogue-ppo-dynamic-loss")
     assert told[-1].startswith("  not enough on 1 such GPU: ")

@@ -62,8 +62,6 @@ class Training:
         zero = native.get("zero_optimization") or {}
         stage = int(zero.get("stage", 0))
         half = dtype == "bfloat16"
-        if half and stage == 0:
-            stage = 1
         wanted = (native.get("data_types") or {}).get("grad_accum_dtype", "fp32")
         weights = zero.get("offload_param") or {}
         optimizer = zero.get("offload_optimizer") or {}
