@@ -105,6 +105,22 @@ def test_the_marked_tests_are_found_and_their_failures_named(tmp_path: Path) -> 
     assert fact["skipped"] == ["test_some::test_not_here"]
 
 
+@pytest.mark.parametrize(
+    ("option", "place", "message"),
+    [
+        ("--bundle", "nowhere", "there is no folder"),
+        ("--bundle", "", "holds no wheels"),
+        ("--output", "file/folder", "cannot be made"),
+    ],
+)
+def test_folders_that_will_not_do(tmp_path: Path, option: str, place: str, message: str) -> None:
+    (tmp_path / "file").touch()
+    command = [sys.executable, "-m", "gpu_check", "--rehearse", option, str(tmp_path / place)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT / "tests", timeout=20)
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
+
+
 def test_a_bundle_is_unpacked_where_there_is_no_pip(tmp_path: Path) -> None:
     (tmp_path / "bundle").mkdir()
     (tmp_path / "python" / "refinerl").mkdir(parents=True)

@@ -31,6 +31,15 @@ def main() -> int:
     args = parser.parse_args()
     if args.bundle is not None and not args.bundle.is_dir():
         parser.error(f"--bundle: there is no folder {args.bundle}; `make gpu-check-bundle` fills one")
+    if args.bundle is not None and not any(args.bundle.glob("*.whl")):
+        parser.error(f"--bundle: {args.bundle} holds no wheels; `make gpu-check-bundle` fills a folder")
+    if args.output is not None:
+        try:
+            args.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            parser.error(
+                f"--output: {args.output} cannot be made ({error.strerror}); name a folder that can be written"
+            )
     return runner.run_all(
         ROUNDS,
         "cpu" if args.rehearse else "cuda",
