@@ -475,6 +475,12 @@ class Config(Section):
         for key in self.deepspeed:
             if key in OURS_IN_DEEPSPEED:
                 raise ValueError(f"deepspeed.{key} must be left out: use {OURS_IN_DEEPSPEED[key]}")
+        for key in ("bf16", "data_types"):
+            if not isinstance(given := self.deepspeed.get(key, {}), dict):
+                example = {"bf16": "enabled=true", "data_types": "grad_accum_dtype=fp32"}[key]
+                raise ValueError(
+                    f"deepspeed.{key} must hold keys of its own, as deepspeed.{key}.{example}, got {given!r}"
+                )
         zero = self.deepspeed.get("zero_optimization", {})
         stage = zero.get("stage", 0) if isinstance(zero, dict) else None
         if stage not in (0, 1, 2, 3):

@@ -11,7 +11,8 @@ from launching import environment
 from refinerl.engines.launched import Launched
 from refinerl.errors import UserError
 
-TORCHRUN = {"RANK": "9", "WORLD_SIZE": "16", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "8", "MASTER_ADDR": "node-0"}
+ADDRESS = {"MASTER_ADDR": "node-0", "MASTER_PORT": "29500"}
+TORCHRUN = {"RANK": "9", "WORLD_SIZE": "16", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "8"} | ADDRESS
 BATCH_SCRIPT = {"SLURM_NTASKS": "16", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
 SRUN = {
     **BATCH_SCRIPT,
@@ -21,7 +22,6 @@ SRUN = {
     "SLURM_LOCALID": "1",
     "SLURM_NODEID": "1",
 }
-ADDRESS = {"MASTER_ADDR": "node-0", "MASTER_PORT": "29500"}
 
 
 def test_a_process_that_nobody_launched():
@@ -48,6 +48,30 @@ def test_tasks_of_a_node_in_slurms_notation(text, node, count):
     found = Launched.read({**SRUN, **ADDRESS, "SLURM_STEP_TASKS_PER_NODE": text, "SLURM_NODEID": str(node)})
     assert found is not None
     assert found.local_size == count
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"MASTER_ADDR": None}, r"WORLD_SIZE=16 .* MASTER_ADDR and MASTER_PORT .* torchrun"),
+        ({"MASTER_PORT": None}, r"MASTER_ADDR and MASTER_PORT"),
+        ({"RANK": None}, r"WORLD_SIZE=16 .* RANK .* torchrun"),
+        ({"RANK": "16"}, r"RANK must be from 0 to 15, got 16"),
+        ({"RANK": "first"}, r"RANK must be a whole number, got 'first'"),
+        ({"WORLD_SIZE": "two"}, r"WORLD_SIZE must be a whole number, got 'two'"),
+        ({"LOCAL_RANK": ""}, r"LOCAL_RANK must be a whole number, got ''"),
+    ],
+)
+def test_facts_that_are_half_set_or_wrong(changed, message):
+    """Alone, each such process would take itself for the whole run, in one folder."""
+    env = {name: value for name, value in {**TORCHRUN, **ADDRESS, **changed}.items() if value is not None}
+    with pytest.raises(UserError, match=message):
+        Launched.read(env)
+
+
+def test_the_facts_of_a_single_process_need_no_address():
+    assert Launched.read({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}) is None
+    assert Launched.read({"RANK": "0", "LOCAL_RANK": "0"}) is None
 
 
 def test_srun_without_an_address():

@@ -92,7 +92,7 @@ def test_the_card_is_the_one_that_is_said_or_here_or_in_the_part(monkeypatch):
 
 def test_the_ranks_are_those_that_were_started_or_in_the_part(monkeypatch):
     assert "each of 8 GPUs" in lines()[0]
-    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "nowhere"}.items():
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "nowhere", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
     assert "each of 2 GPUs" in lines()[0]
 

@@ -112,12 +112,7 @@ def resolve(name: str, knob: str = "device") -> torch.device:
         if any(said in fault.lower() for said in _ABSENT):
             return torch.device("cpu")
         raise UserError(_broken(f"{knob}=auto", knob, fault))
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type == "meta":  # it holds no data
-        raise UserError(f"{knob} must be auto, cpu, cuda or cuda:N with N from 0, got {name!r}")
+    device = _parse(name, knob)
     if device.type == "cpu":
         return torch.device("cpu")
     if (fault := hardware.fault(device.type)) is not None:
@@ -132,6 +127,16 @@ def resolve(name: str, knob: str = "device") -> torch.device:
             "it see more (CUDA_VISIBLE_DEVICES)"
         )
     return device
+
+
+def require_name(name: str, knob: str = "device") -> None:
+    """See that a knob's value means a device, on this machine or another.
+
+    Raises:
+        UserError: it does not.
+    """
+    if name != "auto":
+        _parse(name, knob)
 
 
 def claim(name: str, launched: Launched | None = None, knob: str = "device") -> torch.device:
@@ -233,6 +238,16 @@ def require_memory(device: torch.device, needed: int, what: str, turn: str) -> N
         f"other processes that hold the rest (nvidia-smi lists them), choose another GPU (CUDA_VISIBLE_DEVICES=N), or "
         f"{turn}"
     )
+
+
+def _parse(name: str, knob: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type == "meta":  # it holds no data
+        raise UserError(f"{knob} must be auto, cpu, cuda or cuda:N with N from 0, got {name!r}")
+    return device
 
 
 def _share(name: str, device: torch.device, launched: Launched, knob: str) -> torch.device:

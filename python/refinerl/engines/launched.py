@@ -26,18 +26,27 @@ class Launched:
         """Read them; None for a process that was started by hand.
 
         Raises:
-            UserError: srun started several tasks, and where rank 0 listens is not said.
+            UserError: there are several ranks, and a fact that they need is missing or wrong.
         """
-        if "RANK" in env and "WORLD_SIZE" in env and "MASTER_ADDR" in env:
-            size = int(env["WORLD_SIZE"])
+        size = _count(env, "WORLD_SIZE", 1)
+        if "RANK" in env and "WORLD_SIZE" in env and ("MASTER_ADDR" in env or size > 1):
+            rank = _count(env, "RANK")
+            if rank >= size:
+                raise UserError(f"RANK must be from 0 to {size - 1}, got {rank}: WORLD_SIZE={size} counts the ranks")
+            if size > 1 and not ("MASTER_ADDR" in env and "MASTER_PORT" in env):
+                raise _half_set(size, "MASTER_ADDR and MASTER_PORT do not say where rank 0 listens")
+            local = "LOCAL_WORLD_SIZE" if "LOCAL_WORLD_SIZE" in env else "LOCAL_SIZE"
             return Launched(
-                rank=int(env["RANK"]),
+                rank=rank,
                 size=size,
-                local_rank=int(env.get("LOCAL_RANK", "0")),
-                local_size=int(env.get("LOCAL_WORLD_SIZE", env.get("LOCAL_SIZE", size))),
+                local_rank=_count(env, "LOCAL_RANK", 0),
+                local_size=_count(env, local, size),
                 address=env["MASTER_ADDR"],
             )
-        return _by_srun(env)
+        launched = _by_srun(env)
+        if launched is None and size > 1:
+            raise _half_set(size, "RANK does not say which this is")
+        return launched
 
     def tell(self) -> None:
         """Give the facts torchrun's names: DeepSpeed and vLLM look for them there."""
@@ -47,9 +56,23 @@ class Launched:
         os.environ.setdefault("LOCAL_WORLD_SIZE", str(self.local_size))
 
 
+def _half_set(size: int, missing: str) -> UserError:
+    return UserError(
+        f"WORLD_SIZE={size} in the environment says that there are {size} ranks, and {missing}: start them by torchrun "
+        "or deepspeed, which set these variables, or unset WORLD_SIZE and RANK to run one process"
+    )
+
+
+def _count(env: Mapping[str, str], name: str, default: int | None = None) -> int:
+    text = env.get(name, "" if default is None else str(default))
+    if not re.fullmatch(r"[0-9]+", text):
+        raise UserError(f"{name} must be a whole number, got {text!r}: a launcher sets it, torchrun or deepspeed")
+    return int(text)
+
+
 def _by_srun(env: Mapping[str, str]) -> Launched | None:
     # Only a step of srun has this name. A batch script has SLURM_NTASKS and SLURM_PROCID too, and is one process.
-    size = int(env.get("SLURM_STEP_NUM_TASKS", "1"))
+    size = _count(env, "SLURM_STEP_NUM_TASKS", 1)
     if size == 1 or "SLURM_PROCID" not in env:
         return None
     if "MASTER_ADDR" not in env or "MASTER_PORT" not in env:

@@ -61,6 +61,8 @@ def _run(loop: Loop, args: argparse.Namespace, link: Link) -> int:
         name = str(args.output_dir / "config.yaml")
     config = recipe.load(name, overrides)
     if args.dry_run:
+        devices.require_name(config.device)
+        devices.require_name(config.reward_model.device, "reward_model.device")
         plan.show(config, console)
         return 0
     if devices.resolve(config.device).type == "cpu":  # elsewhere the host holds little, and would never give it back
