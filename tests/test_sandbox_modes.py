@@ -11,7 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from sandbox_modes import BARE_USER, MODES, NO_NAMESPACES, USER_NO_NAMESPACES, Mode, in_mode
+from sandbox_modes import (
+    BARE_USER,
+    FULL,
+    MODES,
+    NO_NAMESPACES,
+    USER_NO_NAMESPACES,
+    Mode,
+    in_mode,
+    interpreter,
+    interpreters,
+)
 
 pytestmark = pytest.mark.skipif(os.uname().machine != "x86_64", reason="system call numbers of x86-64")
 WITHOUT_NAMESPACES = (NO_NAMESPACES, USER_NO_NAMESPACES, BARE_USER)
@@ -56,12 +66,12 @@ print(json.dumps([[[end.outcome.value, end.output, end.stderr[-300:]] for end in
 
 
 @cache
-def results(mode: Mode) -> tuple[dict[tuple[str, ...], list[str]], str, dict[str, str]]:
+def results(mode: Mode, python: str | None = None) -> tuple[dict[tuple[str, ...], list[str]], str, dict[str, str]]:
     """(threat, name) -> (outcome, output, log); whether the sandbox judges right then; what it says is exposed."""
     sources = [
         f"CHECKOUT, NODE = {__file__!r}, {os.uname().nodename!r}\n{TOOLS}\n{source}" for source in ATTACKS.values()
     ]
-    rows, fine, report = in_mode(mode, RUN, sources)
+    rows, fine, report = in_mode(mode, RUN, sources, python=python)
     return dict(zip(ATTACKS, rows, strict=True)), fine, report
 
 
@@ -80,6 +90,15 @@ def test_threat(threat: str, mode: Mode) -> None:
         assert any(output.startswith("reached") for _, output, _ in ends.values())
     else:
         assert {name: row for name, row in ends.items() if not held(*row)} == {}
+    assert fine == "passed"
+
+
+@pytest.mark.parametrize("python", interpreters(), ids=lambda path: Path(path).resolve().name)
+def test_threats_under_other_interpreters(python: str) -> None:
+    """The harness is Python, and the interpreters differ."""
+    interpreter(FULL)
+    rows, fine, _ = results(FULL, python)
+    assert {name: row for name, row in rows.items() if not held(*row)} == {}
     assert fine == "passed"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox_modes import FULL, NO_GROUPS, Mode, in_each_mode, in_mode, run_in
+from sandbox_modes import FULL, NO_GROUPS, Mode, in_each_mode, in_mode, interpreter, interpreters, run_in
 
 pytestmark = pytest.mark.slow
 
@@ -91,6 +91,13 @@ def test_memory_that_no_limit_of_addresses_counts(mode: Mode) -> None:
         assert outcome in ("passed", "runtime_error", "memory_limit"), (name, stderr)
         held = int(output.split()[-1]) if output.strip() else 0
         assert held <= 96, f"{name}: {held} MiB under a limit of 64"
+
+
+@pytest.mark.parametrize("python", interpreters(), ids=lambda path: Path(path).resolve().name)
+def test_memory_under_other_interpreters(python: str) -> None:
+    interpreter(NO_GROUPS)
+    rows = run_in(NO_GROUPS, *map(HOLDER.__add__, FORGOTTEN.values()), python=python, limits={"memory_mb": 64})
+    assert max(int((output.split() or ["0"])[-1]) for _, output, _ in rows) <= 96
 
 
 TABLES = (
