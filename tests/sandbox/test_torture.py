@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,50 +16,12 @@ from typing import Any
 
 import pytest
 
+from leaks import descendants, leaked, processes, resources
 from outside import DATA, needs_data
 from refinerl.sandbox import Limits, Outcome, Program, Sandbox, Test
+from sandbox_modes import FULL, Mode, in_each_mode, in_mode
 
 SOAK = int(os.environ.get("REFINERL_SOAK", "500"))
-
-
-def processes() -> dict[int, tuple[int, str]]:
-    """pid -> (parent, state) of every process on the machine."""
-    found = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            found[int(folder.name)] = (int(fields[1]), fields[0])
-    return found
-
-
-def descendants(root: int) -> dict[int, str]:
-    """pid -> state of everything below `root`."""
-    table, below = processes(), {root: ""}
-    while more := {pid: state for pid, (parent, state) in table.items() if parent in below and pid not in below}:
-        below |= more
-    del below[root]
-    return below
-
-
-def resources() -> dict[str, int]:
-    """What a leak would add to: descriptors and threads of this process, and processes below it."""
-    return {
-        "descriptors": len(os.listdir("/proc/self/fd")),
-        "threads": len(os.listdir("/proc/self/task")),
-        "processes": len(descendants(os.getpid())),
-    }
-
-
-def leaked(before: dict[str, int]) -> dict[str, int]:
-    """How many more there are now; what other tests left in this process may end meanwhile, and is no leak."""
-    return {kind: count - before[kind] for kind, count in resources().items() if count > before[kind]}
-
-
-def resident_kb(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
 
 
 def torture() -> tuple[list[Program], list[list[str]]]:
@@ -253,34 +214,11 @@ def test_threads_share_a_sandbox(box: Sandbox) -> None:
 
 
 @pytest.mark.slow
-def test_soak() -> None:
+@in_each_mode
+def test_soak(mode: Mode) -> None:
     """Programs of every kind without end (REFINERL_SOAK of them): memory, descriptors and processes stay flat."""
-    kinds = [
-        "print({n})",
-        "1/{n}\n1/0",
-        "x = (  # {n}",
-        "import os\nos._exit({n} % 3)",
-        "def f(): f()\nf()  # {n}",
-        "import os\nprint('x' * {n})\nos.abort()",
-        "x = bytearray(10**10 + {n})",
-        "print('y' * 2_000_000, {n})",
-        "import threading, time\nthreading.Thread(target=time.sleep, args=(9,), daemon=True).start()\nprint({n})",
-        "import os\ntry: os.fork()\nexcept OSError: print({n})",
-    ]
-    with Sandbox(workers=2, limits=Limits(wall_seconds=20, memory_mb=256)) as box:
-        measured: list[int] = []
-        warm: dict[str, int] = {}
-        size = min(SOAK // 4, 500)
-        for start in range(0, SOAK, size):
-            programs = [
-                Program(kinds[n % len(kinds)].format(n=n), [Test("", str(n))]) for n in range(start, start + size)
-            ]
-            outcomes = Counter(verdict.outcome for verdict in box.judge(programs))
-            assert outcomes[Outcome.passed] == sum(n % len(kinds) in (0, 8, 9) for n in range(start, start + size))
-            assert outcomes[Outcome.sandbox_error] == 0
-            family = [os.getpid(), *descendants(os.getpid())]
-            measured.append(sum(resident_kb(pid) for pid in family))
-            warm = warm or resources()
-            assert leaked(warm) == {}
+    count = SOAK if mode == FULL or SOAK > 500 else 200
+    leaks, growth = in_mode(mode, "from leaks import soak\nprint(json.dumps(soak(ARGUMENTS[0])))", count)
+    assert leaks == {}
     # The first round warms allocators up; from then on growth would be a leak, and noise is a few megabytes.
-    assert measured[-1] - measured[1] < 20_000, measured
+    assert growth < 20_000, "kilobytes"
