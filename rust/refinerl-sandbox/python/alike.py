@@ -14,6 +14,7 @@ import gc
 import io
 import mmap
 import os
+import re
 import resource
 import sys
 import threading
@@ -30,23 +31,24 @@ SINK = 5
 # Frames of ours below the program's first one: so many more than bare Python has.
 DEPTH = {(3, 10): 9, (3, 11): 9}.get(sys.version_info[:2], 8)
 MOST_DEPTH = 2**31 - 1
-# As a thread's stack is by default; as many threads as a test may have must fit its memory.
-STACK, LEAST_STACK, THREADS = 8 << 20, 1 << 18, 160
+# Of a thread, where the program asks for no size: as many threads as a test may have fit the usual memory.
+STACK = 3 << 20
+ENDS = re.compile(r"__del__|open|\bio\b|codecs|logging|Writer|Wrapper|File|detach")
 LIBC = ctypes.CDLL(None)
-real_stack_size = _thread.stack_size
-ATTRIBUTES = ctypes.create_string_buffer(64)
 
 
-def prepare(sink):
-    """Put everything in place; with `sink`, a descriptor for /dev/null lies ready in each child."""
+def prepare(sink, base_memory):
+    """Put everything in place; with `sink`, a descriptor for /dev/null lies ready in each child.
+
+    `base_memory` is what a child's limit of memory, in bytes, has for the warm interpreter.
+    """
     open_streams(STREAMS | {"/dev/null": SINK} if sink else STREAMS)
     mmap.mmap = Mapping
     _multiprocessing.SemLock = Semaphore
     _multiprocessing.sem_unlink = lambda name: None
     hide_depth()
-    # Looks the functions up, once for all children.
-    LIBC.pthread_attr_init(ATTRIBUTES)
-    fit_stacks(STACK * THREADS)
+    allow_stacks()
+    fit_stacks(base_memory)
 
 
 def open_streams(names):
@@ -171,18 +173,21 @@ def hide_depth():
     sys.getrecursionlimit, sys.setrecursionlimit = staticmethod(getrecursionlimit), staticmethod(setrecursionlimit)
 
 
-def fit_stacks(memory):
-    """Stacks count as memory from their start on: threads have less each, so that as many as may be fit."""
-    LIBC.pthread_attr_setstacksize(ATTRIBUTES, ctypes.c_size_t(min(STACK, max(LEAST_STACK, memory // THREADS))))
-    LIBC.pthread_setattr_default_np(ATTRIBUTES)
-    asked = 0
+def fit_stacks(base_memory):
+    """Stacks count as memory from their start on: threads have less each, and never more than half of what there is."""
+    attributes = ctypes.create_string_buffer(64)
+    LIBC.pthread_attr_init(attributes)
+    LIBC.pthread_attr_setstacksize(attributes, ctypes.c_size_t(STACK))
+    LIBC.pthread_setattr_default_np(attributes)
+    real, asked = _thread.stack_size, 0
 
     def stack_size(*size):
         nonlocal asked
         before = asked
         if size:
-            # More than half of the memory would leave too little for the rest: it is only said to be given.
-            real_stack_size(min(*size, memory // 2) if isinstance(size[0], int) else size[0], *size[1:])
+            # More is only said to be given: it would leave too little for the rest.
+            most = (resource.getrlimit(resource.RLIMIT_AS)[0] - base_memory) // 2
+            real(min(*size, most) if isinstance(size[0], int) else size[0], *size[1:])
             asked = size[0]
         return before
 
@@ -203,23 +208,28 @@ def allow_stacks():
     resource.setrlimit = staticmethod(setrlimit)
 
 
-def tear_down():
-    """What the end of bare Python does to a program's objects, where it could be seen: finalisers, buffered output."""
+def tear_down(source):
+    """What the end of bare Python does to a program's objects, where it could be seen: finalisers, buffered output.
+
+    Programs with many objects would pay for the search; it is made only where the source has a word of it.
+    """
+    if not ENDS.search(source):
+        return
     try:
         kinds = set(map(type, gc.get_objects()))
     except MemoryError:
         return
     finalisers = any(isinstance(getattr(kind, "__del__", None), types.FunctionType) for kind in kinds)
-    files = any(issubclass(kind, io.IOBase) for kind in kinds)
+    files = any(issubclass(kind, _io._IOBase) for kind in kinds)
     # A class keeps its module's objects.
     del kinds
     if finalisers:
         sys.modules.pop("__main__", None)
         gc.collect()
     if files:
-        still_open = [thing for thing in gc.get_objects() if isinstance(thing, io.IOBase)]
+        still_open = [thing for thing in gc.get_objects() if isinstance(thing, _io._IOBase)]
         # Text before the bytes below it.
-        for thing in sorted(still_open, key=lambda file: not isinstance(file, io.TextIOBase)):
+        for thing in sorted(still_open, key=lambda file: not isinstance(file, _io._TextIOBase)):
             try:
                 if not thing.closed:
                     thing.flush()

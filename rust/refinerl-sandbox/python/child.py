@@ -131,7 +131,6 @@ class Child:
 
     def __init__(self, processes, packages, sink):
         self.preamble = warm()
-        alike.prepare(sink)
         admit(packages)
         self.complaint, self.together = b"", False
         # Of threads at once, where the kernel counts them per namespace; 0 leaves them to the memory limit.
@@ -143,6 +142,7 @@ class Child:
         with open("/proc/self/statm") as statm:
             size, resident, *_ = map(int, statm.read().split())
         self.base_memory, self.base_resident = size * resource.getpagesize(), resident * resource.getpagesize()
+        alike.prepare(sink, self.base_memory)
 
     def live(self, descriptors):
         """The whole life; never returns. `descriptors` become 0 to 4: the streams, control, results."""
@@ -183,14 +183,14 @@ class Child:
             report(b"f", traceback.format_exc())
         if entry == "stdin":
             os.close(RESULT)
-            return lambda: self.run_script(code)
+            return lambda: self.run_script(code, text)
         return lambda: self.run_calls(code, name, preamble, inputs, together=entry == "together")
 
     def grown(self):
         """Bytes of resident memory, at most, beyond those of the warm interpreter."""
         return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) - self.base_resident
 
-    def run_script(self, code):
+    def run_script(self, code, source):
         """The program as `python solution.py` runs it."""
         module = sys.modules["__main__"] = types.ModuleType("__main__")
         module.__dict__.update(__builtins__=builtins, __file__=NAME)
@@ -201,7 +201,7 @@ class Child:
         status = self.guard(steps.pop())
         ending = self.guard(self.finish)
         if not status and not ending:
-            ending = self.guard(self.clear)
+            ending = self.guard(partial(self.clear, source))
         return status or ending or 0
 
     def finish(self):
@@ -211,9 +211,9 @@ class Child:
         self.run_exit_functions()
         self.flush()
 
-    def clear(self):
+    def clear(self, source):
         """And then to the objects that are left."""
-        alike.tear_down()
+        alike.tear_down(source)
         self.flush()
 
     def flush(self):
@@ -294,12 +294,13 @@ def settle_in(descriptors, processes):
     limit(resource.RLIMIT_STACK, 64 << 20, HARD_STACK)
 
 
-def limit(kind, soft, hard):
+def limit(kind, soft, hard, setrlimit=resource.setrlimit):
     """Set a limit, or keep what is left of one that was lower from the start."""
-    before = resource.getrlimit(kind)[1]
-    if before != resource.RLIM_INFINITY:
-        hard = min(hard, before)
-    resource.setrlimit(kind, (min(soft, hard), hard))
+    try:
+        setrlimit(kind, (soft, hard))
+    except ValueError:
+        before = resource.getrlimit(kind)[1]
+        setrlimit(kind, (min(soft, before), min(hard, before)))
 
 
 def limit_job(base_memory):
@@ -307,8 +308,6 @@ def limit_job(base_memory):
     cpu, memory = HEADER.unpack(read_exactly(HEADER.size))
     limit(resource.RLIMIT_CPU, cpu, cpu + 1)
     limit(resource.RLIMIT_AS, base_memory + memory, base_memory + memory)
-    alike.fit_stacks(memory)
-    alike.allow_stacks()
     return memory
 
 

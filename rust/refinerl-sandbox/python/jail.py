@@ -198,11 +198,26 @@ def landlock_version():
 
 def install(program):
     """Install a seccomp filter for this process and all that come from it."""
-    code = ctypes.create_string_buffer(program, len(program))
-    head = struct.pack("<HxxxxxxQ", len(program) // 8, ctypes.addressof(code))
-    call("prctl", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, head, 0, 0)
+    prepared(program)()
 
 
 def second_filter(template):
     """What each child calls before its program: no descendants, and signals only to itself."""
-    return lambda: install(template.replace(PID_MARK, struct.pack("<I", os.getpid())))
+    return prepared(template)
+
+
+def prepared(program):
+    """A function that installs a filter, with its caller's pid in place of the mark."""
+    code = ctypes.create_string_buffer(program, len(program))
+    head = struct.pack("<HxxxxxxQ", len(program) // 8, ctypes.addressof(code))
+    bytes_of_code = memoryview(code).cast("B")
+    marks = [slice(at, at + 4) for at in range(0, len(program), 4) if program[at : at + 4] == PID_MARK]
+    pack, getpid = struct.Struct("<I").pack, os.getpid
+
+    def install_it():
+        pid = pack(getpid())
+        for mark in marks:
+            bytes_of_code[mark] = pid
+        call("prctl", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, head, 0, 0)
+
+    return install_it

@@ -9,6 +9,7 @@ A child waits for its job on its control socket, so that the next one can be rea
 the command socket, or the end of the parent, ends the zygote and its children.
 """
 
+import gc
 import marshal
 import os
 import select
@@ -16,6 +17,7 @@ import signal
 import socket
 import struct
 import sys
+import traceback
 from functools import partial
 
 import child
@@ -36,21 +38,36 @@ def main(packages):
         os._exit(0)
     command = socket.socket(fileno=os.dup(0))
     _, landlock, _, _ = socket.recv_fds(command, 1, 1)
-    child.standard_streams()
-    sink = os.open(os.devnull, os.O_RDWR) if config["plan"]["confine_writes"] else None
     try:
-        life = child.Child(config["plan"]["processes"], packages, sink is not None)
+        bear = prepare(config, command, packages, landlock[0] if landlock else None)
     except LookupError as error:
-        command.send(b"f" + str(error).encode())
-        os._exit(1)
+        refuse(command, str(error))
+    except BaseException:
+        # Not on standard error, which is a program's by now.
+        refuse(command, "no sandbox process: " + traceback.format_exc())
+    command.send(b"r")
+    gc.freeze()
+    serve(command, lifeline, bear)
+
+
+def prepare(config, command, packages, landlock):
+    """Get warm, and give up everything that programs must not have; returns what makes a child."""
+    child.standard_streams()
+    sink = [os.open(os.devnull, os.O_RDWR)] if config["plan"]["confine_writes"] else []
+    life = child.Child(config["plan"]["processes"], packages, bool(sink))
     child.settle()
-    score = Score(jail.enter(config["plan"], landlock[0] if landlock else None, config["first_filter"]))
+    score = Score(jail.enter(config["plan"], landlock, config["first_filter"]))
     life.second_filter = jail.second_filter(config["second_filter"])
     os.environ.clear()
     for name in ("jail", "alike", "child", "zygote"):
         del sys.modules[name]
-    command.send(b"r")
-    serve(command, lifeline, partial(bear, command, life, score, [] if sink is None else [sink]))
+    return partial(bear, command, life, score, sink)
+
+
+def refuse(command, reason):
+    """Say why there will be no zygote, and end."""
+    command.send(b"f" + reason.encode())
+    os._exit(1)
 
 
 class Score:

@@ -1,8 +1,8 @@
 //! A control group for each zygote, where the system lets us make one.
 //!
 //! `RLIMIT_AS` caps the address space of a test and the second filter denies it descendants; a group counts what those
-//! do not: page cache and kernel memory, and everything that a zygote and its tests have together. It also has a share of
-//! the processor of its own, however many threads a test has. Version 2 of the kernel's interface is taken where it has
+//! do not: page cache and kernel memory, and everything that a zygote and its tests have together. Where this process is in
+//! a group of the processor, a zygote has a share of its own in it, however many threads a test has. Version 2 of the kernel's interface is taken where it has
 //! the controllers, else version 1.
 
 use std::cell::Cell;
@@ -100,7 +100,8 @@ impl Parent {
         match (own("memory"), own("pids")) {
             (Some(memory), Some(pids)) => Ok(Parent {
                 folders: vec![memory, pids],
-                processor: own("cpu"),
+                // At the root, the kernel's autogroup gives each test, which is a session, a share of its own already.
+                processor: own("cpu").filter(|folder| mounts.iter().all(|mount| mount.point != *folder)),
                 version: Version::One,
             }),
             _ => Err("no control group above this process hands memory and pids on to its children".into()),
@@ -299,6 +300,15 @@ mod tests {
             one.folders,
             ["/g/memory/box/a", "/g/pids/"].map(std::path::PathBuf::from)
         );
+        assert_eq!(one.processor, None);
+        let cpu = |own: &str| {
+            let groups = format!("9:pids:/\n4:memory:/\n3:cpu,cpuacct:{own}\n");
+            let mount = |name: &str| format!("35 31 0:32 / /g/{name} rw - cgroup cgroup rw,{name}\n");
+            Parent::of(&groups, &["memory", "pids", "cpu"].map(mount).concat())
+                .unwrap()
+                .processor
+        };
+        assert_eq!((cpu("/"), cpu("/box")), (None, Some("/g/cpu/box".into())));
         assert!(Parent::of("0::/\n", "35 31 0:32 / / rw - ext4 /dev/vda rw\n").is_err());
     }
 

@@ -170,7 +170,7 @@ impl Process {
 
     /// Everything that is known about a start that failed; ends the process.
     pub fn fault(&mut self, reason: &str) -> Error {
-        self.end();
+        let how = self.end();
         let mut text = Vec::new();
         if let Some(stderr) = self.stderr.take() {
             // A fork of it may still hold the pipe; what it has said by now must do.
@@ -184,7 +184,7 @@ impl Process {
         } else {
             format!("; it said:\n{}", text.trim_end())
         };
-        Error::Fault(format!("no sandbox process: {reason}{said}"))
+        Error::Fault(format!("no sandbox process: {reason} ({how}){said}"))
     }
 
     /// It is ready: what it says on standard error is of no interest any more.
@@ -199,13 +199,22 @@ impl Process {
         }
     }
 
-    fn end(&mut self) {
+    /// Returns how it ended.
+    fn end(&mut self) -> String {
         self.begin_end();
         if !readable(&self.pidfd, END_TIMEOUT) {
             let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
         }
         // It may have been reaped already: by nobody where SIGCHLD is ignored, or by whoever waits for any child.
-        let _ = retry(|| waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED));
+        let status = retry(|| waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED));
+        match status.ok().flatten() {
+            Some(status) => match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => format!("exit code {code}"),
+                (_, Some(signal)) => format!("signal {signal}"),
+                _ => "ended".into(),
+            },
+            None => "reaped by others".into(),
+        }
     }
 
     /// In a fork of our process it is not ours to end; closing our copies of its descriptors ends nothing.
