@@ -29,7 +29,7 @@ STREAMS = {
 # Where seccomp alone denies writing, /dev/null is opened before it does, and kept here.
 SINK = 5
 # Frames of ours below the program's first one: so many more than bare Python has.
-DEPTH = {(3, 10): 9, (3, 11): 9}.get(sys.version_info[:2], 8)
+DEPTH = {(3, 10): 10, (3, 11): 10}.get(sys.version_info[:2], 9)
 MOST_DEPTH = 2**31 - 1
 # Of a thread, where the program asks for no size: as many threads as a test may have fit the usual memory.
 STACK = 3 << 20

@@ -200,9 +200,8 @@ class Child:
         del module
         status = self.guard(steps.pop())
         ending = self.guard(self.finish)
-        if not status and not ending:
-            ending = self.guard(partial(self.clear, source))
-        return status or ending or 0
+        clearing = self.guard(partial(self.clear, source))
+        return status or ending or clearing or 0
 
     def finish(self):
         """What the interpreter does at its end: wait for threads, run exit functions, flush."""

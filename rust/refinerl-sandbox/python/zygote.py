@@ -84,17 +84,27 @@ class Score:
 
 
 def serve(command, lifeline, bear):
-    """One order after the other, until the parent is gone."""
+    """One order after the other, until the parent is gone; then all children end, also where no namespace ends them."""
     children = {}  # pidfd -> pid
+    try:
+        follow(command, lifeline, bear, children)
+    except OSError:
+        pass  # the parent went while it was told something
+    finally:
+        for pidfd in children:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os._exit(0)
+
+
+def follow(command, lifeline, bear, children):
+    """The orders, and the children's ends."""
     waiting = select.poll()
     waiting.register(command, select.POLLIN)
     waiting.register(lifeline, select.POLLIN)
     while True:
         ready = {descriptor for descriptor, _ in waiting.poll()}
         if lifeline in ready or (command.fileno() in ready and not command.recv(16)):
-            for pidfd in children:
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            os._exit(0)
+            return
         if command.fileno() in ready:
             pid, pidfd = bear()
             if pidfd is not None:
