@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from launching import launch, needs_deepspeed
 from refinerl import train
 from toy import Toy, metrics, rollouts, timeless
 
@@ -114,3 +115,21 @@ def test_a_run_of_another_recipe_is_not_continued(toy: Toy, tmp_path, capsys):
     assert toy.run(tmp_path / "run", "trainer.steps=1") == 2
     assert "--resume" in capsys.readouterr().err
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
+
+
+@needs_deepspeed
+@pytest.mark.slow
+def test_a_checkpoint_of_another_zero_stage_is_refused_in_a_sentence(toy: Toy, tmp_path):
+    """As of a run in bfloat16 from before its stage was 1: its config.yaml names none, and reads as 1 today."""
+    output = tmp_path / "run"
+    options = ("trainer.steps=1", "constraint.name=none", "engines.trainer=deepspeed", "checkpoint.every=1")
+    done = launch(None, *toy.arguments(output, *options))
+    assert done.returncode == 0, done.stderr
+    config = output / "config.yaml"
+    text = config.read_text()
+    assert "deepspeed: {}" in text
+    config.write_text(text.replace("deepspeed: {}", "deepspeed: {zero_optimization: {stage: 1}}"))
+    done = launch(None, "--output-dir", str(output), "--resume")
+    assert done.returncode == 2
+    assert "was written with another ZeRO stage than 1: go on with the one that it has" in done.stderr
+    assert "Traceback" not in done.stderr

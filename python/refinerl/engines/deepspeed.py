@@ -204,10 +204,20 @@ class DeepSpeedTrainer:
         )
 
     def load(self, folder: Path) -> None:
-        """Undo `save`; with as many ranks as saved."""
+        """Undo `save`; with as many ranks as saved, and the same stage.
+
+        Raises:
+            UserError: another stage wrote it, or it cannot be read.
+        """
         whole = not isinstance(self.network, LoraNetwork)
-        with redirect_stdout(io.StringIO()):  # it prints what it does
-            path, state = self._engine.load_checkpoint(str(folder), tag=_TAG, load_module_strict=whole)
+        try:
+            with redirect_stdout(io.StringIO()):  # it prints what it does
+                path, state = self._engine.load_checkpoint(str(folder), tag=_TAG, load_module_strict=whole)
+        except FileNotFoundError as error:  # the shards of a stage have names of their own
+            raise UserError(
+                f"{folder} was written with another ZeRO stage than {self.stage}: go on with the one that it has, "
+                "or begin a new run (in bfloat16 a run without a stage had 0 in earlier versions, and has 1 now)"
+            ) from error
         if path is None:
             raise UserError(f"{folder} holds no checkpoint that DeepSpeed can read")
         self.steps = state["refinerl_steps"]
