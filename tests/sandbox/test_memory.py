@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -225,7 +227,12 @@ def test_more_workers_than_memory_names_the_need(mode: Mode, container: Path) ->
     def enter() -> None:
         (container / "cgroup.procs").write_text(str(os.getpid()))
 
-    assert "memory ran out: 8 workers need about 256 MiB" in in_mode(mode, CROWDED, prepare=enter)
+    said = ""
+    for _ in range(4):
+        # Before its first line an interpreter is no likelier victim than its parent: then nobody is left to say it.
+        with suppress(json.JSONDecodeError):
+            said = said or in_mode(mode, CROWDED, prepare=enter)
+    assert "memory ran out: 8 workers need about 256 MiB" in said
 
 
 NEIGHBOURS = """
