@@ -1,0 +1,85 @@
+"""Checks of one section against another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from refinerl.config import Config
+
+
+def check(config: Config) -> None:
+    """Resolve what one section takes from another, and refuse what contradicts.
+
+    Raises:
+        ValueError: two sections contradict each other.
+    """
+    if config.refiner.max_tokens is None:
+        config.refiner.max_tokens = config.generation.max_tokens
+    samples = config.algorithm.samples_per_prompt
+    if config.trainer.batch % samples:
+        raise ValueError(
+            f"trainer.batch must be a multiple of algorithm.samples_per_prompt = {samples}, got {config.trainer.batch}"
+        )
+    cache = getattr(config.algorithm, "overlong_cache", 0)
+    if cache >= config.generation.max_tokens:
+        raise ValueError(
+            f"algorithm.overlong_cache must be less than generation.max_tokens = {config.generation.max_tokens}, "
+            f"got {cache}"
+        )
+    if config.evaluate.n > 1 and config.evaluate.temperature == 0:
+        raise ValueError("evaluate.temperature must be above 0 for evaluate.n above 1: greedy samples are all alike")
+    _check_reward(config)
+    _check_constraints(config)
+    own_engine = config.engines.generator == "vllm" and config.refines and not config.lora.rank
+    if config.vllm.speculate and not own_engine:
+        raise ValueError(
+            f"vllm.speculate must be 0 unless the refiner has a vLLM engine of its own, got {config.vllm.speculate}: "
+            "it needs engines.generator=vllm, constraint.name=dynamic and lora.rank=0"
+        )
+    if config.vllm.speculate and config.refiner.temperature > 0:
+        raise ValueError(
+            f"vllm.speculate must be 0 where the refiner samples, got {config.vllm.speculate}: guesses would change "
+            "which tokens a seed draws; refiner.temperature=0 may speculate"
+        )
+    if config.on_dropped and not getattr(config.algorithm, "dynamic_sampling", False):
+        raise ValueError("constraint.on_dropped must be false unless dapo's dynamic sampling drops groups")
+
+
+def _check_constraints(config: Config) -> None:
+    if len(config.refining) > 1:
+        names = " and ".join(c.name for c in config.refining)
+        raise ValueError(f"constraints must hold at most one that refines, got {names}")
+    if len({c.penalty_in_group for c in config.held if c.apply == "reward"}) > 1:
+        raise ValueError("constraints that apply in the reward must have the same penalty_in_group")
+
+
+def _check_reward(config: Config) -> None:
+    task, perfect = config.task, config.accept == "perfect"
+    if ":" in task.name:  # its reward is its own, and so is its highest
+        return
+    if task.name == "dialogue":
+        if task.path is None:
+            raise ValueError(
+                "task.path must be given for task.name=dialogue: JSON lines with a `prompt` column, or a data set"
+            )
+        if wrong := [name for name in task.rewards if name != "model" and ":" not in name]:
+            raise ValueError(
+                f"task.reward must be model, rule:NAME or module:function for task.name=dialogue, got {wrong[0]!r}"
+            )
+    elif len(task.rewards) != 1 or (task.rewards[0] not in ("adaptive", "coarse") and ":" not in task.rewards[0]):
+        raise ValueError(f"task.reward must be adaptive, coarse or module:function, got {task.reward!r}")
+    if task.name == "code" and (task.reward_weights or task.prompt_format == "text"):
+        raise ValueError("task.reward_weights and task.prompt_format=text are for task.name=dialogue, not for code")
+    if not task.rewards:
+        raise ValueError("task.reward must name at least one reward, got none")
+    if task.reward_weights and len(task.reward_weights) != len(task.rewards):
+        raise ValueError(
+            f"task.reward_weights must have one weight for each reward: {len(task.rewards)}, "
+            f"got {len(task.reward_weights)}"
+        )
+    if "model" in task.rewards and config.reward_model.model is None:
+        raise ValueError("reward_model.model must be given for task.reward=model: a hub id or a folder")
+    bounded = all(name in ("adaptive", "coarse") or name.startswith("rule:") for name in task.rewards)
+    if perfect and not (bounded and all(weight >= 0 for weight in task.reward_weights)):
+        raise ValueError("constraint.accept must be better or all where the reward has no known highest value")

@@ -1,0 +1,15 @@
+"""The section `refiner`."""
+
+from __future__ import annotations
+
+from refinerl.contracts.options import Count, NonNegative, Section
+
+
+class RefinerConfig(Section):
+    """How the frozen reference rewrites y."""
+
+    temperature: NonNegative = 0.0
+    max_tokens: Count | None = None
+    """None: generation.max_tokens."""
+    template: str | None = None
+    """A file, or a name out of tasks/prompts; None: the task's own."""
