@@ -78,7 +78,7 @@ def test_what_is_printed(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
         "refiner: prompt",
     ):
         assert label in out
-    assert "points)" in out or "nothing was improved" in out
+    assert "points)" in out or "no answer was improved" in out
 
 
 def test_nothing_to_improve(toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,7 +126,7 @@ def column(name: str, improved: list[bool]) -> trial.Column:
         ([False] * 10, [True] * 9 + [False], "not worth its price (improvement ratio -90.0"),
         ([True, False] * 5, [False, True] * 5, "no clear difference"),
         ([True], [False], "no clear difference"),
-        ([False] * 10, [False] * 10, "nothing was improved"),
+        ([False] * 10, [False] * 10, "no answer was improved"),
     ],
 )
 def test_verdicts(refiner: list[bool], control: list[bool], words: str) -> None:

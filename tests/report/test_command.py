@@ -101,18 +101,18 @@ def refused(folder: Path, capsys: pytest.CaptureFixture[str], *options: str) -> 
 
 
 def test_what_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "is no run's folder" in refused(tmp_path / "nowhere", capsys)
-    assert "is no run's folder" in refused(tmp_path, capsys)
+    assert "is not the folder of a run" in refused(tmp_path / "nowhere", capsys)
+    assert "is not the folder of a run" in refused(tmp_path, capsys)
     row = accepted(run)[0]
     other = copied(run, tmp_path / "other", {**row, "schema": 2})
     assert "step-1.jsonl:1 has schema 2, this version of refinerl reads 1" in refused(other, capsys)
     cut = copied(run, tmp_path / "cut", row, "{")
     assert "step-1.jsonl:2: not JSON" in refused(cut, capsys)
     plain = copied(run, tmp_path / "plain", {**row, "refinement": None})
-    assert "only runs with constraint.name=dynamic refine" in refused(plain, capsys)
+    assert "only constraint.name=dynamic makes refinements" in refused(plain, capsys)
     dropped = copied(run, tmp_path / "dropped", {**row, "refinement": {**row["refinement"], "accepted": False}})
     assert "of 1 refinements none was accepted" in refused(dropped, capsys)
     empty = copied(run, tmp_path / "empty")
     (empty / "rollouts" / "step-1.jsonl").rename(empty / "rollouts" / "step-1.partial")
-    assert "no step has been finished" in refused(empty, capsys)
+    assert "no step is finished" in refused(empty, capsys)
     assert "cannot write" in refused(run, capsys, "--output", str(tmp_path / "no" / "folder.jsonl"))

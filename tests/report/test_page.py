@@ -113,7 +113,7 @@ def test_diff() -> None:
 
 def test_what_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for options, message in (
-        ([str(tmp_path)], "is no run's folder"),
+        ([str(tmp_path)], "is not the folder of a run"),
         ([str(run), "--output", str(tmp_path / "no" / "page.html")], "cannot write"),
     ):
         assert report.main(options) == 2

@@ -1,4 +1,4 @@
-"""What a run writes of a rollout is what a reader gets."""
+"""Rows of a run's files: what is written is read back whole."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ def run(tmp_path):
 def test_a_row_comes_back_whole(run):
     (alignment,) = align([Y.token_ids], [BETTER.token_ids])
     refinement = Refinement(ROLLOUT, BETTER, None, alignment, accepted=True, weight=1)
-    lines = [
-        rows.to_json(2, ROLLOUT, refinement, selected=True),
-        rows.to_json(2, Rollout(PROMPT, Y, None, 0), None, selected=False),
+    written = [
+        rows.rollout_row(2, ROLLOUT, refinement, selected=True),
+        rows.rollout_row(2, Rollout(PROMPT, Y, None, 0), None, selected=False),
     ]
-    (run / "rollouts" / "step-2.jsonl").write_text("\n".join(lines))
+    (run / "rollouts" / "step-2.jsonl").write_text("\n".join(map(rows.to_json, written)))
     first, second = rows.read_step(run, 2)
+    assert [first, second] == written
     assert first == rows.RolloutRow(
         step=2,
         sample=3,
@@ -45,14 +46,51 @@ def test_a_row_comes_back_whole(run):
     assert (second.reward, second.refinement, second.selected) == (None, None, False)
 
 
-def test_other_schemas_and_other_steps_are_said(run):
+def line(**changes):
+    """The line of a rollout, with some of its fields replaced."""
+    row = json.loads(rows.to_json(rows.rollout_row(1, ROLLOUT, None, selected=True)))
+    return json.dumps(row | changes)
+
+
+def test_other_schemas_and_other_steps_are_refused(run):
     with pytest.raises(UserError, match="no rollouts of step 1: it has none yet"):
         rows.read_step(run, 1)
-    row = json.loads(rows.to_json(1, ROLLOUT, None, selected=True)) | {"schema": 2}
-    (run / "rollouts" / "step-1.jsonl").write_text(json.dumps(row))
+    (run / "rollouts" / "step-1.jsonl").write_text(line(schema=2))
     with pytest.raises(UserError, match=r"step-1.jsonl:1 has schema 2, this version of refinerl reads 1"):
         rows.read_step(run, 1)
+    with pytest.raises(UserError, match="no rollouts of step 3: it has 1 to 1"):
+        rows.read_step(run, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"completion": {"text": "a", "token_ids": []}},
+            "step-1.jsonl:1 is not a rollout: the field 'finish_reason' is",
+        ),
+        ({"prompt": None}, "step-1.jsonl:1 is not a rollout: a field has the wrong type"),
+    ],
+)
+def test_a_damaged_row_is_named(run, changes, message):
+    (run / "rollouts" / "step-1.jsonl").write_text(line(**changes))
+    with pytest.raises(UserError, match=message):
+        rows.read_step(run, 1)
+
+
+def test_all_steps_are_read_in_order(run):
+    (run / "config.yaml").touch()
+    for step in (10, 9):
+        (run / "rollouts" / f"step-{step}.jsonl").write_text(line(step=step))
+    (run / "rollouts" / "step-11.partial").write_text("{")
+    assert [row.step for row in rows.read_rollouts(run)] == [9, 10]
 
 
 def test_metrics_of_a_run_without_steps_are_none(run):
-    assert rows.metrics(run) == []
+    assert rows.read_metrics(run) == []
+
+
+def test_metrics_without_a_value_are_null(run):
+    row = rows.metrics_row(2, {"b": 1.0, "a": float("nan"), "c": float("inf")})
+    (run / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    assert rows.read_metrics(run) == [{"schema": 1, "step": 2, "a": None, "b": 1.0, "c": None}]

@@ -1,3 +1,5 @@
+"""The summary of a finished run, from files as a run writes them."""
+
 import io
 import json
 from pathlib import Path
@@ -24,10 +26,15 @@ def row(y: str, reward: float, refined: str | None, gain: float = 0.0, *, accept
         "completion": {"text": refined, "token_ids": tokens(refined), "finish_reason": "stop"},
         "reward": scored(reward + gain),
         "accepted": accepted,
+        "prefix": 0,
+        "distance": 1,
         "copy_ratio": 0.5,
     }
     return {
+        "schema": 1,
         "step": 1,
+        "sample": 0,
+        "selected": True,
         "prompt": {"id": y, "text": "What is it?"},
         "completion": {"text": y, "token_ids": tokens(y), "finish_reason": "stop"},
         "reward": scored(reward),
@@ -37,8 +44,9 @@ def row(y: str, reward: float, refined: str | None, gain: float = 0.0, *, accept
 
 def written(folder: Path, rows: list[dict], metrics: list[dict]) -> Path:
     (folder / "rollouts").mkdir(parents=True)
+    (folder / "config.yaml").touch()
     (folder / "rollouts" / "step-1.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(m) + "\n" for m in metrics))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps({"schema": 1, **m}) + "\n" for m in metrics))
     return folder
 
 
@@ -54,7 +62,7 @@ def test_the_example_is_the_accepted_refinement_that_gained_most(tmp_path):
         [row("a", 0, "A", 0.2, accepted=True), row("b", 0, "B", 0.6, accepted=True), row("c", 0, "C", 0.9)],
         [],
     )
-    assert summary.best_example(folder)["prompt"]["id"] == "b"
+    assert summary.best_example(folder).prompt.id == "b"
 
 
 def test_a_diff_strikes_what_went_and_keeps_the_rest():

@@ -1,10 +1,10 @@
-"""An audition's numbers: what a refiner makes of a set of answers, what fresh answers make of it, side by side."""
+"""The measurements of an audition: refiners on a set of answers, beside fresh answers to the same questions."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from rich.console import Console
@@ -13,25 +13,30 @@ from rich.table import Table
 
 from refinerl.loop.refiner import Refiner
 from refinerl.loop.rollout import Roller
-from refinerl.records import Completion, Refinement, Reward, Rollout, RolloutGroup, sample_seed
+from refinerl.records import Completion, Reward, Rollout, RolloutGroup, sample_seed
 from refinerl.report import summary
+from refinerl.report.rows import RolloutRow, rollout_row
 
 STEP = 1
-"""An audition is one step of a run that goes no further."""
+"""An audition samples as the first step of a run would."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """What one way of correcting did with the answers.
+    """The results of one way to correct answers: a refiner's, or those of fresh answers.
 
     Attributes:
-        rollouts: answers y that have a reward.
-        corrected: of those, the answers that got at least one correction.
-        improved: for each y, did a correction earn strictly more.
-        kept: for each y, the reward gained by its best correction, 0 where none is better.
-        change: mean of R(correction) − R(y) over corrections, better or not; NaN without any.
+        rollouts: number of answers y that have a reward.
+        corrected: number of those that got at least one correction.
+        improved: for each y, whether a correction earned strictly more.
+        kept: for each y, the reward gained by its best correction; 0 where none is better.
+        change: mean of R(correction) − R(y) over all corrections, better or not; NaN without any.
         copied: mean share of a correction's tokens that stand in y; NaN for fresh answers.
-        written, read: tokens of the corrections and of what they were asked with.
+        written: number of tokens that were generated as corrections.
+        read: number of tokens in the prompts that asked for them.
+        mean_reward: mean of R(y).
+        examples: the corrections, best first.
+        decode: turns token ids into text.
     """
 
     name: str
@@ -44,8 +49,7 @@ class Column:
     written: int
     read: int
     mean_reward: float
-    examples: tuple[dict[str, Any], ...] = field(repr=False)
-    """As rows of rollouts/, the most telling first."""
+    examples: tuple[RolloutRow, ...] = field(repr=False)
     decode: Any = field(repr=False, default=None)
 
     @property
@@ -55,32 +59,33 @@ class Column:
 
     @property
     def gain(self) -> float:
-        """Reward gained per y where only better corrections count, as the filter has it."""
+        """Reward gained per y if only better corrections count, as in training."""
         return sum(self.kept) / max(self.rollouts, 1)
 
     @property
     def per_thousand(self) -> float:
-        """Improved y for 1,000 tokens written."""
+        """Number of improved y for 1,000 tokens written."""
         return 1000 * sum(self.improved) / self.written if self.written else math.nan
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, with null for what has no value."""
-        values = asdict(replace(self, decode=None)) | {
+        """All results but `decode`, with None for NaN."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "decode"} | {
+            "examples": [example.as_json() for example in self.examples],
             "improvement_ratio": self.improvement_ratio,
             "gain": self.gain,
             "improved_per_1000_tokens": self.per_thousand,
         }
-        del values["decode"]
         return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
 
 
 def refined(name: str, refiner: Refiner, groups: Sequence[RolloutGroup]) -> Column:
-    """The refiner's rewrites."""
+    """Measure a refiner on the answers."""
     anchors = refiner.refine(groups, STEP)
     made = [r for r in anchors.refinements if r.reward is not None]
     found = {id(r.rollout): _gain(r.rollout, r.reward) for r in made}
     asked = [refiner.encode_chat(refiner.task.refine_prompt(r.rollout)) for r in anchors.refinements]
     copied = [r.alignment.copy_ratio for r in made]
+    examples = [rollout_row(STEP, r.rollout, r, selected=True) for r in made]
     return _column(
         name,
         groups,
@@ -89,15 +94,15 @@ def refined(name: str, refiner: Refiner, groups: Sequence[RolloutGroup]) -> Colu
         copied=sum(copied) / len(copied) if copied else math.nan,
         written=int(anchors.metrics["refiner/tokens"]),
         read=sum(map(len, asked)),
-        examples=tuple(_example(r) for r in sorted(made, key=_merit, reverse=True)),
+        examples=tuple(sorted(examples, key=summary.merit, reverse=True)),
         decode=refiner.decode,
     )
 
 
 def fresh(roller: Roller, groups: Sequence[RolloutGroup], rival: Column) -> Column:
-    """New answers to the questions whose y can be improved, round by round, until `rival.written` tokens are spent.
+    """Sample new answers to the questions whose y can be improved, round by round, for `rival.written` tokens.
 
-    A y's best fresh answer counts. The answer that would cross the budget and those after it do not.
+    The best fresh answer to each y counts. The answer that would exceed the budget and those after it do not count.
     """
     task, spent, read = roller.task, 0, 0
     best: dict[int, float] = {}
@@ -129,11 +134,11 @@ def fresh(roller: Roller, groups: Sequence[RolloutGroup], rival: Column) -> Colu
 
 
 def show(columns: Sequence[Column], console: Console, examples: int) -> None:
-    """Prints the table, examples of each refiner, and whether the first one beats the control, which is the last."""
+    """Print examples of each refiner, the table, and whether each beats the control, which is the last column."""
     first, control = columns[0], columns[-1]
     for column in columns[:-1]:
         for row in column.examples[:examples]:
-            title = escape(f"{column.name}: prompt {row['prompt']['id']}")
+            title = escape(f"{column.name}: prompt {row.prompt.id}")
             console.print(summary.example(row, column.decode, title=title, plain=not console.is_terminal))
     table = Table(
         title=f"{first.rollouts} answers, mean reward {first.mean_reward:.3f}", title_justify="left", box=None
@@ -159,15 +164,15 @@ def show(columns: Sequence[Column], console: Console, examples: int) -> None:
 
 
 def verdict(column: Column, control: Column) -> str:
-    """Does a refiner beat fresh answers: the difference of the improvement ratios, paired by y, with its error."""
+    """Say if a refiner beats fresh answers: the difference of improvement ratios, paired by y, with its error."""
     pairs = [float(a) - float(b) for a, b in zip(column.improved, control.improved, strict=True)]
     if not any(column.improved) and not any(control.improved):
-        return f"{column.name}: nothing was improved, by fresh answers neither; try an easier task or a larger --n"
+        return f"{column.name}: no answer was improved, nor by fresh answers; try an easier task or a larger --n"
     mean = sum(pairs) / len(pairs)
     error = math.sqrt(sum((p - mean) ** 2 for p in pairs) / max(len(pairs) - 1, 1) / len(pairs))
-    words = "beats fresh answers" if mean > 0 else "does not beat fresh answers: not worth its price"
+    words = "beats fresh answers" if mean > 0 else "does worse than fresh answers: not worth its price"
     if abs(mean) < 2 * error or len(pairs) < 2:
-        words = "no clear difference to fresh answers; a larger --n would tell"
+        words = "no clear difference from fresh answers; a larger --n would tell"
     return f"{column.name}: {words} (improvement ratio {100 * mean:+.1f} ± {100 * error:.1f} points)"
 
 
@@ -177,7 +182,7 @@ def _column(
     best: dict[int, float],
     *,
     changes: Sequence[float],
-    examples: tuple[dict[str, Any], ...] = (),
+    examples: tuple[RolloutRow, ...] = (),
     **values: Any,
 ) -> Column:
     scored = [r for group in groups for r in group.rollouts if r.reward is not None]
@@ -209,27 +214,6 @@ def _value(reward: Reward | None) -> float:
 
 def _gain(rollout: Rollout, reward: Reward | None) -> float:
     return _value(reward) - _value(rollout.reward)
-
-
-def _merit(refinement: Refinement) -> tuple[bool, float, float]:
-    gain = _gain(refinement.rollout, refinement.reward)
-    return refinement.accepted, gain, refinement.alignment.copy_ratio
-
-
-def _example(refinement: Refinement) -> dict[str, Any]:
-    rollout = refinement.rollout
-    return {
-        "step": STEP,
-        "prompt": {"id": rollout.prompt.id, "text": rollout.prompt.text},
-        "completion": {"text": rollout.completion.text, "token_ids": list(rollout.completion.token_ids)},
-        "reward": asdict(rollout.reward) if rollout.reward else None,
-        "refinement": {
-            "completion": {"text": refinement.completion.text, "token_ids": list(refinement.completion.token_ids)},
-            "reward": asdict(refinement.reward) if refinement.reward else None,
-            "accepted": refinement.accepted,
-            "copy_ratio": refinement.alignment.copy_ratio,
-        },
-    }
 
 
 def _form(value: float, form: str) -> str:

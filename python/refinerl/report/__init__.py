@@ -1,8 +1,8 @@
-"""What a run leaves for others: a page, training data, a summary.
+"""A finished run: a page, training data, a summary.
 
 command   `python -m refinerl.report`
 page      a run as one HTML page
-rows      a rollout's row, written and read
-export    rollouts -> rows for supervised or preference training
+export    rollouts as rows for supervised or preference training
+rows      the rows of a run's files, written and read
 summary   a finished run in the terminal
 """

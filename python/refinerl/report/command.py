@@ -1,4 +1,4 @@
-"""What a run leaves for others.
+"""The command `python -m refinerl.report`: a run as a page to read, or as training data.
 
 python -m refinerl.report RUN [--output FILE]                                          one HTML page: curves, rewrites
 python -m refinerl.report export RUN --format sft|preference [--output FILE] [--all]   training data in TRL's layouts
@@ -18,7 +18,7 @@ from refinerl.report.page import write_page
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code: 0 done, 2 bad input."""
+    """Run the command line; return the exit code: 0 done, 2 bad input."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     options = _export_parser().parse_args(words[1:]) if words[:1] == ["export"] else _parser().parse_args(words)
     try:
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _export(options: argparse.Namespace) -> str:
     done = export(options.run, options.format, options.output, everything=options.all)
-    doubles = f", {done.duplicates} equal ones left out" if done.duplicates else ""
+    doubles = f", {done.duplicates} duplicates left out" if done.duplicates else ""
     return f"{done.path}: {done.rows} rows from {done.refinements} refinements{doubles}"
 
 
@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m refinerl.report",
         usage="%(prog)s RUN [--output FILE]\n"
         "       %(prog)s export RUN --format sft|preference [--output FILE] [--all]",
-        description="A run as one HTML page; or, with export, its refinements as training data.",
+        description="Write a run as one HTML page; or, with export, its refinements as training data.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: RUN/report.html")
@@ -50,10 +50,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _export_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m refinerl.report export", description="A run's refinements as training data in TRL's layouts."
+        prog="python -m refinerl.report export",
+        description="Write a run's refinements as training data in TRL's layouts.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
     parser.add_argument("--format", choices=("sft", "preference"), required=True)
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: RUN/FORMAT.jsonl")
-    parser.add_argument("--all", action="store_true", help="also refinements that the filter did not accept")
+    parser.add_argument("--all", action="store_true", help="also export refinements that the filter did not accept")
     return parser

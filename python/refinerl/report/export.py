@@ -1,59 +1,58 @@
-"""A run's rollouts as training data: (x, ỹ) for supervised fine-tuning, (x, chosen ỹ, rejected y) for preferences.
+"""Export of a run's rollouts as training data: (x, ỹ) for supervised fine-tuning, (x, ỹ over y) for preferences.
 
-The layouts are TRL's: `prompt` and `completion`, or `prompt`, `chosen` and `rejected`; lists of messages where the
-policy was prompted with messages, else texts.
+The layouts are TRL's: `prompt` and `completion`, or `prompt`, `chosen` and `rejected`. The values are lists of messages
+if the policy was prompted with messages, else texts.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from refinerl.data.jsonlines import json_lines
 from refinerl.errors import UserError
-from refinerl.report.rows import readable
+from refinerl.report.rows import CompletionRow, RefinementRow, RolloutRow, read_rollouts
 
 Format = Literal["sft", "preference"]
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export wrote."""
+    """The result of an export."""
 
     path: Path
     rows: int
+    """Number of rows written."""
     refinements: int
-    """Refinements that were read, of all steps."""
+    """Number of refinements read, over all steps."""
     duplicates: int
-    """Rows left out because an equal one was there."""
+    """Number of rows left out because an identical one was written."""
 
 
 def export(run: Path, form: Format, output: Path | None = None, *, everything: bool = False) -> Exported:
-    """Writes a run's accepted refinements (`everything`: all that were made) as JSON lines; whole or not at all.
+    """Write a run's accepted refinements (all of them with `everything`) as JSON lines, whole or not at all.
 
-    A preference is written only where ỹ has strictly the higher reward. The file is RUN/sft.jsonl or
+    Only refinements ỹ with a strictly higher reward than y make a preference. The file is RUN/sft.jsonl or
     RUN/preference.jsonl unless `output` names another.
 
     Raises:
-        UserError: the folder is no run's or of another schema, a line is damaged, nothing is left to write, or the file
-            cannot be written.
+        UserError: the folder is not a run's or has another schema, a line is damaged, nothing is left to write, or the
+            file cannot be written.
     """
     output = output or run / f"{form}.jsonl"
     lines: dict[str, None] = {}
     made = matching = 0
-    for _, row in rollouts(run):
-        refinement = row["refinement"]
-        if refinement is None:
+    for row in read_rollouts(run):
+        if row.refinement is None:
             continue
         made += 1
-        if (refinement["accepted"] or everything) and (form == "sft" or _better(row)):
+        better = row.gain is not None and row.gain > 0
+        if (row.refinement.accepted or everything) and (form == "sft" or better):
             matching += 1
-            lines[json.dumps(_row(row, form), ensure_ascii=False)] = None
+            lines[json.dumps(_row(row, row.refinement, form), ensure_ascii=False)] = None
     if not lines:
         wanted = "was made" if everything else "was accepted"
         raise UserError(
@@ -63,63 +62,39 @@ def export(run: Path, form: Format, output: Path | None = None, *, everything: b
     return Exported(output, len(lines), made, matching - len(lines))
 
 
-def rollouts(run: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(`file:line`, row) for each y of a run, in the order of steps.
+def _row(row: RolloutRow, refinement: RefinementRow, form: Format) -> dict[str, Any]:
+    messages = row.prompt.messages
 
-    Raises:
-        UserError: as `export`.
-    """
-    if not (run / "config.yaml").is_file() or not (run / "rollouts").is_dir():
-        raise UserError(f"{run} is no run's folder: it holds no config.yaml and rollouts/")
-    numbered = [(_STEP.fullmatch(path.name), path) for path in (run / "rollouts").iterdir()]
-    files = sorted((int(match[1]), path) for match, path in numbered if match)
-    if not files:
-        raise UserError(f"{run}: no step has been finished yet, rollouts/ is empty")
-    for _, path in files:
-        for where, row in json_lines(path):
-            readable(where, row)
-            yield where, row
+    def said(completion: CompletionRow) -> Any:
+        return [{"role": "assistant", "content": completion.text}] if messages else completion.text
 
-
-_STEP = re.compile(r"step-(\d+)\.jsonl")
-
-
-def _better(row: dict[str, Any]) -> bool:
-    before, after = row["reward"], row["refinement"]["reward"]
-    return before is not None and after is not None and after["value"] > before["value"]
-
-
-def _row(row: dict[str, Any], form: Format) -> dict[str, Any]:
-    messages = row["prompt"].get("messages")
-
-    def said(completion: dict[str, Any]) -> Any:
-        return [{"role": "assistant", "content": completion["text"]}] if messages else completion["text"]
-
-    prompt, refined = messages or row["prompt"]["text"], said(row["refinement"]["completion"])
+    prompt, refined = messages or row.prompt.text, said(refinement.completion)
     if form == "sft":
         return {"prompt": prompt, "completion": refined}
+    assert row.reward is not None
+    assert refinement.reward is not None
     return {
         "prompt": prompt,
         "chosen": refined,
-        "rejected": said(row["completion"]),
-        "score_chosen": row["refinement"]["reward"]["value"],
-        "score_rejected": row["reward"]["value"],
+        "rejected": said(row.completion),
+        "score_chosen": refinement.reward.value,
+        "score_rejected": row.reward.value,
     }
 
 
 def _hint(made: int, everything: bool, form: Format) -> str:
     if not made:
-        return "; only runs with constraint.name=dynamic refine"
+        return "; only constraint.name=dynamic makes refinements"
     if form == "preference":
         return " with a higher reward than its response"
-    return "" if everything else "; --all exports those that were not, too"
+    return "" if everything else "; --all also exports those that were not accepted"
 
 
 def write(path: Path, lines: Iterable[str]) -> None:
-    """A file of text, whole or not at all.
+    """Write a text file, whole or not at all.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:

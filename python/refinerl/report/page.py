@@ -1,4 +1,4 @@
-"""A run's folder as one HTML page without anything from elsewhere: curves, and rewrites to read as diffs."""
+"""A run as one HTML page that loads nothing from elsewhere: curves of its metrics, and refinements as diffs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from typing import Any
 import yaml
 
 from refinerl.alignment import align
-from refinerl.data.jsonlines import json_lines
 from refinerl.errors import UserError
-from refinerl.report.export import rollouts, write
-from refinerl.report.rows import readable
+from refinerl.report.export import write
+from refinerl.report.rows import RolloutRow, read_metrics, read_rollouts
 from refinerl.report.summary import runs
 
 CURVES = {
@@ -31,17 +30,17 @@ CURVES = {
     "completion/length": "tokens of a response",
     "time/step": "seconds per step",
 }
-"""The curves of the paper's figures 4, 5 and 7, and what a run costs."""
+"""Metrics that are drawn, with their titles: the curves of the paper's figures 4, 5 and 7, and a run's cost."""
 
 STEPS, SAMPLES = 12, 6
-"""Steps that the page shows, spread over the run, and responses of each: those whose refinement gained most."""
+"""Number of steps that the page shows, spread over the run, and of responses for each: those with the largest gain."""
 
 WIDTH, HEIGHT, MARGIN = 360, 150, 6
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A metric over steps, in the coordinates of its drawing."""
+    """A metric over the steps, in the coordinates of its drawing."""
 
     title: str
     name: str
@@ -51,33 +50,32 @@ class Curve:
     lines: tuple[str, ...]
     """`points` of polylines; a step without a value breaks the line."""
     dots: tuple[tuple[float, float, str], ...]
-    """x, y and what it says."""
+    """(x, y, tooltip) of each point."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of y → ỹ: `kept`, `deleted` or `inserted`."""
+    """A stretch of the diff y → ỹ."""
 
     kind: str
+    """`kept`, `deleted` or `inserted`."""
     text: str
 
 
 def write_page(run: Path, output: Path | None = None) -> Path:
-    """Writes RUN/report.html, or `output`; whole or not at all.
+    """Write RUN/report.html, or `output`, whole or not at all; return its path.
 
     Raises:
-        UserError: the folder is no run's or of another schema, a line is damaged, jinja2 is not installed, or the file
-            cannot be written.
+        UserError: the folder is not a run's or has another schema, a line is damaged, jinja2 is not installed, or the
+            file cannot be written.
     """
     output = output or run / "report.html"
     samples = _samples(run)
-    rows = [row for where, row in json_lines(run / "metrics.jsonl") if readable(where, row)]
+    rows = read_metrics(run)
     try:
         jinja2: Any = importlib.import_module("jinja2")
     except ImportError as error:
-        raise UserError(
-            "the report is made by jinja2, which is not installed: pip install 'refinerl[report]'"
-        ) from error
+        raise UserError("the report needs jinja2, which is not installed: pip install 'refinerl[report]'") from error
     template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         (resources.files("refinerl.report") / "page.html").read_text(encoding="utf-8")
     )
@@ -97,10 +95,10 @@ def write_page(run: Path, output: Path | None = None) -> Path:
 
 
 def subject(path: Path, config: str) -> str:
-    """What a run was about, in a line, from its config.yaml.
+    """Describe a run in one line, from the text of its config.yaml.
 
     Raises:
-        UserError: it is no configuration.
+        UserError: the text is not a run's configuration.
     """
     try:
         values = yaml.safe_load(config)
@@ -115,12 +113,12 @@ def subject(path: Path, config: str) -> str:
 
 
 def _label(algorithm: str) -> str:
-    """A built-in algorithm is an acronym; a class of the user's has its own spelling."""
+    """Name an algorithm: built-in names are acronyms, a plug-in is named by its class."""
     return algorithm.upper() if ":" not in algorithm else algorithm.rpartition(":")[2]
 
 
 def curve(name: str, title: str, rows: Sequence[dict[str, Any]]) -> Curve:
-    """One metric's drawing; `rows` are those of metrics.jsonl, of which at least one has the metric."""
+    """Draw one metric from rows of metrics.jsonl, at least one of which has it."""
     points = [(row["step"], row.get(name)) for row in rows]
     values = [value for _, value in points if value is not None]
     low, high = min(values), max(values)
@@ -145,7 +143,7 @@ def curve(name: str, title: str, rows: Sequence[dict[str, Any]]) -> Curve:
 
 
 def diff(original: str, refined: str) -> list[Piece]:
-    """y → ỹ word by word, by the fewest insertions and deletions."""
+    """Compare y and ỹ word by word, with the fewest insertions and deletions."""
     words: dict[str, int] = defaultdict(lambda: len(words))
     cut = [re.findall(r"\s+|\w+|[^\w\s]", text) for text in (original, refined)]
     (alignment,) = align(*([[words[word] for word in text]] for text in cut))
@@ -169,30 +167,27 @@ def _pieces(original: Sequence[str], refined: Sequence[str], alignment: Any) -> 
         i, j = i_end, j_end
 
 
-def _samples(run: Path) -> list[tuple[int, list[dict[str, Any]]]]:
-    """(step, its rows with their diffs) for the steps that are shown."""
-    by_step: dict[int, list[dict[str, Any]]] = {}
-    for _, row in rollouts(run):
-        kept = by_step.setdefault(row["step"], [])
+def _samples(run: Path) -> list[tuple[int, list[tuple[RolloutRow, list[Piece]]]]]:
+    """Choose the steps and rollouts that the page shows; each rollout comes with its diff."""
+    by_step: dict[int, list[RolloutRow]] = {}
+    for row in read_rollouts(run):
+        kept = by_step.setdefault(row.step, [])
         kept.append(row)
-        kept.sort(key=_merit, reverse=True)
+        kept.sort(key=_gain, reverse=True)
         del kept[SAMPLES:]
     steps = list(by_step)
     count = min(STEPS, len(steps))
     chosen = sorted({steps[round(i * (len(steps) - 1) / max(count - 1, 1))] for i in range(count)})
-    for step in chosen:
-        for row in by_step[step]:
-            refined = row["refinement"]
-            text = row["completion"]["text"]
-            row["pieces"] = [Piece("kept", text)] if refined is None else diff(text, refined["completion"]["text"])
-    return [(step, by_step[step]) for step in chosen]
+    return [(step, [(row, _rewrite(row)) for row in by_step[step]]) for step in chosen]
 
 
-def _merit(row: dict[str, Any]) -> float:
-    refined = row["refinement"]
-    if refined is None or refined["reward"] is None or row["reward"] is None:
-        return -math.inf
-    return float(refined["reward"]["value"] - row["reward"]["value"])
+def _gain(row: RolloutRow) -> float:
+    return -math.inf if row.gain is None else row.gain
+
+
+def _rewrite(row: RolloutRow) -> list[Piece]:
+    y = row.completion.text
+    return [Piece("kept", y)] if row.refinement is None else diff(y, row.refinement.completion.text)
 
 
 def _has(name: str, rows: Sequence[dict[str, Any]]) -> bool:

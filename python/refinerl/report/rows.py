@@ -1,10 +1,16 @@
-"""A row of rollouts/step-N.jsonl: one response y with its reward and its refinement ỹ, written and read here."""
+"""The rows of a run's files: one rollout in rollouts/step-N.jsonl, one step in metrics.jsonl.
+
+All that writes or reads these files goes through here. JSON objects have the fields of the dataclasses below, in their
+order, with a `schema` in front.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +19,7 @@ from refinerl.errors import UserError
 from refinerl.records import Completion, FinishReason, Message, Refinement, Reward, Rollout
 
 SCHEMA = 1
-"""Of every file of a run that is read back."""
+"""The version of the files of a run that are read back."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class PromptRow:
 
 @dataclass(frozen=True)
 class CompletionRow:
-    """A response y or ỹ."""
+    """A response y or a refinement ỹ."""
 
     text: str
     token_ids: tuple[int, ...]
@@ -37,135 +43,198 @@ class CompletionRow:
 
 @dataclass(frozen=True)
 class RefinementRow:
-    """A rewrite ỹ of a response, and how it derives from it."""
+    """A rewrite ỹ of a response y."""
 
     completion: CompletionRow
     reward: Reward | None
     accepted: bool
-    """Did the filter let it teach."""
+    """True if the filter accepted it, so that it teaches the policy."""
     prefix: int
-    """Tokens that y and ỹ begin with alike."""
+    """Number of tokens in the common prefix of y and ỹ."""
     distance: int
-    """Insertions plus deletions, minimal."""
+    """Minimal number of insertions and deletions that turn y into ỹ."""
     copy_ratio: float
     """Share of ỹ's tokens that are kept from y."""
 
 
 @dataclass(frozen=True)
 class RolloutRow:
-    """A response y of a step."""
+    """A response y, its reward and its refinement."""
 
     step: int
     sample: int
-    """Which of the prompt's samples this is."""
+    """Index of the response among the prompt's samples."""
     selected: bool
-    """Did its group teach, or did dynamic sampling drop it."""
+    """False if dynamic sampling dropped the response's group."""
     prompt: PromptRow
     completion: CompletionRow
     reward: Reward | None
-    """None where there is none: such a response is masked."""
+    """None if the response was not scored; it is then masked."""
     refinement: RefinementRow | None
-    """None where no refinement was asked for."""
+    """None if no refinement was asked for."""
 
+    @property
+    def gain(self) -> float | None:
+        """R(ỹ) − R(y); None unless both are scored."""
+        if self.reward is None or self.refinement is None or self.refinement.reward is None:
+            return None
+        return self.refinement.reward.value - self.reward.value
 
-def to_json(step: int, rollout: Rollout, refinement: Refinement | None, *, selected: bool) -> str:
-    """The line of a rollout."""
-    row: dict[str, Any] = {
-        "schema": SCHEMA,
-        "step": step,
-        "sample": rollout.sample,
-        "selected": selected,
-        "prompt": _prompt(rollout),
-        "completion": _completion(rollout.completion),
-        "reward": None if rollout.reward is None else asdict(rollout.reward),
-        "refinement": None,
-    }
-    if refinement is not None:
-        row["refinement"] = {
-            "completion": _completion(refinement.completion),
-            "reward": None if refinement.reward is None else asdict(refinement.reward),
-            "accepted": refinement.accepted,
-            "prefix": refinement.alignment.prefix,
-            "distance": refinement.alignment.distance,
-            "copy_ratio": refinement.alignment.copy_ratio,
+    def as_json(self) -> dict[str, Any]:
+        """The row as the JSON object that `to_json` writes, without its schema."""
+        refinement = self.refinement
+        prompt = vars(self.prompt) if self.prompt.messages else {"id": self.prompt.id, "text": self.prompt.text}
+        return {
+            **vars(self),
+            "prompt": prompt,
+            "completion": vars(self.completion),
+            "reward": _plain(self.reward),
+            "refinement": None
+            if refinement is None
+            else {**vars(refinement), "completion": vars(refinement.completion), "reward": _plain(refinement.reward)},
         }
-    return json.dumps(row, ensure_ascii=False)
+
+
+def rollout_row(step: int, rollout: Rollout, refinement: Refinement | None, *, selected: bool) -> RolloutRow:
+    """Make the row of a rollout and of its refinement, if it has one."""
+    prompt, alignment = rollout.prompt, None if refinement is None else refinement.alignment
+    return RolloutRow(
+        step=step,
+        sample=rollout.sample,
+        selected=selected,
+        prompt=PromptRow(prompt.id, prompt.text, tuple(dict(message) for message in prompt.messages)),
+        completion=_completion(rollout.completion),
+        reward=rollout.reward,
+        refinement=None
+        if refinement is None or alignment is None
+        else RefinementRow(
+            completion=_completion(refinement.completion),
+            reward=refinement.reward,
+            accepted=refinement.accepted,
+            prefix=alignment.prefix,
+            distance=alignment.distance,
+            copy_ratio=alignment.copy_ratio,
+        ),
+    )
+
+
+def to_json(row: RolloutRow) -> str:
+    """Write a rollout's row as one line of JSON."""
+    return json.dumps({"schema": SCHEMA, **row.as_json()}, ensure_ascii=False)
+
+
+def metrics_row(step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
+    """Make a step's row of metrics.jsonl, in alphabetical order; None where a metric is not finite.
+
+    >>> metrics_row(3, {"reward/mean": 0.5, "policy/entropy": float("nan")})
+    {'schema': 1, 'step': 3, 'policy/entropy': None, 'reward/mean': 0.5}
+    """
+    values = {name: metrics[name] if math.isfinite(metrics[name]) else None for name in sorted(metrics)}
+    return {"schema": SCHEMA, "step": step, **values}
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """Read metrics.jsonl: one row for each step, None where a metric has no value; [] before the first step.
+
+    Raises:
+        UserError: a line is damaged, or another version of refinerl wrote it.
+    """
+    path = run / "metrics.jsonl"
+    return [row for _, row in _lines(path)] if path.exists() else []
 
 
 def read_step(run: Path, step: int) -> list[RolloutRow]:
-    """The rows of one step of a run, in the order of its prompts.
+    """Read the rollouts of one step, in the order of its prompts.
 
     Raises:
-        UserError: the run has no such step, or another version of refinerl wrote it.
+        UserError: the run has no such step, a line is damaged, or another version of refinerl wrote it.
     """
-    path = run / "rollouts" / f"step-{step}.jsonl"
-    if not path.exists():
-        steps = sorted(int(other.stem.removeprefix("step-")) for other in path.parent.glob("step-*.jsonl"))
-        known = f"it has {steps[0]} to {steps[-1]}" if steps else "it has none yet"
+    files = _step_files(run)
+    if step not in files:
+        known = f"it has {min(files)} to {max(files)}" if files else "it has none yet"
         raise UserError(f"{run} has no rollouts of step {step}: {known}")
-    return list(_read(path))
+    return list(_read(files[step]))
 
 
-def metrics(run: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl, a row for each step; None where a metric has no value."""
-    path = run / "metrics.jsonl"
-    return [row for where, row in json_lines(path) if readable(where, row)] if path.exists() else []
-
-
-def readable(where: str, row: dict[str, Any]) -> bool:
-    """See that this version of refinerl reads a row; True.
+def read_rollouts(run: Path) -> Iterator[RolloutRow]:
+    """Read the rollouts of all steps of a run, in order.
 
     Raises:
-        UserError: another version wrote it.
+        UserError: the folder is not a run's, no step is finished, a line is damaged, or another version of refinerl
+            wrote it.
     """
-    if row.get("schema") != SCHEMA:
-        raise UserError(
-            f"{where} has schema {row.get('schema')}, this version of refinerl reads {SCHEMA}: another one wrote it"
-        )
-    return True
+    if not (run / "config.yaml").is_file() or not (run / "rollouts").is_dir():
+        raise UserError(f"{run} is not the folder of a run: it lacks config.yaml or rollouts/")
+    files = _step_files(run)
+    if not files:
+        raise UserError(f"{run}: no step is finished yet, rollouts/ is empty")
+    for step in sorted(files):
+        yield from _read(files[step])
+
+
+_STEP = re.compile(r"step-(\d+)\.jsonl")
+
+
+def _step_files(run: Path) -> dict[int, Path]:
+    folder = run / "rollouts"
+    named = [(_STEP.fullmatch(path.name), path) for path in folder.iterdir()] if folder.is_dir() else []
+    return {int(match[1]): path for match, path in named if match}
+
+
+def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read (`file:line`, object) pairs, and refuse those of another schema."""
+    for where, row in json_lines(path):
+        if row.get("schema") != SCHEMA:
+            raise UserError(
+                f"{where} has schema {row.get('schema')}, this version of refinerl reads {SCHEMA}: another one wrote it"
+            )
+        yield where, row
 
 
 def _read(path: Path) -> Iterator[RolloutRow]:
-    for where, row in json_lines(path):
-        readable(where, row)
-        prompt, refinement = row["prompt"], row["refinement"]
-        yield RolloutRow(
-            step=row["step"],
-            sample=row["sample"],
-            selected=row["selected"],
-            prompt=PromptRow(prompt["id"], prompt["text"], tuple(prompt.get("messages", ()))),
-            completion=_completion_row(row["completion"]),
-            reward=_reward_row(row["reward"]),
-            refinement=None
-            if refinement is None
-            else RefinementRow(
-                _completion_row(refinement["completion"]),
-                _reward_row(refinement["reward"]),
-                refinement["accepted"],
-                refinement["prefix"],
-                refinement["distance"],
-                refinement["copy_ratio"],
-            ),
-        )
+    for where, row in _lines(path):
+        try:
+            rollout = _rollout_row(row)
+        except KeyError as error:
+            raise UserError(f"{where} is not a rollout: the field {error} is missing") from error
+        except (AttributeError, TypeError) as error:
+            raise UserError(f"{where} is not a rollout: a field has the wrong type") from error
+        yield rollout
 
 
-def _completion_row(row: dict[str, Any]) -> CompletionRow:
+def _rollout_row(row: Mapping[str, Any]) -> RolloutRow:
+    prompt, refinement = row["prompt"], row["refinement"]
+    return RolloutRow(
+        step=row["step"],
+        sample=row["sample"],
+        selected=row["selected"],
+        prompt=PromptRow(prompt["id"], prompt["text"], tuple(prompt.get("messages", ()))),
+        completion=_completion_row(row["completion"]),
+        reward=_reward(row["reward"]),
+        refinement=None
+        if refinement is None
+        else RefinementRow(
+            completion=_completion_row(refinement["completion"]),
+            reward=_reward(refinement["reward"]),
+            accepted=refinement["accepted"],
+            prefix=refinement["prefix"],
+            distance=refinement["distance"],
+            copy_ratio=refinement["copy_ratio"],
+        ),
+    )
+
+
+def _completion(completion: Completion) -> CompletionRow:
+    return CompletionRow(completion.text, completion.token_ids, completion.finish_reason)
+
+
+def _completion_row(row: Mapping[str, Any]) -> CompletionRow:
     return CompletionRow(row["text"], tuple(row["token_ids"]), row["finish_reason"])
 
 
-def _reward_row(row: dict[str, Any] | None) -> Reward | None:
+def _plain(reward: Reward | None) -> dict[str, Any] | None:
+    return None if reward is None else dict(vars(reward))
+
+
+def _reward(row: Mapping[str, Any] | None) -> Reward | None:
     return None if row is None else Reward(row["value"], row["outcome"], row["pass_rate"])
-
-
-def _prompt(rollout: Rollout) -> dict[str, Any]:
-    prompt = rollout.prompt
-    messages = [dict(message) for message in prompt.messages]
-    return {"id": prompt.id, "text": prompt.text, **({"messages": messages} if messages else {})}
-
-
-def _completion(completion: Completion) -> dict[str, Any]:
-    return {
-        "text": completion.text,
-        "token_ids": list(completion.token_ids),
-        "finish_reason": completion.finish_reason,
-    }

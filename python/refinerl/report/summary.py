@@ -1,8 +1,7 @@
-"""A run's closing words: what the metrics did, one refined example, where everything lies."""
+"""The summary that a run ends with: its metrics, one refined example, and the files that it wrote."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from refinerl.alignment import align
+from refinerl.report.rows import RolloutRow, read_metrics, read_rollouts
 
 SHOWN = {
     "reward/mean": "mean reward",
@@ -27,39 +27,34 @@ SHOWN = {
     "refiner/copy_ratio": "share of ỹ copied from y",
     "time/step": "seconds per step",
 }
-"""What the table shows; KL, entropy and cross-entropy are nats per token."""
+"""Metrics of the table, with their labels; KL, entropy and cross-entropy are in nats per token."""
 
 
 def show(folder: Path, console: Console, decode: Callable[[Sequence[int]], str]) -> None:
-    """Prints the summary of a run's folder."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    if rows:
-        console.print(_table(rows))
+    """Print the summary of a run's folder."""
+    metrics = read_metrics(folder)
+    if metrics:
+        console.print(_table(metrics))
     found = best_example(folder)
     if found is not None:
-        title = escape(f"step {found['step']}, prompt {found['prompt']['id']}")
+        title = escape(f"step {found.step}, prompt {found.prompt.id}")
         console.print(example(found, decode, title=title, plain=not console.is_terminal))
-    elif any("refiner/improved_ratio" in row for row in rows):
+    elif any("refiner/improved_ratio" in row for row in metrics):
         console.print("No refinement was made: every response already had the highest reward, or none was scored.")
     console.print(_places(folder), highlight=False)
 
 
-def best_example(folder: Path) -> dict[str, Any] | None:
-    """The rollout whose refinement gained the most reward; accepted ones come first."""
-    candidates = [row for row in _rollouts(folder) if row["refinement"] is not None and row["refinement"]["reward"]]
-    return max(candidates, key=_merit, default=None)
+def best_example(folder: Path) -> RolloutRow | None:
+    """Find the rollout whose refinement gained the most reward; accepted refinements come first."""
+    return max((row for row in read_rollouts(folder) if row.gain is not None), key=merit, default=None)
 
 
-def _rollouts(folder: Path) -> Iterator[dict[str, Any]]:
-    for path in sorted((folder / "rollouts").glob("step-*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            yield json.loads(line)
-
-
-def _merit(row: dict[str, Any]) -> tuple[bool, float, float]:
-    refinement = row["refinement"]
-    gain = refinement["reward"]["value"] - row["reward"]["value"]
-    return refinement["accepted"], gain, refinement["copy_ratio"]
+def merit(row: RolloutRow) -> tuple[bool, float, float]:
+    """Sort key of examples: accepted, then the largest gain, then the most copied."""
+    refinement = row.refinement
+    if refinement is None or row.gain is None:
+        return False, -math.inf, 0.0
+    return refinement.accepted, row.gain, refinement.copy_ratio
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:
@@ -78,27 +73,31 @@ def _form(value: float | None) -> str:
     return "–" if value is None or math.isnan(value) else f"{value:.4g}"
 
 
-def example(row: dict[str, Any], decode: Callable[[Sequence[int]], str], *, title: str, plain: bool = False) -> Panel:
-    """A row of rollouts/ with a refinement: the question, y → ỹ as a diff, what it earned. `plain` as in `diff`."""
-    refinement = row["refinement"]
-    before, after = row["reward"], refinement["reward"]
-    if refinement["accepted"]:
+def example(row: RolloutRow, decode: Callable[[Sequence[int]], str], *, title: str, plain: bool = False) -> Panel:
+    """Draw a rollout with a scored refinement: the question, y → ỹ as a diff (`plain` as in `diff`), the rewards.
+
+    Raises:
+        ValueError: the response or its refinement has no reward.
+    """
+    refinement, before = row.refinement, row.reward
+    after = None if refinement is None else refinement.reward
+    if refinement is None or before is None or after is None:
+        raise ValueError("row must have a reward and a refinement with a reward")
+    if refinement.accepted:
         said = "accepted: it teaches the policy"
-    elif after["value"] > before["value"]:  # an empty one, or not perfect where only perfect ones count
+    elif after.value > before.value:  # an empty one, or not perfect where only perfect ones count
         said = "better, but not accepted, so it teaches nothing"
     else:
         said = "not better, so it teaches nothing"
-    verdict = (
-        f"reward {before['value']:+.2f} ({before['outcome']}) → {after['value']:+.2f} ({after['outcome']}), {said}"
-    )
+    verdict = f"reward {before.value:+.2f} ({before.outcome}) → {after.value:+.2f} ({after.outcome}), {said}"
     body = Group(
-        Text(row["prompt"]["text"].strip(), style="dim"),
+        Text(row.prompt.text.strip(), style="dim"),
         Text(),
         Text.assemble(
             ("y → ỹ  ", "bold"), _mark("deleted", "deleted", plain), "  ", _mark("inserted", "inserted", plain)
         ),
         Text(),
-        diff(row["completion"]["token_ids"], refinement["completion"]["token_ids"], decode, plain=plain),
+        diff(row.completion.token_ids, refinement.completion.token_ids, decode, plain=plain),
         Text(),
         Text(verdict, style="bold"),
     )
@@ -108,9 +107,9 @@ def example(row: dict[str, Any], decode: Callable[[Sequence[int]], str], *, titl
 def diff(
     original: Sequence[int], refined: Sequence[int], decode: Callable[[Sequence[int]], str], *, plain: bool = False
 ) -> Text:
-    """y and ỹ as one text: kept tokens plain, deleted ones red and struck through, inserted ones green.
+    """Make one text of y and ỹ: kept tokens plain, deleted ones red and struck through, inserted ones green.
 
-    `plain` marks them as wdiff does, [-deleted-] and {+inserted+}, for places without colours.
+    `plain` marks them as wdiff does, [-deleted-] and {+inserted+}, for output without colours.
     """
     (alignment,) = align([original], [refined])
     text = Text()
@@ -126,14 +125,14 @@ def diff(
 
 
 def _mark(kind: Literal["deleted", "inserted"], words: str, plain: bool) -> Text:
-    """Words of a diff in their colour, or in wdiff's marks."""
+    """Mark words of a diff, by colour or as wdiff does."""
     if kind == "deleted":
         return Text(f"[-{words}-]" if plain and words else words, style="red strike")
     return Text(f"{{+{words}+}}" if plain and words else words, style="green")
 
 
 def runs(original_kept: Any, refined_kept: Any) -> Iterator[tuple[bool, int, int]]:
-    """Ends of alternating runs: kept tokens on both sides, then deleted and inserted ones."""
+    """Split an alignment into runs, each (kept, its end in y, its end in ỹ); runs that are not kept were replaced."""
     i = j = 0
     while i < len(original_kept) or j < len(refined_kept):
         start = (i, j)
@@ -153,11 +152,11 @@ def runs(original_kept: Any, refined_kept: Any) -> Iterator[tuple[bool, int, int
 def _places(folder: Path) -> str:
     return "\n".join(
         [
-            f"Everything lies in {folder}:",
+            f"The run's files are in {folder}:",
             "  metrics.jsonl        a row for each step",
             "  rollouts/            every x, y and ỹ with their rewards",
             "  config.yaml          the resolved configuration",
             "  checkpoint-N/        continue with --resume",
-            "  final/               the model, as from_pretrained reads it",
+            "  final/               the model, for from_pretrained",
         ]
     )

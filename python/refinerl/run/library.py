@@ -43,12 +43,12 @@ class Run:
         object.__setattr__(self, "folder", Path(folder))
         object.__setattr__(self, "trained", trained)
         if not (self.folder / "config.yaml").is_file():
-            raise UserError(f"{folder} is no run's folder: it holds no config.yaml")
+            raise UserError(f"{folder} is not the folder of a run: it lacks config.yaml")
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
         """A row for each step, by metric name (docs/equations.md); None where a metric has no value."""
-        return rows.metrics(self.folder)
+        return rows.read_metrics(self.folder)
 
     def metrics_frame(self) -> Any:
         """The metrics as a pandas DataFrame, one row for each step.

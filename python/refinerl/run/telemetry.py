@@ -149,7 +149,7 @@ class Telemetry:
         if self.world.rank:
             return
         row = {**metrics, **times}
-        record = {"schema": rows.SCHEMA, "step": self._step, **{name: _number(row[name]) for name in sorted(row)}}
+        record = rows.metrics_row(self._step, row)
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         for tracker in self.trackers:
@@ -195,17 +195,13 @@ class Telemetry:
         selected = {id(group) for group in kept}
         for group in groups:
             for rollout in group.rollouts:
-                line = rows.to_json(self._step, rollout, refined.get(id(rollout)), selected=id(group) in selected)
-                yield group, line
+                row = rows.rollout_row(self._step, rollout, refined.get(id(rollout)), selected=id(group) in selected)
+                yield group, rows.to_json(row)
 
     def close(self) -> None:
         """Flushes the trackers."""
         for tracker in self.trackers:
             tracker.close()
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 # --- trackers -----------------------------------------------------------------------------------
