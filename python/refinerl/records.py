@@ -86,6 +86,8 @@ class Reward:
     """A word of the task's: `passed`, `wrong_answer`, … for code, `scored` where there is no more to say."""
     pass_rate: float | None = None
     """Share of the tests passed, where there are tests."""
+    parts: Mapping[str, float | None] = field(default_factory=dict, hash=False)
+    """The rewards that `value` is a weighted sum of, by name; None where one does not apply. Empty if there is one."""
 
 
 @dataclass(frozen=True)

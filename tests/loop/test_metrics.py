@@ -1,11 +1,15 @@
+"""A step's metrics, from records worked out by hand."""
+
 import math
+from dataclasses import replace
 
 import pytest
 
 import building
 from refinerl.loop.metrics import IN_EVERY_ROW, merged, rollout_metrics
 from refinerl.loop.rollout import Collected
-from refinerl.records import Anchors
+from refinerl.records import Anchors, Reward
+from threads import on_ranks
 
 KEPT = building.group("a", ((5, 6, 2), 1.0), ((5, 2), 0.0))
 UNSCORED = building.group("b", ((5, 6, 7, 2), -0.5), ((9,), None))
@@ -34,6 +38,24 @@ def test_what_nobody_scored_is_nan_not_zero():
     silent = building.group("c", ((5, 2), None))
     found = rollout_metrics(Collected((silent,), (), 0), Anchors())
     assert all(math.isnan(found[name]) for name in ("reward/mean", "reward/group_std", "reward/pass_rate"))
+
+
+def test_each_of_several_rewards_has_a_mean_over_all_ranks():
+    def rewarded(name, *parts):
+        group = building.group(name, *(((5, 2), 0.0) for _ in parts))
+        rewards = [None if part is None else Reward(0.0, "scored", parts=part) for part in parts]
+        rollouts = [replace(r, reward=reward) for r, reward in zip(group.rollouts, rewards, strict=True)]
+        return Collected((replace(group, rollouts=tuple(rollouts)),), (), 0)
+
+    shares = [
+        rewarded("a", {"good": 1.0, "short": None, "never": None}, {"good": 4.0, "short": None, "never": None}),
+        rewarded("b", {"good": 4.0, "short": 0.5, "never": None}, None),
+        rewarded("c", None),
+    ]
+    for found in on_ranks(3, lambda world: rollout_metrics(shares[world.rank], Anchors(), world)):
+        assert (found["reward/good"], found["reward/short"]) == (3.0, 0.5)
+        assert math.isnan(found["reward/never"])
+        assert found["reward/mean"] == 0.0
 
 
 def test_a_row_refuses_a_metric_that_two_parts_measured():

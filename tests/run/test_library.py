@@ -103,6 +103,9 @@ def test_a_run_gives_back_what_it_did(small, tmp_path):
     assert isinstance(row.reward, Reward)
     text, letter = row.completion.text, WORDS[int(row.prompt.id)][0]
     assert row.reward.value == pytest.approx(text.count(letter) / 6 - 0.01 * len(text))
+    assert row.reward.parts == pytest.approx({"columns": text.count(letter) / 6, "brevity": -len(text)})
+    lengths = [len(row.completion.text) for row in run.rollouts(1)]
+    assert seen[0]["reward/brevity"] == pytest.approx(-sum(lengths) / len(lengths))
     assert any(row.refinement is not None and row.refinement.completion.text for row in run.rollouts(2))
     assert run.report() == tmp_path / "run" / "report.html"
     saved = AutoModelForCausalLM.from_pretrained(run.folder / "final").state_dict()

@@ -1,4 +1,4 @@
-"""Several rewards as one, as TRL adds them up."""
+"""Sums of several rewards, as in TRL."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from refinerl.errors import UserError
 from refinerl.records import Completion, Prompt, Reward
-from refinerl.tasks.reward_sum import RewardSum
+from refinerl.tasks.reward_sum import RewardSum, part_names
 from refinerl.tasks.user_reward import UserReward
 
 PROMPT = Prompt("1", "x", (), (1,), None)
@@ -34,6 +34,23 @@ def test_rewards_add_up_where_they_apply():
     assert values(scored(RewardSum(both, [2.0, 0.25]))) == [2.125, 1.0, None, 6.0]
     assert values(scored(RewardSum(both))) == [1.5, 4.0, None, 10.0]
     assert scored(RewardSum(both[:1])) == [Reward(1.0, "scored"), None, None, Reward(2.0, "scored")]
+
+
+def test_each_reward_is_kept_beside_the_sum():
+    both = scored(RewardSum([UserReward(first, "mine:first"), UserReward(second, "mine:second")], [2.0, 0.25]))
+    assert [reward and reward.parts for reward in both] == [
+        {"first": 1.0, "second": 0.5},
+        {"first": None, "second": 4.0},
+        None,
+        {"first": 2.0, "second": 8.0},
+    ]
+    assert all(not reward.parts for reward in scored(RewardSum([UserReward(first)])) if reward)
+
+
+def test_names_of_parts_are_unique():
+    assert part_names(["rule:answer", "mine:brevity", "other.brevity"]) == ["answer", "mine:brevity", "other.brevity"]
+    assert part_names(["mine:mean", "mine:f", "mine:f"]) == ["mine:mean", "mine:f", "mine:f#2"]
+    assert part_names(["mean"]) == ["mean#2"]  # `reward/mean` is the sum's
 
 
 def test_every_function_is_held_to_the_columns():

@@ -42,7 +42,8 @@ def merged(*parts: Mapping[str, float]) -> dict[str, float]:
 def rollout_metrics(collected: Collected, anchors: Anchors, world: World = ALONE) -> dict[str, float]:
     """`reward/*`, `completion/*`, `tokens/step` and how dynamic sampling went; NaN where nothing was scored.
 
-    Over all ranks; the `anchors`' own metrics are so already.
+    Where rewards have parts, `reward/NAME` is the mean of each, over the responses that it applies to. All metrics are
+    over all ranks; the `anchors`' own metrics are so already.
     """
     groups = collected.groups
     rollouts = [rollout for group in groups for rollout in group.rollouts]
@@ -55,9 +56,14 @@ def rollout_metrics(collected: Collected, anchors: Anchors, world: World = ALONE
         "kept": [len(collected.kept)],
         "dropped": [len(collected.dropped)],
     }
-    parts = world.all_gather_object(seen)
-    every = {name: [value for part in parts for value in part[name]] for name in seen}
+    mine = seen, [part for r in rollouts if r.reward is not None for part in r.reward.parts.items()]
+    ranks = world.all_gather_object(mine)
+    every = {name: [value for theirs, _ in ranks for value in theirs[name]] for name in seen}
+    by_name: dict[str, list[float]] = {}
+    for name, value in (part for _, theirs in ranks for part in theirs):
+        by_name.setdefault(name, []).extend([] if value is None else [value])
     return {
+        **{f"reward/{name}": _mean(values) for name, values in by_name.items()},
         "reward/mean": _mean(every["rewards"]),
         "reward/group_std": _mean(every["stds"]),
         "reward/pass_rate": _mean(every["rates"]),

@@ -233,8 +233,11 @@ def _completion_row(row: Mapping[str, Any]) -> CompletionRow:
 
 
 def _plain(reward: Reward | None) -> dict[str, Any] | None:
-    return None if reward is None else dict(vars(reward))
+    if reward is None:
+        return None
+    scored = {"value": reward.value, "outcome": reward.outcome, "pass_rate": reward.pass_rate}
+    return scored | {"parts": dict(reward.parts)} if reward.parts else scored
 
 
 def _reward(row: Mapping[str, Any] | None) -> Reward | None:
-    return None if row is None else Reward(row["value"], row["outcome"], row["pass_rate"])
+    return None if row is None else Reward(row["value"], row["outcome"], row["pass_rate"], row.get("parts", {}))

@@ -1,7 +1,9 @@
-"""Several rewards as one: R = Σ weight·reward over those that apply to a response, as TRL adds them up."""
+"""Sum of several rewards: R = Σ weight·reward over those that apply to a response, as in TRL."""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -14,23 +16,30 @@ from refinerl.tasks.user_reward import UserReward, user_rewards
 class RewardSum:
     """A weighted sum of reward functions and reward models.
 
-    A response that none of them applies to (all give None) has no reward.
+    A response that none of them applies to (all give None) has no reward. Of several, each one's own value is kept in
+    `Reward.parts`, before it is weighted, under the last part of its name (`brevity` of `my_rewards:brevity`) where no
+    other has the same.
 
     Args:
         rewards: at least one.
-        weights: one for each; none: 1 each.
+        weights: one for each reward; 1 each if empty.
 
     Raises:
-        UserError: there are more weights or fewer.
+        UserError: the number of weights is not that of the rewards.
     """
 
     def __init__(self, rewards: Sequence[UserReward | RewardModel], weights: Sequence[float] = ()) -> None:
         check_weights(len(rewards), weights)
         self._rewards = tuple(rewards)
         self._weights = tuple(weights) or (1.0,) * len(rewards)
+        self._names = part_names([r.name if isinstance(r, UserReward) else "model" for r in rewards])
 
     def check(self, columns: Collection[str]) -> None:
-        """See that the data have what each function insists on; raises UserError where they do not."""
+        """Check that the data have the columns that each function requires.
+
+        Raises:
+            UserError: they lack one.
+        """
         for reward in self._rewards:
             if isinstance(reward, UserReward):
                 reward.check(columns)
@@ -38,32 +47,58 @@ class RewardSum:
     def __call__(
         self, prompts: Sequence[Prompt], completions: Sequence[Completion], rows: Sequence[Mapping[str, Any]]
     ) -> list[Reward | None]:
-        """One reward for each completion; `rows[i]` are the data's columns for completion i."""
-        values: list[float | None] = [None] * len(completions)
-        for reward, weight in zip(self._rewards, self._weights, strict=True):
-            scored = (
-                user_rewards(reward, prompts, completions, rows)
-                if isinstance(reward, UserReward)
-                else reward(prompts, completions)
-            )
-            for i, one in enumerate(scored):
-                if one is not None:
-                    values[i] = (values[i] or 0.0) + weight * one.value
-        return [None if value is None else Reward(value, "scored") for value in values]
+        """Score each completion; `rows[i]` holds the data set's columns for completion i."""
+        scored = [
+            user_rewards(reward, prompts, completions, rows)
+            if isinstance(reward, UserReward)
+            else reward(prompts, completions)
+            for reward in self._rewards
+        ]
+        return [self._sum([None if one is None else one.value for one in each]) for each in zip(*scored, strict=True)]
+
+    def _sum(self, values: Sequence[float | None]) -> Reward | None:
+        weighted = [weight * value for weight, value in zip(self._weights, values, strict=True) if value is not None]
+        if not weighted:
+            return None
+        parts = dict(zip(self._names, values, strict=True)) if len(values) > 1 else {}
+        return Reward(math.fsum(weighted), "scored", parts=parts)
 
     def telemetry(self) -> Mapping[str, float]:
-        """What its reward models tell, the first of them for all."""
+        """Metrics of the first reward model, if there is one."""
         for reward in self._rewards:
             if isinstance(reward, RewardModel):
                 return reward.telemetry()
         return {}
 
 
+TAKEN = ("mean", "group_std", "pass_rate", "unscored")
+"""Metrics `reward/NAME` of every run, which no part may be named like."""
+
+
+def part_names(names: Sequence[str]) -> list[str]:
+    """Shorten the names of rewards to their last parts; keep a name, or number it, where that would not be unique.
+
+    >>> part_names(["rule:answer", "my_rewards:brevity", "others.brevity", "model"])
+    ['answer', 'my_rewards:brevity', 'others.brevity', 'model']
+    """
+    last = [re.split(r"[:.]", name)[-1] for name in names]
+    chosen: list[str] = []
+    for name, short in zip(names, last, strict=True):
+        wanted = name if last.count(short) > 1 or short in TAKEN else short
+        number = 1
+        unique = wanted
+        while unique in chosen or unique in TAKEN:
+            number += 1
+            unique = f"{wanted}#{number}"
+        chosen.append(unique)
+    return chosen
+
+
 def check_weights(rewards: int, weights: Sequence[float]) -> None:
-    """See that there are as many weights as rewards, or none.
+    """Check that there are as many weights as rewards, or none.
 
     Raises:
-        UserError: there are not.
+        UserError: there are more or fewer.
     """
     if weights and len(weights) != rewards:
         raise UserError(

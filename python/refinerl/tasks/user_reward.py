@@ -33,7 +33,7 @@ class UserReward:
     """A user's reward function and the name under which messages speak of it."""
 
     def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
-        self.name = name or getattr(function, "__name__", type(function).__name__)
+        self.name = str(name or getattr(function, "__name__", type(function).__name__))
         self._function = function
         parameters = inspect.signature(function).parameters.values()
         self._positional = [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY]
