@@ -110,7 +110,7 @@ def test_what_is_refused_before_anything_is_written(
     script = tmp_path / "squad"
     script.mkdir()
     (script / "squad.py").write_text("")
-    assert "wants to run its script" in refused(toy, run, capsys, given, f"task.path={script}")
+    assert "needs to run its script" in refused(toy, run, capsys, given, f"task.path={script}")
     assert not run.exists()
 
 

@@ -31,7 +31,7 @@ def test_lines_become_dialogues(tmp_path: Path) -> None:
         ({"prompt": [{"role": "user"}]}, r"jsonl:1: prompt\[0\] must be a message"),
         ({"prompt": TURNS[:3]}, "jsonl:1: the last message of the prompt must be the user's, got assistant"),
         ("nothing\n", "jsonl:1: not JSON"),
-        ("", "there is no line in it"),
+        ("", "is empty: it has no lines"),
     ],
 )
 def test_bad_lines_are_named(tmp_path: Path, line: Any, message: str) -> None:
@@ -58,7 +58,7 @@ def test_a_column_of_ones_own(tmp_path: Path) -> None:
     assert read_dialogues(path, column="question") == [Dialogue("1", "Why?", {"prompt": "not this"})]
     with pytest.raises(UserError, match=r"jsonl:1: the field ask is missing; the line has question, prompt$"):
         read_dialogues(path, column="ask")
-    with pytest.raises(UserError, match=r"the line has text; name the one .* task.column"):
+    with pytest.raises(UserError, match=r"the line has text; name the column .* task.column"):
         read_dialogues(write(tmp_path, {"text": "Why?"}))
 
 
@@ -66,13 +66,13 @@ def test_a_data_set_that_wants_to_run_a_script(tmp_path: Path) -> None:
     folder = tmp_path / "squad"
     folder.mkdir()
     (folder / "squad.py").write_text("raise SystemExit('this must not run')\n")
-    with pytest.raises(UserError, match=r"wants to run its script squad.py, which refinerl does not do: convert it"):
+    with pytest.raises(UserError, match=r"needs to run its script squad.py, which refinerl does not do: convert it"):
         read_dialogues(folder)
 
 
 def test_a_script_that_datasets_itself_refuses(datasets: Any, tmp_path: Path) -> None:
     (tmp_path / "builder.py").write_text("raise SystemExit('this must not run')\n")
-    with pytest.raises(UserError, match=r"builder.py wants to run a script, which refinerl does not do: convert it"):
+    with pytest.raises(UserError, match=r"builder.py needs to run a script, which refinerl does not do: convert it"):
         read_dialogues(tmp_path / "builder.py")
 
 

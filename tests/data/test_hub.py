@@ -98,7 +98,7 @@ def test_a_file_of_a_repository(hub, tmp_path, name):
     ("name", "message"),
     [
         ("hub:someone/apps", "has 2 files of JSON lines; name one: hub:someone/apps/test.jsonl"),
-        ("hub:someone/script", "its data come out of a script (apps.py), which is not run"),
+        ("hub:someone/script", "its data are made by a script (apps.py), which is not run"),
         ("hub:someone/empty", "has no file of JSON lines; it has README.md"),
         ("hub:someone/apps/dev.jsonl", "cannot get someone/apps/dev.jsonl from the hub"),
         ("hub:someone/nothing", "cannot get someone/nothing from the hub"),
@@ -116,7 +116,7 @@ def test_what_cannot_be_had(hub, tmp_path, name, message):
 def test_offline(tmp_path):
     done = resolve("http://127.0.0.1:9", tmp_path, "hub:someone/apps/train.jsonl", HF_HUB_OFFLINE="1")
     assert done.returncode == 2
-    assert "download it where there is a network" in done.stdout
+    assert "download it on a machine with a network" in done.stdout
 
 
 def test_a_published_file_is_checked_and_fetched_once(tmp_path, monkeypatch):
@@ -137,6 +137,6 @@ def test_a_published_file_that_changed(tmp_path, monkeypatch):
     monkeypatch.setenv("REFINERL_CACHE", str(tmp_path / "cache"))
     source = tmp_path / "data.jsonl"
     source.write_text("other")
-    with pytest.raises(UserError, match="is another file than the known one: its SHA-256 is"):
+    with pytest.raises(UserError, match="has changed: its SHA-256 is"):
         fetched(source.as_uri(), "0" * 64)
     assert list((tmp_path / "cache" / "benchmarks").iterdir()) == []

@@ -1,4 +1,4 @@
-"""Problems in the layout of APPS (Hendrycks et al. 2021): JSON lines, or the original folder per problem."""
+"""Programming problems in the layout of APPS (Hendrycks et al. 2021): JSON lines, or one folder per problem."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Case(NamedTuple):
     """One test as plain data."""
 
     input: Any
-    """Text for standard input, or the list of arguments of a call."""
+    """Text on standard input, or the list of a call's arguments."""
     expected: Any
-    """Text expected on standard output, or the value returned: bare (LeetCode) or wrapped in a list (Codewars)."""
+    """Text on standard output, or the returned value: bare (LeetCode) or wrapped in a list (Codewars)."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Problem:
     question: str
     starter_code: str
     fn_name: str | None
-    """The function or method that the tests call; None: they use standard input and output."""
+    """The function or method that the tests call; None if they use standard input and output."""
     tests: tuple[Case, ...]
     difficulty: str
     solutions: tuple[str, ...]
@@ -37,22 +37,30 @@ class Problem:
 
 @dataclass(frozen=True)
 class ProblemSet:
-    """What `load_problems` kept, and how many it left out."""
+    """The problems that can be trained on, and how many were left out."""
 
     problems: tuple[Problem, ...]
     without_tests: int
-    """Problems without any test: no reward could be given (550 of APPS's 5,000 training problems)."""
+    """Number of problems without tests, which cannot be scored (550 of APPS's 5,000 training problems)."""
     filtered: int
-    """Problems of another difficulty than asked for."""
+    """Number of problems of other difficulties than those asked for."""
 
 
 def load_problems(
     path: str | Path, *, max_tests: int | None = None, difficulties: Collection[str] | None = None
 ) -> ProblemSet:
-    """Read all problems that have tests, at most `max_tests` of them, and one of `difficulties` (None: any).
+    """Read the problems of a file or folder that have tests, in order.
+
+    Args:
+        max_tests: tests per problem at most.
+        difficulties: those to keep; None keeps all.
 
     Raises:
-        UserError: as `read_problems`; or nothing is left.
+        UserError: as `read_problems`; or no problem is left.
+
+    >>> from refinerl.data import PROBLEMS
+    >>> len(load_problems(PROBLEMS, difficulties=["trivial"]).problems)
+    30
     """
     return _kept(str(path), read_problems(path, max_tests=max_tests), difficulties)
 
@@ -60,10 +68,14 @@ def load_problems(
 def problems_of(
     rows: Iterable[Any], *, max_tests: int | None = None, difficulties: Collection[str] | None = None
 ) -> ProblemSet:
-    """The same of rows in memory, such as a `datasets.Dataset`; messages count them from 0.
+    """Read problems from rows in memory, such as a `datasets.Dataset`; error messages count rows from 0.
 
     Raises:
-        UserError: as `load_problems`; or a row is no mapping.
+        UserError: as `load_problems`; or a row is not a mapping.
+
+    >>> tests = {"inputs": ["1 2"], "outputs": ["3"]}
+    >>> problems_of([{"id": 7, "question": "Add two numbers.", "input_output": tests}]).problems[0].tests
+    (Case(input='1 2', expected='3'),)
     """
     return _kept("prompts", _problems(_numbered(rows), max_tests), difficulties)
 
@@ -97,18 +109,18 @@ def _kept(source: str, problems: Iterable[Problem], difficulties: Collection[str
 
 
 def read_problems(path: str | Path, *, max_tests: int | None = None) -> Iterator[Problem]:
-    """All problems of a file or folder in order, one at a time, those without tests (`tests == ()`) included.
+    """Read the problems of a file or folder one at a time, in order, including those without tests (`tests == ()`).
 
-    A file holds one JSON object per line: `question`, `problem_id` (or `id`), `input_output`, and where present
-    `solutions`, `starter_code`, `difficulty`. `input_output` and `solutions` are JSON inside a string, as APPS has
-    them, or plain JSON. A folder holds one folder for each problem, at any depth: `question.txt`, and where present
-    `input_output.json`, `solutions.json`, `starter_code.py`, `metadata.json`; the path inside it is the problem's id.
+    A file has one JSON object per line: `question`, `problem_id` (or `id`), `input_output`, and optionally
+    `solutions`, `starter_code` and `difficulty`. `input_output` and `solutions` are JSON inside a string, as in APPS,
+    or plain JSON. A folder has one folder per problem, at any depth: `question.txt`, and optionally
+    `input_output.json`, `solutions.json`, `starter_code.py` and `metadata.json`; its relative path is the problem's id.
 
-    `max_tests` caps the tests of a problem: which ones stay depends on the problem's id alone, their order is kept,
-    and a larger cap only adds tests.
+    `max_tests` limits the tests of a problem. The choice depends only on the problem's id, keeps the tests' order, and
+    a larger limit only adds tests.
 
     Raises:
-        UserError: the path does not exist; a line or file is not JSON, lacks a field, or has one of a wrong type; an
+        UserError: the path does not exist; a line or file is not JSON, lacks a field, or has one of the wrong type; an
             id occurs twice. The message names file and line.
     """
     path = Path(path)
@@ -130,14 +142,14 @@ def _problems(rows: Iterable[tuple[str, Mapping[str, Any]]], max_tests: int | No
 
 
 def official_prompt(problem: Problem) -> str:
-    """The prompt of the APPS paper's own code, for models that are prompted as theirs were."""
+    """Return the prompt of the APPS paper's code, for models that were trained on it."""
     starter = f"\n{problem.starter_code}" if problem.starter_code else ""
     interface = "\nUse Call-Based format" if problem.fn_name else "\nUse Standard Input format"
     return f"\nQUESTION:\n{problem.question}{starter}{interface}\nANSWER:\n"
 
 
 def chat_question(problem: Problem) -> str:
-    """The question as one would put it to a chat model: what to write, and from which head to start."""
+    """Return the question for a chat model: the statement, and the function or starter code to write."""
     if problem.starter_code.strip():
         return f"{problem.question.strip()}\n\nStart with:\n```python\n{problem.starter_code.strip()}\n```"
     if problem.fn_name:
@@ -146,10 +158,10 @@ def chat_question(problem: Problem) -> str:
 
 
 def _folder(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(folder, row) for each problem's folder, in the order of their names."""
+    """Read each problem's folder as (folder, row), in the order of their names."""
     questions = sorted(path.rglob("question.txt"))
     if not questions:
-        raise UserError(f"{path}: no folder in it holds a question.txt, so it is not APPS's folder layout")
+        raise UserError(f"{path}: no folder in it holds a question.txt, so it is not in APPS's folder layout")
     for question in questions:
         home = question.parent
         row: dict[str, Any] = {"problem_id": home.relative_to(path).as_posix()}
@@ -166,7 +178,7 @@ def _folder(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _text(path: Path) -> str:
-    """The file's text; empty where there is none, as APPS leaves out what a problem lacks."""
+    """Read a file's text; "" if there is no file, since APPS leaves out what a problem lacks."""
     try:
         return decoded(str(path), path.read_bytes())
     except FileNotFoundError:
@@ -203,7 +215,7 @@ def _problem(where: str, row: Mapping[str, Any], max_tests: int | None) -> Probl
 
 
 def _tests(where: str, data: Any) -> tuple[str | None, tuple[Case, ...]]:
-    """`fn_name` and the tests of a parsed `input_output`."""
+    """Return `fn_name` and the tests of a parsed `input_output`."""
     if not data:
         return None, ()
     if not isinstance(data, dict):
@@ -228,7 +240,7 @@ def _tests(where: str, data: Any) -> tuple[str | None, tuple[Case, ...]]:
 
 
 def _lines(where: str, value: Any) -> str:
-    """Text of standard input or output; APPS also writes it as a list of lines."""
+    """Return the text of standard input or output, which APPS also writes as a list of lines."""
     if isinstance(value, list):
         return "\n".join(str(line) for line in value)
     if not isinstance(value, str):
@@ -244,7 +256,7 @@ def _capped(problem_id: str, tests: tuple[Case, ...], max_tests: int | None) -> 
 
 
 def _nested(where: str, field: str, value: Any) -> Any:
-    """A field that is JSON inside a string, empty for nothing, or JSON already."""
+    """Parse a field that is JSON inside a string (empty: None) or JSON already."""
     if not isinstance(value, str):
         return value
     return parse(f"{where}: the field {field}", value) if value.strip() else None

@@ -1,4 +1,4 @@
-"""Prompts of the dialogue task: JSON lines, a folder or file that `datasets` reads, or a data set of the hub."""
+"""Prompts of the dialogue task: JSON lines, a file or folder that `datasets` reads, or a data set of the hub."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from refinerl.errors import UserError
 from refinerl.records import Message
 
 COLUMNS = ("prompt", "context_messages", "messages")
-"""Where prompts are looked for, in this order: TRL's name, Prompt-Collection's, and that of whole conversations."""
+"""Columns that may hold the prompts, in order of preference: TRL's, Prompt-Collection's, whole conversations."""
 
 HUB = "hub:"
-"""How a path begins that names a data set of the hub: `hub:OWNER/NAME`."""
+"""Prefix of a path that names a data set of the hub: `hub:OWNER/NAME`."""
 
 
 @dataclass(frozen=True)
 class Dialogue:
-    """A prompt of a data set, and the set's other columns."""
+    """A prompt of a data set, with the values of the other columns."""
 
     id: str
     prompt: str | tuple[Message, ...]
@@ -29,16 +29,16 @@ class Dialogue:
 
 
 def read_dialogues(path: str | Path, *, column: str | None = None, split: str = "train") -> Sequence[Dialogue]:
-    """The dialogues of a file, a folder or a data set of the hub (`hub:OWNER/NAME`).
+    """Read the dialogues of a file, a folder or a data set of the hub (`hub:OWNER/NAME`).
 
-    A prompt is a text or a list of messages (`role`, `content`). It is looked for in `column`, or else in the first of
-    `COLUMNS` that the data has; all other fields are columns for reward functions. Of a conversation in `messages` the
-    last answer is left off. Ids are the numbers of line or row. JSON lines are read here and now; anything else by
-    `datasets`, row by row when asked for.
+    A prompt is a text or a list of messages (`role`, `content`). It is read from `column`, or from the first of
+    `COLUMNS` that the data has; all other fields are columns for reward functions. If a conversation in `messages`
+    ends with an answer, the answer is dropped. An id is the number of the line or row. JSON lines are read at once;
+    everything else is read by `datasets`, row by row on access.
 
     Raises:
-        UserError: the data cannot be read, holds nothing, has no such column or split, or wants to run a script; a
-            line is not JSON or its prompt is not usable. The message names file and line.
+        UserError: the data cannot be read, is empty, has no such column or split, or needs to run a script; a line is
+            not JSON, or its prompt cannot be used. The message names file and line.
     """
     local = Path(path)
     if str(path).startswith(HUB) or local.is_dir() or local.suffix in (".parquet", ".py"):
@@ -51,19 +51,23 @@ def read_dialogues(path: str | Path, *, column: str | None = None, split: str = 
             raise UserError(f"{where}: the field {name} is missing{known}{_advice(column)}")
         dialogues.append(_dialogue(where, where.rpartition(":")[2], row, name))
     if not dialogues:
-        raise UserError(f"{path}: there is no line in it")
+        raise UserError(f"{path} is empty: it has no lines")
     return dialogues
 
 
 def dialogues_of(rows: Any, *, column: str | None = None) -> Sequence[Dialogue]:
-    """The dialogues of rows in memory: a `datasets.Dataset`, or mappings and texts.
+    """Read dialogues from rows in memory: a `datasets.Dataset`, or mappings and texts.
 
-    A text is a prompt without columns. All else is as in `read_dialogues`. A Dataset stays where it is. Error messages
+    A text is a prompt without other columns; otherwise as in `read_dialogues`. A Dataset is not copied. Error messages
     count rows from 0.
 
     Raises:
-        UserError: there are no rows, one is neither mapping nor text or has no such column, its prompt is not usable; a
-            data set has splits, or cannot be counted.
+        UserError: there are no rows; a row is neither a mapping nor a text, lacks the column, or has a prompt that
+            cannot be used; a data set has splits, or has no length.
+
+    >>> first, second = dialogues_of(["Hi", {"prompt": "2 + 2?", "answer": "4"}])
+    >>> second.prompt, dict(second.columns)
+    ('2 + 2?', {'answer': '4'})
     """
     if hasattr(rows, "column_names"):
         if isinstance(rows.column_names, Mapping):
@@ -85,12 +89,12 @@ def dialogues_of(rows: Any, *, column: str | None = None) -> Sequence[Dialogue]:
             raise UserError(f"{where} has no column {name}; it has {', '.join(plain) or 'none'}{_advice(column)}")
         dialogues.append(_dialogue(where, str(number), plain, name))
     if not dialogues:
-        raise UserError("prompts is empty: there is no row in it")
+        raise UserError("prompts is empty: it has no rows")
     return dialogues
 
 
 class _Table(Sequence[Dialogue]):
-    """Rows of an Arrow table, which stays on disk."""
+    """The rows of an Arrow table, which stays on disk."""
 
     def __init__(self, path: str, rows: Any, column: str | None, split: str) -> None:
         self._path, self._rows, self._split = path, rows, split
@@ -100,7 +104,7 @@ class _Table(Sequence[Dialogue]):
             wanted = column or " or ".join(COLUMNS)
             raise UserError(f"{path} has no column {wanted}; it has {', '.join(names)}{_advice(column)}")
         if not len(rows):
-            raise UserError(f"{path}: there is no row in its split {split}")
+            raise UserError(f"{path}: its split {split} is empty")
         self._column = found
 
     def __len__(self) -> int:
@@ -124,27 +128,27 @@ class _Table(Sequence[Dialogue]):
 
 
 def _load(path: str, split: str) -> Any:
-    """The table behind a path; nothing of the data set's own is run."""
+    """Load the table at a path; no code of the data set is run."""
     folder = Path(path)
     script = folder / f"{folder.resolve().name}.py"
     if script.exists():
-        raise UserError(f"{path} wants to run its script {script.name}, which refinerl does not do: {_CONVERT}")
+        raise UserError(f"{path} needs to run its script {script.name}, which refinerl does not do: {_CONVERT}")
     try:
         datasets: Any = importlib.import_module("datasets")
     except ImportError as error:
         raise UserError(
-            f"{path} is read by the package datasets, which is not installed: pip install 'refinerl[data]', or give "
-            "JSON lines"
+            f"{path} needs the package datasets, which is not installed: pip install 'refinerl[data]', or give JSON "
+            "lines"
         ) from error
     try:
         if folder.suffix == ".parquet":
             return datasets.load_dataset("parquet", data_files=path, split="train")
         return datasets.load_dataset(path.removeprefix(HUB), split=split)
-    except Exception as error:  # what it raises depends on the data set, the hub and the network
+    except Exception as error:  # the type depends on the data set, the hub and the network
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         if "script" in reason:
             raise UserError(
-                f"{path} wants to run a script, which refinerl does not do: {_CONVERT} ({reason})"
+                f"{path} needs to run a script, which refinerl does not do: {_CONVERT} ({reason})"
             ) from error
         raise UserError(
             f"cannot read the data set {path} (split {split}): {reason}. Without a connection to the hub, give a local "
@@ -156,7 +160,7 @@ _CONVERT = "convert it to Parquet or JSON lines first"
 
 
 def _advice(column: str | None) -> str:
-    return "" if column else "; name the one that holds the prompts with task.column"
+    return "" if column else "; name the column of the prompts with task.column"
 
 
 def _dialogue(where: str, number: str, row: Mapping[str, Any], name: str) -> Dialogue:

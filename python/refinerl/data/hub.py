@@ -1,6 +1,6 @@
-"""Data that are not on this machine yet: files of a Hugging Face data set repository, and files at a web address.
+"""Downloads: files of data sets on the Hugging Face hub, and files at a web address.
 
-Only data are fetched. A repository whose data come out of a loading script is refused: nothing of it would ever run.
+Only data are downloaded. A repository whose data are made by a loading script is refused, so that no code of it runs.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ PREFIX = "hub:"
 
 
 def local(path: str) -> Path:
-    """`path` itself; for `hub:OWNER/NAME/FILE` that file of a data set, downloaded once into the hub's own cache.
+    """Return `path`, or the local copy of `hub:OWNER/NAME/FILE`, downloaded once into the hub's own cache.
 
-    `hub:OWNER/NAME` will do where the repository has one file of JSON lines.
+    `hub:OWNER/NAME` is enough if the repository has a single file of JSON lines.
 
     Raises:
         UserError: the name has another form, the machine is offline, there is no such repository or file, or its data
-            would have to come out of a script.
+            are made by a script.
+
+    >>> local("problems.jsonl").name
+    'problems.jsonl'
     """
     if not path.startswith(PREFIX):
         return Path(path)
@@ -48,11 +51,11 @@ def _download(repository: str, name: str | None) -> Path:
         return Path(hf_hub_download(repository, name, repo_type="dataset"))
     except UserError:
         raise
-    except Exception as error:  # the client's errors, and those of the library it speaks HTTP with
+    except Exception as error:  # the client's errors, and those of its HTTP library
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"cannot get {repository}{f'/{name}' if name else ''} from the hub: {reason}; download it where there is a "
-            "network, and give the file's path"
+            f"cannot get {repository}{f'/{name}' if name else ''} from the hub: {reason}; download it on a machine "
+            "with a network and give the file's path"
         ) from error
 
 
@@ -65,17 +68,20 @@ def _only_file(repository: str, names: list[str]) -> str:
     scripts = [name for name in names if name.endswith(".py")]
     if scripts:
         raise UserError(
-            f"{repository} has no JSON lines: its data come out of a script ({scripts[0]}), which is not run; "
+            f"{repository} has no JSON lines: its data are made by a script ({scripts[0]}), which is not run; "
             "give a file of JSON lines"
         )
     raise UserError(f"{repository} has no file of JSON lines; it has {', '.join(sorted(names)[:5]) or 'nothing'}")
 
 
 def fetched(address: str, digest: str) -> Path:
-    """The file at a web address with the SHA-256 `digest`, downloaded once into `$REFINERL_CACHE/benchmarks`.
+    """Return the local copy of a file on the web, downloaded once into `$REFINERL_CACHE/benchmarks`.
+
+    Args:
+        digest: the SHA-256 of the file's bytes.
 
     Raises:
-        UserError: it cannot be downloaded or written, or it is another file than the known one.
+        UserError: the file cannot be downloaded or written, or has another digest.
     """
     cache = Path(os.environ.get("REFINERL_CACHE") or Path.home() / ".cache" / "refinerl").expanduser() / "benchmarks"
     place = cache / address.rpartition("/")[2]
@@ -87,12 +93,12 @@ def fetched(address: str, digest: str) -> Path:
         with urllib.request.urlopen(address, timeout=60) as source, partial.open("wb") as target:
             shutil.copyfileobj(source, target)
         if (found := _digest(partial)) != digest:
-            raise UserError(f"{address} is another file than the known one: its SHA-256 is {found}, not {digest}")
+            raise UserError(f"{address} has changed: its SHA-256 is {found}, not {digest}")
         os.replace(partial, place)
     except (OSError, urllib.error.URLError) as error:
         reason = getattr(error, "reason", None) or error
         raise UserError(
-            f"cannot download {address}: {reason}; get it where there is a network, and give its folder with --data"
+            f"cannot download {address}: {reason}; get it on a machine with a network and give its folder with --data"
         ) from error
     finally:
         partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Reading the user's JSON: every error names the file and the line."""
+"""Readers of JSON from users; every error names the file and the line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from refinerl.errors import UserError
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(`file:line`, object) for each line that is not blank.
+    """Read a file of JSON lines as (`file:line`, object) pairs; blank lines are skipped.
 
     Raises:
         UserError: the file cannot be read, or a line is not a JSON object.
@@ -34,11 +34,14 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def parse(where: str, text: str) -> Any:
     """Parse JSON whose integers may have any number of digits.
 
-    Python's own limit on the digits of an integer (`sys.set_int_max_str_digits`, 4,300) belongs to the whole process
-    and stays as it is.
+    Python's own limit on the digits of an integer (`sys.set_int_max_str_digits`, 4,300) holds for the whole process,
+    so it is left alone.
 
     Raises:
-        UserError: the text is not JSON.
+        UserError: the text is not JSON; the message begins with `where`.
+
+    >>> parse("row 1", '{"answer": 1e3}')
+    {'answer': 1000.0}
     """
     try:
         try:
@@ -55,7 +58,11 @@ def parse(where: str, text: str) -> Any:
 
 
 def parse_int(digits: str) -> int:
-    """`int(digits)` without the limit of 4,300 digits, in time below quadratic."""
+    """Compute `int(digits)` without the limit of 4,300 digits, in less than quadratic time.
+
+    >>> parse_int("9" * 5000) == 10**5000 - 1
+    True
+    """
     if digits.startswith("-"):
         return -parse_int(digits[1:])
     if len(digits) <= 512:  # below the smallest limit that can be set, 640
@@ -66,10 +73,10 @@ def parse_int(digits: str) -> int:
 
 
 def decoded(where: str, data: bytes) -> str:
-    """The bytes as UTF-8.
+    """Decode bytes as UTF-8.
 
     Raises:
-        UserError: they are not.
+        UserError: they are not UTF-8.
     """
     try:
         return data.decode("utf-8")
@@ -78,7 +85,7 @@ def decoded(where: str, data: bytes) -> str:
 
 
 def kind(value: Any) -> str:
-    """What JSON calls the value, for messages."""
+    """Name a value's JSON type, for messages."""
     names = {
         dict: "an object",
         list: "a list",
