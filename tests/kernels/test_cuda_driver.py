@@ -20,6 +20,7 @@ from emulation import NAMES, Builder
 from refinerl.kernels import cuda
 
 core = pytest.importorskip("refinerl._core", reason="refinerl._core is not built")
+pytestmark = pytest.mark.slow  # it compiles the stand-in
 BUILT = pytest.mark.skipif(not core.cuda_architectures(), reason="built without the CUDA compiler")
 
 

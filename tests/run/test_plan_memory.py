@@ -122,6 +122,7 @@ def test_the_documents_example_is_what_is_printed():
     assert told.splitlines() == lines(*parts, name=name)
 
 
+@pytest.mark.slow
 def test_the_documents_table_of_the_papers_runs_is_the_arithmetic():
     rows = re.findall(r"^\| `([\w-]+-dynamic-loss)` \| (.+) \|$", SCALING, re.MULTILINE)
     assert len(rows) == 3

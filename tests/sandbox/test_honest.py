@@ -80,11 +80,13 @@ def test_there_are_as_many_as_promised() -> None:
     assert len(programs()) >= 200
 
 
+@pytest.mark.slow
 @in_each_mode
 def test_honest_programs_end_as_under_bare_python(mode: Mode) -> None:
     assert differences(mode, interpreter(mode)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("python", interpreters(), ids=lambda path: Path(path).resolve().name)
 def test_honest_programs_end_alike_under_other_interpreters(python: str) -> None:
     if os.path.realpath(python) == os.path.realpath(interpreter(FULL)):
