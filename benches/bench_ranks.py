@@ -20,7 +20,7 @@ from refinerl.engines.deepspeed import DeepSpeedTrainer
 from refinerl.engines.networks import PolicyNetwork
 from refinerl.engines.optimization import Optimization
 from refinerl.engines.world import Launched, Ranks, dist, leave
-from refinerl.records import Batch
+from refinerl.records import Rows
 
 ROWS, PROMPT, TOKENS = 4, 64, 128
 SPREAD = {"stage3_param_persistence_threshold": 0}
@@ -46,11 +46,11 @@ def network() -> PolicyNetwork:
     return PolicyNetwork(LlamaForCausalLM(config))
 
 
-def batch() -> Batch:
+def batch() -> Rows:
     """Rows without padding; what the network does not read is empty."""
     generator = torch.Generator().manual_seed(dist.get_rank())
     ids = torch.randint(2048, (ROWS, PROMPT + TOKENS), generator=generator)
-    fields: dict[str, Any] = dict.fromkeys(Batch.__dataclass_fields__, torch.zeros(ROWS))
+    fields: dict[str, Any] = dict.fromkeys(Rows.__dataclass_fields__, torch.zeros(ROWS))
     fields |= {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids, dtype=torch.bool),
@@ -58,9 +58,8 @@ def batch() -> Batch:
         "targets": ids[:, PROMPT:],
         "mask": torch.ones(ROWS, TOKENS, dtype=torch.bool),
         "is_constraint": torch.zeros(ROWS, dtype=torch.bool),
-        "row_weight": torch.zeros(ROWS, dtype=torch.float64),
     }
-    return Batch(**fields)
+    return Rows(**fields)
 
 
 def least(work: Callable[[], object]) -> float:
@@ -84,7 +83,7 @@ def moved(work: Callable[[], object]) -> dict[str, int]:
     return {name: sum(size * calls[0] for size, calls in sizes.items()) for name, sizes in log.comms_dict.items()}
 
 
-def measured(zero: dict[str, Any], recomputed: bool, world: Ranks, rows: Batch) -> dict[str, tuple[float, str]]:
+def measured(zero: dict[str, Any], recomputed: bool, world: Ranks, rows: Rows) -> dict[str, tuple[float, str]]:
     """Of each part of a step: seconds, and what was moved."""
     native = {
         "zero_optimization": zero,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
 from refinerl.alignment import align
-from refinerl.records import Completion, Prompt, Refinement, Reward, Rollout, RolloutGroup
+from refinerl.records import Completion, Measured, Prompt, Refinement, Reward, Rollout, RolloutGroup, Rows
 
 
 def prompt(name: str = "p", tokens: Sequence[int] = (5, 6, 7)) -> Prompt:
@@ -32,3 +36,10 @@ def refinement(
 ) -> Refinement:
     (alignment,) = align([rollout.completion.token_ids], [tuple(tokens)])
     return Refinement(rollout, completion(tokens), reward(value), alignment, accepted, weight if accepted else 0)
+
+
+def measured(rows: Rows, **tensors: Tensor) -> Measured:
+    """The rows with these tensors as if they had been measured; of the others, what a run that lacks them has."""
+    shape = rows.mask.shape
+    unknown = {name: torch.full(shape, math.nan) for name in ("old_logprobs", "reference_logprobs", "values")}
+    return Measured(**rows.tensors(), **{**unknown, "correction": torch.ones(shape), **tensors})

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import refinerl
+from building import measured
 from refinerl import train
 from refinerl.contracts import WorldOfOne
 from refinerl.contracts.plugins import resolve
@@ -152,8 +153,8 @@ def test_the_hinge_by_hand():
 def test_gspo_is_its_formula(clip: float):
     """Loss and gradient of two responses, by hand in float64: the one of weight 1/2 · 1/|y_i| for each token."""
     gspo = resolve("algorithm", "gspo:GSPO")(clip_low=clip, clip_high=clip)
-    batch = collate([group(1.0, 0.0)])
-    batch = gspo.advantages(batch, torch.zeros(2, 3), WorldOfOne()).with_(old_logprobs=OLD)
+    batch = measured(collate([group(1.0, 0.0)]), old_logprobs=OLD)
+    batch = gspo.advantages(batch, torch.zeros(2, 3), WorldOfOne())
     logprobs = LOGPROBS.clone().requires_grad_()
     weights = gspo.weights(batch.mask, tokens=5, sequences=2)
     loss = (gspo.policy_loss(Outputs(logprobs, logprobs, logprobs.sum()), batch) * weights).sum()
@@ -178,7 +179,7 @@ def test_gspo_is_its_formula(clip: float):
 
 def test_gspos_ratio_and_mean_are_of_responses():
     gspo = resolve("algorithm", "gspo:GSPO")()
-    batch = collate([group(1.0, 0.0)]).with_(old_logprobs=OLD)
+    batch = measured(collate([group(1.0, 0.0)]), old_logprobs=OLD)
     ratio = gspo.ratio(LOGPROBS, batch)
     assert ratio[0].tolist() == pytest.approx([math.exp(0.1 / 3)] * 3)
     assert gspo.weights(batch.mask, 5, 2)[1].tolist() == pytest.approx([1 / 4, 1 / 4, 0])

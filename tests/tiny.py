@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from refinerl.records import Batch
+from refinerl.records import Rows
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 PAD, EOS = "<|pad|>", "<|im_end|>"
@@ -110,12 +110,9 @@ def make_rows(
     prompts: Sequence[Sequence[int]],
     completions: Sequence[Sequence[int]],
     *,
-    row_weight: Sequence[float] | None = None,
-) -> Batch:
-    """A batch of such rows, right-padded, with all that an algorithm would fill in at zero.
-
-    Rows with a `row_weight` other than 0 are constraint rows; None makes all of them y rows.
-    """
+    refined: Sequence[int] = (),
+) -> Rows:
+    """Such rows, right-padded; those whose index is in `refined` are of ỹ, the others of y."""
     rows = len(prompts)
     wide, long = max(map(len, completions)), max(len(p) + len(c) for p, c in zip(prompts, completions, strict=True))
     ids, targets = torch.zeros(rows, long, dtype=torch.int64), torch.zeros(rows, wide, dtype=torch.int64)
@@ -125,30 +122,21 @@ def make_rows(
         attention[i, : len(p) + len(c)] = True
         targets[i, : len(c)] = torch.tensor(c)
         mask[i, : len(c)] = True
-    weights = torch.tensor([0.0] * rows if row_weight is None else list(row_weight), dtype=torch.float64)
-    zeros = torch.zeros(rows, wide)
-    return Batch(
+    is_constraint = torch.tensor([row in refined for row in range(rows)])
+    return Rows(
         input_ids=ids,
         attention_mask=attention,
         prompt_lengths=torch.tensor([len(p) for p in prompts]),
         targets=targets,
         mask=mask,
-        is_constraint=weights != 0,
+        is_constraint=is_constraint,
         origin=torch.arange(rows),
         group=torch.arange(rows),
         place=torch.arange(rows),
         weight=torch.ones(rows, dtype=torch.float64),
         reward=torch.zeros(rows, dtype=torch.float64),
-        truncated=torch.zeros(rows, dtype=torch.bool),
-        surrogate=weights == 0,
-        sampling_logprobs=zeros,
-        correction=torch.ones(rows, wide),
-        old_logprobs=zeros,
-        reference_logprobs=zeros,
-        advantages=zeros,
-        values=zeros,
-        returns=zeros,
-        row_weight=weights,
+        surrogate=~is_constraint,
+        sampling_logprobs=torch.zeros(rows, wide),
     )
 
 

@@ -29,7 +29,7 @@ from refinerl.engines.torch import TorchTrainer
 from refinerl.engines.world import Launched, Ranks, WorldOfOne, dist, leave
 from refinerl.loop.batch import collate
 from refinerl.loop.update import Updater
-from refinerl.records import Anchors, Batch
+from refinerl.records import Anchors, Rows
 from refinerl.run.launch import end_process
 from tiny import halved, make_rows, tiny_model
 
@@ -129,7 +129,7 @@ def gathered(network: Any, read: Callable[[Tensor], Tensor]) -> dict[str, Tensor
     return {name: read(p).detach().clone() for name, p in network.named_parameters()}
 
 
-def random_row(seed: int) -> Batch:
+def random_row(seed: int) -> Rows:
     ids = torch.randint(5, 250, (9,), generator=torch.Generator().manual_seed(seed)).tolist()
     return make_rows([ids[:4]], [ids[4:]])
 

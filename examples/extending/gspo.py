@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor
 
 from refinerl.algorithms import GroupAlgorithm
-from refinerl.records import Batch
+from refinerl.records import Measured
 
 
 class GSPO(GroupAlgorithm):
@@ -17,7 +17,7 @@ class GSPO(GroupAlgorithm):
         clip_high: float = Field(default=4e-4, gt=0)
         loss_reduction: Literal["token", "sequence"] = "sequence"
 
-    def ratio(self, logprobs: Tensor, batch: Batch) -> Tensor:
+    def ratio(self, logprobs: Tensor, batch: Measured) -> Tensor:
         """(R, T) s_i, the same for every token of a response; its gradient reaches them all."""
         d = (logprobs - batch.old_logprobs) * batch.mask
         lengths = batch.mask.sum(-1, keepdim=True).clamp(min=1)

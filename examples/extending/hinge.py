@@ -5,7 +5,7 @@ from torch import Tensor
 
 from refinerl import objective
 from refinerl.constraints import Constraint
-from refinerl.records import Batch, Outputs
+from refinerl.records import Measured, Outputs
 
 
 class Hinge(Constraint):
@@ -17,6 +17,6 @@ class Hinge(Constraint):
 
     needs_reference = True
 
-    def cost(self, outputs: Outputs, batch: Batch) -> Tensor:
+    def cost(self, outputs: Outputs, batch: Measured) -> Tensor:
         """(R, T) nats for each token of y."""
         return (objective.kl_estimate(outputs.logprobs, batch.reference_logprobs, "k3") - self.options.margin).relu()

@@ -186,8 +186,3 @@ def constraint_weight(beta: float, reduction: Reduction, rollouts: float, tokens
     `token`: N = Σ_i 1_i·|ỹ_i|. Both counted over all ranks.
     """
     return beta / max(rollouts if reduction == "sequence" else tokens, 1.0)
-
-
-def improves(reward: Tensor, refined_reward: Tensor) -> Tensor:
-    """1{R(x, ỹ) > R(x, y)} (Eq. 6), strict; False where either is NaN."""
-    return refined_reward > reward

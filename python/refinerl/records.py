@@ -1,7 +1,7 @@
 """Everything that flows through a step, complete at birth. Imports nothing of ours.
 
     Prompt -generate-> Completion -score-> Rollout -xn-> RolloutGroup
-    -refine, score-> Refinement -collate-> Batch -optimize-> Update
+    -refine, score-> Refinement -collate-> Rows -measure-> Measured -advantages-> Batch -optimize-> Update
 
 Shapes: R rows (every y is a row, every ỹ is a row), L tokens of prompt and completion, T tokens of completion.
 """
@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # the options of algorithms and constraints are read without 
     import torch
     from numpy.typing import NDArray
     from torch import Tensor
+    from typing_extensions import Self
 
 Message = Mapping[str, str]
 """One turn of a conversation: `{"role": "user", "content": "…"}`."""
@@ -98,7 +99,16 @@ class Rollout:
     completion: Completion
     reward: Reward | None
     sample: int
-    """Which of the prompt's samples this is; with the step and the prompt's id it names the noise that made it."""
+    """Number of this sample of the prompt; with the step and the prompt's id it seeds the noise that made it."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Prompt id and sample: unique within a step, because a prompt that is drawn again is numbered on."""
+        return self.prompt.id, self.sample
+
+    def improvable(self, max_reward: float | None) -> bool:
+        """Whether a refinement can earn more: y has a reward, and it is not the highest there is (None: no bound)."""
+        return self.reward is not None and (max_reward is None or self.reward.value < max_reward)
 
 
 @dataclass(frozen=True)
@@ -173,11 +183,8 @@ class Anchors:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Rows of one step as right-padded tensors on the CPU. Built by `refinerl.loop.batch`, the only place that pads.
-
-    Fields that only y rows have (advantages, values, …) are zero on constraint rows, and the reverse.
-    """
+class Rows:
+    """Rows of one step as right-padded tensors on the CPU. Built by `refinerl.loop.batch`, the only place that pads."""
 
     input_ids: Tensor  # (R, L) int64, prompt then completion, padded at the right
     attention_mask: Tensor  # (R, L) bool
@@ -190,39 +197,58 @@ class Batch:
     place: Tensor  # (R,) int64, orders the y of all ranks as the step drew their prompts; that of its y on ỹ rows
     weight: Tensor  # (R,) float64, on ỹ rows how many identical (x, ỹ) the row stands for; on y rows 1, or 0 if masked
     reward: Tensor  # (R,) float64, R(x, y) before shaping; NaN where there is none
-    truncated: Tensor  # (R,) bool, generation was cut off
     surrogate: Tensor  # (R,) bool, y takes part in the surrogate (it has a reward, and its group was selected)
     sampling_logprobs: Tensor  # (R, T) float32 log μ(target), by the engine that sampled y; NaN where unknown
-    correction: Tensor  # (R, T) float32 weight of the surrogate that undoes the engine's mismatch; 1 without
-    old_logprobs: Tensor  # (R, T) float32 log π_old(target), from the trainer's own forward at the sampling temperature
-    reference_logprobs: Tensor  # (R, T) float32 log π_ref(target); zero unless measured
-    advantages: Tensor  # (R, T) float32
-    values: Tensor  # (R, T) float32 V_old(s_t); zero without a critic
-    returns: Tensor  # (R, T) float32 G_t; zero without a critic
-    row_weight: Tensor  # (R,) float64, final weight β·1/N of each of the row's costs; zero on rows without constraint
 
     def __len__(self) -> int:
         return self.input_ids.shape[0]
 
-    def with_(self, **changes: Tensor) -> Batch:
+    def with_(self, **changes: Tensor) -> Self:
         """A copy with some tensors replaced."""
         return replace(self, **changes)
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> Self:
         """A copy on another device; this one where it lies there already."""
         if self.mask.device == device:
             return self
-        return Batch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        return type(self)(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
 
-    def select(self, rows: Tensor) -> Batch:
+    def select(self, rows: Tensor) -> Self:
         """The given rows ((n,) int64), trimmed to their longest; `origin` and `group` keep the parent's numbering."""
-        parts: dict[str, Tensor] = {f.name: getattr(self, f.name)[rows] for f in fields(self)}
+        parts = {name: tensor[rows] for name, tensor in self.tensors().items()}
         length = int(parts["attention_mask"].sum(-1).max()) if len(rows) else 0
         width = int(parts["mask"].sum(-1).max()) if len(rows) else 0
         for name, tensor in parts.items():
             if tensor.dim() == 2:
                 parts[name] = tensor[:, : length if name in ("input_ids", "attention_mask") else width]
-        return Batch(**parts)
+        return type(self)(**parts)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass(frozen=True)
+class Measured(Rows):
+    """Rows with the frozen models' view of y: what `Updater.measure` adds. Zero on ỹ rows and on masked y."""
+
+    old_logprobs: Tensor  # (R, T) float32 log π_old(target), from the trainer's own forward at the sampling temperature
+    reference_logprobs: Tensor  # (R, T) float32 log π_ref(target); NaN in a step that does not measure it
+    values: Tensor  # (R, T) float32 V_old(s_t); NaN without a critic
+    correction: Tensor  # (R, T) float32 weight of the surrogate that undoes the engine's mismatch; 1 without
+
+    def with_advantages(self, advantages: Tensor, returns: Tensor | None = None) -> Batch:
+        """The complete batch, of `advantages` (R, T) and a critic's targets `returns` (R, T); NaN without a critic."""
+        returns = advantages.new_full(advantages.shape, float("nan")) if returns is None else returns
+        return Batch(**self.tensors(), advantages=advantages.float(), returns=returns.float())
+
+
+@dataclass(frozen=True)
+class Batch(Measured):
+    """Rows that the policy learns from."""
+
+    advantages: Tensor  # (R, T) float32, zero on ỹ rows
+    returns: Tensor  # (R, T) float32 G_t, what V(s_t) learns; NaN without a critic
 
 
 @dataclass(frozen=True)
@@ -231,7 +257,7 @@ class Outputs:
 
     logprobs: Tensor  # (R, T) float32 log π_θ(target), zero where masked; differentiable on y rows
     entropies: Tensor  # (R, T) float32 nats, zero where masked; differentiable on y rows
-    weighted_nll: Tensor  # () Σ row_weight·(−log π_θ) over ỹ rows, differentiable; zero without such rows
+    weighted_nll: Tensor  # () Σ weights·(−log π_θ) over ỹ rows, differentiable; zero without such rows
     values: Tensor | None = None  # (R, T) float32, of a critic; the fields above are then empty
 
 

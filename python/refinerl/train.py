@@ -59,10 +59,10 @@ def train(parts: Parts) -> State:
             anchors = constraint.anchor(groups, step)
 
             with telemetry.clock("update"):
-                batch = collate(groups, anchors.refinements, merge=pace.merge)
-                batch, measured = updater.measure(batch, kl=(step - 1) % pace.kl_every == 0)
-                penalty, charged = updater.penalty(batch, anchors)
-                batch = algorithm.advantages(batch, penalty, world)
+                rows = collate(groups, anchors.refinements, merge=pace.merge)
+                measured, seen = updater.measure(rows, kl=(step - 1) % pace.kl_every == 0)
+                penalty, charged = updater.penalty(measured, anchors)
+                batch = algorithm.advantages(measured, penalty, world)
                 with keeper.changing():
                     update = updater.update(batch, step)
             with telemetry.clock("sync"):
@@ -77,7 +77,7 @@ def train(parts: Parts) -> State:
                 rollout_metrics(collected, anchors, world),
                 anchors.metrics,
                 {part.metric("beta"): part.beta for part in constraint.parts},
-                measured,
+                seen,
                 charged,
                 update.metrics,
                 {"update/steps": float(update.steps), "update/skipped": float(len(update.skipped))},

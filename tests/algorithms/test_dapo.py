@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from building import group
+from building import group, measured
 from refinerl.algorithms.dapo import DAPO
 from refinerl.engines.world import WorldOfOne
 from refinerl.loop.batch import collate
@@ -29,7 +29,7 @@ def test_dynamic_sampling_keeps_groups_whose_scored_members_differ():
 
 
 def test_the_advantage_is_the_same_for_every_token_and_zero_without_a_reward():
-    advantages = dapo(10).advantages(collate([MIXED, FLAT]), torch.zeros(5, 2), WORLD).advantages
+    advantages = dapo(10).advantages(measured(collate([MIXED, FLAT])), torch.zeros(5, 2), WORLD).advantages
     # rewards 1 and −1: mean 0, std √2
     expected = torch.tensor([[1 / R2, 1 / R2], [-1 / R2, 0], [0, 0], [0, 0], [0, 0]])
     assert torch.allclose(advantages, expected, atol=1e-5)
@@ -37,7 +37,7 @@ def test_the_advantage_is_the_same_for_every_token_and_zero_without_a_reward():
 
 def test_overlong_shaping_comes_before_the_normalisation():
     # L_max 2, cache 2: lengths 2 and 1 lose 1 and 0.5: rewards 0 and −1.5
-    advantages = dapo(2, overlong_cache=2).advantages(collate([MIXED]), torch.zeros(3, 2), WORLD).advantages
+    advantages = dapo(2, overlong_cache=2).advantages(measured(collate([MIXED])), torch.zeros(3, 2), WORLD).advantages
     mean, std = -0.75, 1.5 / R2
     assert advantages[0, 0].item() == pytest.approx((0 - mean) / std, abs=1e-5)
     assert advantages[1, 0].item() == pytest.approx((-1.5 - mean) / std, abs=1e-5)
@@ -45,14 +45,14 @@ def test_overlong_shaping_comes_before_the_normalisation():
 
 def test_a_penalty_before_the_normalisation_lowers_its_response():
     penalty = torch.tensor([[0.5, 1.0], [0.0, 9.0], [0.0, 0.0]])  # the 9 lies on padding
-    advantages = dapo(10, penalty_in_group="before").advantages(collate([MIXED]), penalty, WORLD).advantages
+    advantages = dapo(10, penalty_in_group="before").advantages(measured(collate([MIXED])), penalty, WORLD).advantages
     # rewards 1 − 1.5 = −0.5 and −1: mean −0.75, std 0.5/√2
     assert advantages[:, 0].tolist() == pytest.approx([1 / R2, -1 / R2, 0], abs=1e-4)
 
 
 def test_a_penalty_after_the_normalisation_is_summed_to_go():
     penalty = torch.tensor([[2.5, 1.0], [0.25, 9.0], [0.0, 0.0]])  # before, it would change which one is better
-    advantages = dapo(10, penalty_in_group="after").advantages(collate([MIXED]), penalty, WORLD).advantages
+    advantages = dapo(10, penalty_in_group="after").advantages(measured(collate([MIXED])), penalty, WORLD).advantages
     assert advantages[0].tolist() == pytest.approx([1 / R2 - 3.5, 1 / R2 - 1.0], abs=1e-5)
     assert advantages[1, 0].item() == pytest.approx(-1 / R2 - 0.25, abs=1e-5)
 

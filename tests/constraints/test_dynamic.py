@@ -42,7 +42,7 @@ def test_the_cost_is_the_cross_entropy_of_refinements_alone():
     outputs = Outputs(torch.full(batch.mask.shape, -2.0), torch.zeros(batch.mask.shape), torch.tensor(5.0))
     assert DYNAMIC.cost(outputs, batch).sum(-1).tolist() == [0, 0, 4]
     assert DYNAMIC.rows(batch).tolist() == [False, False, True]
-    assert DYNAMIC.loss(outputs, batch).item() == 5
+    assert DYNAMIC.loss(outputs, batch, torch.ones(3)).item() == 5
 
 
 def test_merged_rows_cannot_be_carried():

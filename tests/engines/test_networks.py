@@ -12,14 +12,14 @@ from transformers import AutoModel, Gemma2Config, Gemma2ForCausalLM
 
 from refinerl.engines.networks import PolicyNetwork, ValueNetwork
 from refinerl.errors import UserError
-from refinerl.records import Batch
+from refinerl.records import Rows
 from tiny import make_rows, tiny_model
 
 PROMPTS = [(5, 6, 7), (8,), (9, 10, 11, 12, 13), (5, 6, 7)]
 COMPLETIONS = [(20, 21), (22, 23, 24, 25, 26, 2), (27, 2), (20, 30, 2)]
 
 
-def exact(network: PolicyNetwork, rows: Batch, r: int) -> tuple[Tensor, Tensor]:
+def exact(network: PolicyNetwork, rows: Rows, r: int) -> tuple[Tensor, Tensor]:
     """Logprobs and entropies of row r's targets, alone and unpadded, from the model's own logits."""
     prompt, width = int(rows.prompt_lengths[r]), int(rows.mask[r].sum())
     logits = network.model(rows.input_ids[r : r + 1, : prompt + width]).logits[0, prompt - 1 : -1]
@@ -34,9 +34,9 @@ def policy(request: pytest.FixtureRequest) -> PolicyNetwork:
 
 @pytest.mark.parametrize("gradients", [True, False])
 def test_policy_equals_the_model(policy: PolicyNetwork, gradients: bool) -> None:
-    rows = make_rows(PROMPTS, COMPLETIONS, row_weight=[0, 0, 0, 0.25])
+    rows = make_rows(PROMPTS, COMPLETIONS, refined=[3])
     with torch.set_grad_enabled(gradients):
-        outputs = policy(rows)
+        outputs = policy(rows, torch.tensor([0, 0, 0, 0.25], dtype=torch.float64))
     for r, completion in enumerate(COMPLETIONS):
         logprobs, entropies = exact(policy, rows, r)
         torch.testing.assert_close(outputs.logprobs[r, : len(completion)], logprobs, atol=1e-10, rtol=0)
@@ -47,15 +47,15 @@ def test_policy_equals_the_model(policy: PolicyNetwork, gradients: bool) -> None
 
 
 def test_constraint_gradient_is_plain_cross_entropy_and_zero_without_rows(policy: PolicyNetwork) -> None:
-    rows = make_rows(PROMPTS, COMPLETIONS, row_weight=[0, 0.5, 0, 0.25])
-    policy(rows).weighted_nll.backward()
+    rows, weights = make_rows(PROMPTS, COMPLETIONS, refined=[1, 3]), torch.tensor([0, 0.5, 0, 0.25]).double()
+    policy(rows, weights).weighted_nll.backward()
     got = {name: p.grad.clone() for name, p in policy.named_parameters()}
     policy.zero_grad()
     nll = 0.0
     for r in (1, 3):
         prompt, completion = PROMPTS[r], COMPLETIONS[r]
         logits = policy.model(torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1] / 0.7
-        nll = nll + rows.row_weight[r] * F.cross_entropy(logits, torch.tensor(completion), reduction="sum")
+        nll = nll + weights[r] * F.cross_entropy(logits, torch.tensor(completion), reduction="sum")
     nll.backward()
     for name, p in policy.named_parameters():
         torch.testing.assert_close(got[name], p.grad, atol=1e-10, rtol=0)

@@ -16,12 +16,10 @@ from refinerl.engines.networks import PolicyNetwork, ValueNetwork
 from refinerl.engines.optimization import Optimization, Schedule
 from refinerl.engines.torch import TorchTrainer
 from refinerl.loop.batch import micro_batches
-from refinerl.records import Batch
+from refinerl.records import Rows
 from tiny import halved, make_rows, tiny_model
 
-ROWS = make_rows(
-    [(5, 6, 7), (8,), (9, 10, 11, 12, 13)], [(20, 21), (22, 23, 24, 2), (27, 2)], row_weight=[0.0, 0.0, 0.1]
-)
+ROWS = make_rows([(5, 6, 7), (8,), (9, 10, 11, 12, 13)], [(20, 21), (22, 23, 24, 2), (27, 2)], refined=[2])
 COSINE = Optimization(0.01, Schedule("cosine", total_steps=10, warmup=0.2, minimum=0.1), weight_decay=0.1)
 
 
@@ -29,8 +27,8 @@ def trainer(optimization: Optimization | None = COSINE, *, tied: bool = True, **
     return TorchTrainer(PolicyNetwork(tiny_model(tied=tied)), optimization, **options)
 
 
-def loss(outputs_of: Trainer, rows: Batch = ROWS) -> Tensor:
-    outputs = outputs_of.forward(rows)
+def loss(outputs_of: Trainer, rows: Rows = ROWS) -> Tensor:
+    outputs = outputs_of.forward(rows, 0.1 * rows.is_constraint.double())
     return -outputs.logprobs.sum() + outputs.weighted_nll - 0.01 * outputs.entropies.sum()
 
 

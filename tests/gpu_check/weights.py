@@ -6,7 +6,6 @@ import gc
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from gpu_check.site import Fact, Site
 from refinerl.contracts import ALONE, Trainer
 from refinerl.engines.deepspeed import DeepSpeedTrainer
 from refinerl.engines.torch import TorchTrainer
-from refinerl.records import Batch
+from refinerl.records import Rows
 from refinerl.run import memory, recipe
 from refinerl.run.memory import Shape, Training
 from refinerl.run.trainers import make_network, make_policy
@@ -121,5 +120,5 @@ def _peak(site: Site) -> int:
     return 0 if site.rehearsing else torch.cuda.max_memory_allocated()
 
 
-def _on(rows: Batch, device: str) -> Batch:
-    return replace(rows, **{field.name: getattr(rows, field.name).to(device) for field in fields(rows)})
+def _on(rows: Rows, device: str) -> Rows:
+    return rows.to(torch.device(device))

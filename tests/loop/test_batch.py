@@ -1,11 +1,13 @@
 """Records become rows; rows become minibatches and micro-batches."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from building import group, refinement
+from building import group, measured, refinement
 from refinerl.loop.batch import collate, micro_batches, minibatches, scatter_rows
 from threads import on_ranks
 
@@ -45,15 +47,28 @@ def test_dropped_groups_have_no_surrogate():
     assert batch.weight.tolist() == [1, 1]
 
 
+def test_a_prompt_that_is_drawn_twice_has_its_own_refinements():
+    """Equal responses to one prompt differ in their sample alone."""
+    first, second = (replace(A, rollouts=(replace(A.rollouts[0], sample=sample),)) for sample in (0, 1))
+    rows = collate([first, second], [refinement(second.rollouts[0], [8], 1.0)])
+    assert rows.origin.tolist() == [0, 1, 1]
+    with pytest.raises(ValueError, match="two rollouts of the step are sample 0 of prompt a"):
+        collate([first, first])
+
+
 def test_an_empty_batch_is_a_batch():
     assert len(collate([])) == 0
 
 
 def test_select_trims_to_the_longest_row():
-    batch = collate([A, B]).select(torch.tensor([2, 0]))
+    every = torch.arange(12.0).reshape(3, 4)
+    batch = measured(collate([A, B]), old_logprobs=every).with_advantages(-every).select(torch.tensor([2, 0]))
     assert batch.input_ids.shape == (2, 5)
     assert batch.targets.tolist() == [[9, 0], [1, 2]]
-    assert batch.old_logprobs.shape == batch.mask.shape == (2, 2)
+    assert batch.mask.shape == (2, 2)
+    assert batch.old_logprobs.tolist() == [[8, 9], [0, 1]]
+    assert batch.advantages.tolist() == [[-8, -9], [0, -1]]
+    assert batch.returns.isnan().all()
     assert batch.reward.tolist() == [1.0, 0.5]
 
 

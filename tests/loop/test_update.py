@@ -67,8 +67,7 @@ def updater(policy, constraint, algorithm=None, *, critic=None, budget=10_000, *
 
 
 def prepared(part, refinements=(), *, merge=True, groups=GROUPS):
-    batch = collate(groups, refinements, merge=merge)
-    batch, _ = part.measure(batch, kl=True)
+    batch, _ = part.measure(collate(groups, refinements, merge=merge), kl=True)
     penalty, _ = part.penalty(batch, Anchors(tuple(refinements)))
     return part.algorithm.advantages(batch, penalty, part.world)
 
@@ -138,7 +137,7 @@ def test_a_merged_row_weighs_as_many_as_it_stands_for():
 def test_the_charges_on_y_sum_to_the_costs_on_refinements():
     anchors = Anchors((ACCEPTED, REJECTED, refinement(B.rollouts[1], [20, 50], 1.0)))
     part = updater(trainer(), dynamic(apply="reward"))
-    batch = collate(GROUPS, anchors.refinements, merge=False)
+    batch, _ = part.measure(collate(GROUPS, anchors.refinements, merge=False), kl=False)
     penalty, metrics = part.penalty(batch, anchors)
     with torch.no_grad():
         outputs = part.policy.forward(batch)
@@ -191,9 +190,9 @@ def test_an_offloaded_reference_is_on_its_device_exactly_while_it_is_asked():
             moves.append(device)
             return self
 
-        def forward(self, rows):
+        def forward(self, rows, weights=None):
             moves.append("forward")
-            return super().forward(rows)
+            return super().forward(rows, weights)
 
     part = updater(trainer(), NoConstraint(), budget=12)
     expected, _ = part.measure(collate(GROUPS), kl=True)
@@ -307,11 +306,11 @@ def test_the_engines_mismatch_is_measured_and_weighs_the_surrogate(correction, w
         assert batch.correction[row, :length].tolist() == pytest.approx([weight] * length, abs=1e-5)
     losses = {}
     for name, corrected in (("with", batch), ("without", batch.with_(correction=torch.ones_like(batch.correction)))):
-        advantages = torch.zeros_like(batch.advantages)
+        advantages = torch.zeros(batch.mask.shape)
         advantages[0] = 1.0
         policy = trainer(KeepsGradients)
         fresh = replace(part, policy=policy)
-        losses[name] = fresh.update(corrected.with_(advantages=advantages), step=1).metrics["policy/loss"]
+        losses[name] = fresh.update(corrected.with_advantages(advantages), step=1).metrics["policy/loss"]
     assert losses["with"] == pytest.approx(weights[0] * losses["without"], rel=1e-5)
 
 
@@ -361,7 +360,7 @@ def test_constraints_add_up():
         part = updater(policy, constraint, PPO(), critic=None)
         batch, _ = part.measure(collate(GROUPS, refinements, merge=False), kl=True)
         penalty, charged = part.penalty(batch, Anchors(tuple(refinements)))
-        metrics = part.update(batch.with_(advantages=batch.mask.float()), step=1).metrics
+        metrics = part.update(batch.with_advantages(batch.mask.float()), step=1).metrics
         return gradients(policy), penalty, {**charged, **metrics}
 
     none, _, _ = run()

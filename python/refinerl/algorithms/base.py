@@ -14,7 +14,7 @@ from refinerl import objective
 from refinerl.contracts import World
 from refinerl.contracts.options import AlgorithmOptions, Count, CountOrZero
 from refinerl.objective import Reduction
-from refinerl.records import Batch, Outputs, RolloutGroup
+from refinerl.records import Batch, Measured, Outputs, RolloutGroup
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,10 +56,10 @@ class Algorithm(ABC):
         return list(groups), []
 
     @abstractmethod
-    def advantages(self, batch: Batch, penalty: Tensor, world: World) -> Batch:
-        """The batch with `advantages` (R, T); `penalty` (R, T) is β·cost on y's positions, or zero."""
+    def advantages(self, batch: Measured, penalty: Tensor, world: World) -> Batch:
+        """`batch.with_advantages(…)`, (R, T); `penalty` (R, T) is β·cost on y's positions, or zero."""
 
-    def ratio(self, logprobs: Tensor, batch: Batch) -> Tensor:
+    def ratio(self, logprobs: Tensor, batch: Measured) -> Tensor:
         """(R, T) ρ_t = π_θ / π_old of each token."""
         return objective.policy_ratio(logprobs, batch.old_logprobs)
 
@@ -110,7 +110,7 @@ class GroupAlgorithm(Algorithm):
         """(n,) -> (n,) the advantages of one group's scored members."""
         return objective.group_advantages(rewards)
 
-    def advantages(self, batch: Batch, penalty: Tensor, world: World) -> Batch:
+    def advantages(self, batch: Measured, penalty: Tensor, world: World) -> Batch:
         """The group advantage, the same for every token of a response; a group is always whole on one rank."""
         mask = batch.mask & batch.surrogate.unsqueeze(-1)
         rewards = batch.reward + self._overlong(mask.sum(-1))
@@ -123,7 +123,7 @@ class GroupAlgorithm(Algorithm):
         advantages = per_response.unsqueeze(-1) * mask
         if self.penalty_in_group == "after":
             advantages = advantages - objective.penalty_to_go(penalty.double(), mask)
-        return batch.with_(advantages=advantages.float())
+        return batch.with_advantages(advantages)
 
     def _overlong(self, lengths: Tensor) -> Tensor:
         cache: int = self.options.overlong_cache

@@ -11,7 +11,7 @@ from refinerl import objective
 from refinerl.algorithms.base import Algorithm
 from refinerl.contracts import World
 from refinerl.contracts.options import Fraction, Positive
-from refinerl.records import Batch
+from refinerl.records import Batch, Measured
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,7 @@ class PPO(Algorithm):
 
     needs_critic = True
 
-    def advantages(self, batch: Batch, penalty: Tensor, world: World) -> Batch:
+    def advantages(self, batch: Measured, penalty: Tensor, world: World) -> Batch:
         """GAE of r_t = −penalty_t (+ R at the last token), whitened over the y tokens of all ranks."""
         mask = batch.mask & batch.surrogate.unsqueeze(-1)
         rewards = objective.token_rewards(batch.reward.nan_to_num(0.0), penalty.double(), mask)
@@ -51,7 +51,7 @@ class PPO(Algorithm):
         )
         total = world.all_reduce(objective.moments(advantages, mask))
         whitened = objective.whiten(advantages, mask, total)
-        return batch.with_(advantages=whitened.float(), returns=returns.float())
+        return batch.with_advantages(whitened, returns)
 
     def value_loss(self, values: Tensor, batch: Batch) -> Tensor:
         """(R, T) 0.5·max of the clipped and the unclipped squared error."""

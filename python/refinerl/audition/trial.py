@@ -82,7 +82,7 @@ def refined(name: str, refiner: Refiner, groups: Sequence[RolloutGroup]) -> Colu
     """Measure a refiner on the answers."""
     anchors = refiner.refine(groups, STEP)
     made = [r for r in anchors.refinements if r.reward is not None]
-    found = {id(r.rollout): _gain(r.rollout, r.reward) for r in made}
+    found = {r.rollout.key: _gain(r.rollout, r.reward) for r in made}
     asked = [refiner.encode_chat(refiner.task.refine_prompt(r.rollout)) for r in anchors.refinements]
     copied = [r.alignment.copy_ratio for r in made]
     examples = [rollout_row(STEP, r.rollout, r, selected=True) for r in made]
@@ -105,9 +105,9 @@ def fresh(roller: Roller, groups: Sequence[RolloutGroup], rival: Column) -> Colu
     The best fresh answer to each y counts. The answer that would exceed the budget and those after it do not count.
     """
     task, spent, read = roller.task, 0, 0
-    best: dict[int, float] = {}
+    best: dict[tuple[str, int], float] = {}
     changes: list[float] = []
-    open_to_better = [r for group in groups for r in group.rollouts if _improvable(r, task.max_reward)]
+    open_to_better = [r for group in groups for r in group.rollouts if r.improvable(task.max_reward)]
     round_, more = 0, bool(open_to_better)
     while more:
         seeds = [[_seed(roller, rollout, round_)] for rollout in open_to_better]
@@ -127,7 +127,7 @@ def fresh(roller: Roller, groups: Sequence[RolloutGroup], rival: Column) -> Colu
             if reward is not None:
                 gain = _gain(rollout, reward)
                 changes.append(gain)
-                best[id(rollout)] = max(gain, best.get(id(rollout), -math.inf))
+                best[rollout.key] = max(gain, best.get(rollout.key, -math.inf))
         round_ += 1
         more = len(affordable) == len(open_to_better) and any(answer.token_ids for _, answer in affordable)
     return _column("fresh answers", groups, best, changes=changes, copied=math.nan, written=spent, read=read)
@@ -179,14 +179,14 @@ def verdict(column: Column, control: Column) -> str:
 def _column(
     name: str,
     groups: Sequence[RolloutGroup],
-    best: dict[int, float],
+    best: dict[tuple[str, int], float],
     *,
     changes: Sequence[float],
     examples: tuple[RolloutRow, ...] = (),
     **values: Any,
 ) -> Column:
     scored = [r for group in groups for r in group.rollouts if r.reward is not None]
-    gains = [best.get(id(r), 0.0) for r in scored]
+    gains = [best.get(r.key, 0.0) for r in scored]
     return Column(
         name=name,
         rollouts=len(scored),
@@ -198,10 +198,6 @@ def _column(
         examples=examples,
         **values,
     )
-
-
-def _improvable(rollout: Rollout, max_reward: float | None) -> bool:
-    return rollout.reward is not None and (max_reward is None or rollout.reward.value < max_reward)
 
 
 def _seed(roller: Roller, rollout: Rollout, round_: int) -> int:

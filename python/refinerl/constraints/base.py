@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from refinerl.contracts.options import ConstraintOptions
 from refinerl.objective import Reduction
-from refinerl.records import Anchors, Batch, Outputs, RolloutGroup
+from refinerl.records import Anchors, Batch, Measured, Outputs, RolloutGroup
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +28,7 @@ class Constraint(ABC):
         """What a recipe may say of it; a subclass adds its own."""
 
     needs_reference: ClassVar[bool] = False
-    """`cost` reads `Batch.reference_logprobs`."""
+    """`cost` reads `Measured.reference_logprobs`."""
     needs_refiner: ClassVar[bool] = False
     """`anchor` asks the refiner; the run then has one."""
 
@@ -72,25 +72,25 @@ class Constraint(ABC):
         """What the constraint holds the policy to, without gradient: nothing that has to be made."""
         return Anchors()
 
-    def rows(self, batch: Batch) -> Tensor:
+    def rows(self, batch: Measured) -> Tensor:
         """(R,) bool: the rows whose tokens carry the cost; the y that have a reward."""
         return batch.surrogate
 
     @abstractmethod
-    def cost(self, outputs: Outputs, batch: Batch) -> Tensor:
+    def cost(self, outputs: Outputs, batch: Measured) -> Tensor:
         """(R, T) nats for each target token of `rows`; what it says elsewhere does not count."""
 
-    def loss(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """() Σ row_weight·cost, differentiable.
+    def loss(self, outputs: Outputs, batch: Batch, weights: Tensor) -> Tensor:
+        """() Σ weights·cost, differentiable; `weights` (R,) float64.
 
         Raises:
             TypeError: `rows` are refinements, whose logprobs have no gradient (`Outputs`).
         """
-        if bool((batch.is_constraint & (batch.row_weight != 0)).any()):
+        if bool((batch.is_constraint & (weights != 0)).any()):
             name = type(self).__name__
             raise TypeError(f"{name}.rows holds refinements: {name}.loss must then be made of outputs.weighted_nll")
-        return (self.cost(outputs, batch) * batch.mask * batch.row_weight.unsqueeze(-1)).sum()
+        return (self.cost(outputs, batch) * batch.mask * weights.unsqueeze(-1)).sum()
 
-    def carry(self, cost: Tensor, batch: Batch, anchors: Anchors) -> Tensor:
+    def carry(self, cost: Tensor, batch: Measured, anchors: Anchors) -> Tensor:
         """(R, T) the costs on y's positions, where `apply: reward` charges them; they lie there already."""
         return cost

@@ -10,7 +10,7 @@ from pydantic import model_validator
 
 from refinerl import objective
 from refinerl.constraints.base import Constraint
-from refinerl.records import Anchors, Batch, Outputs, RolloutGroup
+from refinerl.records import Anchors, Batch, Measured, Outputs, RolloutGroup
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,19 +49,19 @@ class Dynamic(Constraint):
         """Refine, score, filter, align."""
         return self.refiner.refine(groups, step)
 
-    def rows(self, batch: Batch) -> Tensor:
+    def rows(self, batch: Measured) -> Tensor:
         """(R,) bool: the accepted ỹ."""
         return batch.is_constraint
 
-    def cost(self, outputs: Outputs, batch: Batch) -> Tensor:
+    def cost(self, outputs: Outputs, batch: Measured) -> Tensor:
         """(R, T) CE_t for each token of an accepted ỹ."""
         return objective.cross_entropy_cost(outputs.logprobs) * (batch.mask & batch.is_constraint.unsqueeze(-1))
 
-    def loss(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """() Σ row_weight·CE, as the fused kernel has computed it."""
+    def loss(self, outputs: Outputs, batch: Batch, weights: Tensor) -> Tensor:
+        """() Σ weights·CE, as the fused kernel has computed it."""
         return outputs.weighted_nll
 
-    def carry(self, cost: Tensor, batch: Batch, anchors: Anchors) -> Tensor:
+    def carry(self, cost: Tensor, batch: Measured, anchors: Anchors) -> Tensor:
         """Each accepted ỹ's costs on the positions of its own y, along their alignment; the rows must not be merged."""
         from refinerl.alignment import charge  # imports torch, without which `--help` reads the options above
 

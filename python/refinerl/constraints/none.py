@@ -8,7 +8,7 @@ from pydantic import field_validator
 
 from refinerl.constraints.base import Constraint
 from refinerl.contracts.options import NonNegative
-from refinerl.records import Batch, Outputs
+from refinerl.records import Batch, Measured, Outputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,14 +29,14 @@ class NoConstraint(Constraint):
         def _zero(cls, beta: float) -> float:
             return 0.0
 
-    def rows(self, batch: Batch) -> Tensor:
+    def rows(self, batch: Measured) -> Tensor:
         """(R,) bool: none."""
         return batch.surrogate & False
 
-    def cost(self, outputs: Outputs, batch: Batch) -> Tensor:
+    def cost(self, outputs: Outputs, batch: Measured) -> Tensor:
         """(R, T) zeros."""
         return batch.mask.float() * 0
 
-    def loss(self, outputs: Outputs, batch: Batch) -> Tensor:
+    def loss(self, outputs: Outputs, batch: Batch, weights: Tensor) -> Tensor:
         """() zero."""
         return outputs.logprobs.new_zeros(())

@@ -9,7 +9,7 @@ from pydantic import model_validator
 from refinerl import objective
 from refinerl.constraints.base import Constraint
 from refinerl.objective import Estimator
-from refinerl.records import Batch, Outputs
+from refinerl.records import Measured, Outputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,7 @@ class Static(Constraint):
 
     needs_reference = True
 
-    def cost(self, outputs: Outputs, batch: Batch) -> Tensor:
+    def cost(self, outputs: Outputs, batch: Measured) -> Tensor:
         """(R, T) the estimate of KL(π_θ ‖ π_ref) for each token of y."""
         estimate = objective.kl_estimate(outputs.logprobs, batch.reference_logprobs, self.options.estimator)
         return estimate * (batch.mask & self.rows(batch).unsqueeze(-1))

@@ -12,12 +12,14 @@ from refinerl.records import (
     Anchors,
     Batch,
     Completion,
+    Measured,
     Message,
     Outputs,
     Prompt,
     Reward,
     Rollout,
     RolloutGroup,
+    Rows,
     Sampling,
 )
 
@@ -66,8 +68,12 @@ class Generator(Protocol):
 class Trainer(Protocol):
     """ONE model, trainable or frozen: policy, critic and reference are three of these."""
 
-    def forward(self, rows: Batch, *, adapter: bool = True) -> Outputs:
-        """Logprobs and entropies of the targets, or values. Differentiable unless under `torch.no_grad()`."""
+    def forward(self, rows: Rows, weights: Tensor | None = None, *, adapter: bool = True) -> Outputs:
+        """Logprobs and entropies of the targets, or values. Differentiable unless under `torch.no_grad()`.
+
+        `weights` (R,) float64 are those of the ỹ rows in `Outputs.weighted_nll`, through which alone these rows are
+        differentiable; None is 0 for each. With gradients, the logprobs of a ỹ row of weight 0 read 0.
+        """
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate gradients."""
@@ -190,13 +196,13 @@ class Algorithm(Protocol):
     def select(self, groups: Sequence[RolloutGroup], world: World) -> tuple[list[RolloutGroup], list[RolloutGroup]]:
         """Groups with a signal, and those without (dynamic sampling)."""
 
-    def advantages(self, batch: Batch, penalty: Tensor, world: World) -> Batch:
-        """The batch with `advantages` (and `returns`). `penalty` (R, T) is β·cost on y's positions, or zero."""
+    def advantages(self, batch: Measured, penalty: Tensor, world: World) -> Batch:
+        """`batch.with_advantages(…)`, a critic's `returns` too. `penalty` (R, T): β·cost on y's positions, or zero."""
 
     def policy_loss(self, outputs: Outputs, batch: Batch) -> Tensor:
         """(R, T) the surrogate for each token, not yet masked or reduced."""
 
-    def ratio(self, logprobs: Tensor, batch: Batch) -> Tensor:
+    def ratio(self, logprobs: Tensor, batch: Measured) -> Tensor:
         """(R, T) the ratio that it clips, of each token or of the token's whole response."""
 
     def clipped(self, ratio: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -226,21 +232,21 @@ class Constraint(Protocol):
 
     @property
     def needs_reference(self) -> bool:
-        """Does `cost` read `Batch.reference_logprobs`."""
+        """Does `cost` read `Measured.reference_logprobs`."""
 
     def metric(self, name: str) -> str:
         """Its metric's name: `constraint/cost`, or `constraint/LABEL/cost` among several."""
 
-    def rows(self, batch: Batch) -> Tensor:
+    def rows(self, batch: Measured) -> Tensor:
         """(R,) bool: the rows whose tokens carry the cost."""
 
-    def cost(self, outputs: Outputs, batch: Batch) -> Tensor:
+    def cost(self, outputs: Outputs, batch: Measured) -> Tensor:
         """(R, T) nats for each target token of `rows`; for apply = loss and apply = reward alike."""
 
-    def loss(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """() Σ row_weight·cost, differentiable."""
+    def loss(self, outputs: Outputs, batch: Batch, weights: Tensor) -> Tensor:
+        """() Σ weights·cost, differentiable; `weights` (R,) float64 hold β·1/N, and 0 on rows without the cost."""
 
-    def carry(self, cost: Tensor, batch: Batch, anchors: Anchors) -> Tensor:
+    def carry(self, cost: Tensor, batch: Measured, anchors: Anchors) -> Tensor:
         """(R, T) the same costs on y's positions, where `apply: reward` charges them; sums are preserved."""
 
 

@@ -25,10 +25,10 @@ from refinerl.engines.lora import LoraNetwork
 from refinerl.engines.models import name_accelerator
 from refinerl.engines.networks import PolicyNetwork, ValueNetwork, recompute
 from refinerl.engines.optimization import Optimization, finite
-from refinerl.engines.rows import Rows, one_token, outputs_of
+from refinerl.engines.rows import TupleNetwork, one_token, outputs_of
 from refinerl.engines.world import join_alone, leave_by
 from refinerl.errors import UserError
-from refinerl.records import Batch, Outputs
+from refinerl.records import Outputs, Rows
 
 _TAG = "shards"
 _NEEDED = (0, 19)
@@ -78,7 +78,7 @@ class DeepSpeedTrainer:
         if gradient_checkpointing:
             # Without re-entrance PyTorch compares what it saved with what it computes again; ZeRO-3 has put that away.
             recompute(network, reentrant=self.stage == 3)
-        self._rows = Rows(network)
+        self._rows = TupleNetwork(network)
         optimizer: torch.optim.Optimizer | None = None
         if optimization is not None:
             adamw = optimization.adamw(learning)
@@ -118,16 +118,16 @@ class DeepSpeedTrainer:
 
     # --- the contract ---------------------------------------------------------------------------
 
-    def forward(self, rows: Batch, *, adapter: bool = True) -> Outputs:
+    def forward(self, rows: Rows, weights: Tensor | None = None, *, adapter: bool = True) -> Outputs:
         """Logprobs and entropies of the targets, or values. Differentiable unless frozen or under `torch.no_grad()`.
 
         No rows: all layers run all the same, on one token, because other ranks may wait for them in a collective.
         """
         if not adapter and isinstance(self.network, LoraNetwork):
             with self.network.base():
-                return self.forward(rows)
+                return self.forward(rows, weights)
         if len(rows):
-            return outputs_of(self._engine(rows))
+            return outputs_of(self._engine(rows, weights))
         outputs = outputs_of(self._engine(one_token()))
         empty = rows.mask.shape
         return Outputs(
@@ -303,7 +303,7 @@ def _deepspeed() -> Any:
     return deepspeed
 
 
-def _initialize(module: Rows, optimizer: torch.optim.Optimizer | None, config: dict[str, Any]) -> Any:
+def _initialize(module: TupleNetwork, optimizer: torch.optim.Optimizer | None, config: dict[str, Any]) -> Any:
     deepspeed = _deepspeed()
     join_alone()
     os.environ.setdefault("LOCAL_RANK", "0")  # it asks for that, even where there is one rank

@@ -1,6 +1,6 @@
 """What trainers train: a trunk with a language-model head (policy, reference) or with a value head (critic).
 
-Both are modules whose `forward` takes rows of a `Batch` and returns `Outputs`, so that any trainer can wrap them whole.
+Both are modules whose `forward` takes `Rows` and returns `Outputs`, so that any trainer can wrap them whole.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from refinerl.engines.models import quiet
 from refinerl.errors import UserError
 from refinerl.kernels import availability
 from refinerl.kernels.cross_entropy import Impl, sequence_cross_entropy, token_logprobs
-from refinerl.records import Batch, Outputs
+from refinerl.records import Outputs, Rows
 
 _VALUE_HEAD = "value_head.safetensors"
 
@@ -47,8 +47,8 @@ class PolicyNetwork(nn.Module):
             raise UserError(f"the cross-entropy kernel {impl!r} cannot run here: {state.reason}")
         _verify_head(model)
 
-    def forward(self, rows: Batch) -> Outputs:
-        """Logprobs and entropies of all targets, and the constraint's cost Σ row_weight·nll.
+    def forward(self, rows: Rows, weights: Tensor | None = None) -> Outputs:
+        """Logprobs and entropies of all targets, and the constraint's cost Σ weights·nll; `weights` (R,), None for 0.
 
         With gradients, a y row's targets are differentiable one by one, those of a constraint row only through
         `weighted_nll`; logprobs of constraint rows of weight 0 are then not computed and read zero.
@@ -57,7 +57,8 @@ class PolicyNetwork(nn.Module):
         hidden, row, token = target_states(self.model.base_model, rows)
         targets = rows.targets.to(device)[row, token]
         is_constraint = rows.is_constraint.to(device)[row]
-        weights = rows.row_weight.to(device)[row]
+        weights = torch.zeros(len(rows), dtype=torch.float64) if weights is None else weights
+        weights = weights.to(device)[row]
         head = self.model.get_output_embeddings()
         options: dict[str, Any] = {"temperature": self.temperature, "bias": head.bias, "impl": self.impl}
         if hidden.requires_grad or (torch.is_grad_enabled() and head.weight.requires_grad):
@@ -113,7 +114,7 @@ class ValueNetwork(nn.Module):
             nn.init.zeros_(head.bias)
         self.head = head
 
-    def forward(self, rows: Batch) -> Outputs:
+    def forward(self, rows: Rows, weights: Tensor | None = None) -> Outputs:
         """Values of all targets; the other fields are empty."""
         hidden, row, token = target_states(self.model, rows)
         values = self.head(hidden).squeeze(-1)
@@ -151,7 +152,7 @@ def _model_state(model: PreTrainedModel, weights: Mapping[str, Tensor] | None) -
     return state | {name: t for name, t in model.state_dict().items() if name in buffers}
 
 
-def target_states(trunk: PreTrainedModel, rows: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def target_states(trunk: PreTrainedModel, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
     """The hidden state that predicts each target: (N, H), and the target's row and index (N,) each.
 
     Rows are padded at the right, so causal attention never sees padding and no attention mask is needed.
@@ -169,7 +170,7 @@ def target_states(trunk: PreTrainedModel, rows: Batch) -> tuple[Tensor, Tensor, 
     return hidden[row, position], row, token
 
 
-def _spread(values: Tensor, row: Tensor, token: Tensor, rows: Batch) -> Tensor:
+def _spread(values: Tensor, row: Tensor, token: Tensor, rows: Rows) -> Tensor:
     """(N,) values at their places in (R, T), zero elsewhere."""
     return values.new_zeros(rows.mask.shape).index_put((row, token), values)
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from refinerl.engines.networks import PolicyNetwork, ValueNetwork
-from refinerl.records import Batch, Outputs
+from refinerl.records import Outputs, Rows
 
 
-class Rows(nn.Module):
+class TupleNetwork(nn.Module):
     """The network with its outputs as a tuple: ZeRO-3 looks for tensors in tuples, not in records.
 
     The head is used by the cross-entropy kernel and not by its own module, so it is registered here: whole from here to
@@ -24,9 +24,9 @@ class Rows(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, rows: Batch) -> tuple[Tensor | None, ...]:
+    def forward(self, rows: Rows, weights: Tensor | None = None) -> tuple[Tensor | None, ...]:
         """The network's `Outputs`, field by field."""
-        outputs = self.network(rows)
+        outputs = self.network(rows, weights)
         return outputs.logprobs, outputs.entropies, outputs.weighted_nll, outputs.values
 
     def external(self) -> Iterable[nn.Parameter]:
@@ -36,11 +36,11 @@ class Rows(nn.Module):
 
 
 def outputs_of(found: tuple[Any, ...]) -> Outputs:
-    """Undoes `Rows`."""
+    """Undo `TupleNetwork`."""
     return Outputs(logprobs=found[0], entropies=found[1], weighted_nll=found[2], values=found[3])
 
 
-def one_token() -> Batch:
+def one_token() -> Rows:
     """A row of one prompt token and one target, without any weight."""
     number = torch.zeros(1, dtype=torch.int64)
     given = {
@@ -50,8 +50,5 @@ def one_token() -> Batch:
         "targets": torch.zeros(1, 1, dtype=torch.int64),
         "mask": torch.ones(1, 1, dtype=torch.bool),
         "is_constraint": torch.zeros(1, dtype=torch.bool),
-        "row_weight": torch.zeros(1, dtype=torch.float64),
     }
-    return Batch(
-        **{field.name: given.get(field.name, number) for field in fields(Batch)}
-    )  # no network reads the others
+    return Rows(**{field.name: given.get(field.name, number) for field in fields(Rows)})  # no network reads the others

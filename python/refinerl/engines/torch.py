@@ -13,7 +13,7 @@ from refinerl.engines.lora import LoraNetwork
 from refinerl.engines.masters import Masters
 from refinerl.engines.networks import PolicyNetwork, ValueNetwork, recompute
 from refinerl.engines.optimization import Optimization, finite, restore
-from refinerl.records import Batch, Outputs
+from refinerl.records import Outputs, Rows
 
 _STATE = "trainer.pt"
 
@@ -56,11 +56,11 @@ class TorchTrainer:
         if gradient_checkpointing:
             recompute(network)
 
-    def forward(self, rows: Batch, *, adapter: bool = True) -> Outputs:
+    def forward(self, rows: Rows, weights: Tensor | None = None, *, adapter: bool = True) -> Outputs:
         """Logprobs and entropies of the targets, or values. Differentiable unless frozen or under `torch.no_grad()`."""
         base = self.network.base() if not adapter and isinstance(self.network, LoraNetwork) else nullcontext()
         with base:
-            outputs: Outputs = self.network(rows)
+            outputs: Outputs = self.network(rows, weights)
         return outputs
 
     def backward(self, loss: Tensor) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from refinerl.contracts import ALONE, World
-from refinerl.records import Batch, Completion, Prompt, Refinement, RolloutGroup
+from refinerl.records import Completion, Prompt, Refinement, RolloutGroup, Rows
 
 _MEMBERS = 2**20
 """More than a group has."""
@@ -28,18 +28,22 @@ class _Row:
     is_constraint: bool
 
 
-def collate(groups: Sequence[RolloutGroup], refinements: Sequence[Refinement] = (), *, merge: bool = True) -> Batch:
+def collate(groups: Sequence[RolloutGroup], refinements: Sequence[Refinement] = (), *, merge: bool = True) -> Rows:
     """Every y is a row, in order, then every accepted ỹ is a row.
 
     Identical (x, ỹ) are merged into one row that carries their count as weight; `merge=False` keeps them apart, for
     batches that are split into minibatches, where each ỹ belongs to the minibatch of its y.
+
+    Raises:
+        ValueError: two rollouts have the same key.
     """
     rows: list[_Row] = []
-    index: dict[int, int] = {}
+    index: dict[tuple[str, int], int] = {}
     for number, group in enumerate(groups):
         for member, rollout in enumerate(group.rollouts):
             scored = rollout.reward is not None
-            index[id(rollout)] = len(rows)
+            if index.setdefault(rollout.key, len(rows)) != len(rows):
+                raise ValueError(f"two rollouts of the step are sample {rollout.sample} of prompt {rollout.prompt.id}")
             rows.append(
                 _Row(
                     prompt=rollout.prompt,
@@ -56,7 +60,7 @@ def collate(groups: Sequence[RolloutGroup], refinements: Sequence[Refinement] = 
     for refinement in refinements:
         if not refinement.accepted or (merge and refinement.weight == 0):
             continue
-        origin = index[id(refinement.rollout)]
+        origin = index[refinement.rollout.key]
         rows.append(
             _Row(
                 prompt=refinement.rollout.prompt,
@@ -73,13 +77,12 @@ def collate(groups: Sequence[RolloutGroup], refinements: Sequence[Refinement] = 
     return _tensors(rows)
 
 
-def _tensors(rows: Sequence[_Row]) -> Batch:
+def _tensors(rows: Sequence[_Row]) -> Rows:
     prompts = [torch.tensor(row.prompt.token_ids, dtype=torch.int64) for row in rows]
     targets = [torch.tensor(row.completion.token_ids, dtype=torch.int64) for row in rows]
     input_ids, attention_mask = _pad([torch.cat(pair) for pair in zip(prompts, targets, strict=True)])
     padded_targets, mask = _pad(targets)
-    zeros = torch.zeros(mask.shape)
-    return Batch(
+    return Rows(
         input_ids=input_ids,
         attention_mask=attention_mask,
         prompt_lengths=torch.tensor([len(p) for p in prompts], dtype=torch.int64),
@@ -91,16 +94,8 @@ def _tensors(rows: Sequence[_Row]) -> Batch:
         place=torch.tensor([row.place for row in rows], dtype=torch.int64),
         weight=torch.tensor([row.weight for row in rows], dtype=torch.float64),
         reward=torch.tensor([row.reward for row in rows], dtype=torch.float64),
-        truncated=torch.tensor([row.completion.finish_reason == "length" for row in rows], dtype=torch.bool),
         surrogate=torch.tensor([row.surrogate for row in rows], dtype=torch.bool),
         sampling_logprobs=_sampling_logprobs(rows, mask),
-        correction=torch.ones(mask.shape),
-        old_logprobs=zeros,
-        reference_logprobs=zeros,
-        advantages=zeros,
-        values=zeros,
-        returns=zeros,
-        row_weight=torch.zeros(len(rows), dtype=torch.float64),
     )
 
 
@@ -122,7 +117,7 @@ def _pad(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return padded.to(torch.int64), torch.arange(padded.shape[1]) < lengths.unsqueeze(-1)
 
 
-def minibatches(batch: Batch, rollouts: int, seed: int, world: World = ALONE) -> Iterator[Tensor]:
+def minibatches(batch: Rows, rollouts: int, seed: int, world: World = ALONE) -> Iterator[Tensor]:
     """This rank's rows of each minibatch, drawn in an order given by the seed, each y with the ỹ that belong to it.
 
     A minibatch is `rollouts` y of all ranks, the same ones however many ranks there are; the last may be smaller. One
@@ -144,15 +139,15 @@ def minibatches(batch: Batch, rollouts: int, seed: int, world: World = ALONE) ->
         yield torch.cat([chosen, refined])
 
 
-def scatter_rows(batch: Batch, rows: Tensor, values: Tensor) -> Tensor:
+def scatter_rows(batch: Rows, rows: Tensor, values: Tensor) -> Tensor:
     """(n, t) values of some rows on a zero (R, T) tensor of the batch."""
     full = torch.zeros(batch.mask.shape, dtype=values.dtype)
     full[rows, : values.shape[1]] = values
     return full
 
 
-def micro_batches(batch: Batch, rows: Tensor, token_budget: int, max_rows: int | None = None) -> list[Tensor]:
-    """Splits `rows` into groups of like length whose padded tokens stay within the budget; a longer row goes alone."""
+def micro_batches(batch: Rows, rows: Tensor, token_budget: int, max_rows: int | None = None) -> list[Tensor]:
+    """Split `rows` into groups of like length whose padded tokens stay within the budget; a longer row goes alone."""
     lengths = batch.attention_mask[rows].sum(-1)
     parts: list[list[int]] = []
     for position in torch.argsort(lengths, descending=True, stable=True).tolist():

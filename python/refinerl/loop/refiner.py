@@ -26,6 +26,18 @@ Accept = Literal["better", "all", "perfect"]
 
 
 @dataclass(frozen=True)
+class Written:
+    """A reply of the refiner's, as a response to x, not yet scored."""
+
+    rollout: Rollout
+    """y."""
+    refined: Completion
+    """ỹ."""
+    tokens: int
+    """Tokens that the refiner wrote."""
+
+
+@dataclass(frozen=True)
 class Refiner:
     """π_ref(· | refine(x, y)), and what of it may teach (Eq. 6's filter)."""
 
@@ -50,46 +62,45 @@ class Refiner:
     world: World = ALONE
 
     def refine(self, groups: Sequence[RolloutGroup], step: int) -> Anchors:
-        """Refines every rollout that can be improved; never raises for what the refiner writes."""
+        """Refine every rollout that can be improved; nothing that the refiner writes raises."""
         rollouts = [rollout for group in groups for rollout in group.rollouts]
-        candidates = [r for r in rollouts if self._improvable(r)]
+        candidates = [r for r in rollouts if self._worth_asking(r)]
         with self.clock("refine", len(candidates) * self.sampling.max_tokens):
-            instructions = [tuple(self.encode_chat(self.task.refine_prompt(r))) for r in candidates]
-            fits = [len(i) + self.sampling.max_tokens <= self.generator.context_length for i in instructions]
-            asked = [r for r, fit in zip(candidates, fits, strict=True) if fit]
-            replies = self._generate([i for i, fit in zip(instructions, fits, strict=True) if fit], asked, step)
-            written = [self._as_response(r, reply) for r, reply in zip(asked, replies, strict=True)]
+            written = self._write(candidates, step)
             readable = [
-                len(r.prompt.token_ids) + len(y.token_ids) <= self.context_length
-                for r, y in zip(asked, written, strict=True)
+                w for w in written if len(w.rollout.prompt.token_ids) + len(w.refined.token_ids) <= self.context_length
             ]
-            made = [pair for pair, fit in zip(zip(asked, written, strict=True), readable, strict=True) if fit]
-            refinements, counts = self._judge(made)
+            refinements, counts = self._judge(readable)
         counts = {
             **counts,
-            "tokens": sum(len(reply.token_ids) for reply in replies),
+            "tokens": sum(w.tokens for w in written),
             "skipped_perfect": sum(r.reward is not None for r in rollouts) - len(candidates),
-            "skipped_too_long": len(candidates) - len(made),
+            "skipped_too_long": len(candidates) - len(readable),
         }
         return Anchors(tuple(refinements), self._metrics(rollouts, refinements, counts))
 
-    def _improvable(self, rollout: Rollout) -> bool:
+    def _worth_asking(self, rollout: Rollout) -> bool:
         """A y at the highest reward can never pass the filter, so leaving it out is exact."""
-        if rollout.reward is None:
-            return False
-        return self.accept == "all" or self.task.max_reward is None or rollout.reward.value < self.task.max_reward
+        return rollout.improvable(None if self.accept == "all" else self.task.max_reward)
 
-    def _generate(
-        self, instructions: Sequence[tuple[int, ...]], asked: Sequence[Rollout], step: int
-    ) -> list[Completion]:
-        seeds = [[sample_seed(self.seed, step, f"refine/{r.prompt.id}", r.sample)] for r in asked]
-        drafts = [r.completion.token_ids for r in asked]
+    def _write(self, candidates: Sequence[Rollout], step: int) -> list[Written]:
+        """Ask the refiner about those rollouts whose instruction fits its context."""
+        instructions = [(r, tuple(self.encode_chat(self.task.refine_prompt(r)))) for r in candidates]
+        room = self.generator.context_length - self.sampling.max_tokens
+        asked = [(r, instruction) for r, instruction in instructions if len(instruction) <= room]
+        seeds = [[sample_seed(self.seed, step, f"refine/{r.prompt.id}", r.sample)] for r, _ in asked]
         self.generator.wake()
         replies = self.generator.generate(
-            instructions, replace(self.sampling, seeds=seeds), adapter=False, drafts=drafts
+            [instruction for _, instruction in asked],
+            replace(self.sampling, seeds=seeds),
+            adapter=False,
+            drafts=[r.completion.token_ids for r, _ in asked],
         )
         self.generator.sleep()
-        return [reply for (reply,) in replies]
+        return [
+            Written(r, self._as_response(r, reply), len(reply.token_ids))
+            for (r, _), (reply,) in zip(asked, replies, strict=True)
+        ]
 
     def _as_response(self, rollout: Rollout, reply: Completion) -> Completion:
         """ỹ: the reply as a response to x, in the policy's tokens, ended as the refiner ended it."""
@@ -102,20 +113,24 @@ class Refiner:
             tokens = (*tokens, self.eos_token_id)
         return Completion(tokens, (), text, reply.finish_reason)
 
-    def _judge(self, made: Sequence[tuple[Rollout, Completion]]) -> tuple[list[Refinement], Mapping[str, int]]:
-        rewards = self.task.score([r.prompt for r, _ in made], [refined for _, refined in made])
-        alignments = align([r.completion.token_ids for r, _ in made], [refined.token_ids for _, refined in made])
+    def _judge(self, written: Sequence[Written]) -> tuple[list[Refinement], Mapping[str, int]]:
+        """Score, align and filter; the refinements with the filter's counts."""
+        prompts, refined = [w.rollout.prompt for w in written], [w.refined for w in written]
+        tokens = [completion.token_ids for completion in refined]
+        rewards = self.task.score(prompts, refined)
+        alignments = align([w.rollout.completion.token_ids for w in written], tokens)
         verdict = filter_refinements(
-            [_value(r.reward) for r, _ in made],
+            [_value(w.rollout.reward) for w in written],
             [_value(reward) for reward in rewards],
-            [r.prompt.id for r, _ in made],
-            [refined.token_ids for _, refined in made],
+            [prompt.id for prompt in prompts],
+            tokens,
             accept=self.accept,
             max_reward=self.task.max_reward,
         )
+        parts = zip(written, rewards, alignments, verdict.accepted, verdict.weight, strict=True)
         refinements = [
-            Refinement(rollout, refined, rewards[i], alignments[i], bool(verdict.accepted[i]), int(verdict.weight[i]))
-            for i, (rollout, refined) in enumerate(made)
+            Refinement(w.rollout, w.refined, reward, alignment, bool(accepted), int(weight))
+            for w, reward, alignment, accepted, weight in parts
         ]
         return refinements, verdict.counts
 

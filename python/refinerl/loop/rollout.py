@@ -135,7 +135,7 @@ def revive(
         (group.position, number, member, world.rank)
         for number, group in enumerate(dropped)
         for member, rollout in enumerate(group.rollouts)
-        if rollout.reward is not None and (max_reward is None or rollout.reward.value < max_reward)
+        if rollout.improvable(max_reward)
     ]
     pool = sorted(place for part in world.all_gather_object(mine) for place in part)
     order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed)).tolist()

@@ -14,7 +14,7 @@ from torch import Tensor
 from refinerl import objective
 from refinerl.contracts import Algorithm, Constraint, Constraints, Trainer, World
 from refinerl.loop.batch import micro_batches, minibatches, scatter_rows
-from refinerl.records import Anchors, Batch, Outputs, Update, sample_seed
+from refinerl.records import Anchors, Batch, Measured, Outputs, Rows, Update, sample_seed
 
 
 @dataclass(frozen=True)
@@ -42,41 +42,44 @@ class Updater:
 
     # --- before the gradient --------------------------------------------------------------------
 
-    def measure(self, batch: Batch, *, kl: bool) -> tuple[Batch, dict[str, float]]:
-        """Old logprobs, values and, if asked for or needed, the reference's logprobs of y; and what they tell."""
+    def measure(self, batch: Rows, *, kl: bool) -> tuple[Measured, dict[str, float]]:
+        """Old logprobs, values and, if asked for or needed, the reference's logprobs of y; and their metrics."""
         rows = torch.nonzero(batch.surrogate).flatten()
         mask = batch.mask & batch.surrogate.unsqueeze(-1)
+        unknown = torch.full(batch.mask.shape, math.nan)
         old = self._forward(self.policy, batch, rows)
-        batch = batch.with_(old_logprobs=old.logprobs)
         metrics = {"policy/entropy": self._mean(old.entropies, mask)}
         metrics |= self._mismatch(old.logprobs, batch.sampling_logprobs, mask)
+        correction = torch.ones(batch.mask.shape)
         if self.correction != "off":
-            weights = objective.truncated_importance(
+            correction = objective.truncated_importance(
                 old.logprobs, batch.sampling_logprobs, mask, self.correction, self.correction_cap
             )
-            batch = batch.with_(correction=weights)
-        if self.critic is not None:
-            values = self._forward(self.critic, batch, rows).values
-            batch = batch.with_(values=_present(values))
+        values = unknown if self.critic is None else _present(self._forward(self.critic, batch, rows).values)
+        reference = unknown
         if kl or any(part.needs_reference for part in self.constraint.parts):
-            reference = self._reference(batch, rows)
-            batch = batch.with_(reference_logprobs=reference.logprobs)
-            k1 = objective.kl_estimate(old.logprobs, reference.logprobs, "k1")
-            k3 = objective.kl_estimate(old.logprobs, reference.logprobs, "k3")
+            reference = self._reference(batch, rows).logprobs
+            k1 = objective.kl_estimate(old.logprobs, reference, "k1")
+            k3 = objective.kl_estimate(old.logprobs, reference, "k3")
             metrics["policy/kl_to_reference"] = self._mean(k3, mask)
             metrics["policy/kl_to_reference_sum"] = self._mean((k1 * mask).sum(-1), batch.surrogate)
-        return batch, metrics
+        measured = Measured(
+            **batch.tensors(),
+            old_logprobs=old.logprobs,
+            reference_logprobs=reference,
+            values=values,
+            correction=correction,
+        )
+        return measured, metrics
 
-    def penalty(self, batch: Batch, anchors: Anchors) -> tuple[Tensor, dict[str, float]]:
+    def penalty(self, batch: Measured, anchors: Anchors) -> tuple[Tensor, dict[str, float]]:
         """(R, T) Σ β·cost on y's positions, detached, by the policy that sampled y; zero unless apply = reward."""
         total = torch.zeros(batch.mask.shape)
         metrics: dict[str, float] = {}
         charging = [part for part in self.constraint.parts if part.apply == "reward"]
         if charging:
             rows = torch.stack([part.rows(batch) for part in charging]).any(0)
-            # Unit weights make the trainer evaluate the rows of ỹ, which carry no weight in the loss.
-            weighed = batch.with_(row_weight=rows.double())
-            outputs = self._forward(self.policy, weighed, torch.nonzero(rows).flatten())
+            outputs = self._forward(self.policy, batch, torch.nonzero(rows).flatten())
             for part in charging:
                 charged, measured = self._charge(part, outputs, batch, anchors)
                 total = total + charged
@@ -84,7 +87,7 @@ class Updater:
         return total, metrics
 
     def _charge(
-        self, part: Constraint, outputs: Outputs, batch: Batch, anchors: Anchors
+        self, part: Constraint, outputs: Outputs, batch: Measured, anchors: Anchors
     ) -> tuple[Tensor, dict[str, float]]:
         rows = part.rows(batch)
         mask = batch.mask & rows.unsqueeze(-1)
@@ -97,7 +100,7 @@ class Updater:
             metrics[part.metric("ce")] = self._mean(cost, mask)
         return part.beta * part.carry(clamped, batch, anchors), metrics
 
-    def _reference(self, batch: Batch, rows: Tensor) -> Outputs:
+    def _reference(self, batch: Rows, rows: Tensor) -> Outputs:
         """The reference on y; of a LoRA policy that is the policy without its adapter."""
         if self.reference is None:
             return self._forward(self.policy, batch, rows, adapter=False)
@@ -106,7 +109,7 @@ class Updater:
         self.reference.sleep()
         return outputs
 
-    def _forward(self, trainer: Trainer, batch: Batch, rows: Tensor, *, adapter: bool = True) -> Outputs:
+    def _forward(self, trainer: Trainer, batch: Rows, rows: Tensor, *, adapter: bool = True) -> Outputs:
         """The outputs of some rows, without gradient, on the whole batch's (R, T)."""
         parts = {name: torch.zeros(batch.mask.shape) for name in ("logprobs", "entropies", "values")}
         with torch.no_grad():
@@ -118,7 +121,7 @@ class Updater:
                         parts[name] = parts[name] + scatter_rows(batch, part, found.cpu())
         return Outputs(weighted_nll=torch.zeros(()), **parts)
 
-    def _parts(self, batch: Batch, rows: Tensor) -> list[Tensor]:
+    def _parts(self, batch: Rows, rows: Tensor) -> list[Tensor]:
         """Micro-batches; as many on every rank, because all run a model together: the last ones may be empty."""
         parts = micro_batches(batch, rows, self.token_budget, self.max_rows)
         most = int(self.world.all_reduce(torch.tensor(len(parts)), "max"))
@@ -171,19 +174,19 @@ class Updater:
         return weights
 
     def _optimize(self, minibatch: Batch, weights: list[Tensor], tally: _Tally, *, first_epoch: bool) -> None:
-        # The fused kernel weighs the refinements by row_weight; only one constraint has any.
-        minibatch = minibatch.with_(row_weight=sum(weights, torch.zeros(len(minibatch), dtype=torch.float64)))
+        # The fused kernel has one weight for each refinement; only one constraint has any.
+        total = sum(weights, torch.zeros(len(minibatch), dtype=torch.float64))
         y_mask = minibatch.mask & minibatch.surrogate.unsqueeze(-1)
         counts = torch.stack([y_mask.sum(), y_mask.any(-1).sum()]).double()
         tokens, sequences = self.world.all_reduce(counts).tolist()
-        weighed = minibatch.surrogate | torch.stack([minibatch.row_weight, *weights]).ne(0).any(0)
+        weighed = minibatch.surrogate | torch.stack([total, *weights]).ne(0).any(0)
         parts = self._parts(minibatch, torch.nonzero(weighed).flatten())
         if not parts:
             return
         sums = _Tally()
         # No rank stops at what is not finite: the others would wait for it in the next micro-batch.
         found = [
-            self._backward(minibatch.select(part), [w[part] for w in weights], tokens, sequences, sums)
+            self._backward(minibatch.select(part), total[part], [w[part] for w in weights], tokens, sequences, sums)
             for part in parts
         ]
         bad = [name for names in self.world.all_gather_object(found) for name in names if name is not None]
@@ -207,19 +210,25 @@ class Updater:
         tally.take(sums.over(self.world), constrained=first_epoch)
 
     def _backward(
-        self, rows: Batch, constraint_weights: list[Tensor], tokens: float, sequences: float, sums: _Tally
+        self,
+        rows: Batch,
+        total_weight: Tensor,
+        constraint_weights: list[Tensor],
+        tokens: float,
+        sequences: float,
+        sums: _Tally,
     ) -> str | None:
-        """One forward over y and ỹ rows alike, one backward; returns the name of a loss that is not finite."""
-        outputs, rows = _forward_with_grad(self.policy, rows)
+        """One forward over y and ỹ rows alike, one backward; return the name of a loss that is not finite."""
+        outputs, rows = _forward_with_grad(self.policy, rows, total_weight)
         mask = rows.mask & rows.surrogate.unsqueeze(-1)
         weights = self.algorithm.weights(mask, tokens, sequences)
         policy_loss = (self.algorithm.policy_loss(outputs, rows) * rows.correction * weights).sum()
         entropy = (outputs.entropies * weights).sum()
         constraint_loss = torch.zeros((), device=mask.device)
         for part, row_weight in zip(self._in_loss, constraint_weights, strict=True):
-            weighed = rows.with_(row_weight=row_weight.to(mask.device))
-            constraint_loss = constraint_loss + part.loss(outputs, weighed)
-            self._count_constraint(part, outputs, weighed, sums)
+            here = row_weight.to(mask.device)
+            constraint_loss = constraint_loss + part.loss(outputs, rows, here)
+            self._count_constraint(part, outputs, rows, here, sums)
         loss = policy_loss + constraint_loss - self.entropy_bonus * entropy
         self.policy.backward(loss)
         self._count(outputs, rows, mask, tokens, sums)
@@ -247,8 +256,8 @@ class Updater:
         if bool(mask.any()):
             sums.largest = max(sums.largest, float(ratio[mask].max()))
 
-    def _count_constraint(self, part: Constraint, outputs: Outputs, rows: Batch, sums: _Tally) -> None:
-        """Add what a constraint of the loss costs the rows, whose `row_weight` is its own."""
+    def _count_constraint(self, part: Constraint, outputs: Outputs, rows: Batch, weights: Tensor, sums: _Tally) -> None:
+        """Add the costs of a constraint of the loss, whose rows have these weights."""
         if part.beta == 0:
             sums.add_cost(part.metric, cost=0.0, ce=0.0, ce_tokens=0.0)
             return
@@ -257,7 +266,7 @@ class Updater:
         refined = rows.is_constraint & carrying
         sums.add_cost(
             part.metric,
-            cost=float((cost * rows.row_weight[carrying]).sum()) / part.beta,
+            cost=float((cost * weights[carrying]).sum()) / part.beta,
             ce=float((cost * rows.weight[carrying])[rows.is_constraint[carrying]].sum()),
             ce_tokens=float((rows.mask.sum(-1) * rows.weight)[refined].sum()),
         )
@@ -333,9 +342,9 @@ class _Tally:
 _TOKENS = " tokens"
 
 
-def _forward_with_grad(trainer: Trainer, rows: Batch) -> tuple[Outputs, Batch]:
-    """The outputs of the rows, and the rows where the outputs are: batches are made on the CPU."""
-    outputs = trainer.forward(rows)
+def _forward_with_grad(trainer: Trainer, rows: Batch, weights: Tensor | None = None) -> tuple[Outputs, Batch]:
+    """The outputs of the rows, and the rows on the device of the outputs: batches are made on the CPU."""
+    outputs = trainer.forward(rows, weights)
     return outputs, rows.to((outputs.logprobs if outputs.values is None else outputs.values).device)
 
 

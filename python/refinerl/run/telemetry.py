@@ -191,11 +191,11 @@ class Telemetry:
     def _rows(
         self, groups: Sequence[RolloutGroup], kept: Sequence[RolloutGroup], anchors: Anchors
     ) -> Iterator[tuple[RolloutGroup, str]]:
-        refined = {id(r.rollout): r for r in anchors.refinements}
-        selected = {id(group) for group in kept}
+        refined = {r.rollout.key: r for r in anchors.refinements}
+        selected = {r.key for group in kept for r in group.rollouts}
         for group in groups:
             for rollout in group.rollouts:
-                row = rows.rollout_row(self._step, rollout, refined.get(id(rollout)), selected=id(group) in selected)
+                row = rows.rollout_row(self._step, rollout, refined.get(rollout.key), selected=rollout.key in selected)
                 yield group, rows.to_json(row)
 
     def close(self) -> None:
