@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -151,7 +152,7 @@ def test_a_full_disk_leaves_what_was_written_and_says_how_to_go_on(toy: Toy, tmp
     """/dev/full answers every write as a full disk does; the reward function puts it where step 2 will write."""
     run = tmp_path / "run"
     options = ["trainer.steps=2", "checkpoint.every=1"]
-    trap = run / "rollouts" / "step-2.partial"
+    trap = run / "rollouts" / f".step-2.jsonl.{os.getpid()}.partial"
     monkeypatch.setenv("TOY_FULL_DISK", str(trap))
     assert "full" in refused(capsys, toy.arguments(run, *options, reward="toy_rewards:fills_the_disk"))
     assert [row["step"] for row in metrics(run)] == [1]

@@ -84,11 +84,12 @@ def test_resuming_takes_back_what_came_after_the_checkpoint(folder):
     (folder / "metrics.jsonl").write_text("".join(rows) + '{"schema": 1, "st')
     for step in (1, 2, 3):
         (folder / "rollouts" / f"step-{step}.jsonl").write_text("")
-    (folder / "rollouts" / "step-4.partial").write_text("")
+    (folder / "rollouts" / ".step-4.jsonl.123.partial").write_text("")
+    (folder / ".config.yaml.123.partial").write_text("")
     checkpoint.resume(folder, {})
     assert (folder / "metrics.jsonl").read_text() == "".join(rows[:2])
     assert sorted(p.name for p in (folder / "rollouts").iterdir()) == ["step-1.jsonl", "step-2.jsonl"]
-    assert not (folder / ".checkpoint-3.partial").exists()
+    assert not list(folder.glob(".*"))
 
 
 def test_without_a_checkpoint_a_run_begins_anew(folder):

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         trial.show(columns, console, args.examples)
         if args.output is not None:
             found = {"schema": 1, "n": args.n, "columns": [column.as_json() for column in columns]}
-            export.write(args.output, [json.dumps(found | {"config": config.model_dump(mode="json")}, indent=1)])
+            export.save(args.output, json.dumps(found | {"config": config.model_dump(mode="json")}, indent=1))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from rich.table import Table
 from refinerl.benchmarks import failures
 from refinerl.benchmarks.estimate import Estimate, estimate
 from refinerl.benchmarks.suite import Result, Suite
+from refinerl.data import files
 from refinerl.errors import UserError
 
 SCHEMA = 1
@@ -80,9 +80,9 @@ def write(folder: Path, suite: Suite, results: Sequence[Result], summary: Mappin
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / "results.jsonl", (json.dumps(row(r), ensure_ascii=False) + "\n" for r in results))
-        _replace(folder / "failures.html", [failures.page(suite, results, _title(summary), list(_cells(summary)))])
-        _replace(folder / "summary.json", [json.dumps(summary, indent=1, ensure_ascii=False) + "\n"])
+        files.write(folder / "results.jsonl", (json.dumps(row(r), ensure_ascii=False) + "\n" for r in results))
+        files.write(folder / "failures.html", failures.page(suite, results, _title(summary), list(_cells(summary))))
+        files.write(folder / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
 
@@ -105,19 +105,6 @@ def row(result: Result) -> dict[str, Any]:
 
 def _word(passed: bool) -> str:
     return "pass" if passed else "fail"
-
-
-def _replace(path: Path, lines: Iterator[str] | list[str]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        # Lone surrogates, which a program may contain, have no UTF-8; JSON's escapes say them.
-        with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def table(summary: Mapping[str, Any]) -> Table:

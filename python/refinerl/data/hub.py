@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from refinerl.data.files import replacing
 from refinerl.errors import UserError
 
 PREFIX = "hub:"
@@ -87,21 +88,18 @@ def fetched(address: str, digest: str) -> Path:
     place = cache / address.rpartition("/")[2]
     if place.is_file() and _digest(place) == digest:
         return place
-    partial = place.with_name(f".{place.name}.{os.getpid()}")
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(address, timeout=60) as source, partial.open("wb") as target:
-            shutil.copyfileobj(source, target)
-        if (found := _digest(partial)) != digest:
-            raise UserError(f"{address} has changed: its SHA-256 is {found}, not {digest}")
-        os.replace(partial, place)
+        with replacing(place) as partial:
+            with urllib.request.urlopen(address, timeout=60) as source, partial.open("wb") as target:
+                shutil.copyfileobj(source, target)
+            if (found := _digest(partial)) != digest:
+                raise UserError(f"{address} has changed: its SHA-256 is {found}, not {digest}")
     except (OSError, urllib.error.URLError) as error:
         reason = getattr(error, "reason", None) or error
         raise UserError(
             f"cannot download {address}: {reason}; get it on a machine with a network and give its folder with --data"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
     return place
 
 

@@ -7,12 +7,12 @@ if the policy was prompted with messages, else texts.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from refinerl.data.files import write
 from refinerl.errors import UserError
 from refinerl.report.rows import CompletionRow, RefinementRow, RolloutRow, read_rollouts
 
@@ -58,7 +58,7 @@ def export(run: Path, form: Format, output: Path | None = None, *, everything: b
         raise UserError(
             f"{run}: nothing to export: of {made} refinements none {wanted}" + _hint(made, everything, form)
         )
-    write(output, (f"{line}\n" for line in lines))
+    save(output, (f"{line}\n" for line in lines))
     return Exported(output, len(lines), made, matching - len(lines))
 
 
@@ -90,17 +90,13 @@ def _hint(made: int, everything: bool, form: Format) -> str:
     return "" if everything else "; --all also exports those that were not accepted"
 
 
-def write(path: Path, lines: Iterable[str]) -> None:
-    """Write a text file, whole or not at all.
+def save(path: Path, text: str | Iterable[str]) -> None:
+    """Write a file that the user asked for, as `data.files.write` does.
 
     Raises:
         UserError: the file cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.writelines(lines)
-        os.replace(partial, path)
+        write(path, text)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror}") from error

@@ -16,7 +16,7 @@ import yaml
 
 from refinerl.alignment import align
 from refinerl.errors import UserError
-from refinerl.report.export import write
+from refinerl.report.export import save
 from refinerl.report.rows import RolloutRow, read_metrics, read_rollouts
 from refinerl.report.summary import runs
 
@@ -90,7 +90,7 @@ def write_page(run: Path, output: Path | None = None) -> Path:
         width=WIDTH,
         height=HEIGHT,
     )
-    write(output, [text])
+    save(output, text)
     return output
 
 

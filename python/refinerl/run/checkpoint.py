@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 
 from refinerl.contracts import ALONE, Trainer, World
+from refinerl.data.files import flush, write
 from refinerl.errors import UserError
 from refinerl.records import Update
 
@@ -63,7 +65,9 @@ def check_new(folder: Path) -> None:
     """
     if (folder / "config.yaml").exists():
         raise UserError(f"{folder} holds a run already: continue it with --resume, or choose another --output-dir")
-    if folder.exists() and (not folder.is_dir() or any(p.name != ".config.yaml.partial" for p in folder.iterdir())):
+    if not folder.exists():
+        return
+    if not folder.is_dir() or any(not fnmatch(path.name, ".config.yaml.*partial") for path in folder.iterdir()):
         raise UserError(f"{folder} exists and is not empty: choose another --output-dir")
 
 
@@ -113,7 +117,8 @@ def save(
         if first:
             state = replace(state, ranks=world.size)
             write(partial / "trainer_state.json", json.dumps({"schema": SCHEMA, **asdict(state)}, indent=1))
-            _sync(partial)
+            for path in [*partial.rglob("*"), partial]:
+                flush(path)
             shutil.rmtree(final, ignore_errors=True)
             os.replace(partial, final)
     except BaseException:
@@ -137,8 +142,7 @@ def resume(
         UserError: the checkpoint is of another version, of another number of ranks, or lacks a part.
     """
     if world.rank == 0:
-        for partial in folder.glob(".checkpoint-*.partial"):
-            shutil.rmtree(partial)
+        _clear(folder)
     world.barrier()
     steps = checkpoints(folder)
     state = State()
@@ -204,8 +208,17 @@ def _truncate(folder: Path, step: int) -> None:
         kept = [line for line in metrics.read_text().splitlines(keepends=True) if _step_of(line) <= step]
         write(metrics, "".join(kept))
     for path in (folder / "rollouts").glob("*"):
-        match = re.fullmatch(r"step-(\d+)\.(?:jsonl|partial)", path.name)
-        if match and (path.suffix == ".partial" or int(match[1]) > step):
+        match = re.fullmatch(r"step-(\d+)\.jsonl", path.name)
+        if match and int(match[1]) > step:
+            path.unlink()
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a process that was killed left half written."""
+    for path in [*folder.glob(".*.partial"), *(folder / "rollouts").glob(".*.partial")]:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
             path.unlink()
 
 
@@ -215,23 +228,6 @@ def _step_of(line: str) -> float:
         return float(json.loads(line)["step"])
     except ValueError:
         return float("inf")
-
-
-def write(path: Path, text: str) -> None:
-    """Replaces a file in one move."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
-def _sync(folder: Path) -> None:
-    """Asks the disk to hold the files before the rename says that they are there."""
-    for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def current_random_states(device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from rich.progress import (
 )
 
 from refinerl.contracts import ALONE, World
+from refinerl.data.files import write
 from refinerl.errors import UserError
 from refinerl.records import Anchors, RolloutGroup
 from refinerl.report import rows
@@ -183,10 +183,7 @@ class Telemetry:
             every.sort(key=lambda row: row[0])
         if self.world.rank:
             return
-        path = self.folder / "rollouts" / f"step-{self._step}.jsonl"
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(f"{row}\n" for _, row in every), encoding="utf-8")
-        os.replace(partial, path)
+        write(self.folder / "rollouts" / f"step-{self._step}.jsonl", (f"{row}\n" for _, row in every))
 
     def _rows(
         self, groups: Sequence[RolloutGroup], kept: Sequence[RolloutGroup], anchors: Anchors

@@ -1,0 +1,57 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path` to write to; at the end move what was written to `path`, in one step.
+
+    What was written is on the disk before the move, so that a crash of the machine leaves the old file or the new one.
+    Where the block raises, `path` stays as it was. Processes that write to the same path do not disturb each other: the
+    last one wins. A process that is killed leaves its `.NAME.PID.partial`.
+
+    Raises:
+        OSError: the file cannot be written.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "numbers.txt"
+    >>> with replacing(path) as partial:
+    ...     _ = partial.write_text("1 2 3")
+    >>> path.read_text(), [file.name for file in path.parent.iterdir()]
+    ('1 2 3', ['numbers.txt'])
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        flush(partial)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write(path: Path, text: str | Iterable[str]) -> None:
+    """Write a text, or its pieces in order, as UTF-8 in the place of what `path` holds; whole or not at all.
+
+    A lone surrogate, which programs may contain and UTF-8 cannot encode, becomes an escape such as `\\udc80`.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        file.writelines([text] if isinstance(text, str) else text)
+
+
+def flush(path: Path) -> None:
+    """Wait until the disk holds a file or a folder's list of files."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
