@@ -59,5 +59,5 @@ def test_every_function_is_held_to_the_columns():
 
 
 def test_weights_are_one_for_each():
-    with pytest.raises(UserError, match="each of the 2 rewards, got 1"):
+    with pytest.raises(ValueError, match="shorter"):
         RewardSum([UserReward(first), UserReward(second)], [1.0])

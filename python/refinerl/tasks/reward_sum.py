@@ -25,13 +25,13 @@ class RewardSum:
         weights: one for each reward; 1 each if empty.
 
     Raises:
-        UserError: the number of weights is not that of the rewards.
+        ValueError: the number of weights is not that of the rewards, which a configuration has checked before.
     """
 
     def __init__(self, rewards: Sequence[UserReward | RewardModel], weights: Sequence[float] = ()) -> None:
-        check_weights(len(rewards), weights)
-        self._rewards = tuple(rewards)
-        self._weights = tuple(weights) or (1.0,) * len(rewards)
+        pairs = list(zip(rewards, weights or (1.0,) * len(rewards), strict=True))
+        self._rewards = tuple(reward for reward, _ in pairs)
+        self._weights = tuple(weight for _, weight in pairs)
         self._names = part_names([r.name if isinstance(r, UserReward) else "model" for r in rewards])
 
     def check(self, columns: Collection[str]) -> None:
@@ -92,15 +92,3 @@ def part_names(names: Sequence[str]) -> list[str]:
             unique = f"{wanted}#{number}"
         chosen.append(unique)
     return chosen
-
-
-def check_weights(rewards: int, weights: Sequence[float]) -> None:
-    """Check that there are as many weights as rewards, or none.
-
-    Raises:
-        UserError: there are more or fewer.
-    """
-    if weights and len(weights) != rewards:
-        raise UserError(
-            f"task.reward_weights must have one weight for each of the {rewards} rewards, got {len(weights)}"
-        )
