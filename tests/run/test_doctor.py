@@ -40,7 +40,9 @@ def test_this_machine(capsys):
     assert found["kernels cuda"][0]["state"] == "absent"
     assert found["kernels cuda"][0]["found"] == available()["cuda"].reason
     with Sandbox(workers=1) as box:
-        assert {p.name for p in box.isolation if p.on} == set(found["sandbox"][0]["found"][4:].split(", "))
+        assert {p.name for p in box.isolation if p.on} == set(
+            found["sandbox"][0]["found"].partition("on: ")[2].split(", ")
+        )
         off = [p.name for p in box.isolation if not p.on and p.name != "cgroup"]
     assert len([row for row in found["sandbox"] if row["state"] == "wrong"]) == len(off)
 

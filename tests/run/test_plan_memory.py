@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -95,6 +96,16 @@ def test_the_ranks_are_those_that_were_started_or_in_the_part(monkeypatch):
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "nowhere", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
     assert "each of 2 GPUs" in lines()[0]
+
+
+def test_programs_are_counted_on_the_cores_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3})
+    run, _ = run_of(recipe.load("demo"))
+    assert run is not None
+    assert run.sandbox == 512 * 2**20
+    run, _ = run_of(recipe.load("demo", ["sandbox.workers=5"]))
+    assert run is not None
+    assert run.sandbox == 5 * 512 * 2**20
 
 
 def test_a_model_that_nobody_knows_is_not_guessed(monkeypatch):

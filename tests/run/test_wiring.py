@@ -47,7 +47,7 @@ def test_a_batch_is_whole_groups_for_every_rank(batch, ranks, works):
 
 @pytest.mark.parametrize(
     ("asked", "cores", "ranks", "workers"),
-    [(None, 8, 4, 2), (None, 2, 4, 1), (6, 8, 2, 3), (6, 8, 1, 6), (None, 8, 1, None)],
+    [(None, 8, 4, 2), (None, 2, 4, 1), (6, 8, 2, 3), (6, 8, 1, 6), (None, 8, 1, 8)],
 )
 def test_the_ranks_of_a_machine_share_its_cores_for_scoring(monkeypatch, asked, cores, ranks, workers):
     """Eight ranks that each took all cores would judge in each other's time limits."""

@@ -27,7 +27,6 @@ from refinerl.engines import devices
 from refinerl.engines.models import load_model, resolve_model
 from refinerl.engines.transformers import TransformersGenerator
 from refinerl.errors import UserError
-from refinerl.loop.refiner import Refiner
 from refinerl.loop.rollout import Roller
 from refinerl.loop.stream import PromptStream
 from refinerl.records import Sampling
@@ -35,6 +34,7 @@ from refinerl.report import export
 from refinerl.run import arguments as command_line
 from refinerl.run import placement, recipe, trainers
 from refinerl.run import tasks as rewards
+from refinerl.run.generators import make_refiner
 from refinerl.run.telemetry import Telemetry
 from refinerl.sandbox import SandboxError
 from refinerl.tasks import templates
@@ -98,18 +98,14 @@ def audition(config: Config, n: int, against: Sequence[str], console: Console) -
             for name in ("", *wanted):
                 theirs = task.refined_by(name) if name and _is_template(name) else task
                 voice = _voice(config, name, None, telemetry) if name and not _is_template(name) else reference
-                refiner = Refiner(
-                    generator=voice.generator,
-                    task=theirs,
-                    sampling=Sampling(config.refiner.max_tokens or sampling.max_tokens, config.refiner.temperature),
-                    encode_chat=voice.tokenizer.encode_chat,
-                    encode=reference.tokenizer.encode,
-                    decode=reference.tokenizer.decode,
-                    eos_token_id=reference.tokenizer.eos_token_id,
-                    context_length=reference.generator.context_length,
-                    accept=config.accept,
-                    seed=config.seed,
-                    clock=telemetry.clock,
+                refiner = make_refiner(
+                    config,
+                    voice.generator,
+                    theirs,
+                    voice.tokenizer,
+                    telemetry.clock,
+                    policy=reference.tokenizer,
+                    context=reference.generator.context_length,
                 )
                 columns.append(trial.refined(name or "refiner", refiner, groups))
             columns.append(trial.fresh(roller, groups, columns[0]))

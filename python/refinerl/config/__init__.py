@@ -18,6 +18,7 @@ from refinerl.config.choice import GROUP as GROUP
 from refinerl.config.choice import AlgorithmConfig, ConstraintConfig
 from refinerl.config.critic import CriticConfig
 from refinerl.config.deepspeed import check_deepspeed
+from refinerl.config.defaults import fill
 from refinerl.config.engines import EnginesConfig
 from refinerl.config.evaluate import EvaluateConfig
 from refinerl.config.generation import GenerationConfig
@@ -75,6 +76,13 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
     plan: PlanConfig = PlanConfig()
+
+    @model_validator(mode="after")
+    def _resolve(self) -> Config:
+        fill(self, self)
+        if self.reward_model.device == "auto":
+            self.reward_model.device = self.device
+        return self
 
     @model_validator(mode="after")
     def _check_deepspeed(self) -> Config:

@@ -9,13 +9,15 @@ if TYPE_CHECKING:
 
 
 def check(config: Config) -> None:
-    """Resolve what one section takes from another, and refuse what contradicts.
+    """Refuse knobs that contradict each other.
 
     Raises:
-        ValueError: two sections contradict each other.
+        ValueError: two knobs contradict each other.
     """
-    if config.refiner.max_tokens is None:
-        config.refiner.max_tokens = config.generation.max_tokens
+    if config.trainer.batch % config.trainer.minibatch:
+        raise ValueError(
+            f"trainer.minibatch must divide trainer.batch = {config.trainer.batch}, got {config.trainer.minibatch}"
+        )
     samples = config.algorithm.samples_per_prompt
     if config.trainer.batch % samples:
         raise ValueError(

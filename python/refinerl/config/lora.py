@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import model_validator
 
-from refinerl.contracts.options import Count, CountOrZero, Section
+from refinerl.contracts.options import Count, CountOrZero, Section, derived
 
 
 class LoraConfig(Section):
@@ -12,8 +12,8 @@ class LoraConfig(Section):
 
     rank: CountOrZero = 0
     """0: all weights learn."""
-    alpha: Count | None = None
-    """The adapter's scale times its rank. None: twice the rank."""
+    alpha: Count = derived("2 × lora.rank")
+    """The adapter's scale times its rank."""
     dropout: float = 0.0
     """Only 0."""
     targets: tuple[str, ...] = ()
@@ -23,7 +23,7 @@ class LoraConfig(Section):
 
     @model_validator(mode="after")
     def _resolve(self) -> LoraConfig:
-        if self.alpha is None:
+        if "alpha" not in self.model_fields_set:
             self.alpha = 2 * max(self.rank, 1)
         if self.dropout:
             raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from refinerl.contracts.options import Count, Section
+from refinerl.contracts.options import Count, Section, derived
 
 
 class RewardModelConfig(Section):
@@ -12,10 +12,9 @@ class RewardModelConfig(Section):
 
     model: str | None = None
     """A hub id or a folder: AutoModelForSequenceClassification with one label, or OpenRLHF's layout."""
-    device: str = "auto"
-    """`auto`: the run's; or a torch device of its own."""
-    dtype: Literal["float32", "bfloat16"] | None = None
-    """None: the run's."""
+    device: str = derived("device")
+    """A torch device; `auto` is the run's."""
+    dtype: Literal["float32", "bfloat16"] = derived("dtype")
     batch: Count = 8
     """Conversations that go through it at once."""
     max_length: Count | None = None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from refinerl.contracts.options import Count, Positive, Section
+from refinerl.contracts.options import Count, CountOrZero, Positive, Section
 
 
 class SandboxConfig(Section):
     """Limits for each test of a program."""
 
-    workers: Count | None = None
-    """None: the cores."""
+    workers: CountOrZero = 0
+    """Programs that run at once on a machine; 0: one for each core."""
     wall_seconds: Positive = 4.0
     cpu_seconds: Positive = 4.0
     memory_mb: Count = 512

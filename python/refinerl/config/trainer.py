@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import model_validator
-
-from refinerl.contracts.options import Count, Fraction, NonNegative, Positive, Section
+from refinerl.contracts.options import Count, Fraction, NonNegative, Positive, Section, derived
 
 
 class TrainerConfig(Section):
@@ -18,8 +16,8 @@ class TrainerConfig(Section):
     """Passes over the prompts at most; None: as many as the steps need."""
     batch: Count = 64
     """Rollouts per step."""
-    minibatch: Count | None = None
-    """Rollouts per optimizer step; None: batch."""
+    minibatch: Count = derived("trainer.batch")
+    """Rollouts per optimizer step."""
     micro_batch: Count | None = None
     """Rows that go through the model at once, at most; None: as many as micro_batch_tokens allows."""
     micro_batch_tokens: Count = 4096
@@ -34,11 +32,3 @@ class TrainerConfig(Section):
     """Where the schedule ends, as a share of learning_rate."""
     max_grad_norm: Positive = 1.0
     gradient_checkpointing: bool = False
-
-    @model_validator(mode="after")
-    def _resolve(self) -> TrainerConfig:
-        if self.minibatch is None:
-            self.minibatch = self.batch
-        if self.batch % self.minibatch:
-            raise ValueError(f"trainer.minibatch must divide trainer.batch = {self.batch}, got {self.minibatch}")
-        return self

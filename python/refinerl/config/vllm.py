@@ -14,9 +14,10 @@ class VllmConfig(Section):
 
     tensor_parallel: Count = 1
     """Ranks that share an engine."""
-    memory_policy: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of the device's memory for the policy's engine. None: 0.3; on a CPU a cache of 1 GiB."""
-    memory_refiner: Annotated[float, Field(gt=0, le=1)] | None = None
+    memory_policy: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """Share of the GPU's memory for the policy's engine. On a CPU the cache has 1 GiB instead, or
+    $VLLM_CPU_KVCACHE_SPACE."""
+    memory_refiner: Annotated[float, Field(gt=0, le=1)] = 0.3
     """The same for the refiner's engine; a LoRA policy has one engine for both."""
     max_model_len: Annotated[int, Field(ge=2)] | None = None
     """Tokens of prompt and completion that fit; None: the model's."""
@@ -34,7 +35,7 @@ class VllmConfig(Section):
 
     @model_validator(mode="after")
     def _resolve(self) -> VllmConfig:
-        shares = (self.memory_policy or 0.0) + (self.memory_refiner or 0.0)
+        shares = self.memory_policy + self.memory_refiner
         if shares > 1 and not self.sleep:
             raise ValueError(
                 f"vllm.memory_policy and vllm.memory_refiner must sum to at most 1, got {shares:g}: with "

@@ -6,9 +6,10 @@ A plug-in derives from the base class of its kind and nests its options: `class 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic.fields import FieldInfo
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -17,8 +18,24 @@ Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
 
 
+def derived(source: str) -> Any:
+    """Declare a field whose default follows from other knobs.
+
+    Args:
+        source: the knob whose value it is, such as `trainer.batch`; or a formula for readers, where a validator of the
+            section computes it.
+    """
+    return Field(default=None, validate_default=False, json_schema_extra={"derived": source})
+
+
+def default_of(field: FieldInfo) -> str | None:
+    """The `source` of a derived default; None of a field that has a default of its own."""
+    extra = field.json_schema_extra
+    return str(extra["derived"]) if isinstance(extra, dict) and "derived" in extra else None
+
+
 class Section(BaseModel):
-    """A group of knobs; unknown keys are refused."""
+    """A group of knobs; unknown keys are refused. A key set to None keeps its default unless None is a value of it."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -27,6 +44,18 @@ class Section(BaseModel):
         protected_namespaces=(),
         use_attribute_docstrings=True,
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_is_unset(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        fields = cls.model_fields
+        return {
+            key: value
+            for key, value in given.items()
+            if value is not None or key not in fields or type(None) in get_args(fields[key].annotation)
+        }
 
 
 class Options(Section):

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from refinerl import __version__
 from refinerl.config import DEFAULT, Config
-from refinerl.contracts.options import COMMON, Options
+from refinerl.contracts.options import COMMON, Options, default_of
 from refinerl.contracts.plugins import Kind, names, resolve
 from refinerl.engines.launched import Launched
 from refinerl.errors import UserError
@@ -156,7 +156,7 @@ def _own(kind: Kind, name: str, prefix: str) -> Iterator[str]:
 
 def _knob(key: str, field: FieldInfo) -> str:
     about = (field.description or "").replace("\n", " ")
-    default = "None" if field.default is None else field.default
+    default = default_of(field) or field.default
     return f"  {key}={default}" + (f"   {about}" if about else "")
 
 

@@ -108,14 +108,13 @@ def show(findings: Sequence[Finding], console: Console) -> None:
 
 
 def machine() -> Iterator[Finding]:
-    """Version, Python, processor and memory."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    """Version, Python and memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     python = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
     yield Finding("refinerl", "ok", f"{__version__}, {python}")
     if sys.platform != "linux":
         yield Finding("system", "wrong", platform.system(), "the sandbox needs Linux")
-    yield Finding("machine", "ok", f"{cores} cores, {memory / GIB:.1f} GiB of memory")
+    yield Finding("machine", "ok", f"{memory / GIB:.1f} GiB of memory")
 
 
 def packages() -> Iterator[Finding]:
@@ -183,7 +182,7 @@ def kernels() -> Iterator[Finding]:
 
 def isolation() -> Iterator[Finding]:
     """The sandbox's protections. Only control groups may be off, which an ordinary user can seldom make."""
-    from refinerl.sandbox import Sandbox, SandboxError
+    from refinerl.sandbox import Sandbox, SandboxError, cores
 
     try:
         with Sandbox(workers=1) as sandbox:
@@ -192,7 +191,7 @@ def isolation() -> Iterator[Finding]:
         yield Finding("sandbox", "wrong", _first_line(error), "docs/sandbox.md says what it needs")
         return
     on = [protection.name for protection in protections if protection.on]
-    yield Finding("sandbox", "ok", f"on: {', '.join(on)}")
+    yield Finding("sandbox", "ok", f"{cores()} cores; on: {', '.join(on)}")
     for protection in protections:
         if not protection.on:
             state: Literal["absent", "wrong"] = "absent" if protection.name == "cgroup" else "wrong"

@@ -9,13 +9,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from refinerl.config import Config
-from refinerl.contracts import Generator, World
+from refinerl.contracts import ALONE, Clock, Generator, Task, World
 from refinerl.engines.lora import LoraNetwork
 from refinerl.engines.networks import PolicyNetwork
 from refinerl.engines.transformers import TransformersGenerator
 from refinerl.engines.vllm import VllmGenerator
 from refinerl.errors import UserError
-from refinerl.run.trainers import home_of_reference
+from refinerl.loop.refiner import Refiner
+from refinerl.records import Sampling
+from refinerl.run.trainers import device_of, home_of_reference
 from refinerl.tokenization import ChatTokenizer
 
 
@@ -54,6 +56,45 @@ def make_generators(
     return generator, TransformersGenerator(reference, tokenizer, max_rows=rows, home=home, progress=progress)
 
 
+def make_refiner(
+    config: Config,
+    generator: Generator,
+    task: Task,
+    writer: ChatTokenizer,
+    clock: Clock,
+    *,
+    policy: ChatTokenizer | None = None,
+    context: int | None = None,
+    world: World = ALONE,
+) -> Refiner:
+    """The refiner of a run or of an audition.
+
+    Args:
+        generator: writes the refinements.
+        task: gives the refiner's prompts and the rewards.
+        writer: the tokenizer of the model that writes.
+        clock: times its phases.
+        policy: the policy's tokenizer, whose tokens ỹ becomes; None: `writer`.
+        context: tokens that the policy reads at most; None: the generator's.
+        world: the ranks that share the work.
+    """
+    tokenizer = policy or writer
+    return Refiner(
+        generator=generator,
+        task=task,
+        sampling=Sampling(config.refiner.max_tokens, config.refiner.temperature),
+        encode_chat=writer.encode_chat,
+        encode=tokenizer.encode,
+        decode=tokenizer.decode,
+        eos_token_id=tokenizer.eos_token_id,
+        context_length=context or generator.context_length,
+        accept=config.accept,
+        seed=config.seed,
+        clock=clock,
+        world=world,
+    )
+
+
 def _vllm(
     config: Config,
     folder: str,
@@ -76,8 +117,10 @@ def _vllm(
             "1 always works, and each rank then has engines of its own"
         )
 
+    on_host = device_of(config.device) == "cpu"  # where vLLM has a cache of a fixed size
+
     def engine(
-        memory: float | None, *, adapter: tuple[int, int] | None = None, frozen: bool = False, speculate: int = 0
+        share: float, *, adapter: tuple[int, int] | None = None, frozen: bool = False, speculate: int = 0
     ) -> VllmGenerator:
         made = VllmGenerator(
             folder,
@@ -85,7 +128,7 @@ def _vllm(
             dtype=config.dtype,
             context_length=v.max_model_len,
             max_rows=v.max_num_seqs,
-            memory=memory,
+            memory=None if on_host else share,
             tensor_parallel=v.tensor_parallel,
             prefix_caching=v.prefix_caching,
             eager=v.enforce_eager,
@@ -100,7 +143,7 @@ def _vllm(
         return made
 
     if lora.rank:
-        both = engine(v.memory_policy, adapter=(lora.rank, lora.alpha or 1))
+        both = engine(v.memory_policy, adapter=(lora.rank, lora.alpha))
         return both, both
     generator = engine(v.memory_policy)
     if not config.refines:

@@ -35,7 +35,7 @@ class Pace:
         trainer, algorithm = config.trainer, config.algorithm
         return Pace(
             steps=trainer.steps,
-            prompts=trainer.batch // (algorithm.samples_per_prompt or 1),
+            prompts=trainer.batch // algorithm.samples_per_prompt,
             max_resamples=algorithm.max_resamples,
             revive=trainer.batch if config.on_dropped else 0,
             merge=trainer.minibatch == trainer.batch and all(c.apply == "loss" for c in config.held),

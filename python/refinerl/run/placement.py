@@ -26,14 +26,9 @@ def check_abilities(config: Config, device: torch.device) -> None:
     if config.kernels.impl == "cuda":
         devices.require_kernels(device)
     if config.scored_by_model:
-        scorer = devices.resolve(device_of_reward_model(config), "reward_model.device")
+        scorer = devices.resolve(config.reward_model.device, "reward_model.device")
         if config.reward_model.dtype == "bfloat16":
             devices.require_bfloat16(scorer, "reward_model.dtype=bfloat16", "reward_model.dtype=float32")
-
-
-def device_of_reward_model(config: Config) -> str:
-    """The device that the reward model asks for: one of its own, or the run's."""
-    return config.device if config.reward_model.device == "auto" else config.reward_model.device
 
 
 def check_memory(config: Config, policy: str, ranks: int = 1) -> None:
@@ -67,13 +62,13 @@ def _weights(config: Config, policy: str, ranks: int) -> Iterator[tuple[str, str
     if not config.lora.rank and not config.engines.offload_reference:
         yield "reference", device, count * width // share
     if config.needs_critic:
-        critic = count if config.critic.model is None else parameters(config.critic.model) or 0
+        critic = count if config.critic.model == config.model else parameters(config.critic.model) or 0
         yield "critic", device, critic * width // share
     r = config.reward_model
     if config.scored_by_model:
         scorer = parameters(r.model or "") or 0
-        place = device_of(device_of_reward_model(config), "reward_model.device")
-        yield "reward model", place, scorer * (4 if (r.dtype or config.dtype) == "float32" else 2)
+        place = device_of(r.device, "reward_model.device")
+        yield "reward model", place, scorer * (4 if r.dtype == "float32" else 2)
 
 
 def _turn(config: Config, sizes: dict[str, int]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 from collections.abc import Iterator
 
 from rich.console import Console
@@ -35,7 +34,7 @@ def plan(config: Config, prompts: int | None) -> Iterator[str]:
     trainer, algorithm = config.trainer, config.algorithm
     constraints = " and ".join(constraint.name for constraint in config.held)
     samples = algorithm.samples_per_prompt
-    updates = algorithm.epochs * math.ceil(trainer.batch / (trainer.minibatch or trainer.batch))
+    updates = algorithm.epochs * (trainer.batch // trainer.minibatch)
     per_step = trainer.batch // samples
     yield f"plan: {algorithm.name} with constraint {constraints} on {config.model}"
     yield from _engines(config)
@@ -67,7 +66,7 @@ def _engines(config: Config) -> Iterator[str]:
 
 
 def _ranks(config: Config) -> str:
-    launched, gpus = Launched.read(), config.plan.gpus or 1
+    launched, gpus = Launched.read(), config.plan.gpus
     if launched is not None:
         return f"on {launched.size} ranks"
     if config.engines.trainer == "torch" or gpus == 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ from refinerl.engines.launched import Launched
 from refinerl.run.memory import Training, find
 from refinerl.run.memory.advice import advise, over, starved
 from refinerl.run.memory.phases import GIB, Phase, Run, host, phases
+from refinerl.run.tasks import workers_of
 
 MIB = 2**20
 PROMPT = 1024
@@ -51,15 +51,16 @@ def run_of(config: Config) -> tuple[Run | None, str]:
         return None, config.model
     critic, scored = config.needs_critic, config.scored_by_model
     names = {
-        "critic": (config.critic.model or config.model) if critic else None,
+        "critic": config.critic.model if critic else None,
         "reward": config.reward_model.model if scored else None,
     }
     shapes = {role: None if name is None else find(name) for role, name in names.items()}
     unknown = ", ".join(f"the {role} model {name}" for role, name in names.items() if name and shapes[role] is None)
     launched = Launched.read()
-    ranks = config.plan.gpus or 1 if launched is None else launched.size
+    ranks = config.plan.gpus if launched is None else launched.size
     if config.engines.trainer == "torch":
         ranks = 1
+    local_ranks = min(ranks, 8) if launched is None else launched.local_size
     training = Training.of(
         config.engines.trainer,
         config.dtype,
@@ -84,20 +85,20 @@ def run_of(config: Config) -> tuple[Run | None, str]:
             rows=min(config.generation.max_batch, -(-trainer.batch // ranks)),
             critic=shapes["critic"],
             reward=shapes["reward"],
-            reward_width=4 if (config.reward_model.dtype or config.dtype) == "float32" else 2,
+            reward_width=4 if config.reward_model.dtype == "float32" else 2,
             reward_rows=config.reward_model.batch,
             adapter=policy.adapter(lora.rank, lora.targets) if lora.rank else 0,
             refines=dynamic,
             constraint_rows=any(c.apply == "loss" for c in config.refining),
             offload_reference=config.engines.offload_reference,
-            share_policy=vllm.memory_policy or 0.3,
-            share_refiner=vllm.memory_refiner or 0.3,
+            share_policy=vllm.memory_policy,
+            share_refiner=vllm.memory_refiner,
             tensor_parallel=vllm.tensor_parallel,
             engine_rows=vllm.max_num_seqs,
             engine_context=vllm.max_model_len or policy.context,
             sleeps=vllm.sleep,
-            local_ranks=min(ranks, 8) if launched is None else launched.local_size,
-            sandbox=_sandbox(config),
+            local_ranks=local_ranks,
+            sandbox=_sandbox(config, local_ranks),
         ),
         unknown,
     )
@@ -113,10 +114,9 @@ def _row_length(config: Config) -> tuple[int, int]:
     return prompt + written, prompt
 
 
-def _sandbox(config: Config) -> int:
-    if config.task.name != "code":
-        return 0
-    return (config.sandbox.workers or os.cpu_count() or 1) * config.sandbox.memory_mb * 2**20
+def _sandbox(config: Config, ranks: int) -> int:
+    """Bytes that the programs of a machine's ranks may take together."""
+    return ranks * workers_of(config, ranks) * config.sandbox.memory_mb * MIB if config.task.name == "code" else 0
 
 
 def _card(config: Config) -> tuple[float | None, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
@@ -23,7 +22,7 @@ from refinerl.errors import UserError
 from refinerl.records import Sampling
 from refinerl.run.given import NOTHING, Given
 from refinerl.run.trainers import device_of
-from refinerl.sandbox import Limits, Sandbox
+from refinerl.sandbox import Limits, Sandbox, cores
 from refinerl.tasks import rules
 from refinerl.tasks.base import Task as OwnTask
 from refinerl.tasks.code import CodeTask
@@ -85,7 +84,7 @@ def make_task(
             tokenizer.encode_chat,
             reward=RewardSum([make_dialogue_reward(name, config, given) for name in t.rewards], t.reward_weights),
             max_reward=highest(t.rewards, t.reward_weights),
-            refine_template=config.refiner.template or "refine_dialogue",
+            refine_template=config.refiner.template,
             system=t.system,
             encode_text=tokenizer.encode_bare if t.prompt_format == "text" else None,
             max_prompt_tokens=longest,
@@ -111,8 +110,8 @@ def make_task(
         None if isinstance(reward, UserReward) else make_sandbox(config, say, world),
         tokenizer.encode_chat,
         reward=reward,
-        question_template=t.template or "code",
-        refine_template=config.refiner.template or "refine_code",
+        question_template=t.template,
+        refine_template=config.refiner.template,
         prompt_format="apps" if t.prompt_format == "apps" else "chat",
         max_prompt_tokens=longest,
         system=t.system,
@@ -175,15 +174,20 @@ def make_dialogue_reward(name: str, config: Config, given: Given = NOTHING) -> U
     if name != "model":
         return rules.load_rule(name.removeprefix("rule:")) if name.startswith("rule:") else user_reward(name, given)
     place = r.model or ""
-    model = load_reward_model(place, dtype=r.dtype or config.dtype)
+    model = load_reward_model(place, dtype=r.dtype)
     tokenizer = ChatTokenizer.load(place, chat_template=r.chat_template)
     return RewardModel(
-        model.to(device_of(config.device if r.device == "auto" else r.device, "reward_model.device")),
+        model.to(device_of(r.device, "reward_model.device")),
         partial(tokenizer.encode_answered, close=is_openrlhf(model.config)),
         batch=r.batch,
         max_length=r.max_length,
         normalize=r.normalize,
     )
+
+
+def workers_of(config: Config, ranks: int = 1) -> int:
+    """Return how many programs each of a machine's `ranks` runs at once; they share `sandbox.workers` or the cores."""
+    return max(1, (config.sandbox.workers or cores()) // ranks)
 
 
 def make_sandbox(config: Config, say: Say, world: World = ALONE) -> Sandbox:
@@ -192,10 +196,9 @@ def make_sandbox(config: Config, say: Say, world: World = ALONE) -> Sandbox:
     The ranks of a machine share its cores.
     """
     s = config.sandbox
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         box = Sandbox(
-            workers=s.workers if world.local_size == 1 else max(1, (s.workers or cores) // world.local_size),
+            workers=workers_of(config, world.local_size),
             limits=Limits(s.wall_seconds, s.cpu_seconds, s.memory_mb, s.output_kb),
             compare="strict",
             require=s.require,

@@ -26,7 +26,7 @@ def make_network(config: Config, model: PreTrainedModel, adapted: Any = None) ->
     return LoraNetwork(
         model,
         rank=lora.rank,
-        alpha=lora.alpha or 1,
+        alpha=lora.alpha,
         targets=lora.targets,
         merge=lora.merge,
         temperature=config.generation.temperature,
@@ -59,14 +59,14 @@ def make_critic(
 ) -> Trainer:
     """A value model from `critic.model` or the policy, with its scalar head if it has one, else a head of zeros.
 
-    `trunk` is a copy of the policy's, where the policy was given as an object and `critic.model` names none.
+    `trunk` is a copy of the policy's, where the policy was given as an object and `critic.model` is the policy's.
     """
     if trunk is not None:
         return _make_trainer(config, ValueNetwork(trunk).to(device), config.critic.learning_rate, world)
-    name = policy_name if config.critic.model is None else resolve_model(config.critic.model)
+    name = policy_name if config.critic.model == config.model else resolve_model(config.critic.model)
     # Started from the reward model, its values are to be in the rewards' units.
     r = config.reward_model
-    normalize = config.critic.model is not None and config.critic.model == r.model and r.normalize is not False
+    normalize = config.critic.model == r.model and r.normalize is not False
     loaded, head = load_trunk(name, dtype=config.dtype, normalize=normalize)
     return _make_trainer(config, ValueNetwork(loaded, head).to(device), config.critic.learning_rate, world)
 
@@ -114,6 +114,6 @@ def _make_trainer(config: Config, network: PolicyNetwork | ValueNetwork, learnin
 
 def _optimization(config: Config, learning_rate: float) -> Optimization:
     t = config.trainer
-    updates = t.steps * config.algorithm.epochs * (t.batch // (t.minibatch or t.batch))
+    updates = t.steps * config.algorithm.epochs * (t.batch // t.minibatch)
     schedule = Schedule(t.schedule, total_steps=updates, warmup=t.warmup, minimum=t.min_learning_rate)
     return Optimization(learning_rate, schedule, t.betas, weight_decay=t.weight_decay, max_grad_norm=t.max_grad_norm)

@@ -30,7 +30,7 @@ from refinerl.loop.rollout import Roller
 from refinerl.loop.stream import PromptStream
 from refinerl.loop.update import Updater
 from refinerl.records import Sampling
-from refinerl.run.generators import make_generators
+from refinerl.run.generators import make_generators, make_refiner
 from refinerl.run.given import NOTHING, Given
 from refinerl.run.keeper import Keeper
 from refinerl.run.pace import Pace
@@ -104,7 +104,7 @@ def load(config: Config, given: Given, device: str) -> Loaded:
 
 def trunk_for_critic(config: Config, given: Given) -> PreTrainedModel | None:
     """A copy of a given model's trunk for the critic to start from; None where it is loaded by a name."""
-    if config.critic.model is not None or (given.model is None and given.adapted is None):
+    if config.critic.model != config.model or (given.model is None and given.adapted is None):
         return None
     model: Any = copy.deepcopy(given.model) if given.adapted is None else copy.deepcopy(given.adapted).unload()
     trunk: PreTrainedModel = model.base_model
@@ -164,25 +164,19 @@ def wire(
                 config, name, tokenizer, writing, policy.weights, reference_model, world, telemetry.tick, stack
             )
         multiply_float32(device, tf32=config.engines.tf32)
-        tokens = config.generation.max_tokens
         sampling = Sampling(
-            tokens,
+            config.generation.max_tokens,
             config.generation.temperature,
             n=config.algorithm.samples_per_prompt,
             stop=config.generation.stop,
         )
-        refiner = Refiner(
-            generator=refiner_generator,
-            task=task,
-            sampling=Sampling(config.refiner.max_tokens or tokens, config.refiner.temperature),
-            encode_chat=tokenizer.encode_chat,
-            encode=tokenizer.encode,
-            decode=tokenizer.decode,
-            eos_token_id=tokenizer.eos_token_id,
-            context_length=generator.context_length,
-            accept=config.accept,
-            seed=config.seed,
-            clock=telemetry.clock,
+        refiner = make_refiner(
+            config,
+            refiner_generator,
+            task,
+            tokenizer,
+            telemetry.clock,
+            context=generator.context_length,
             world=world,
         )
         algorithm = make_algorithm(config, given.algorithm)
@@ -197,7 +191,7 @@ def wire(
             algorithm=algorithm,
             constraint=constraint,
             world=world,
-            minibatch=trainer.minibatch or trainer.batch,
+            minibatch=trainer.minibatch,
             epochs=config.algorithm.epochs,
             token_budget=trainer.micro_batch_tokens,
             max_rows=trainer.micro_batch,

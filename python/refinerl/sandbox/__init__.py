@@ -16,6 +16,7 @@ from refinerl.sandbox.box import (
     TestRun,
     TestVerdict,
     Verdict,
+    cores,
 )
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "TestRun",
     "TestVerdict",
     "Verdict",
+    "cores",
 ]

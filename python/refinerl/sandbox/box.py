@@ -36,6 +36,7 @@ __all__ = [
     "TestRun",
     "TestVerdict",
     "Verdict",
+    "cores",
 ]
 
 Compare = Literal["strict", "apps"]
@@ -275,7 +276,7 @@ class Sandbox:
         _check("require", require in ("full", "best_effort"), "'full' or 'best_effort'", require)
         self.limits, self.compare = limits, compare
         places = [(name, _place(index, name)) for index, name in enumerate(packages)]
-        self._zygotes = Zygotes(sys.executable, workers or _cores(), require == "full", places)
+        self._zygotes = Zygotes(sys.executable, workers or cores(), require == "full", places)
         self.isolation = tuple(Protection(*row) for row in self._zygotes.isolation())
 
     def judge(self, programs: Sequence[Program]) -> list[Verdict]:
@@ -356,7 +357,8 @@ def _worst(rows: list[tuple[Any, ...]]) -> Outcome:
     return min((Outcome(row[0]) for row in rows), key=_SEVERITY.__getitem__)
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

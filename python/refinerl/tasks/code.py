@@ -68,8 +68,8 @@ class CodeTask:
         *,
         reward: Literal["adaptive", "coarse"] | UserReward = "adaptive",
         prompt_format: Literal["chat", "apps"] = "chat",
-        question_template: str = "code",
-        refine_template: str = "refine_code",
+        question_template: str | None = None,
+        refine_template: str | None = None,
         max_prompt_tokens: int | None = None,
         system: str | None = None,
         max_sandbox_errors: float = 0.01,
@@ -79,14 +79,14 @@ class CodeTask:
         self._box = box
         self._reward = reward
         self._max_sandbox_errors = max_sandbox_errors
-        self._refine = templates.load_template(refine_template, templates.REFINE_VARIABLES)
+        self._refine = templates.load_template(refine_template or "refine_code", templates.REFINE_VARIABLES)
         self._system: tuple[Message, ...] = ({"role": "system", "content": system},) if system is not None else ()
         if isinstance(reward, UserReward):
             self.max_reward = None
             reward.check(_COLUMNS)
         self._tests: dict[str, list[Test]] = {}
         self.too_long = 0
-        question = templates.load_template(question_template, templates.TASK_VARIABLES)
+        question = templates.load_template(question_template or "code", templates.TASK_VARIABLES)
         self._prompts: list[Prompt] = []
         for problem in problems:
             chat = chat_question(problem)

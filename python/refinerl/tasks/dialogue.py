@@ -38,14 +38,14 @@ class DialogueTask:
         *,
         reward: UserReward | RewardModel | RewardSum,
         max_reward: float | None = None,
-        refine_template: str = "refine_dialogue",
+        refine_template: str | None = None,
         system: str | None = None,
         encode_text: Callable[[str], Sequence[int]] | None = None,
         max_prompt_tokens: int | None = None,
     ) -> None:
         self.max_reward = max_reward
         self._reward = reward if isinstance(reward, RewardSum) else RewardSum([reward])
-        self._refine = templates.load_template(refine_template, templates.REFINE_VARIABLES)
+        self._refine = templates.load_template(refine_template or "refine_dialogue", templates.REFINE_VARIABLES)
         columns: dict[str, None] = {}
         self._prompts = _Prompts(dialogues, encode, encode_text, system)
         for index, dialogue in enumerate(dialogues):

@@ -7,7 +7,6 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from refinerl.errors import UserError
 from refinerl.records import Completion, Prompt, Reward
 from refinerl.tasks.reward_model import RewardModel
 from refinerl.tasks.user_reward import UserReward, user_rewards
