@@ -1,0 +1,183 @@
+"""Literals and input in a Python source: values in the form in which they are compared, names that hold the input."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import Any
+
+Form = Any
+"""A value in the form in which values are compared: text by tokens, sequences as tuples."""
+
+
+def form_of(value: Any) -> Form:
+    """`3`, `3.0`, `"3"` and `"3\\n"` are alike, and so are `[1, 2]`, `(1, 2)` and `"1 2"`."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, str):
+        tokens = value.split()
+        return tuple(map(_token, tokens)) if len(tokens) > 1 else _token(value.strip())
+    if isinstance(value, (bool, type(None))):
+        return str(value)
+    if isinstance(value, (int, float)):
+        return _token(str(value))
+    if isinstance(value, (list, tuple)):
+        return tuple(form_of(item) for item in value)
+    if isinstance(value, (set, frozenset)):
+        return frozenset(form_of(item) for item in value)
+    if isinstance(value, dict):
+        return ("{}", frozenset((form_of(key), form_of(item)) for key, item in value.items()))
+    return repr(value)
+
+
+def _token(text: str) -> str:
+    return text[:-2] if text.endswith(".0") else text
+
+
+def is_trivial(form: Form) -> bool:
+    """A value that honest base cases compare with and answer, such as 0, 1 or an empty list."""
+    return (
+        form in ("", "0", "1", "2", "-1", "True", "False", "None")
+        or form == ()
+        or (isinstance(form, tuple) and all(map(is_trivial, form)))
+    )
+
+
+def input_forms(given: Any) -> Iterator[Form]:
+    """The whole input, and its parts where they are not trivial."""
+    yield form_of(given)
+    if isinstance(given, bytes):
+        given = given.decode("utf-8", "replace")
+    if isinstance(given, str):
+        lines = given.strip().split("\n")
+        parts: list[Any] = [*lines, *given.split(), lines]
+    else:
+        parts = list(given)
+    for part in parts:
+        form = form_of(part)
+        if len(parts) == 1 or not is_trivial(form):
+            yield form
+
+
+def answer_forms(expected: Any) -> Iterator[Form]:
+    """The whole answer, and for one that is wrapped in a list what it holds."""
+    yield form_of(expected)
+    if isinstance(expected, (list, tuple)) and len(expected) == 1:
+        yield form_of(expected[0])
+
+
+def literal_form(node: ast.AST) -> Form | None:
+    """The form of a literal; None for any other expression."""
+    if not isinstance(node, (ast.Constant, ast.UnaryOp, ast.Tuple, ast.List, ast.Set, ast.Dict)):
+        return None
+    try:
+        return form_of(ast.literal_eval(node))
+    except (ValueError, TypeError, SyntaxError):
+        return None
+
+
+def pattern_form(pattern: ast.pattern) -> Form | None:
+    """The form of a literal pattern of `match`; None for any other."""
+    match pattern:
+        case ast.MatchValue():
+            return literal_form(pattern.value)
+        case ast.MatchSingleton():
+            return form_of(pattern.value)
+        case ast.MatchSequence():
+            forms = [pattern_form(item) for item in pattern.patterns]
+            return None if None in forms else tuple(forms)
+    return None
+
+
+def named_literals(tree: ast.Module) -> dict[str, Form]:
+    """Names that are given one literal, once."""
+    found: dict[str, Form] = {}
+    several: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            if node.id in found:
+                several.add(node.id)
+            found.setdefault(node.id, None)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            found[node.targets[0].id] = literal_form(node.value)
+    return {name: form for name, form in found.items() if form is not None and name not in several}
+
+
+def input_names(tree: ast.Module) -> set[str]:
+    """Names that hold the input: parameters, and what is read from standard input, converted or split."""
+    found = {
+        argument.arg
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        for argument in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg]
+        if argument is not None and argument.arg not in ("self", "cls")
+    }
+    sources: list[tuple[ast.expr, ast.expr]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign):
+            sources += [(target, node.value) for target in node.targets]
+        elif isinstance(node, ast.NamedExpr):
+            sources.append((node.target, node.value))
+        elif isinstance(node, (ast.For, ast.comprehension)) and reads_input(node.iter):
+            sources.append((node.target, node.iter))
+    for _ in range(3):  # names of names of names
+        for target, value in sources:
+            if holds_input(value, found):
+                found |= {name.id for name in ast.walk(target) if isinstance(name, ast.Name)}
+    return found
+
+
+def holds_input(node: ast.expr, names: set[str]) -> bool:
+    """Whether an expression is the input, or a part or another form of it, and nothing computed of it."""
+    match node:
+        case ast.Name():
+            return node.id in names
+        case ast.Subscript() | ast.Starred() | ast.NamedExpr():
+            return holds_input(node.value, names)
+        case ast.Call():
+            return reads_input(node) or (
+                _converts(node) and bool(parts := _converted(node)) and all(holds_input(p, names) for p in parts)
+            )
+        case ast.Tuple() | ast.List():
+            return bool(node.elts) and all(holds_input(item, names) for item in node.elts)
+        case ast.ListComp() | ast.GeneratorExp():
+            return holds_input(node.generators[0].iter, names)
+    return False
+
+
+_CONVERSIONS = {"int", "float", "str", "repr", "list", "tuple", "map", "sorted", "bool"}
+_TEXT_METHODS = {"strip", "rstrip", "lstrip", "split", "splitlines", "lower", "upper", "decode", "replace", "read"}
+
+
+def reads_input(node: ast.expr) -> bool:
+    """`input()`, `sys.stdin.read()`, `sys.stdin.readline()`, `open(0).read()`, and `sys.stdin` itself."""
+    match node:
+        case ast.Call(func=ast.Name(id="input")):
+            return True
+        case ast.Call(func=ast.Name(id="open"), args=[ast.Constant(value=0 | "/dev/stdin"), *_]):
+            return True
+        case ast.Call(func=ast.Attribute(value=inner, attr="read" | "readline" | "readlines")):
+            return reads_input(inner)
+        case ast.Attribute(value=ast.Name(id="sys"), attr="stdin"):
+            return True
+        case ast.Attribute(attr="buffer", value=inner):
+            return reads_input(inner)
+        case ast.Name(id="stdin"):
+            return True
+    return False
+
+
+def _converts(node: ast.Call) -> bool:
+    match node.func:
+        case ast.Name(id=name):
+            return name in _CONVERSIONS and bool(node.args)
+        case ast.Attribute(attr=name):
+            return name in _TEXT_METHODS
+    return False
+
+
+def _converted(node: ast.Call) -> list[ast.expr]:
+    if isinstance(node.func, ast.Attribute):
+        return [node.func.value]
+    return node.args[1:] if isinstance(node.func, ast.Name) and node.func.id == "map" else node.args[:1]
