@@ -58,6 +58,7 @@ class Points:
 
     def __init__(self, **points: float) -> None:
         self.points = points
+        self.by_heart: tuple[str, ...] = ()
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Reward | None]:
         found = [self.points.get(c.text) for c in completions]
@@ -68,3 +69,6 @@ class Points:
 
     def refined_response(self, rollout: Rollout, reply: str) -> str:
         return reply
+
+    def hard_coded(self, rollout: Rollout, refined: Completion, reward: Reward | None) -> bool:
+        return refined.text in self.by_heart

@@ -89,6 +89,10 @@ class Reward:
     """Share of the tests passed, where there are tests."""
     parts: Mapping[str, float | None] = field(default_factory=dict, hash=False)
     """The rewards that `value` is a weighted sum of, by name; None where one does not apply. Empty if there is one."""
+    feedback: str = field(default="", compare=False)
+    """Text for the refiner's `$feedback`, without anything of a hidden test; empty where the task has none."""
+    passed: tuple[bool, ...] = field(default=(), compare=False, repr=False)
+    """For each test, whether it was passed; empty where there are no tests."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,14 @@ import pytest
 from refinerl.data.apps import Problem, chat_question
 from refinerl.errors import UserError
 from refinerl.tasks.fences import extract, is_python
-from refinerl.tasks.templates import REFINE_VARIABLES, TASK_VARIABLES, load_template, names
+from refinerl.tasks.templates import (
+    FEEDBACK,
+    REFINE_VARIABLES,
+    TASK_VARIABLES,
+    load_refine_template,
+    load_template,
+    names,
+)
 
 
 def write(folder: Path, text: str) -> str:
@@ -16,10 +23,11 @@ def write(folder: Path, text: str) -> str:
 
 @pytest.mark.parametrize("name", names())
 def test_the_packages_templates_are_valid(name: str) -> None:
-    variables = REFINE_VARIABLES if name.startswith("refine") else TASK_VARIABLES
-    values = dict.fromkeys(variables, "SOMETHING")
-    last = load_template(name, variables).messages(**values)[-1]
-    assert last["content"].count("SOMETHING") == len(variables)
+    refines = name.startswith("refine")
+    template = load_refine_template(name) if refines else load_template(name, TASK_VARIABLES)
+    values = dict.fromkeys((*REFINE_VARIABLES, FEEDBACK) if refines else TASK_VARIABLES, "SOMETHING")
+    assert template.messages(**values)[-1]["content"].count("SOMETHING") == len(template.variables)
+    assert (FEEDBACK in template.variables) == name.endswith("_feedback")
 
 
 def test_worked_examples_look_like_the_questions_that_follow() -> None:
@@ -62,6 +70,17 @@ def test_turns(tmp_path: Path) -> None:
 def test_invalid_templates(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_template(write(tmp_path, text), REFINE_VARIABLES)
+
+
+def test_feedback_is_refused_where_the_task_has_none(tmp_path: Path) -> None:
+    name = write(tmp_path, "$question $response $feedback")
+    assert load_refine_template(name).variables == {"question", "response", "feedback"}
+    with pytest.raises(UserError, match=r"mine.txt uses \$feedback, which this task does not have: nobody knows it$"):
+        load_refine_template(name, "nobody knows it")
+    assert load_refine_template(write(tmp_path, "$question $response"), "nobody knows it").variables == {
+        "question",
+        "response",
+    }
 
 
 def test_an_unknown_name_gets_close_ones() -> None:

@@ -127,7 +127,7 @@ def _is_template(name: str) -> bool:
 
 def _template(name: str) -> str:
     """The name, if there is such a template: before anything is loaded."""
-    templates.load_template(name, templates.REFINE_VARIABLES)
+    templates.load_refine_template(name)
     return name
 
 

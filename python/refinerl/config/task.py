@@ -36,6 +36,9 @@ class TaskConfig(Section):
     """System message before each question."""
     max_tests: Count | None = None
     """Tests per problem at most, a deterministic choice."""
+    visible_tests: int | float = 1
+    """code: how many of a problem's tests the refiner may be shown in `$feedback`, the first ones; a float such as 0.5
+    is a share. The others stay hidden."""
     difficulty: str | None = None
     """Only problems of this difficulty."""
     embedded: Literal["all", "trivial", "easy"] = "all"
@@ -56,6 +59,16 @@ class TaskConfig(Section):
     def _exists(cls, name: str) -> str:
         class_of("task", name)
         return name
+
+    @field_validator("visible_tests", mode="before")
+    @classmethod
+    def _visible(cls, given: Any) -> Any:
+        number = isinstance(given, int | float) and not isinstance(given, bool) and given >= 0
+        if not number or (isinstance(given, float) and given > 1):
+            raise ValueError(
+                f"task.visible_tests must be a number of tests, such as 2, or a share, such as 0.5, got {given!r}"
+            )
+        return given
 
     @field_validator("options")
     @classmethod

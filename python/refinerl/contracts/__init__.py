@@ -172,6 +172,9 @@ class Task(Protocol):
     def refined_response(self, rollout: Rollout, reply: str) -> str:
         """The refiner's reply as a response to x (docs/equations.md, “What exactly ỹ is”)."""
 
+    def hard_coded(self, rollout: Rollout, refined: Completion, reward: Reward | None) -> bool:
+        """See whether ỹ only repeats an answer that the refiner was shown; it is then not accepted."""
+
     def refined_by(self, template: str) -> Task:
         """The same task, what scores it included, with another template for the refiner."""
 

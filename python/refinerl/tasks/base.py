@@ -45,6 +45,10 @@ class Task(ABC):
     def reward(self, known: Any, answer: str) -> float | None:
         """What an answer earns; `known` is the question's second half. None: the sample is masked."""
 
+    def feedback(self, known: Any, answer: str) -> str:
+        """What the refiner is told of an answer, for `$feedback`. It must not give away what is `known`. Nothing."""
+        return ""
+
     def extract(self, text: str) -> str:
         """The part of a response that is scored; the same function for y and ỹ. The whole text."""
         return text
@@ -62,7 +66,7 @@ class Task(ABC):
         Raises:
             UserError: no prompt is left; the refiner's template cannot be used.
         """
-        self._refine = templates.load_template(refine_template or self.refine_template, templates.REFINE_VARIABLES)
+        self._refine = self._load(refine_template or self.refine_template)
         self._system = ({"role": "system", "content": system},) if system is not None else ()
         made = []
         for index, (question, known) in enumerate(self.examples()):
@@ -100,12 +104,26 @@ class Task(ABC):
                 f"{type(self).__name__}.reward returned {value!r} for an answer to prompt {prompt.id}; it must return "
                 "a finite number, or None where the reward does not apply"
             )
-        return Reward(number, "scored")
+        return Reward(number, "scored", feedback=self.feedback(prompt.payload, answer))
 
     def refine_prompt(self, rollout: Rollout) -> Sequence[Message]:
         """The conversation that asks the refiner for a minimal correction of y."""
-        asked = self._refine.messages(question=rollout.prompt.text, response=rollout.completion.text)
+        asked = self._refine.messages(
+            question=rollout.prompt.text,
+            response=rollout.completion.text,
+            feedback="" if rollout.reward is None else rollout.reward.feedback,
+        )
         return (*self._system, *asked)
+
+    def hard_coded(self, rollout: Rollout, refined: Completion, reward: Reward | None) -> bool:
+        """See whether ỹ only repeats an answer that `feedback` told; it is then not accepted. False."""
+        return False
+
+    def _load(self, template: str) -> templates.PromptTemplate:
+        none = type(self).feedback is Task.feedback
+        return templates.load_refine_template(
+            template, f"{type(self).__name__} has no method feedback" if none else None
+        )
 
     def refined_response(self, rollout: Rollout, reply: str) -> str:
         """ỹ: the refiner's reply without chat text around the template's markers."""
@@ -114,7 +132,7 @@ class Task(ABC):
     def refined_by(self, template: str) -> Task:
         """The same task with another template for the refiner."""
         twin = copy.copy(self)
-        twin._refine = templates.load_template(template, templates.REFINE_VARIABLES)
+        twin._refine = self._load(template)
         return twin
 
     def telemetry(self) -> Mapping[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from refinerl.data.apps import Problem, chat_question, official_prompt
@@ -12,7 +13,9 @@ from refinerl.errors import UserError
 from refinerl.records import Completion, Message, Prompt, Reward, Rollout
 from refinerl.sandbox import Outcome, Program, Sandbox, SandboxError, Test, Verdict
 from refinerl.tasks import templates
+from refinerl.tasks.feedback import count_visible, feedback
 from refinerl.tasks.fences import extract, find_block, is_python
+from refinerl.tasks.hard_coding import gains_only_shown, names_the_answer
 from refinerl.tasks.user_reward import UserReward, user_rewards
 
 Encode = Callable[[Sequence[Message]], Sequence[int]]
@@ -51,7 +54,8 @@ class CodeTask:
     gets the problem's fields as columns and needs no box. `prompt_format` is the chat question in `question_template`
     or APPS's own text; `system` precedes both it and the refiner's prompt. Problems whose prompt has more than
     `max_prompt_tokens` are left out, and `too_long` counts them. `max_sandbox_errors` is the share of a batch that
-    faults of the sandbox may take, as in `rewards_of`.
+    faults of the sandbox may take, as in `rewards_of`. `visible_tests`, a number or (a float) a share, says how many of
+    a problem's tests the refiner may be shown.
 
     Raises:
         UserError: a template or a test cannot be used; no problem is left; the reward function asks for a column that
@@ -73,18 +77,25 @@ class CodeTask:
         max_prompt_tokens: int | None = None,
         system: str | None = None,
         max_sandbox_errors: float = 0.01,
+        visible_tests: int | float = 1,
     ) -> None:
         if box is None and not isinstance(reward, UserReward):
             raise ValueError(f"box must be a Sandbox for reward {reward!r}, got None")
         self._box = box
         self._reward = reward
         self._max_sandbox_errors = max_sandbox_errors
-        self._refine = templates.load_template(refine_template or "refine_code", templates.REFINE_VARIABLES)
+        self._no_feedback = (
+            "a reward function of your own says nothing of tests; task.reward=adaptive or coarse do"
+            if isinstance(reward, UserReward)
+            else None
+        )
+        self._refine = templates.load_refine_template(refine_template or "refine_code", self._no_feedback)
         self._system: tuple[Message, ...] = ({"role": "system", "content": system},) if system is not None else ()
         if isinstance(reward, UserReward):
             self.max_reward = None
             reward.check(_COLUMNS)
         self._tests: dict[str, list[Test]] = {}
+        self._visible: dict[str, int] = {}
         self.too_long = 0
         question = templates.load_template(question_template or "code", templates.TASK_VARIABLES)
         self._prompts: list[Prompt] = []
@@ -101,6 +112,7 @@ class CodeTask:
                 continue
             self._prompts.append(Prompt(problem.id, chat, messages, tokens, payload=problem))
             self._tests[problem.id] = sandbox_tests(problem)
+            self._visible[problem.id] = count_visible(problem, visible_tests)
         if not self._prompts:
             raise UserError(f"no problem is left: all prompts have more than {max_prompt_tokens} tokens")
         self._ran = self._faults = 0
@@ -132,12 +144,45 @@ class CodeTask:
         self._seconds += time.perf_counter() - started
         self._ran += sum(test.outcome is not Outcome.not_run for verdict in verdicts for test in verdict.tests)
         self._faults += sum(verdict.outcome is Outcome.sandbox_error for verdict in verdicts)
-        return rewards_of(verdicts, self._reward, self._max_sandbox_errors)
+        return [
+            None if reward is None else self._detailed(reward, prompt, program.source, verdict)
+            for reward, prompt, program, verdict in zip(
+                rewards_of(verdicts, self._reward, self._max_sandbox_errors), prompts, programs, verdicts, strict=True
+            )
+        ]
+
+    def _detailed(self, reward: Reward, prompt: Prompt, source: str, verdict: Verdict) -> Reward:
+        return replace(
+            reward,
+            feedback=feedback(prompt.payload, source, verdict, self._visible[prompt.id]),
+            passed=tuple(test.outcome is Outcome.passed for test in verdict.tests),
+        )
 
     def refine_prompt(self, rollout: Rollout) -> Sequence[Message]:
         """The conversation that asks the refiner for a minimal correction of y."""
-        asked = self._refine.messages(question=rollout.prompt.text, response=rollout.completion.text)
+        asked = self._refine.messages(
+            question=rollout.prompt.text,
+            response=rollout.completion.text,
+            feedback="" if rollout.reward is None else rollout.reward.feedback,
+        )
         return (*self._system, *asked)
+
+    def hard_coded(self, rollout: Rollout, refined: Completion, reward: Reward | None) -> bool:
+        """See whether ỹ knows the shown test by heart; False where the template shows none, or y does not compile.
+
+        A program that passes all of several hidden and visible tests is right, whatever literals it has.
+        """
+        y, visible = rollout.reward, self._visible[rollout.prompt.id]
+        if templates.FEEDBACK not in self._refine.variables or y is None or reward is None:
+            return False
+        if y.outcome == "compile_error" or all(y.passed[:visible]):
+            return False  # no test was shown
+        if gains_only_shown(y.passed, reward.passed, visible):
+            return True
+        if len(reward.passed) > visible and all(reward.passed):
+            return False
+        shown = rollout.prompt.payload.tests[y.passed.index(False)]
+        return names_the_answer(self.extract(refined.text), shown)
 
     def refined_response(self, rollout: Rollout, reply: str) -> str:
         """ỹ: the reply without chat text around the template's markers; bare code goes into y's own fence.
@@ -153,7 +198,7 @@ class CodeTask:
     def refined_by(self, template: str) -> CodeTask:
         """The same task, what scores it included, with another template for the refiner."""
         twin = copy.copy(self)
-        twin._refine = templates.load_template(template, templates.REFINE_VARIABLES)
+        twin._refine = templates.load_refine_template(template, self._no_feedback)
         return twin
 
     def telemetry(self) -> Mapping[str, float]:

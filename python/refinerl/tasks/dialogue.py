@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import overload
 
 from refinerl.data.conversations import Dialogue
@@ -45,7 +46,10 @@ class DialogueTask:
     ) -> None:
         self.max_reward = max_reward
         self._reward = reward if isinstance(reward, RewardSum) else RewardSum([reward])
-        self._refine = templates.load_template(refine_template or "refine_dialogue", templates.REFINE_VARIABLES)
+        self._no_feedback = (
+            None if max_reward is not None else "only rules have a verdict, such as task.reward=rule:answer"
+        )
+        self._refine = templates.load_refine_template(refine_template or "refine_dialogue", self._no_feedback)
         columns: dict[str, None] = {}
         self._prompts = _Prompts(dialogues, encode, encode_text, system)
         for index, dialogue in enumerate(dialogues):
@@ -66,21 +70,32 @@ class DialogueTask:
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Reward | None]:
         """Ask the reward model, or call the function on the batch; None where it gives none."""
-        return self._reward(prompts, completions, [prompt.payload.columns for prompt in prompts])
+        rewards = self._reward(prompts, completions, [prompt.payload.columns for prompt in prompts])
+        if self.max_reward is None:
+            return rewards
+        return [None if r is None else replace(r, feedback=verdict(r.value, self.max_reward)) for r in rewards]
 
     def refine_prompt(self, rollout: Rollout) -> Sequence[Message]:
         """The conversation that asks the refiner for a minimal correction of y."""
-        asked = self._refine.messages(question=rollout.prompt.text, response=rollout.completion.text)
+        asked = self._refine.messages(
+            question=rollout.prompt.text,
+            response=rollout.completion.text,
+            feedback="" if rollout.reward is None else rollout.reward.feedback,
+        )
         return (*self._prompts.system, *asked)
 
     def refined_response(self, rollout: Rollout, reply: str) -> str:
         """ỹ: the reply without chat text around the template's markers."""
         return self._refine.strip_markers(reply)
 
+    def hard_coded(self, rollout: Rollout, refined: Completion, reward: Reward | None) -> bool:
+        """False: a verdict shows no answer."""
+        return False
+
     def refined_by(self, template: str) -> DialogueTask:
         """The same task, what scores it included, with another template for the refiner."""
         twin = copy.copy(self)
-        twin._refine = templates.load_template(template, templates.REFINE_VARIABLES)
+        twin._refine = templates.load_refine_template(template, self._no_feedback)
         return twin
 
     def telemetry(self) -> Mapping[str, float]:
@@ -133,6 +148,13 @@ class _Prompts(Sequence[Prompt]):
         if isinstance(prompt, str):
             return (*self.system, {"role": "user", "content": prompt})
         return prompt if prompt[0]["role"] == "system" else (*self.system, *prompt)
+
+
+def verdict(value: float, most: float) -> str:
+    """What the refiner is told of a reward by rules; never the answer that they compare with."""
+    if value >= most:
+        return "Verdict: right."
+    return "Verdict: wrong." if value <= 0 else f"Verdict: partly right, {value:g} of {most:g} points."
 
 
 def transcript(prompt: str | Sequence[Message]) -> str:

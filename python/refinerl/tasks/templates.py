@@ -1,4 +1,4 @@
-"""Prompt templates: text files with `$question` and `$response`, from the package or from the user.
+"""Prompt templates: text files with `$question`, `$response` and `$feedback`, from the package or from the user.
 
 A file is one message of the user's, or a conversation that ends with one: then lines `--- user` and `--- assistant`
 begin its turns, and the earlier turns are worked examples.
@@ -19,6 +19,8 @@ from refinerl.records import Message
 
 TASK_VARIABLES = ("question",)
 REFINE_VARIABLES = ("question", "response")
+FEEDBACK = "feedback"
+"""The variable that a refiner's template may use besides, where the task has feedback."""
 
 _TURN = re.compile(r"^--- (user|assistant)[ \t]*\n", re.MULTILINE)
 _MARKED = re.compile(r"^<(?P<tag>\w+)>\n\$(?:response|\{response\})\n</(?P=tag)>$", re.MULTILINE)
@@ -32,6 +34,8 @@ class PromptTemplate:
     """(role, text)"""
     markers: tuple[str, str] | None
     """The tags, such as `<response>` and `</response>`, on lines of their own around `$response`; None without."""
+    variables: frozenset[str]
+    """Names of the variables that it uses."""
 
     def messages(self, **values: str) -> tuple[Message, ...]:
         """The conversation with the variables filled in; dollar signs in the values are left alone."""
@@ -50,17 +54,29 @@ class PromptTemplate:
         return inner.removeprefix("\n").removesuffix("\n")
 
 
-def load_template(name: str, variables: Collection[str]) -> PromptTemplate:
+def load_refine_template(name: str, no_feedback: str | None = None) -> PromptTemplate:
+    """A template for the refiner; `no_feedback` says why the task has none for `$feedback`, None that it has.
+
+    Raises:
+        UserError: as `load_template`; or it asks for feedback that there is not.
+    """
+    template = load_template(name, REFINE_VARIABLES, optional=(FEEDBACK,))
+    if no_feedback is not None and FEEDBACK in template.variables:
+        raise UserError(f"template {name} uses $feedback, which this task does not have: {no_feedback}")
+    return template
+
+
+def load_template(name: str, variables: Collection[str], optional: Collection[str] = ()) -> PromptTemplate:
     """The template `prompts/{name}.txt` of this package, or the file at a path (a name with a slash or a suffix).
 
     A turn's last newline is not part of it. A dollar sign is written `$$`.
 
     Raises:
-        UserError: there is no such template, it does not use each of `variables` and nothing else, or its turns do
-            not end with the user's.
+        UserError: there is no such template, it does not use each of `variables`, it uses something else than these and
+            the `optional` ones, or its turns do not end with the user's.
     """
     text = _read(name)
-    _check_variables(name, text, variables)
+    used = _used_variables(name, text, variables, optional)
     # split gives the text before the first turn line, then role and text in turn
     first, *rest = _TURN.split(text)
     if rest and first.strip():
@@ -70,7 +86,7 @@ def load_template(name: str, variables: Collection[str]) -> PromptTemplate:
         raise UserError(f"template {name}: the last turn must be the user's, got {pairs[-1][0]}")
     marked = _MARKED.search(pairs[-1][1])
     markers = (f"<{marked['tag']}>", f"</{marked['tag']}>") if marked else None
-    return PromptTemplate(tuple((role, Template(turn.removesuffix("\n"))) for role, turn in pairs), markers)
+    return PromptTemplate(tuple((role, Template(turn.removesuffix("\n"))) for role, turn in pairs), markers, used)
 
 
 def names() -> list[str]:
@@ -79,21 +95,23 @@ def names() -> list[str]:
     return sorted(file.name.removesuffix(".txt") for file in folder.iterdir() if file.name.endswith(".txt"))
 
 
-def _check_variables(name: str, text: str, variables: Collection[str]) -> None:
+def _used_variables(name: str, text: str, variables: Collection[str], optional: Collection[str]) -> frozenset[str]:
     # Template.get_identifiers would do, but Python 3.10 has no such method.
-    used = set()
+    used: set[str] = set()
     for match in Template.pattern.finditer(text):
         if match["invalid"] is not None:
             line = text.count("\n", 0, match.start()) + 1
             raise UserError(f"template {name}, line {line}: a lone dollar sign; write $$ for the sign itself")
         if match["escaped"] is None:
             used.add(match["named"] or match["braced"])
-    allowed = ", ".join(f"${variable}" for variable in variables)
-    for variable in sorted(used.difference(variables)):
+    allowed = ", ".join(f"${variable}" for variable in (*variables, *optional))
+    for variable in sorted(used.difference(variables, optional)):
         raise UserError(f"template {name}: unknown variable ${variable}; it may use {allowed}")
     for variable in variables:
         if variable not in used:
-            raise UserError(f"template {name}: the variable ${variable} is missing; it must use {allowed}")
+            needed = ", ".join(f"${each}" for each in variables)
+            raise UserError(f"template {name}: the variable ${variable} is missing; it must use {needed}")
+    return frozenset(used)
 
 
 def _read(name: str) -> str:
