@@ -126,6 +126,11 @@ def test_fine_tune_takes_the_task(tiny_folder: Path, tmp_path: Path):
     again = refinerl.fine_tune(**knobs, **named, output_dir=tmp_path / "named")
     assert timeless(given.folder) == timeless(again.folder)
     assert rollouts(given.folder, 1)[0]["prompt"]["text"].startswith("What is ")
+    assert "    problems: 5\n" in (given.folder / "config.yaml").read_text()
+    with pytest.raises(refinerl.UserError, match="must be left out where reward is a Task: give it to the MathTask"):
+        refinerl.fine_tune(**knobs, reward=task, **{"task.options.problems": 6})
+    with pytest.raises(refinerl.UserError, match=r"prompts must be left out for task\.name=maths:MathTask"):
+        refinerl.fine_tune(**knobs, **named, prompts=WORDS)
 
 
 def test_the_sums_task():
@@ -221,7 +226,8 @@ WRONG = [
     (["algorithm.name=gspo:GSPO", "algorithm.samples_per_prompt=1"], "must be at least 2 for gspo:GSPO"),
     (["task.name=maths:MathTask", "task.options.digit=1"], "'task.options.digit'; closest: task.options.digits"),
     (["task.name=dialog"], "task.name must be code, dialogue or module:Class of your own, got 'dialog'"),
-    (["task.name=code", "task.options.digits=1"], "task.options must be left out for task.name=code"),
+    (["task.name=code", "task.options.digits=1"], "unknown key 'task.options.digits'; closest: task."),
+    (["task.reward=rule:answer", "task.prompt_format=text"], "task.prompt_format: input should be 'chat' or 'apps'"),
     (["constraints=[{name: dynamic}, {name: dynamic}]"], "at most one that refines, got dynamic and dynamic"),
 ]
 

@@ -1,8 +1,13 @@
-"""The options of the algorithm and the constraint, by the class that each names."""
+"""The options of the task, the algorithm and the constraint, by the class that each names."""
+
+import sys
+from types import ModuleType
 
 import pytest
 
 from refinerl.config import Config
+from refinerl.tasks import Task
+from refinerl.tasks.dialogue import DialogueTask
 
 
 def test_defaults_follow_the_algorithm():
@@ -19,6 +24,52 @@ def test_defaults_follow_the_constraint():
     assert Config(constraint={"name": "none", "beta": 3}).constraint.beta == 0
     assert Config(constraint={"name": "static", "apply": "loss"}).constraint.estimator == "k2"
     assert Config().constraint.penalty_in_group == "before"
+
+
+def test_a_task_has_the_options_of_its_class():
+    code = Config().task
+    assert (code.name, code.reward, code.embedded, code.rewards) == ("code", "adaptive", "all", ("adaptive",))
+    dialogue = Config(task={"name": "dialogue", "path": "x", "reward": ["model", "rule:answer"], "embedded": "easy"},
+                      reward_model={"model": "m"}).task  # fmt: skip
+    assert isinstance(dialogue, DialogueTask.Options)
+    assert dialogue.rewards == ("model", "rule:answer")
+    assert "embedded" not in dialogue.model_dump()  # the code task's, as the demo's recipe says it
+
+
+def test_only_rules_have_a_highest_reward():
+    def options(*rewards, weights=()):
+        return DialogueTask.Options(path="x", reward=rewards, reward_weights=weights)
+
+    assert (options("rule:answer").max_reward, options("rule:answer").bounded) == (1.0, True)
+    assert options("rule:answer", "rule:matches", weights=[2, 0.5]).max_reward == 2.5
+    assert not options("rule:answer", "rule:matches", weights=[2, -0.5]).bounded
+    assert (options("rule:answer", "mine:f").max_reward, options("mine:f").bounded) == (None, False)
+
+
+def test_the_path_of_a_recipe_is_not_that_of_a_task_of_ones_own(monkeypatch):
+    class Reader(Task):
+        class Options(Task.Options):
+            path: str = "mine.txt"
+
+        def examples(self):
+            return []
+
+        def reward(self, known, answer):
+            return 0.0
+
+    module = ModuleType("a_reader")
+    module.Reader = Reader
+    monkeypatch.setitem(sys.modules, "a_reader", module)
+    recipe = {"name": "a_reader:Reader", "path": "hub:codeparrot/apps", "reward": "adaptive", "system": "Hi"}
+    task = Config(task=recipe).task
+    assert (task.path, task.system, task.rewards) == ("mine.txt", "Hi", ())
+    own = Config(task={**recipe, "options": {"path": "other.txt"}})
+    assert own.task.path == "other.txt"
+    dumped = own.model_dump(mode="json")["task"]
+    assert dumped == {
+        "name": "a_reader:Reader", "max_prompt_tokens": None, "system": "Hi", "options": {"path": "other.txt"}
+    }  # fmt: skip
+    assert Config(task=dumped).task == own.task
 
 
 @pytest.mark.parametrize("reduction", ["sequence", "token"])

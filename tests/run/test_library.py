@@ -421,6 +421,10 @@ def one_too_few(completions, **_):
         ({"reward": "rule:nothing"}, "there is no rule 'nothing'"),
         ({"reward": columns}, "needs 'wanted'"),
         ({"reward": [share_of_a, brevity], "reward_weights": [1, 2, 3]}, "reward_weights must have .* 2, got 3"),
+        (
+            {"prompts": None, "reward": "code", "recipe": "demo", "reward_weights": [1]},
+            "reward_weights must be left out",
+        ),
         ({"reward": nan}, "nan returned nan for completion 0"),
         ({"reward": one_too_few}, "one_too_few returned 7 values, not 8"),
         ({"constraint": object()}, "object lacks anchor, apply, beta"),

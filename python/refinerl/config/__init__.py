@@ -1,8 +1,8 @@
 """Every knob, typed and validated; the defaults are the vetted setting.
 
-Names are the paths that the command line takes: `constraint.beta=3e-4`. The sections `algorithm` and `constraint` are
-the options of the class that their `name` means (`contracts.plugins`); `config.yaml` of a run holds what they resolved
-to.
+Names are the paths that the command line takes: `constraint.beta=3e-4`. The sections `task`, `algorithm` and
+`constraint` are the options of the class that their `name` means (`contracts.plugins`); `config.yaml` of a run holds
+what they resolved to.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from refinerl.config.checkpoint import CheckpointConfig
 from refinerl.config.checks import check
 from refinerl.config.choice import DEFAULT as DEFAULT
 from refinerl.config.choice import GROUP as GROUP
-from refinerl.config.choice import AlgorithmConfig, ConstraintConfig
+from refinerl.config.choice import AlgorithmConfig, ConstraintConfig, TaskConfig
 from refinerl.config.critic import CriticConfig
 from refinerl.config.deepspeed import check_deepspeed
 from refinerl.config.defaults import fill
@@ -30,7 +30,6 @@ from refinerl.config.plan import PlanConfig
 from refinerl.config.refiner import RefinerConfig
 from refinerl.config.reward_model import RewardModelConfig
 from refinerl.config.sandbox import SandboxConfig
-from refinerl.config.task import TaskConfig
 from refinerl.config.telemetry import TelemetryConfig
 from refinerl.config.trainer import TrainerConfig
 from refinerl.config.vllm import VllmConfig
@@ -51,7 +50,7 @@ class Config(Section):
     """`auto`, or a torch device."""
     device_memory: Positive | None = None
     """GiB of each GPU, for --dry-run alone. None: those of the GPU that is here, else plan.card_gib."""
-    task: TaskConfig = TaskConfig()
+    task: TaskConfig = Field(default_factory=dict, validate_default=True)
     reward_model: RewardModelConfig = RewardModelConfig()
     generation: GenerationConfig = GenerationConfig()
     algorithm: AlgorithmConfig = Field(default_factory=dict, validate_default=True)
@@ -122,7 +121,7 @@ class Config(Section):
     @property
     def scored_by_model(self) -> bool:
         """Is the reward that of reward_model.model."""
-        return "model" in self.task.rewards and ":" not in self.task.name
+        return "model" in self.task.rewards
 
     @property
     def needs_critic(self) -> bool:

@@ -57,31 +57,7 @@ def _check_constraints(config: Config) -> None:
 
 
 def _check_reward(config: Config) -> None:
-    task, perfect = config.task, config.accept == "perfect"
-    if ":" in task.name:  # its reward is its own, and so is its highest
-        return
-    if task.name == "dialogue":
-        if task.path is None:
-            raise ValueError(
-                "task.path must be given for task.name=dialogue: JSON lines with a `prompt` column, or a data set"
-            )
-        if wrong := [name for name in task.rewards if name != "model" and ":" not in name]:
-            raise ValueError(
-                f"task.reward must be model, rule:NAME or module:function for task.name=dialogue, got {wrong[0]!r}"
-            )
-    elif len(task.rewards) != 1 or (task.rewards[0] not in ("adaptive", "coarse") and ":" not in task.rewards[0]):
-        raise ValueError(f"task.reward must be adaptive, coarse or module:function, got {task.reward!r}")
-    if task.name == "code" and (task.reward_weights or task.prompt_format == "text"):
-        raise ValueError("task.reward_weights and task.prompt_format=text are for task.name=dialogue, not for code")
-    if not task.rewards:
-        raise ValueError("task.reward must name at least one reward, got none")
-    if task.reward_weights and len(task.reward_weights) != len(task.rewards):
-        raise ValueError(
-            f"task.reward_weights must have one weight for each reward: {len(task.rewards)}, "
-            f"got {len(task.reward_weights)}"
-        )
-    if "model" in task.rewards and config.reward_model.model is None:
+    if "model" in config.task.rewards and config.reward_model.model is None:
         raise ValueError("reward_model.model must be given for task.reward=model: a hub id or a folder")
-    bounded = all(name in ("adaptive", "coarse") or name.startswith("rule:") for name in task.rewards)
-    if perfect and not (bounded and all(weight >= 0 for weight in task.reward_weights)):
+    if config.accept == "perfect" and not config.task.bounded:
         raise ValueError("constraint.accept must be better or all where the reward has no known highest value")

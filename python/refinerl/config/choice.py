@@ -1,4 +1,4 @@
-"""The sections `algorithm` and `constraint`: the options of the class that their `name` means."""
+"""The sections `task`, `algorithm` and `constraint`: the options of the class that their `name` means."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, SerializeAsAny, create_model
 
 from refinerl.contracts import plugins
-from refinerl.contracts.options import AlgorithmOptions, ConstraintOptions, Options, Section
+from refinerl.contracts.options import AlgorithmOptions, ConstraintOptions, Options, Section, TaskOptions
 from refinerl.errors import UserError
 
 
@@ -20,7 +20,7 @@ def class_of(kind: plugins.Kind, name: str) -> type[Any]:
         raise ValueError(str(error)) from None
 
 
-DEFAULT = {"algorithm": "dapo", "constraint": "dynamic"}
+DEFAULT = {"task": "code", "algorithm": "dapo", "constraint": "dynamic"}
 """The part of each kind where a recipe names none."""
 
 
@@ -28,7 +28,8 @@ def _chosen(kind: plugins.Kind, given: Any) -> Any:
     """The section as the options of the class that it names.
 
     A key that only another built-in part has is checked and then left out: recipes are laid over each other, and a
-    `config.yaml` of an earlier version holds the knobs of all parts.
+    `config.yaml` of an earlier version holds the knobs of all parts. So is a key of a built-in task where the task is
+    one of the user's own, whose options stand under `options`: its `path` would not be the recipe's.
     """
     if not isinstance(given, Mapping):
         return given
@@ -40,8 +41,9 @@ def _chosen(kind: plugins.Kind, given: Any) -> Any:
     if name.startswith(plugins.OBJECT):
         model = type(model.__name__, (model,), {"model_config": {"extra": "allow"}})
     own: dict[str, Any] = {}
+    fields = model.common if kind == "task" and ":" in name else model.model_fields
     for key, value in given.items():
-        other = None if key in model.model_fields or key == "options" else _of_another(kind, key)
+        other = None if key in fields or key == "options" else _of_another(kind, key)
         if other is None:
             own[key] = value
         elif value is not None:
@@ -82,5 +84,10 @@ def _constraint(given: Any) -> Any:
     return _chosen("constraint", given)
 
 
+def _task(given: Any) -> Any:
+    return _chosen("task", given)
+
+
 AlgorithmConfig = Annotated[SerializeAsAny[AlgorithmOptions], BeforeValidator(_algorithm)]
 ConstraintConfig = Annotated[SerializeAsAny[ConstraintOptions], BeforeValidator(_constraint)]
+TaskConfig = Annotated[SerializeAsAny[TaskOptions], BeforeValidator(_task)]

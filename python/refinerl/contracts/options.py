@@ -134,11 +134,27 @@ class ConstraintOptions(Options):
     """Group algorithms with apply=reward: the penalty enters before or after group normalisation."""
 
 
-class TaskOptions(Section):
-    """The options of a task of your own, `task.options`; its other knobs are the section's."""
+class TaskOptions(Options):
+    """Where prompts and rewards come from."""
+
+    kind = "task"
+    max_prompt_tokens: Count | None = None
+    """Longer prompts are left out and counted; None: those that leave no room for generation.max_tokens."""
+    system: str | None = None
+    """System message before each question."""
+
+    @property
+    def rewards(self) -> tuple[str, ...]:
+        """The names of the rewards that are added up; () for a task that has its own."""
+        return ()
+
+    @property
+    def bounded(self) -> bool:
+        """True if the reward has a known highest value, or is the task's own affair."""
+        return True
 
 
-COMMON: dict[str, type[Section]] = {"algorithm": AlgorithmOptions, "constraint": ConstraintOptions, "task": TaskOptions}
+COMMON: dict[str, type[Options]] = {"algorithm": AlgorithmOptions, "constraint": ConstraintOptions, "task": TaskOptions}
 """What every part of a kind can be told."""
-for _base in (AlgorithmOptions, ConstraintOptions):
+for _base in COMMON.values():
     _base.common = frozenset(_base.model_fields)

@@ -25,7 +25,7 @@ BASES = {
 """The class that each kind of plug-in derives from."""
 
 TASKS = {"code": "refinerl.tasks.code:CodeTask", "dialogue": "refinerl.tasks.dialogue:DialogueTask"}
-"""The built-in tasks, whose knobs are the section `task`'s own."""
+"""The built-in tasks. Their package also holds what scores answers, and not all of it is read without torch."""
 
 OBJECT = "object:"
 """Begins the name of a part that was handed over as an object from Python."""

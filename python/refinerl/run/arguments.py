@@ -120,7 +120,7 @@ def show_recipes(console: Console) -> None:
         console.print(f"[bold]{name}[/]  {about}", highlight=False, soft_wrap=True)
 
 
-NAMES = ("algorithm.name", "constraint.name")
+NAMES = ("task.name", "algorithm.name", "constraint.name")
 
 
 def knobs(words: Sequence[str] = ()) -> Iterator[str]:

@@ -13,14 +13,15 @@ from typing_extensions import get_protocol_members
 
 from refinerl.config import GROUP, Config
 from refinerl.contracts import Algorithm, Constraint, Constraints, Task
-from refinerl.contracts.options import Options
+from refinerl.contracts.options import Options, TaskOptions
 from refinerl.contracts.plugins import Kind, hand_over
-from refinerl.data.apps import ProblemSet, problems_of
-from refinerl.data.conversations import Dialogue, dialogues_of
+from refinerl.data.apps import ProblemSet
+from refinerl.data.conversations import Dialogue
 from refinerl.engines.lora import check_adapted, is_adapted
 from refinerl.errors import UserError
 from refinerl.run import recipe as recipes
 from refinerl.run.given import Given, OnStep, name_of
+from refinerl.run.tasks import built_in
 from refinerl.tasks.base import Task as OwnTask
 
 Model: TypeAlias = str | os.PathLike[str] | nn.Module | None
@@ -79,6 +80,7 @@ class Asked:
             raise UserError(f"{twice} is given twice, as an argument and as a knob: leave one of them out")
         first, *parts = self.recipes or (None,)
         config = recipes.load(first, [str(part) for part in parts], {**values, **self.knobs})
+        self._check_task(config)
         model, adapted = (None, self.model) if is_adapted(self.model) else (self.model, None)
         given = Given(
             model=model if isinstance(model, PreTrainedModel) else None,
@@ -150,7 +152,14 @@ class Asked:
         if task is not None:
             if self.prompts is not None:
                 raise UserError("prompts must be left out where reward is a Task, which brings its own")
-            return {"task.name": hand_over(task)}
+            for knob in self.knobs:
+                if knob.startswith("task.options"):
+                    name = type(task).__name__
+                    raise UserError(f"{knob} must be left out where reward is a Task: give it to the {name}")
+            options = getattr(task, "options", None)
+            says = options.model_dump(mode="json") if isinstance(options, TaskOptions) else {}
+            own = {key: value for key, value in says.items() if key not in TaskOptions.common}
+            return {"task.name": hand_over(task), **({"task.options": own} if own else {})}
         if not self.recipes and "task.name" not in self.knobs and (self.prompts is None or not rewards):
             missing = "prompts" if self.prompts is None else "reward"
             raise UserError(f"{missing} must be given where no recipe says it, or recipe= for one that does")
@@ -169,6 +178,16 @@ class Asked:
             values["task.reward_weights"] = list(self.reward_weights)
         return values
 
+    def _check_task(self, config: Config) -> None:
+        """Refuse arguments that the task does not read."""
+        name = config.task.name
+        if self.prompts is not None and ":" in name:
+            raise UserError(f"prompts must be left out for task.name={name}, which brings its own")
+        if self.reward_weights and not config.task.rewards:
+            raise UserError(f"reward_weights must be left out for task.name={name}, which brings its own reward")
+        if self.reward_weights and name == "code":
+            raise UserError("reward_weights must be left out for task.name=code, which has one reward")
+
     def _data(self, config: Config, task: Task | None) -> ProblemSet | Sequence[Dialogue] | None:
         if task is not None or self.prompts is None or isinstance(self.prompts, str | os.PathLike):
             return None
@@ -183,10 +202,7 @@ class Asked:
             raise UserError(
                 f"prompts must be a data set, a list of rows or texts, or a path, got {type(rows).__name__}"
             ) from None
-        if config.task.name == "code":
-            difficulties = None if config.task.difficulty is None else [config.task.difficulty]
-            return problems_of(rows, max_tests=config.task.max_tests, difficulties=difficulties)
-        return dialogues_of(rows, column=config.task.column)
+        return built_in(config).read(rows)
 
 
 _DEFAULTS = {"task.prompt_format"}

@@ -22,7 +22,7 @@ def show(config: Config, console: Console) -> None:
         UserError: the data cannot be read.
     """
     prompts = None
-    if ":" in config.task.name or not (config.task.path or "").startswith(HUB):
+    if not str(getattr(config.task, "path", "")).startswith(HUB) or ":" in config.task.name:
         prompts = count_prompts(config)
     console.print(recipe.to_yaml(config), highlight=False, markup=False, end="")
     for line in plan(config, prompts):
@@ -43,7 +43,7 @@ def plan(config: Config, prompts: int | None) -> Iterator[str]:
         f"{'step' if updates == 1 else 'steps'}"
     )
     if prompts is None:
-        yield f"data: {config.task.path}, read from the hub when the run starts"
+        yield f"data: {getattr(config.task, 'path', '')}, read from the hub when the run starts"
     else:
         passes = trainer.steps * per_step / prompts
         yield f"data: {prompts} prompts, {passes:.1f} passes (more where dynamic sampling draws again)"

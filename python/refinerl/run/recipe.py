@@ -154,11 +154,7 @@ def _in_its_class(loc: tuple[int | str, ...], values: Any) -> tuple[str, list[st
     """A key as it was written, and those that its section has by the class that the section names."""
     kind: Kind
     match loc:
-        case ("task", "options", str()):
-            model = resolve("task", values["task"]["name"]).Options
-            return ".".join(map(str, loc)), [f"task.options.{key}" for key in model.model_fields]
-        case ("algorithm" | "constraint", str()):
-            kind = "algorithm" if loc[0] == "algorithm" else "constraint"
+        case ("task" | "algorithm" | "constraint" as kind, str()):
             section, prefix = values[kind], str(kind)
         case ("constraints", int(), str()):
             kind, section, prefix = "constraint", values["constraints"][loc[1]], f"constraints.{loc[1]}"

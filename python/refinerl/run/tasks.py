@@ -13,10 +13,8 @@ from refinerl.benchmarks.scoring import Scorer
 from refinerl.config import Config
 from refinerl.contracts import ALONE, Generator, Task, World
 from refinerl.contracts.plugins import OBJECT, resolve
-from refinerl.data import PROBLEMS as EMBEDDED
-from refinerl.data.apps import ProblemSet, load_problems
-from refinerl.data.conversations import Dialogue, read_dialogues
-from refinerl.data.hub import local
+from refinerl.data.apps import ProblemSet
+from refinerl.data.conversations import Dialogue
 from refinerl.engines.models import is_openrlhf, load_reward_model
 from refinerl.errors import UserError
 from refinerl.records import Sampling
@@ -39,51 +37,54 @@ MANY_PROMPTS = 10_000
 
 
 def load_data(config: Config, given: Given = NOTHING) -> ProblemSet | Sequence[Dialogue]:
-    """The problems or dialogues that the configuration names, or those that were given.
+    """Read the problems or dialogues that the configuration names; return those that were given.
 
     Raises:
         UserError: they cannot be read.
     """
-    t = config.task
-    difficulties = None if t.difficulty is None else [t.difficulty]
     if given.data is not None:
         return given.data
-    if (t.path or "").startswith(OBJECT):
-        raise UserError(f"the prompts {t.path} are an object, which only refinerl.fine_tune(prompts=…) can hand over")
-    if t.name == "dialogue":
-        return read_dialogues(t.path or "", column=t.column, split=t.split)
-    if t.path is None and t.embedded != "all":
-        return load_problems(EMBEDDED, max_tests=t.max_tests, difficulties=[t.embedded])
-    return load_problems(local(t.path) if t.path else EMBEDDED, max_tests=t.max_tests, difficulties=difficulties)
+    options = built_in(config)
+    if (options.path or "").startswith(OBJECT):
+        raise UserError(
+            f"the prompts {options.path} are an object, which only refinerl.fine_tune(prompts=…) can hand over"
+        )
+    return options.read()
+
+
+def built_in(config: Config) -> CodeTask.Options | DialogueTask.Options:
+    """Return the options of a built-in task."""
+    assert isinstance(config.task, CodeTask.Options | DialogueTask.Options)
+    return config.task
 
 
 def make_task(
     config: Config, tokenizer: ChatTokenizer, say: Say, room: int, world: World = ALONE, given: Given = NOTHING
 ) -> Task:
     """The data with its reward; programs get a sandbox. `room` is how many tokens a prompt may have at most."""
-    t = config.task
-    longest = min(room, t.max_prompt_tokens or room)
-    own = given.task or (make_own_task(config) if ":" in t.name else None)
+    longest = min(room, config.task.max_prompt_tokens or room)
+    own = given.task or (make_own_task(config) if ":" in config.task.name else None)
     if isinstance(own, OwnTask):
         own.connect(
             tokenizer.encode_chat,
             max_prompt_tokens=longest,
-            system=t.system,
+            system=config.task.system,
             refine_template=config.refiner.template,
         )
         if own.too_long:
             say(f"{own.too_long} prompts were left out: they have more than {longest} tokens")
     if own is not None:
         return own
-    data = load_data(config, given)
-    if not isinstance(data, ProblemSet):
+    t, data = built_in(config), load_data(config, given)
+    if isinstance(t, DialogueTask.Options):
+        assert not isinstance(data, ProblemSet)
         if len(data) > MANY_PROMPTS:
             say(f"tokenizing {len(data):,} prompts to see which are too long; a thousand take about a second")
         dialogues = DialogueTask(
             data,
             tokenizer.encode_chat,
             reward=RewardSum([make_dialogue_reward(name, config, given) for name in t.rewards], t.reward_weights),
-            max_reward=highest(t.rewards, t.reward_weights),
+            max_reward=t.max_reward,
             refine_template=config.refiner.template,
             system=t.system,
             encode_text=tokenizer.encode_bare if t.prompt_format == "text" else None,
@@ -97,6 +98,7 @@ def make_task(
         if dialogues.too_long:
             say(f"{dialogues.too_long} prompts of {len(data)} were left out: they have more than {longest} tokens")
         return dialogues
+    assert isinstance(data, ProblemSet)
     if data.without_tests:
         say(f"{data.without_tests} problems without tests were skipped")
     reward: Literal["adaptive", "coarse"] | UserReward
@@ -112,7 +114,7 @@ def make_task(
         reward=reward,
         question_template=t.template,
         refine_template=config.refiner.template,
-        prompt_format="apps" if t.prompt_format == "apps" else "chat",
+        prompt_format=t.prompt_format,
         max_prompt_tokens=longest,
         system=t.system,
         max_sandbox_errors=config.guard.max_sandbox_errors,
@@ -134,7 +136,7 @@ def make_own_task(config: Config) -> OwnTask:
             f"task.name={config.task.name} was an object of the program that began this run: hand it over again"
         )
     found: type[OwnTask] = resolve("task", config.task.name)
-    return found(found.Options(**config.task.options))
+    return found(config.task)
 
 
 def count_prompts(config: Config) -> int:
@@ -160,13 +162,6 @@ def user_reward(name: str, given: Given = NOTHING) -> UserReward:
     if name.startswith(OBJECT):
         raise UserError(f"the reward {name} is an object, which only refinerl.fine_tune(reward=…) can hand over")
     return load_reward(name)
-
-
-def highest(rewards: Sequence[str], weights: Sequence[float]) -> float | None:
-    """The highest reward that there is, if each of the rewards has one: rules do."""
-    if not all(name.startswith("rule:") for name in rewards):
-        return None
-    return sum(rules.MAX_REWARD * max(weight, 0.0) for weight in weights or (1.0,) * len(rewards))
 
 
 def make_dialogue_reward(name: str, config: Config, given: Given = NOTHING) -> UserReward | RewardModel:

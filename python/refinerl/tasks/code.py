@@ -8,7 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from refinerl.data.apps import Problem, chat_question, official_prompt
+from pydantic import field_validator, model_validator
+
+from refinerl.contracts.options import Count, TaskOptions
+from refinerl.data import PROBLEMS as EMBEDDED
+from refinerl.data.apps import Problem, ProblemSet, chat_question, load_problems, official_prompt, problems_of
+from refinerl.data.hub import local
 from refinerl.errors import UserError
 from refinerl.records import Completion, Message, Prompt, Reward, Rollout
 from refinerl.sandbox import Outcome, Program, Sandbox, SandboxError, Test, Verdict
@@ -48,7 +53,7 @@ _COARSE = {
 
 
 class CodeTask:
-    """Problems with tests; a `refinerl.contracts.Task`.
+    """Programming problems with tests.
 
     `box` judges the programs and is closed with the task. `reward` is Eq. 8, Eq. 7 or a function of the user's, which
     gets the problem's fields as columns and needs no box. `prompt_format` is the chat question in `question_template`
@@ -61,6 +66,68 @@ class CodeTask:
         UserError: a template or a test cannot be used; no problem is left; the reward function asks for a column that
             does not exist.
     """
+
+    class Options(TaskOptions):
+        """What a recipe may say of it."""
+
+        path: str | None = None
+        """JSON lines, APPS's folder per problem, or `hub:OWNER/NAME/FILE`; None: the embedded problem set."""
+        embedded: Literal["all", "trivial", "easy"] = "all"
+        """Which of the embedded problems, where no path is given."""
+        difficulty: str | None = None
+        """Only problems of this difficulty."""
+        max_tests: Count | None = None
+        """Tests per problem at most, a deterministic choice."""
+        visible_tests: int | float = 1
+        """Tests of a problem that the refiner may be shown in `$feedback`, the first ones; a float such as 0.5 is a
+        share. The others stay hidden."""
+        reward: str | tuple[str, ...] = "adaptive"
+        """`adaptive` (Eq. 8), `coarse` (Eq. 7), or `module:function` of your own, in TRL's signature."""
+        prompt_format: Literal["chat", "apps"] = "chat"
+        """The question in the template, or APPS's own text (`QUESTION: … ANSWER:`)."""
+        template: str | None = None
+        """Question template: a file, or a name out of tasks/prompts; None: `code`."""
+
+        @field_validator("visible_tests", mode="before")
+        @classmethod
+        def _visible(cls, given: Any) -> Any:
+            number = isinstance(given, int | float) and not isinstance(given, bool) and given >= 0
+            if not number or (isinstance(given, float) and given > 1):
+                raise ValueError(
+                    f"task.visible_tests must be a number of tests, such as 2, or a share, such as 0.5, got {given!r}"
+                )
+            return given
+
+        @model_validator(mode="after")
+        def _one_reward(self) -> CodeTask.Options:
+            if len(self.rewards) != 1 or (self.rewards[0] not in ("adaptive", "coarse") and ":" not in self.rewards[0]):
+                raise ValueError(f"task.reward must be adaptive, coarse or module:function, got {self.reward!r}")
+            return self
+
+        @property
+        def rewards(self) -> tuple[str, ...]:
+            """The name of the reward."""
+            return (self.reward,) if isinstance(self.reward, str) else self.reward
+
+        @property
+        def bounded(self) -> bool:
+            """True for Eqs. 7 and 8, whose highest value is 1."""
+            return ":" not in self.rewards[0]
+
+        def read(self, rows: Any = None) -> ProblemSet:
+            """Read the problems at `path`, or those of `rows` in memory.
+
+            Raises:
+                UserError: they cannot be read.
+            """
+            difficulties = None if self.difficulty is None else [self.difficulty]
+            if rows is not None:
+                return problems_of(rows, max_tests=self.max_tests, difficulties=difficulties)
+            if self.path is not None:
+                return load_problems(local(self.path), max_tests=self.max_tests, difficulties=difficulties)
+            if self.embedded != "all":
+                difficulties = [self.embedded]
+            return load_problems(EMBEDDED, max_tests=self.max_tests, difficulties=difficulties)
 
     max_reward: float | None = 1.0
 

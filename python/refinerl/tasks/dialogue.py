@@ -5,22 +5,27 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from refinerl.data.conversations import Dialogue
+from pydantic import model_validator
+
+from refinerl.contracts.options import TaskOptions
+from refinerl.data.conversations import Dialogue, dialogues_of, read_dialogues
 from refinerl.errors import UserError
 from refinerl.records import Completion, Message, Prompt, Reward, Rollout
-from refinerl.tasks import templates
-from refinerl.tasks.reward_model import RewardModel
+from refinerl.tasks import rules, templates
 from refinerl.tasks.reward_sum import RewardSum
 from refinerl.tasks.user_reward import UserReward
+
+if TYPE_CHECKING:  # the options are read without torch
+    from refinerl.tasks.reward_model import RewardModel
 
 Encode = Callable[[Sequence[Message]], Sequence[int]]
 """Applies the policy's chat template, with the generation prompt, and tokenizes."""
 
 
 class DialogueTask:
-    """Conversations scored by reward models and functions; a `refinerl.contracts.Task`.
+    """Conversations, rewarded by a reward model, by rules or by functions.
 
     A prompt that is a text becomes one message of the user's, after `system`; with `encode_text` it goes to the model
     bare, and the reward function then gets texts, as TRL has it for such data. Prompts of more than
@@ -31,6 +36,71 @@ class DialogueTask:
         UserError: the refiner's template cannot be used; the reward function asks for a column that does not exist; a
             prompt is not usable, or all are too long.
     """
+
+    class Options(TaskOptions):
+        """What a recipe may say of it."""
+
+        path: str | None = None
+        """JSON lines, Parquet, a folder that `datasets` reads, or `hub:OWNER/NAME`."""
+        column: str | None = None
+        """Where the prompts are; None: the first there is of prompt, context_messages, messages."""
+        split: str = "train"
+        """Which part of a data set that `datasets` reads."""
+        reward: str | tuple[str, ...] = ()
+        """`model` (reward_model.model), `rule:answer`, `rule:matches`, or `module:function` of your own, in TRL's
+        signature; several, as [a:b,c:d], are added up."""
+        reward_weights: tuple[float, ...] = ()
+        """One for each reward; none: 1 each."""
+        prompt_format: Literal["chat", "text"] = "chat"
+        """A prompt that is a text becomes a message of the user's, or (`text`) goes to the model as it is, and rewards
+        get texts, as TRL has it."""
+
+        @model_validator(mode="after")
+        def _named(self) -> DialogueTask.Options:
+            if self.path is None:
+                raise ValueError(
+                    "task.path must be given for task.name=dialogue: JSON lines with a `prompt` column, or a data set"
+                )
+            wrong = [name for name in self.rewards if name != "model" and ":" not in name]
+            if wrong or not self.rewards:
+                raise ValueError(
+                    "task.reward must be model, rule:NAME or module:function for task.name=dialogue, "
+                    f"got {repr(wrong[0]) if wrong else 'none'}"
+                )
+            if self.reward_weights and len(self.reward_weights) != len(self.rewards):
+                raise ValueError(
+                    f"task.reward_weights must have one weight for each reward: {len(self.rewards)}, "
+                    f"got {len(self.reward_weights)}"
+                )
+            return self
+
+        @property
+        def rewards(self) -> tuple[str, ...]:
+            """The names of the rewards that are added up."""
+            return (self.reward,) if isinstance(self.reward, str) else self.reward
+
+        @property
+        def bounded(self) -> bool:
+            """True if all rewards are rules, whose highest value is known, and none counts against an answer."""
+            return self.max_reward is not None and all(weight >= 0 for weight in self.reward_weights)
+
+        @property
+        def max_reward(self) -> float | None:
+            """The highest reward that there is, if each of the rewards has one: rules do."""
+            if not all(name.startswith("rule:") for name in self.rewards):
+                return None
+            weights = self.reward_weights or (1.0,) * len(self.rewards)
+            return sum(rules.MAX_REWARD * max(weight, 0.0) for weight in weights)
+
+        def read(self, rows: Any = None) -> Sequence[Dialogue]:
+            """Read the dialogues at `path`, or those of `rows` in memory.
+
+            Raises:
+                UserError: they cannot be read.
+            """
+            if rows is not None:
+                return dialogues_of(rows, column=self.column)
+            return read_dialogues(self.path or "", column=self.column, split=self.split)
 
     def __init__(
         self,

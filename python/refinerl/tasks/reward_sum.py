@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from refinerl.records import Completion, Prompt, Reward
-from refinerl.tasks.reward_model import RewardModel
 from refinerl.tasks.user_reward import UserReward, user_rewards
+
+if TYPE_CHECKING:  # options are checked without torch
+    from refinerl.tasks.reward_model import RewardModel
 
 
 class RewardSum:
@@ -65,7 +67,7 @@ class RewardSum:
     def telemetry(self) -> Mapping[str, float]:
         """Metrics of the first reward model, if there is one."""
         for reward in self._rewards:
-            if isinstance(reward, RewardModel):
+            if not isinstance(reward, UserReward):
                 return reward.telemetry()
         return {}
 
