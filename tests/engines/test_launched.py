@@ -56,6 +56,7 @@ def test_tasks_of_a_node_in_slurms_notation(text, node, count):
         ({"MASTER_ADDR": None}, r"WORLD_SIZE=16 .* MASTER_ADDR and MASTER_PORT .* torchrun"),
         ({"MASTER_PORT": None}, r"MASTER_ADDR and MASTER_PORT"),
         ({"RANK": None}, r"WORLD_SIZE=16 .* RANK .* torchrun"),
+        ({"WORLD_SIZE": None}, r"RANK=9 .* WORLD_SIZE does not say of how many: .* unset RANK to run one process"),
         ({"RANK": "16"}, r"RANK must be from 0 to 15, got 16"),
         ({"RANK": "first"}, r"RANK must be a whole number, got 'first'"),
         ({"WORLD_SIZE": "two"}, r"WORLD_SIZE must be a whole number, got 'two'"),

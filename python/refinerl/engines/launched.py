@@ -46,6 +46,11 @@ class Launched:
         launched = _by_srun(env)
         if launched is None and size > 1:
             raise _half_set(size, "RANK does not say which this is")
+        if launched is None and (rank := _count(env, "RANK", 0)):
+            raise UserError(
+                f"RANK={rank} in the environment says that this is one of several ranks, and WORLD_SIZE does not say "
+                "of how many: start them by torchrun or deepspeed, which set both, or unset RANK to run one process"
+            )
         return launched
 
     def tell(self) -> None:
