@@ -73,7 +73,9 @@ def test_mistakes_in_what_a_recipe_is_made_of(tmp_path):
     for wrong in ("{a: 1}", "3", "[apps, 3]"):
         path.write_text(f"base: {wrong}\n")
         assert "base must be a name or a list of names" in refused(str(path))
-    assert "'gpus-4' is a part of recipes" in refused("gpus-4")
+    assert "'gpus-4' is a part, and a recipe comes before its parts: apps-dapo gpus-4" in refused("gpus-4")
+    assert "a recipe comes before its parts: demo gpus-2" in refused("gpus-2", "demo")
+    assert "'apps-dapo' is a recipe, and so is 'demo': name one of them" in refused("demo", "apps-dapo")
     path.write_text("trainer: {steps: '${let.none}'}\n")
     assert "none" in refused(str(path))
 

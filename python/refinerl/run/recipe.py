@@ -45,14 +45,17 @@ def load(recipe: str | None, overrides: Sequence[str] = (), values: Mapping[str,
         UserError: an unknown recipe or key (the closest ones are named), a value that breaks its rule.
     """
     overlays = [word for word in overrides if "=" not in word]
+    if recipe in parts():
+        first = next((word for word in overlays if word in recipes()), "apps-dapo")
+        raise UserError(f"{recipe!r} is a part, and a recipe comes before its parts: {first} {recipe}; see --list")
     for word in overlays:
+        if word in recipes():
+            raise UserError(f"{word!r} is a recipe, and so is {recipe!r}: name one of them, then parts; see --list")
         if not word.endswith(_YAML) and word not in parts():
             raise UserError(
                 f"{word!r} is neither an override (key=value) nor a part{_closest(word, list(parts()))}; the parts are "
                 f"{', '.join(parts())}"
             )
-    if recipe in parts():
-        raise UserError(f"{recipe!r} is a part of recipes: name one before it, such as apps-dapo {recipe}; see --list")
     dotted = [word for word in overrides if "=" in word]
     try:
         layers = [_read(name, ()) for name in (recipe, *overlays) if name is not None]
