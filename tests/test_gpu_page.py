@@ -7,13 +7,12 @@ import shlex
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from refinerl import train
 from refinerl.run import arguments, recipe
-from refinerl.run.wiring import check_ranks
+from refinerl.run.placement import check_ranks
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "gpu.md"
@@ -75,7 +74,7 @@ def test_each_starts_what_its_ranks_can_share(command: Command, capsys: pytest.C
     ranks = command.option("--nproc-per-node", "--num_accelerators") * command.option("--nnodes")
     if command.where == "a-task-per-gpu.sbatch":
         ranks = 16
-    check_ranks(recipe.load(*arguments.split(parsed.words)), SimpleNamespace(size=ranks))  # type: ignore[arg-type]
+    check_ranks(recipe.load(*arguments.split(parsed.words)), ranks)
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from machines import H100, OLD_FOR_KERNELS, T4, stand_in, write_config
+from refinerl import train
+from refinerl.config import Config
 from refinerl.engines.devices import GIB
 from refinerl.errors import UserError
 from refinerl.run import recipe
-from refinerl.run.placement import check_abilities, check_memory
+from refinerl.run.placement import check_abilities, check_memory, check_ranks
 
 CUDA = torch.device("cuda", 0)
 BILLION = (2048, 16)
@@ -46,6 +48,44 @@ def test_what_the_card_cannot_do(monkeypatch, overrides, message):
     check_abilities(recipe.load("demo", asked), CUDA)  # without them it is enough
     with pytest.raises(UserError, match=message):
         check_abilities(recipe.load("demo", [*asked, *overrides]), CUDA)
+
+
+def shared(batch: int, minibatch: int) -> Config:
+    return Config(
+        trainer={"batch": batch, "minibatch": minibatch},
+        engines={"trainer": "deepspeed"},
+        algorithm={"samples_per_prompt": 8},
+    )
+
+
+@pytest.mark.parametrize(
+    ("batch", "minibatch", "ranks", "works"),
+    [
+        (64, 64, 3, (72, 72)),
+        (56, 56, 3, (48, 48)),
+        (8, 8, 2, (16, 16)),
+        (64, 32, 3, (96, 32)),
+        (16, 16, 2, None),
+        (64, 8, 8, None),
+    ],
+)
+def test_a_batch_is_whole_groups_for_every_rank(batch, minibatch, ranks, works):
+    if works is None:
+        check_ranks(shared(batch, minibatch), ranks)
+        return
+    with pytest.raises(UserError, match=rf"choose trainer.batch={works[0]}\b"):
+        check_ranks(shared(batch, minibatch), ranks)
+    check_ranks(shared(*works), ranks)  # what the message names does work
+
+
+def test_a_plan_sees_that_its_gpus_cannot_share_the_batch(capsys):
+    assert train.main(["apps-dapo-dynamic-loss", "plan.gpus=3", "--dry-run"]) == 2
+    assert capsys.readouterr().err == (
+        "error: trainer.batch = 64 is 8 groups of algorithm.samples_per_prompt = 8, which 3 ranks cannot share evenly: "
+        "choose trainer.batch=72 trainer.minibatch=72\n"
+    )
+    fits = ["trainer.batch=72", "trainer.minibatch=72"]
+    assert train.main(["apps-dapo-dynamic-loss", "plan.gpus=3", *fits, "--dry-run"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -85,10 +85,21 @@ def test_the_card_is_the_one_that_is_said_or_here_or_in_the_part(monkeypatch):
     assert "a card of 47.5 (NVIDIA RTX A6000; " in lines()[0]
     here = SimpleNamespace(total_memory=80 * 2**30, name="a large card")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: here)
     assert "a card of 80.0 (a large card, which is here)" in lines()[0]
     assert "a card of 24 (device_memory)" in lines("device_memory=24")[0]
     assert "card" not in lines("device=cpu", name="demo")[0]
+
+
+def test_the_card_is_the_one_that_the_run_is_put_on(monkeypatch):
+    cards = [SimpleNamespace(total_memory=size * 2**30, name=f"{size} GiB") for size in (24, 80)]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", cards.__getitem__)
+    assert "a card of 24.0 (24 GiB, which is here)" in lines()[0]
+    assert "a card of 80.0 (80 GiB, which is here)" in lines("device=cuda:1")[0]
+    assert "a card of 47.5 (NVIDIA RTX A6000; " in lines("device=cuda:2")[0]  # the part's: there is no such card here
 
 
 def test_the_ranks_are_those_that_were_started_or_in_the_part(monkeypatch):

@@ -12,7 +12,7 @@ from refinerl import train
 from refinerl.config import Config
 from refinerl.errors import UserError
 from refinerl.run import tasks as rewards
-from refinerl.run.wiring import check_ranks, make_algorithm, room_for_prompts
+from refinerl.run.wiring import make_algorithm, room_for_prompts
 from threads import on_ranks
 
 
@@ -29,20 +29,6 @@ def test_prompts_have_the_room_that_the_engine_has():
     assert room_for_prompts(config(vllm=short, engines={"generator": "vllm"}), 250) == 150
     with pytest.raises(UserError, match=r"context of 100 .*choose at most generation.max_tokens=50"):
         room_for_prompts(config(vllm={"max_model_len": 100}, engines={"generator": "vllm"}), 1000)
-
-
-@pytest.mark.parametrize(("batch", "ranks", "works"), [(64, 3, 72), (8, 2, 16), (16, 2, None), (64, 8, None)])
-def test_a_batch_is_whole_groups_for_every_rank(batch, ranks, works):
-    def check(size: int) -> None:
-        shared = config(trainer={"batch": size}, engines={"trainer": "deepspeed"})
-        on_ranks(ranks, lambda world: check_ranks(shared, world))
-
-    if works is None:
-        check(batch)
-        return
-    with pytest.raises(UserError, match=rf"choose trainer.batch={works}$"):
-        check(batch)
-    check(works)  # what the message names does work
 
 
 @pytest.mark.parametrize(

@@ -55,8 +55,7 @@ def _run(loop: Loop, args: argparse.Namespace, link: Link) -> int:
         command_line.show_recipes(console)
         return 0
     name, overrides = command_line.split(args.words)
-    if args.resume and args.output_dir is None:
-        raise UserError("--resume needs --output-dir: the folder of the run that is to go on")
+    check_resumable(args.output_dir, resume=args.resume)
     if args.resume and not args.words and (args.output_dir / "config.yaml").exists():
         name = str(args.output_dir / "config.yaml")
     config = recipe.load(name, overrides)
@@ -72,6 +71,16 @@ def _run(loop: Loop, args: argparse.Namespace, link: Link) -> int:
         if link.rank == 0:
             summary.show(parts.keeper.folder, console, parts.tokenizer.decode)
     return 0
+
+
+def check_resumable(output_dir: object, *, resume: bool) -> None:
+    """See that a run that is to be resumed names its folder.
+
+    Raises:
+        UserError: it does not.
+    """
+    if resume and output_dir is None:
+        raise UserError("--resume needs --output-dir: the folder of the run that is to go on")
 
 
 def new_folder(recipe_name: str) -> Path:

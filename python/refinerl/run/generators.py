@@ -111,11 +111,6 @@ def _vllm(
             f"device={config.device} with engines.generator=vllm: in one process vLLM takes the first GPU that it "
             f"sees; set CUDA_VISIBLE_DEVICES={index} in the environment, and device=cuda"
         )
-    if world.size % v.tensor_parallel:
-        raise UserError(
-            f"vllm.tensor_parallel must divide the number of ranks, {world.size}, got {v.tensor_parallel}: "
-            "1 always works, and each rank then has engines of its own"
-        )
 
     on_host = device_of(config.device) == "cpu"  # where vLLM has a cache of a fixed size
 

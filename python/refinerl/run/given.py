@@ -12,6 +12,7 @@ from refinerl.contracts import Algorithm, Constraints, Task
 from refinerl.contracts.plugins import OBJECT
 from refinerl.data.apps import ProblemSet
 from refinerl.data.conversations import Dialogue
+from refinerl.errors import UserError
 
 OnStep = Callable[[Mapping[str, Any]], Any]
 """Called with each step's row of metrics, as metrics.jsonl holds it."""
@@ -37,6 +38,16 @@ class Given:
 
 NOTHING = Given()
 """The command's: everything is said by name."""
+
+
+def refuse_object(name: str, knob: str, argument: str) -> None:
+    """Refuse a name in a configuration that stands for an object, which a file cannot hold.
+
+    Raises:
+        UserError: it does; the message names the argument of `refinerl.fine_tune` that takes the object.
+    """
+    if name.startswith(OBJECT):
+        raise UserError(f"{knob}={name} was an object, which only refinerl.fine_tune({argument}=…) can hand over")
 
 
 def name_of(thing: Any) -> str:

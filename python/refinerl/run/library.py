@@ -19,7 +19,7 @@ from refinerl.report import rows
 from refinerl.report.page import write_page
 from refinerl.run.asked import Asked as Asked
 from refinerl.run.borrowed import as_found
-from refinerl.run.command import Loop, new_folder, run
+from refinerl.run.command import Loop, check_resumable, new_folder, run
 from refinerl.run.launch import linked
 from refinerl.tokenization import ChatTokenizer
 
@@ -110,8 +110,7 @@ class Run:
 def fine_tune(loop: Loop, asked: Asked, output_dir: str | os.PathLike[str] | None, *, resume: bool = False) -> Run:
     """Train what was asked for, through the command's own door; documented as `refinerl.fine_tune`."""
     with as_python_says_it(), linked() as link:
-        if resume and output_dir is None:
-            raise UserError("--resume needs --output-dir: the folder of the run that is to go on")
+        check_resumable(output_dir, resume=resume)
         config, given = asked.resolve()
         folder = new_folder(asked.name) if output_dir is None else Path(output_dir)
         console = Console(quiet=link.rank > 0)

@@ -2,14 +2,56 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
 
 from refinerl.config import Config
 from refinerl.engines import devices
+from refinerl.engines.launched import Launched
+from refinerl.errors import UserError
 from refinerl.run.memory import parameters
 from refinerl.run.trainers import device_of, spread
+
+
+def planned_ranks(config: Config) -> int:
+    """Count the ranks that a launcher started, else those of `plan.gpus`."""
+    launched = Launched.read()
+    if launched is not None:
+        return launched.size
+    return 1 if config.engines.trainer == "torch" else config.plan.gpus
+
+
+def check_ranks(config: Config, ranks: int) -> None:
+    """See that the ranks can share the work.
+
+    Raises:
+        UserError: they cannot; the message names the nearest value that works.
+    """
+    share = config.vllm.tensor_parallel
+    if config.engines.generator == "vllm" and ranks % share:
+        raise UserError(
+            f"vllm.tensor_parallel must divide the number of ranks, {ranks}, got {share}: "
+            "1 always works, and each rank then has engines of its own"
+        )
+    if ranks == 1:
+        return
+    if config.engines.trainer == "torch":
+        raise UserError(
+            f"engines.trainer=torch trains in one process, and this run has {ranks}: choose engines.trainer=deepspeed, "
+            "or start one process"
+        )
+    trainer, samples = config.trainer, config.algorithm.samples_per_prompt
+    if trainer.batch // samples % ranks:
+        whole = trainer.minibatch == trainer.batch
+        unit = ranks * samples if whole else math.lcm(ranks * samples, trainer.minibatch)
+        batch = max(1, (2 * trainer.batch + unit) // (2 * unit)) * unit
+        raise UserError(
+            f"trainer.batch = {trainer.batch} is {trainer.batch // samples} groups of algorithm.samples_per_prompt = "
+            f"{samples}, which {ranks} ranks cannot share evenly: choose trainer.batch={batch}"
+            + (f" trainer.minibatch={batch}" if whole else "")
+        )
 
 
 def check_abilities(config: Config, device: torch.device) -> None:

@@ -11,6 +11,7 @@ from refinerl.config import Config
 from refinerl.data.conversations import HUB
 from refinerl.engines.launched import Launched
 from refinerl.run import recipe
+from refinerl.run.placement import check_ranks, planned_ranks
 from refinerl.run.plan_memory import memory
 from refinerl.run.tasks import count_prompts
 
@@ -19,8 +20,10 @@ def show(config: Config, console: Console) -> None:
     """Prints the configuration as YAML, then the plan as comments, so that the whole can be kept as a recipe.
 
     Raises:
-        UserError: the data cannot be read.
+        UserError: the data cannot be read, or the ranks cannot share the work.
     """
+    if (ranks := planned_ranks(config)) > 1:
+        check_ranks(config, ranks)
     prompts = None
     if not str(getattr(config.task, "path", "")).startswith(HUB) or ":" in config.task.name:
         prompts = count_prompts(config)
@@ -66,9 +69,9 @@ def _engines(config: Config) -> Iterator[str]:
 
 
 def _ranks(config: Config) -> str:
-    launched, gpus = Launched.read(), config.plan.gpus
-    if launched is not None:
-        return f"on {launched.size} ranks"
-    if config.engines.trainer == "torch" or gpus == 1:
+    ranks = planned_ranks(config)
+    if Launched.read() is not None:
+        return f"on {ranks} ranks"
+    if ranks == 1:
         return "in this process"
-    return f"on {gpus} ranks (deepspeed --num_accelerators {gpus} --module refinerl.train …)"
+    return f"on {ranks} ranks (deepspeed --num_accelerators {ranks} --module refinerl.train …)"

@@ -10,6 +10,7 @@ from refinerl.engines.launched import Launched
 from refinerl.run.memory import Training, find
 from refinerl.run.memory.advice import advise, over, starved
 from refinerl.run.memory.phases import GIB, Phase, Run, host, phases
+from refinerl.run.placement import planned_ranks
 from refinerl.run.tasks import workers_of
 
 MIB = 2**20
@@ -56,10 +57,7 @@ def run_of(config: Config) -> tuple[Run | None, str]:
     }
     shapes = {role: None if name is None else find(name) for role, name in names.items()}
     unknown = ", ".join(f"the {role} model {name}" for role, name in names.items() if name and shapes[role] is None)
-    launched = Launched.read()
-    ranks = config.plan.gpus if launched is None else launched.size
-    if config.engines.trainer == "torch":
-        ranks = 1
+    launched, ranks = Launched.read(), planned_ranks(config)
     local_ranks = min(ranks, 8) if launched is None else launched.local_size
     training = Training.of(
         config.engines.trainer,
@@ -127,8 +125,9 @@ def _card(config: Config) -> tuple[float | None, str]:
         return None, ""
     import torch
 
-    if torch.cuda.is_available() and config.device.partition(":")[0] in ("auto", "cuda"):
-        seen = torch.cuda.get_device_properties(0)
+    name, _, number = config.device.partition(":")
+    if torch.cuda.is_available() and name in ("auto", "cuda") and int(number or 0) < torch.cuda.device_count():
+        seen = torch.cuda.get_device_properties(int(number or 0))
         return seen.total_memory / GIB, f"; a card of {seen.total_memory / GIB:.1f} ({seen.name}, which is here)"
     plan = config.plan
     if plan.card_gib is None:

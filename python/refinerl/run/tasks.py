@@ -18,7 +18,7 @@ from refinerl.data.conversations import Dialogue
 from refinerl.engines.models import is_openrlhf, load_reward_model
 from refinerl.errors import UserError
 from refinerl.records import Sampling
-from refinerl.run.given import NOTHING, Given
+from refinerl.run.given import NOTHING, Given, refuse_object
 from refinerl.run.trainers import device_of
 from refinerl.sandbox import Limits, Sandbox, cores
 from refinerl.tasks import rules
@@ -45,10 +45,7 @@ def load_data(config: Config, given: Given = NOTHING) -> ProblemSet | Sequence[D
     if given.data is not None:
         return given.data
     options = built_in(config)
-    if (options.path or "").startswith(OBJECT):
-        raise UserError(
-            f"the prompts {options.path} are an object, which only refinerl.fine_tune(prompts=…) can hand over"
-        )
+    refuse_object(options.path or "", "task.path", "prompts")
     return options.read()
 
 
@@ -131,10 +128,7 @@ def make_own_task(config: Config) -> OwnTask:
     Raises:
         UserError: there is none such, or it was an object.
     """
-    if config.task.name.startswith(OBJECT):
-        raise UserError(
-            f"task.name={config.task.name} was an object of the program that began this run: hand it over again"
-        )
+    refuse_object(config.task.name, "task.name", "reward")
     found: type[OwnTask] = resolve("task", config.task.name)
     return found(config.task)
 
@@ -159,8 +153,7 @@ def user_reward(name: str, given: Given = NOTHING) -> UserReward:
     """
     if name in given.rewards:
         return UserReward(given.rewards[name], name.removeprefix(OBJECT))
-    if name.startswith(OBJECT):
-        raise UserError(f"the reward {name} is an object, which only refinerl.fine_tune(reward=…) can hand over")
+    refuse_object(name, "task.reward", "reward")
     return load_reward(name)
 
 

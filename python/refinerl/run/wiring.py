@@ -20,7 +20,7 @@ from refinerl.benchmarks.evaluator import Evaluator
 from refinerl.config import Config
 from refinerl.constraints import Constraint, Sum
 from refinerl.contracts import ALONE, Constraints, Generator, Task, Trainer, World
-from refinerl.contracts.plugins import OBJECT, Kind, resolve
+from refinerl.contracts.plugins import Kind, resolve
 from refinerl.engines import devices
 from refinerl.engines.models import load_model, resolve_model
 from refinerl.engines.precision import multiply_float32
@@ -31,10 +31,10 @@ from refinerl.loop.stream import PromptStream
 from refinerl.loop.update import Updater
 from refinerl.records import Sampling
 from refinerl.run.generators import make_generators, make_refiner
-from refinerl.run.given import NOTHING, Given
+from refinerl.run.given import NOTHING, Given, refuse_object
 from refinerl.run.keeper import Keeper
 from refinerl.run.pace import Pace
-from refinerl.run.placement import check_memory
+from refinerl.run.placement import check_memory, check_ranks
 from refinerl.run.tasks import make_evaluator, make_sandbox, make_task
 from refinerl.run.telemetry import Telemetry, make_trackers
 from refinerl.run.trainers import device_of, make_critic, make_network, make_policy, make_reference, writing_network
@@ -87,9 +87,8 @@ def load(config: Config, given: Given, device: str) -> Loaded:
     elif given.model is not None:
         policy = copy.deepcopy(given.model).eval()
         reference = None if config.lora.rank else given.model.eval()
-    elif name.startswith(OBJECT):
-        raise UserError(f"the model {name} is an object, which only refinerl.fine_tune(model=…) can hand over")
     else:
+        refuse_object(name, "model", "model")
         policy = load_model(name, dtype=config.dtype)
         reference = None if config.lora.rank else load_model(name, dtype=config.dtype)
     if given.tokenizer is not None:
@@ -125,7 +124,7 @@ def wire(
     Raises:
         UserError: the ranks cannot share the work, or a part cannot be had.
     """
-    check_ranks(config, world)
+    check_ranks(config, world.size)
     torch.manual_seed(config.seed)
     device = device_of(config.device)
     with ExitStack() as stack:
@@ -252,29 +251,6 @@ def room_for_prompts(config: Config, context: int) -> int:
     return room
 
 
-def check_ranks(config: Config, world: World) -> None:
-    """Sees that the ranks can share the work.
-
-    Raises:
-        UserError: they cannot; the message names a value that works.
-    """
-    if world.size == 1:
-        return
-    if config.engines.trainer == "torch":
-        raise UserError(
-            f"engines.trainer=torch trains in one process, and this run has {world.size}: choose "
-            "engines.trainer=deepspeed, or start one process"
-        )
-    samples = config.algorithm.samples_per_prompt
-    prompts = config.trainer.batch // samples
-    if prompts % world.size:
-        batch = -(-prompts // world.size) * world.size * samples
-        raise UserError(
-            f"trainer.batch = {config.trainer.batch} is {prompts} groups of algorithm.samples_per_prompt = {samples}, "
-            f"which {world.size} ranks cannot share evenly: choose trainer.batch={batch}"
-        )
-
-
 def make_algorithm(config: Config, given: contracts.Algorithm | None = None) -> contracts.Algorithm:
     """The algorithm that was given, or the one that the recipe names, with its options."""
     options = config.algorithm
@@ -309,6 +285,5 @@ def make_constraint(config: Config, refiner: Refiner, given: Constraints | None 
 
 
 def _named(kind: Kind, name: str) -> type[Any]:
-    if name.startswith(OBJECT):
-        raise UserError(f"{kind}.name={name} was an object of the program that began this run: hand it over again")
+    refuse_object(name, f"{kind}.name", kind)
     return resolve(kind, name)
