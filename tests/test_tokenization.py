@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tokenizers import AddedToken
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, GenerationConfig
 
@@ -49,6 +50,15 @@ def test_what_a_bare_text_begins_with(tiny_folder: Path) -> None:
 def test_decode_leaves_special_tokens_out(tiny_folder: Path) -> None:
     tokenizer = ChatTokenizer.load(tiny_folder)
     assert tokenizer.decode((*tokenizer.encode("ab"), 2)) == "ab"
+
+
+def test_special_tokens_are_those_that_decode_leaves_out() -> None:
+    inner = tiny_tokenizer()
+    inner.add_tokens([AddedToken("<|eot|>", special=True), AddedToken("<think>", special=False)])
+    tokenizer = ChatTokenizer(inner, extra_eos_ids=[9])
+    marked = {number for number in range(len(inner)) if not tokenizer.decode([number])}
+    assert marked == {0, 1, 2, 3, len(inner) - 2}
+    assert tokenizer.special_token_ids == marked | {9}
 
 
 def test_eos_ids_come_from_tokenizer_and_generation_config(folder: Path) -> None:

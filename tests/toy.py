@@ -12,6 +12,7 @@ from refinerl import train
 TOY = (
     "generation.max_tokens=6",
     "refiner.temperature=1",
+    "constraint.accept_truncated=true",  # of six tokens most are
     "trainer.batch=8",
     "trainer.learning_rate=5e-3",
     "trainer.steps=2",

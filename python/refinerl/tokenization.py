@@ -20,11 +20,13 @@ class ChatTokenizer:
         eos_token_ids: every token that ends a completion: the tokenizer's own EOS and those of the model's generation
             configuration, or else of its configuration.
         eos_token_id: the one that is appended where the method ends a text itself: the tokenizer's own.
+        special_token_ids: the tokens that are no text, which `decode` leaves out; every EOS is among them.
         pad_token_id: fills padding, never attended to; the EOS where the tokenizer has none.
     """
 
     eos_token_id: int
     eos_token_ids: frozenset[int]
+    special_token_ids: frozenset[int]
     pad_token_id: int
 
     def __init__(self, inner: PreTrainedTokenizerBase, *, extra_eos_ids: Iterable[int] = ()) -> None:
@@ -35,6 +37,8 @@ class ChatTokenizer:
         self.inner = inner
         self.eos_token_id = ids[0]
         self.eos_token_ids = frozenset(ids)
+        marked = [number for number, token in inner.added_tokens_decoder.items() if token.special]
+        self.special_token_ids = frozenset([*ids, *inner.all_special_ids, *marked])
         self.pad_token_id = ids[0] if inner.pad_token_id is None else inner.pad_token_id
 
     @classmethod

@@ -56,7 +56,8 @@ def test_the_refiner_gets_the_constraints_own_filter():
     @dataclass(frozen=True)
     class Asked:
         accept: str
+        accept_truncated: bool = False
 
-    constraint = Dynamic(accept="all")
+    constraint = Dynamic(accept="all", accept_truncated=True)
     constraint.connect(Asked("better"))  # type: ignore[arg-type] - only its filter counts here
-    assert constraint.refiner.accept == "all"
+    assert (constraint.refiner.accept, constraint.refiner.accept_truncated) == ("all", True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from building import prompt
@@ -10,6 +12,8 @@ from refinerl.records import Completion, Reward, Rollout, RolloutGroup, Sampling
 from scripted import EOS, Points, Writer, clock, decode, encode
 
 POINTS = Points(bad=-1.0, fair=0.0, good=1.0, badly=0.5)
+OTHER_EOS = 3
+SPECIAL = frozenset({EOS, OTHER_EOS})
 
 
 def rollout(text, value, sample=0):
@@ -17,32 +21,79 @@ def rollout(text, value, sample=0):
     return Rollout(prompt("x"), Completion((*encode(text), EOS), (), text, "stop"), reward, sample)
 
 
-def refine(replies, *rollouts, accept="better", context=1000, reads=1000, max_tokens=8):
+def refine(
+    replies, *rollouts, accept="better", context=1000, reads=1000, max_tokens=8, task=POINTS, accept_truncated=False
+):
     writer = Writer(lambda asked, _: replies[asked], context_length=reads)
     refiner = Refiner(
         generator=writer,
-        task=POINTS,
+        task=task,
         sampling=Sampling(max_tokens, temperature=0.0),
         encode_chat=lambda messages: encode(messages[0]["content"]),
         encode=encode,
-        decode=decode,
+        decode=lambda ids: decode([i for i in ids if i not in SPECIAL]),
         eos_token_id=EOS,
+        special_token_ids=SPECIAL,
         context_length=context,
         accept=accept,
         seed=0,
         clock=clock,
+        accept_truncated=accept_truncated,
     )
     return writer, refiner.refine([RolloutGroup(prompt("x"), rollouts)], step=1)
 
 
 def test_a_better_refinement_is_accepted_and_ends_as_the_refiner_ended():
     for reply, ids in (("good", (*encode("good"), EOS)), ("good…", encode("good"))):
-        _, anchors = refine({"bad": reply}, rollout("bad", -1.0))
+        _, anchors = refine({"bad": reply}, rollout("bad", -1.0), accept_truncated=True)
         (refinement,) = anchors.refinements
         assert (refinement.accepted, refinement.completion.token_ids) == (True, ids)
         assert refinement.alignment.distance > 0
         assert anchors.metrics["refiner/improved_ratio"] == anchors.metrics["refiner/accepted_fraction"] == 1
         assert anchors.metrics["refiner/reward_gain"] == 2
+
+
+@pytest.mark.parametrize("accept", ["better", "all", "perfect"])
+def test_a_refinement_that_was_cut_off_does_not_teach_and_is_counted(accept):
+    y = rollout("bad", -1.0), rollout("fair", 0.0, 1)
+    _, anchors = refine({"bad": "good…", "fair": "good"}, *y, accept=accept)
+    assert [(r.reward.value, r.accepted, r.weight) for r in anchors.refinements] == [(1, False, 0), (1, True, 1)]
+    assert anchors.metrics["refiner/truncated"] == 1
+    _, anchors = refine({"bad": "good…", "fair": "good"}, *y, accept=accept, accept_truncated=True)
+    assert [r.accepted for r in anchors.refinements] == [True, True]
+    assert anchors.metrics["refiner/truncated"] == 1
+
+
+class Moody(Points):
+    """As a reward model in low precision: a text's reward depends on what else is in the batch."""
+
+    def score(self, prompts, completions):
+        self.texts = [c.text for c in completions]
+        return [replace(r, value=r.value + 0.01) for r in super().score(prompts, completions)]
+
+
+def test_a_copy_has_the_reward_of_its_y_and_is_not_scored_again():
+    task = Moody(fair=0.0, bad=-1.0, badly=-0.5)
+    _, anchors = refine({"fair": "fair", "bad": "badly"}, rollout("fair", 0.0), rollout("bad", -1.0, 1), task=task)
+    assert [r.reward.value for r in anchors.refinements] == [0.0, -0.49]
+    assert [r.accepted for r in anchors.refinements] == [False, True]
+    assert task.texts == ["badly"]
+
+
+def test_no_special_token_stands_inside_a_refinement():
+    """The shared prefix ends at y's first one, whatever it is; one that the refiner spells out is left out."""
+    y = Rollout(
+        prompt("x"),
+        Completion((*encode("ba"), OTHER_EOS, *encode("d"), EOS), (), "bad", "stop"),
+        Reward(-1.0, "scored"),
+        0,
+    )
+    for reply in ("badly", f"bad{chr(OTHER_EOS)}ly"):
+        _, anchors = refine({"bad": reply}, y)
+        (refinement,) = anchors.refinements
+        assert refinement.completion.token_ids == (*encode("badly"), EOS)
+        assert (refinement.completion.text, refinement.reward.value) == ("badly", 0.5)
+        assert refinement.alignment.prefix == 2
 
 
 def test_a_refinement_keeps_the_prefix_of_y():

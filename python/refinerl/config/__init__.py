@@ -119,6 +119,11 @@ class Config(Section):
         return next((getattr(c, "accept", "better") for c in self.held if hasattr(c, "accept")), "better")
 
     @property
+    def accept_truncated(self) -> bool:
+        """Whether refinements that were cut off teach."""
+        return any(getattr(constraint, "accept_truncated", False) for constraint in self.held)
+
+    @property
     def scored_by_model(self) -> bool:
         """Is the reward that of reward_model.model."""
         return "model" in self.task.rewards

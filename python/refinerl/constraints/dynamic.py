@@ -28,6 +28,8 @@ class Dynamic(Constraint):
         """In the loss: averaged over responses (Eq. 6) or over the tokens of the accepted ỹ."""
         accept: Literal["better", "all", "perfect"] = "better"
         """Which ỹ teach: strictly better (the paper), all (its ablation), only those at the highest reward."""
+        accept_truncated: bool = False
+        """Let refinements teach that were cut off at refiner.max_tokens."""
         on_dropped: bool = False
         """In the loss: also refine a batch's worth of rollouts from the groups that dynamic sampling dropped."""
 
@@ -43,7 +45,8 @@ class Dynamic(Constraint):
 
     def connect(self, refiner: Refiner) -> None:
         """Take over the run's refiner, with this constraint's filter."""
-        super().connect(replace(refiner, accept=self.options.accept))
+        own = replace(refiner, accept=self.options.accept, accept_truncated=self.options.accept_truncated)
+        super().connect(own)
 
     def anchor(self, groups: Sequence[RolloutGroup], step: int) -> Anchors:
         """Refine, score, filter, align."""

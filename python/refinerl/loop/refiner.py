@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Literal
 
 import numpy as np
@@ -54,12 +55,16 @@ class Refiner:
     """The policy's tokenizer, special tokens left out."""
     eos_token_id: int
     """The policy's EOS: it ends ỹ exactly where the refiner stopped by itself."""
+    special_token_ids: frozenset[int]
+    """The policy's tokens that are no text, every EOS among them: none stands inside ỹ."""
     context_length: int
     """Tokens of x and ỹ that the policy can read."""
     accept: Accept
     seed: int
     clock: Clock
     world: World = ALONE
+    accept_truncated: bool = False
+    """Let a ỹ teach that was cut off: a greedy refiner loops to the limit, and a reward may see only its beginning."""
 
     def refine(self, groups: Sequence[RolloutGroup], step: int) -> Anchors:
         """Refine every rollout that can be improved; nothing that the refiner writes raises."""
@@ -103,36 +108,46 @@ class Refiner:
         ]
 
     def _as_response(self, rollout: Rollout, reply: Completion) -> Completion:
-        """ỹ: the reply as a response to x, in the policy's tokens, ended as the refiner ended it."""
+        """ỹ: the reply as a response to x, in the policy's tokens, ended as the refiner ended it.
+
+        It keeps tokens of y up to y's first special token. Where the reply spells out a special token, ỹ lacks it.
+        """
         text = self.task.refined_response(rollout, reply.text)
-        original = rollout.completion.token_ids
-        if original and original[-1] == self.eos_token_id:
-            original = original[:-1]
-        tokens = tuple(retokenize(text, original, self.encode, self.decode))
+        original = tuple(takewhile(lambda token: token not in self.special_token_ids, rollout.completion.token_ids))
+        whole = tuple(retokenize(text, original, self.encode, self.decode))
+        tokens = tuple(token for token in whole if token not in self.special_token_ids)
+        if tokens != whole:
+            text = self.decode(tokens)
         if tokens and reply.finish_reason == "stop":
             tokens = (*tokens, self.eos_token_id)
         return Completion(tokens, (), text, reply.finish_reason)
 
     def _judge(self, written: Sequence[Written]) -> tuple[list[Refinement], Mapping[str, int]]:
-        """Score, align and filter; the refinements with the filter's counts."""
-        prompts, refined = [w.rollout.prompt for w in written], [w.refined for w in written]
-        tokens = [completion.token_ids for completion in refined]
-        rewards = self.task.score(prompts, refined)
-        alignments = align([w.rollout.completion.token_ids for w in written], tokens)
+        """Score, align and filter; the refinements with the counts of what was dropped."""
+        rewards = self._score(written)
+        alignments = align([w.rollout.completion.token_ids for w in written], [w.refined.token_ids for w in written])
+        cut_off = [w.refined.finish_reason == "length" for w in written]
+        may_teach = [i for i, cut in enumerate(cut_off) if self.accept_truncated or not cut]
         verdict = filter_refinements(
-            [_value(w.rollout.reward) for w in written],
-            [_value(reward) for reward in rewards],
-            [prompt.id for prompt in prompts],
-            tokens,
+            [_value(written[i].rollout.reward) for i in may_teach],
+            [_value(rewards[i]) for i in may_teach],
+            [written[i].rollout.prompt.id for i in may_teach],
+            [written[i].refined.token_ids for i in may_teach],
             accept=self.accept,
             max_reward=self.task.max_reward,
         )
-        parts = zip(written, rewards, alignments, verdict.accepted, verdict.weight, strict=True)
-        refinements = [
-            Refinement(w.rollout, w.refined, reward, alignment, bool(accepted), int(weight))
-            for w, reward, alignment, accepted, weight in parts
-        ]
-        return refinements, verdict.counts
+        passed = dict(zip(may_teach, zip(verdict.accepted, verdict.weight, strict=True), strict=True))
+        refinements = []
+        for i, w in enumerate(written):
+            accepted, weight = passed.get(i, (False, 0))
+            refinements.append(Refinement(w.rollout, w.refined, rewards[i], alignments[i], bool(accepted), int(weight)))
+        return refinements, {**verdict.counts, "truncated": sum(cut_off)}
+
+    def _score(self, written: Sequence[Written]) -> list[Reward | None]:
+        """R(x, ỹ). A copy has the reward of its y: scored again, a reward model's would move with its batch."""
+        changed = [w for w in written if w.refined.text != w.rollout.completion.text]
+        scored = iter(self.task.score([w.rollout.prompt for w in changed], [w.refined for w in changed]))
+        return [w.rollout.reward if w.refined.text == w.rollout.completion.text else next(scored) for w in written]
 
     def _metrics(
         self, rollouts: Sequence[Rollout], refinements: Sequence[Refinement], counts: Mapping[str, int]
