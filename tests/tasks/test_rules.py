@@ -31,12 +31,12 @@ def test_matches() -> None:
     texts = ["<think>\na\n</think> b", "b", "b"]
     pattern = "<think>.*</think>.+"
     assert reward([], texts, [[]] * 3, {"pattern": [pattern, pattern, None]}) == [1, 0, None]
-    with pytest.raises(UserError, match=r"the column pattern holds '\(', which is no regular expression"):
+    with pytest.raises(UserError, match=r"the column pattern holds '\(', which is not a regular expression"):
         reward([], ["b"], [[]], {"pattern": ["("]})
 
 
 def test_an_unknown_rule_and_a_missing_column() -> None:
-    with pytest.raises(UserError, match=r"there is no rule 'length'; .*knows answer, matches"):
+    with pytest.raises(UserError, match=r"there is no rule 'length'; .*are answer, matches"):
         rules.load_rule("length")
     with pytest.raises(UserError, match="rule:answer needs 'answer', but there is only prompts"):
         rules.load_rule("answer").check(["question"])

@@ -1,15 +1,16 @@
-"""Where prompts and rewards come from.
+"""Tasks: sources of prompts and rewards.
 
-- `base`: the defaults of a task of your own
+- `base`: the base class of tasks of your own
 - `code`: programs judged by tests (Eqs. 7-8)
-- `dialogue`: conversations, rewarded by a reward model, a rule or a function of the user's
-- `conversations`: their prompts, from JSON lines, `datasets` or the hub
+- `dialogue`: conversations, rewarded by a reward model, rules or functions
+- `refining`: how a task asks the refiner; shared by all
+- `templates`, `prompts/`: the texts that ask policy and refiner
+- `feedback`, `hard_coding`: what the refiner is told of an answer, and programs that exploit it
+- `fences`: the program in a chat answer
 - `reward_model`: scores of a sequence classifier
 - `rules`: rewards that check an answer against a column
-- `apps`: problems in the layout of the APPS data set
-- `fences`: the program inside a chat answer
 - `user_reward`: reward functions by import path, in TRL's signature
-- `templates`, `prompts/`: what policy and refiner are asked
+- `reward_sum`: several rewards as one
 """
 
 from refinerl.tasks.base import Task

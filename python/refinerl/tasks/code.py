@@ -1,8 +1,7 @@
-"""The code task: programs judged by tests in the sandbox, rewards by Eqs. 7-8."""
+"""The code task: programs that the sandbox judges by tests, with the rewards of Eqs. 7 and 8."""
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,21 +20,35 @@ from refinerl.tasks import templates
 from refinerl.tasks.feedback import count_visible, feedback
 from refinerl.tasks.fences import extract, find_block, is_python
 from refinerl.tasks.hard_coding import gains_only_shown, names_the_answer
+from refinerl.tasks.refining import Refinable
 from refinerl.tasks.user_reward import UserReward, user_rewards
 
 Encode = Callable[[Sequence[Message]], Sequence[int]]
-"""Applies the policy's chat template, with the generation prompt, and tokenizes."""
+"""A function that applies the policy's chat template, with the generation prompt, and tokenizes."""
 
 
 def coarse_reward(outcome: str) -> float:
-    """Eq. 7: −1 does not compile, −0.6 a test ends in an error or over a limit, −0.3 a test fails, +1 all pass."""
+    """Return the reward of Eq. 7.
+
+    It is −1 if a program does not compile, −0.6 if a test ends in an error or exceeds a limit, −0.3 if a test fails,
+    and +1 if all pass.
+
+    >>> coarse_reward("timeout")
+    -0.6
+
+    Raises:
+        ValueError: the outcome is not one of the sandbox's for a program.
+    """
     if outcome not in _COARSE:
         raise ValueError(f"outcome must be one of {', '.join(_COARSE)}, got {outcome!r}")
     return _COARSE[outcome]
 
 
 def adaptive_reward(outcome: str, pass_rate: float) -> float:
-    """Eq. 8: as Eq. 7, but a program that only fails tests gets −0.3 + 1.3 · passed / (passed + failed)."""
+    """Return the reward of Eq. 8: as Eq. 7, but −0.3 + 1.3·passed/(passed + failed) where tests fail.
+    >>> round(adaptive_reward("wrong_answer", pass_rate=0.5), 2)
+    0.35
+    """
     if outcome == "wrong_answer":
         return -0.3 + 1.3 * pass_rate
     return coarse_reward(outcome)
@@ -52,15 +65,19 @@ _COARSE = {
 }
 
 
-class CodeTask:
+class CodeTask(Refinable):
     """Programming problems with tests.
 
-    `box` judges the programs and is closed with the task. `reward` is Eq. 8, Eq. 7 or a function of the user's, which
-    gets the problem's fields as columns and needs no box. `prompt_format` is the chat question in `question_template`
-    or APPS's own text; `system` precedes both it and the refiner's prompt. Problems whose prompt has more than
-    `max_prompt_tokens` are left out, and `too_long` counts them. `max_sandbox_errors` is the share of a batch that
-    faults of the sandbox may take, as in `rewards_of`. `visible_tests`, a number or (a float) a share, says how many of
-    a problem's tests the refiner may be shown.
+    Args:
+        problems: at least one.
+        box: judges the programs; closed with the task. None is allowed if `reward` is a function.
+        encode: the policy's chat template and tokenizer.
+        reward: Eq. 8, Eq. 7, or a function of the user's, which gets the problem's fields as columns.
+        prompt_format: the question in `question_template`, or APPS's own text.
+        max_prompt_tokens: problems with a longer prompt are left out and counted in `too_long`.
+        system: a system message before the question and before the refiner's prompt.
+        max_sandbox_errors: share of a batch that may be lost to faults of the sandbox, as in `rewards_of`.
+        visible_tests: how many of a problem's tests the refiner may be shown; a float is a share.
 
     Raises:
         UserError: a template or a test cannot be used; no problem is left; the reward function asks for a column that
@@ -68,25 +85,25 @@ class CodeTask:
     """
 
     class Options(TaskOptions):
-        """What a recipe may say of it."""
+        """The options of a recipe."""
 
         path: str | None = None
         """JSON lines, APPS's folder per problem, or `hub:OWNER/NAME/FILE`; None: the embedded problem set."""
         embedded: Literal["all", "trivial", "easy"] = "all"
-        """Which of the embedded problems, where no path is given."""
+        """Difficulty of the embedded problems, if no path is given."""
         difficulty: str | None = None
-        """Only problems of this difficulty."""
+        """Difficulty of the problems to keep; None: all."""
         max_tests: Count | None = None
-        """Tests per problem at most, a deterministic choice."""
+        """Most tests per problem, chosen by the problem's id; None: all."""
         visible_tests: int | float = 1
-        """Tests of a problem that the refiner may be shown in `$feedback`, the first ones; a float such as 0.5 is a
-        share. The others stay hidden."""
+        """Number of a problem's tests, from the first, that the refiner may be shown in `$feedback`; a float such as
+        0.5 is a share. The others stay hidden."""
         reward: str | tuple[str, ...] = "adaptive"
         """`adaptive` (Eq. 8), `coarse` (Eq. 7), or `module:function` of your own, in TRL's signature."""
         prompt_format: Literal["chat", "apps"] = "chat"
-        """The question in the template, or APPS's own text (`QUESTION: … ANSWER:`)."""
+        """`chat`: the question in the template; `apps`: APPS's own text (`QUESTION: … ANSWER:`)."""
         template: str | None = None
-        """Question template: a file, or a name out of tasks/prompts; None: `code`."""
+        """Question template: a file, or a name from tasks/prompts; None: `code`."""
 
         @field_validator("visible_tests", mode="before")
         @classmethod
@@ -152,12 +169,11 @@ class CodeTask:
         self._reward = reward
         self._max_sandbox_errors = max_sandbox_errors
         self._no_feedback = (
-            "a reward function of your own says nothing of tests; task.reward=adaptive or coarse do"
+            "a reward function of your own does not report tests; task.reward=adaptive or coarse does"
             if isinstance(reward, UserReward)
             else None
         )
-        self._refine = templates.load_refine_template(refine_template or "refine_code", self._no_feedback)
-        self._system: tuple[Message, ...] = ({"role": "system", "content": system},) if system is not None else ()
+        self._ask_with(refine_template or "refine_code", system=system)
         if isinstance(reward, UserReward):
             self.max_reward = None
             reward.check(_COLUMNS)
@@ -186,18 +202,18 @@ class CodeTask:
         self._seconds = 0.0
 
     def prompts(self) -> Sequence[Prompt]:
-        """One prompt for each problem; its `text` is the question without the template, its `payload` the Problem."""
+        """Return one prompt per problem; `text` is the question without the template, `payload` the Problem."""
         return self._prompts
 
     def extract(self, text: str) -> str:
-        """The last closed ``` block; else an open block to the end; else the whole text."""
+        """Return the program in an answer: the last closed ``` block, else an open block, else the whole text."""
         return extract(text)
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Reward | None]:
-        """Run each program over all tests of its prompt, in one batch; None where the sandbox was at fault.
+        """Run each program on all tests of its prompt, in one batch; None where the sandbox was at fault.
 
         Raises:
-            SandboxError: too many of them.
+            SandboxError: the sandbox failed on too many programs.
         """
         if isinstance(self._reward, UserReward):
             return user_rewards(self._reward, prompts, completions, [_columns(p.payload) for p in prompts])
@@ -225,19 +241,10 @@ class CodeTask:
             passed=tuple(test.outcome is Outcome.passed for test in verdict.tests),
         )
 
-    def refine_prompt(self, rollout: Rollout) -> Sequence[Message]:
-        """The conversation that asks the refiner for a minimal correction of y."""
-        asked = self._refine.messages(
-            question=rollout.prompt.text,
-            response=rollout.completion.text,
-            feedback="" if rollout.reward is None else rollout.reward.feedback,
-        )
-        return (*self._system, *asked)
-
     def hard_coded(self, rollout: Rollout, refined: Completion, reward: Reward | None) -> bool:
-        """See whether ỹ knows the shown test by heart; False where the template shows none, or y does not compile.
+        """See whether ỹ hard-codes the shown test; False if the template shows none, or y does not compile.
 
-        A program that passes all of several hidden and visible tests is right, whatever literals it has.
+        A program that passes all tests, hidden ones among them, is right, whatever literals it has.
         """
         y, visible = rollout.reward, self._visible[rollout.prompt.id]
         if templates.FEEDBACK not in self._refine.variables or y is None or reward is None:
@@ -252,9 +259,9 @@ class CodeTask:
         return names_the_answer(self.extract(refined.text), shown)
 
     def refined_response(self, rollout: Rollout, reply: str) -> str:
-        """ỹ: the reply without chat text around the template's markers; bare code goes into y's own fence.
+        """Return ỹ: the reply without chat text around the template's markers, bare code in y's own fence.
 
-        Else the reply as it is: what its fences hold, and what stands around them, is the refiner's choice.
+        A reply with fences of its own stays as it is: their content, and the text around them, is the refiner's choice.
         """
         response = self._refine.strip_markers(reply)
         block = find_block(rollout.completion.text)
@@ -262,14 +269,8 @@ class CodeTask:
             return response
         return block.with_code(response)
 
-    def refined_by(self, template: str) -> CodeTask:
-        """The same task, what scores it included, with another template for the refiner."""
-        twin = copy.copy(self)
-        twin._refine = templates.load_refine_template(template, self._no_feedback)
-        return twin
-
     def telemetry(self) -> Mapping[str, float]:
-        """Since the last call: `sandbox/tests_per_second` (0 if none ran) and `sandbox/errors` (masked samples)."""
+        """Return the tests per second (0 if none ran) and the masked samples since the last call."""
         rate = self._ran / self._seconds if self._seconds else 0.0
         metrics = {"sandbox/tests_per_second": rate, "sandbox/errors": float(self._faults)}
         self._ran = self._faults = 0
@@ -285,11 +286,11 @@ class CodeTask:
 def rewards_of(
     verdicts: Sequence[Verdict], reward: Literal["adaptive", "coarse"], max_sandbox_errors: float
 ) -> list[Reward | None]:
-    """Eq. 8 or Eq. 7 of each verdict; None where the sandbox was at fault.
+    """Turn verdicts into rewards by Eq. 8 or Eq. 7; None where the sandbox was at fault.
 
     Raises:
-        SandboxError: more than the share `max_sandbox_errors` of the verdicts are its faults, or all of them. A single
-            one among others is tolerated unless the share is 0.
+        SandboxError: the sandbox was at fault in more than the share `max_sandbox_errors` of the verdicts, or in all. A
+            single fault among others is tolerated unless the share is 0.
     """
     faults = sum(verdict.outcome is Outcome.sandbox_error for verdict in verdicts)
     tolerated = max(1.0, max_sandbox_errors * len(verdicts)) if max_sandbox_errors else 0.0
@@ -310,7 +311,11 @@ def rewards_of(
 
 
 def sandbox_tests(problem: Problem) -> list[Test]:
-    """The sandbox's form of a problem's tests, checked here so that a bad one does not end a run at its middle."""
+    """Convert a problem's tests for the sandbox, and check them now rather than in the middle of a run.
+
+    Raises:
+        UserError: a test cannot be used.
+    """
     try:
         tests = [Test(input=case.input, expected=case.expected) for case in problem.tests]
         Program("", tests=tests, fn_name=problem.fn_name)
@@ -323,7 +328,7 @@ _COLUMNS = ("problem_id", "question", "starter_code", "fn_name", "inputs", "outp
 
 
 def _columns(problem: Problem) -> dict[str, Any]:
-    """A problem's fields, as a data set in APPS's layout would name them."""
+    """Return a problem's fields by their names in APPS's layout."""
     values = (
         problem.id,
         problem.question,

@@ -1,8 +1,7 @@
-"""The dialogue task: conversations, rewarded by a reward model, a rule or a function of the user's."""
+"""The dialogue task: conversations, rewarded by a reward model, rules or functions of the user's."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -12,8 +11,9 @@ from pydantic import model_validator
 from refinerl.contracts.options import TaskOptions
 from refinerl.data.conversations import Dialogue, dialogues_of, read_dialogues
 from refinerl.errors import UserError
-from refinerl.records import Completion, Message, Prompt, Reward, Rollout
-from refinerl.tasks import rules, templates
+from refinerl.records import Completion, Message, Prompt, Reward
+from refinerl.tasks import rules
+from refinerl.tasks.refining import Refinable
 from refinerl.tasks.reward_sum import RewardSum
 from refinerl.tasks.user_reward import UserReward
 
@@ -21,39 +21,44 @@ if TYPE_CHECKING:  # the options are read without torch
     from refinerl.tasks.reward_model import RewardModel
 
 Encode = Callable[[Sequence[Message]], Sequence[int]]
-"""Applies the policy's chat template, with the generation prompt, and tokenizes."""
+"""A function that applies the policy's chat template, with the generation prompt, and tokenizes."""
 
 
-class DialogueTask:
+class DialogueTask(Refinable):
     """Conversations, rewarded by a reward model, by rules or by functions.
 
-    A prompt that is a text becomes one message of the user's, after `system`; with `encode_text` it goes to the model
-    bare, and the reward function then gets texts, as TRL has it for such data. Prompts of more than
-    `max_prompt_tokens` are left out and counted in `too_long`. `max_reward` is the highest reward where there is one; a
-    response that has it is not refined.
+    Args:
+        dialogues: at least one. A prompt that is a text becomes a message of the user's.
+        encode: the policy's chat template and tokenizer.
+        reward: scores the answers.
+        max_reward: the highest possible reward, if there is one; a response that has it is not refined.
+        system: a system message before each prompt that has none, and before the refiner's prompt.
+        encode_text: if given, a prompt that is a text goes to the model bare, through this tokenizer, and reward
+            functions get texts, as in TRL.
+        max_prompt_tokens: longer prompts are left out and counted in `too_long`.
 
     Raises:
-        UserError: the refiner's template cannot be used; the reward function asks for a column that does not exist; a
-            prompt is not usable, or all are too long.
+        UserError: the refiner's template cannot be used; a reward function asks for a column that does not exist; a
+            prompt cannot be used, or all are too long.
     """
 
     class Options(TaskOptions):
-        """What a recipe may say of it."""
+        """The options of a recipe."""
 
         path: str | None = None
         """JSON lines, Parquet, a folder that `datasets` reads, or `hub:OWNER/NAME`."""
         column: str | None = None
-        """Where the prompts are; None: the first there is of prompt, context_messages, messages."""
+        """Column of the prompts; None: the first of prompt, context_messages and messages that exists."""
         split: str = "train"
-        """Which part of a data set that `datasets` reads."""
+        """Split of a data set that `datasets` reads."""
         reward: str | tuple[str, ...] = ()
         """`model` (reward_model.model), `rule:answer`, `rule:matches`, or `module:function` of your own, in TRL's
-        signature; several, as [a:b,c:d], are added up."""
+        signature; several, such as [a:b,c:d], are added up."""
         reward_weights: tuple[float, ...] = ()
-        """One for each reward; none: 1 each."""
+        """One weight for each reward; empty: 1 each."""
         prompt_format: Literal["chat", "text"] = "chat"
-        """A prompt that is a text becomes a message of the user's, or (`text`) goes to the model as it is, and rewards
-        get texts, as TRL has it."""
+        """`chat`: a prompt that is a text becomes a message of the user's; `text`: it goes to the model as it is, and
+        reward functions get texts, as in TRL."""
 
         @model_validator(mode="after")
         def _named(self) -> DialogueTask.Options:
@@ -86,7 +91,7 @@ class DialogueTask:
 
         @property
         def max_reward(self) -> float | None:
-            """The highest reward that there is, if each of the rewards has one: rules do."""
+            """The highest possible reward if all rewards are rules, else None."""
             if not all(name.startswith("rule:") for name in self.rewards):
                 return None
             weights = self.reward_weights or (1.0,) * len(self.rewards)
@@ -117,11 +122,11 @@ class DialogueTask:
         self.max_reward = max_reward
         self._reward = reward if isinstance(reward, RewardSum) else RewardSum([reward])
         self._no_feedback = (
-            None if max_reward is not None else "only rules have a verdict, such as task.reward=rule:answer"
+            None if max_reward is not None else "only rules give a verdict, such as task.reward=rule:answer"
         )
-        self._refine = templates.load_refine_template(refine_template or "refine_dialogue", self._no_feedback)
+        self._ask_with(refine_template or "refine_dialogue", system=system)
         columns: dict[str, None] = {}
-        self._prompts = _Prompts(dialogues, encode, encode_text, system)
+        self._prompts = _Prompts(dialogues, encode, encode_text, self._system)
         for index, dialogue in enumerate(dialogues):
             columns |= dict.fromkeys(dialogue.columns)
             self._prompts.keep(index, dialogue, max_prompt_tokens)
@@ -131,67 +136,37 @@ class DialogueTask:
         self._reward.check(columns)
 
     def prompts(self) -> Sequence[Prompt]:
-        """One prompt for each dialogue that is short enough, made when asked for; its `payload` is the Dialogue."""
+        """Return one prompt per dialogue that is short enough, made on access; `payload` is the Dialogue."""
         return self._prompts
 
-    def extract(self, text: str) -> str:
-        """The whole text."""
-        return text
-
     def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Reward | None]:
-        """Ask the reward model, or call the function on the batch; None where it gives none."""
+        """Score a batch with the rewards; None where none of them applies."""
         rewards = self._reward(prompts, completions, [prompt.payload.columns for prompt in prompts])
         if self.max_reward is None:
             return rewards
         return [None if r is None else replace(r, feedback=verdict(r.value, self.max_reward)) for r in rewards]
 
-    def refine_prompt(self, rollout: Rollout) -> Sequence[Message]:
-        """The conversation that asks the refiner for a minimal correction of y."""
-        asked = self._refine.messages(
-            question=rollout.prompt.text,
-            response=rollout.completion.text,
-            feedback="" if rollout.reward is None else rollout.reward.feedback,
-        )
-        return (*self._prompts.system, *asked)
-
-    def refined_response(self, rollout: Rollout, reply: str) -> str:
-        """ỹ: the reply without chat text around the template's markers."""
-        return self._refine.strip_markers(reply)
-
-    def hard_coded(self, rollout: Rollout, refined: Completion, reward: Reward | None) -> bool:
-        """False: a verdict shows no answer."""
-        return False
-
-    def refined_by(self, template: str) -> DialogueTask:
-        """The same task, what scores it included, with another template for the refiner."""
-        twin = copy.copy(self)
-        twin._refine = templates.load_refine_template(template, self._no_feedback)
-        return twin
-
     def telemetry(self) -> Mapping[str, float]:
-        """Of a reward model, the share of conversations that were cut at their start."""
+        """Return a reward model's metrics since the last call."""
         return self._reward.telemetry()
-
-    def close(self) -> None:
-        """Nothing to end."""
 
 
 class _Prompts(Sequence[Prompt]):
-    """The prompts of the dialogues that were kept, tokenized when asked for: a large data set stays on disk."""
+    """The prompts of the dialogues that are kept, tokenized on access, so that a large data set stays on disk."""
 
     def __init__(
         self,
         dialogues: Sequence[Dialogue],
         encode: Encode,
         encode_text: Callable[[str], Sequence[int]] | None,
-        system: str | None,
+        system: tuple[Message, ...],
     ) -> None:
-        self.system: tuple[Message, ...] = ({"role": "system", "content": system},) if system is not None else ()
+        self._system = system
         self._dialogues, self._encode, self._encode_text = dialogues, encode, encode_text
         self._kept: list[int] = []
 
     def keep(self, index: int, dialogue: Dialogue, max_tokens: int | None) -> None:
-        """Add a dialogue unless it is longer than `max_tokens`; tokenizing finds what the chat template refuses."""
+        """Keep a dialogue unless it is longer than `max_tokens`; tokenizing shows what the chat template refuses."""
         length = len(self._make(dialogue).token_ids)
         if max_tokens is None or length <= max_tokens:
             self._kept.append(index)
@@ -216,8 +191,8 @@ class _Prompts(Sequence[Prompt]):
 
     def _conversation(self, prompt: str | tuple[Message, ...]) -> tuple[Message, ...]:
         if isinstance(prompt, str):
-            return (*self.system, {"role": "user", "content": prompt})
-        return prompt if prompt[0]["role"] == "system" else (*self.system, *prompt)
+            return (*self._system, {"role": "user", "content": prompt})
+        return prompt if prompt[0]["role"] == "system" else (*self._system, *prompt)
 
 
 def verdict(value: float, most: float) -> str:
@@ -228,7 +203,11 @@ def verdict(value: float, most: float) -> str:
 
 
 def transcript(prompt: str | Sequence[Message]) -> str:
-    """A conversation as plain text: a single message of the user's as it is, else each turn after its role."""
+    r"""Format a conversation as plain text: a single message as it is, else each turn after its role.
+
+    >>> transcript([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}])
+    'User: Hi\n\nAssistant: Hello'
+    """
     if isinstance(prompt, str):
         return prompt
     turns = [message for message in prompt if message["role"] != "system"]

@@ -1,4 +1,4 @@
-"""Finding the program in a chat answer: Markdown code fences as language models really write them."""
+"""Code in chat answers: Markdown fences as language models write them."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ _LANGUAGE = re.compile(r"[\w.+#-]*")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block inside a text: `before + code + after` is the text, but for the fence's own indentation."""
+    """A fenced block of a text; `before + code + after` is the text, apart from the fence's own indentation."""
 
     before: str
-    """Everything up to and including the opening line."""
+    """The text up to and including the opening line."""
     code: str
-    """What stands between the fences, without the fence's indentation and without the last newline."""
+    """The text between the fences, without the fence's indentation and the last newline."""
     after: str
-    """Everything from the closing fence on; empty where the text ended before it."""
+    """The text from the closing fence on; empty if there is none."""
     indent: str
-    """The white space before the opening fence; inside a list item the code carries it too."""
+    """The white space before the opening fence; in a list item the code is indented by it too."""
     ticks: str
-    """The opening fence's backticks; a closing one has at least as many."""
+    """The backticks of the opening fence; a closing fence has at least as many."""
     closed: bool
 
     def with_code(self, code: str) -> str:
-        """The same text around other code, the block closed if it was not."""
+        """Return the same text around other code; an open block is closed."""
         lines = code.strip("\n").split("\n")
         body = "".join(f"{self.indent}{line}\n" if line.strip() else "\n" for line in lines)
         return self.before + body + (self.after if self.closed else self.indent + self.ticks)
 
 
 def find_block(text: str) -> Block | None:
-    """The last closed block; else one that is open to the end; None where there is no fence.
+    """Find the last closed block, else one that is open to the end; None if there is no fence.
 
-    A line of backticks alone closes an open block and opens one otherwise; backticks with a language at a line's
-    start always open, so that a model that forgot to close its first block is still understood. Sloppy fences count
-    too: an opening one after words (`Answer: ```python`), a closing one glued to the code's last line or followed by
-    words. Backticks elsewhere, as in a string literal, are code.
+    A line of backticks alone closes an open block, or opens one. Backticks with a language at the start of a line
+    always open a block, since models forget to close one. Sloppy fences count too: an opening fence after words
+    (`Answer: ```python`), a closing fence at the end of the code's last line or followed by words. Backticks elsewhere,
+    such as in a string literal, are code.
     """
     lines = text.split("\n")
     found: Block | None = None
@@ -66,7 +66,7 @@ def find_block(text: str) -> Block | None:
 
 
 def _block(lines: list[str], opened: tuple[int, str, str], end: int | None, glued: str | None) -> Block:
-    """The block from the opening line to line `end`, whose closing fence may be `glued` to its last line of code."""
+    """Return the block from the opening line to line `end`; `glued` is code on the line of the closing fence."""
     start, indent, ticks = opened
     body = lines[start + 1 : end]
     after = ""
@@ -81,16 +81,24 @@ def _block(lines: list[str], opened: tuple[int, str, str], end: int | None, glue
 
 
 def extract(text: str) -> str:
-    """The program in an answer: the last closed block; else an open block to the end; else the whole text."""
+    r"""Return the program in an answer: the last closed block, else an open block, else the whole text.
+
+    >>> extract("Try this:\n```python\nprint(1)\n```\nIt prints 1.")
+    'print(1)'
+    """
     block = find_block(text)
     return text if block is None else block.code
 
 
 def is_python(text: str) -> bool:
-    """Whether the text parses as a Python program. Nothing of it is run."""
+    """See whether a text parses as a Python program; none of it is run.
+
+    >>> is_python("x = 1"), is_python("x is 1, I think")
+    (True, False)
+    """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escapes in a model's strings are no concern of our log
+            warnings.simplefilter("ignore")  # invalid escapes in a model's strings do not belong in our log
             ast.parse(text)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return False

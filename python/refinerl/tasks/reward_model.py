@@ -1,7 +1,7 @@
-"""A reward model: conversations -> scores, in batches, on a device of its own.
+"""Reward models, which score conversations in batches, on a device of their own.
 
-The model reads conversations in its own chat template and tokens, whatever the policy's are. Its score is read at the
-last token, as OpenRLHF and transformers do.
+A reward model reads conversations in its own chat template and tokens, whatever the policy's are. Its score is read at
+the last token, as in OpenRLHF and transformers.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from refinerl.records import Completion, Message, Prompt, Reward
 
 
 class RewardModel:
-    """Scores answers with a sequence classifier that has one score.
+    """A sequence classifier with one label, which scores answers.
 
     Args:
-        model: a trunk with a linear `score` (every decoder), or any classifier that pools by itself (encoders). Its
-            config's `mean` and `std`, where it has them, are those of its rewards.
-        encode: the model's chat template and tokenizer, over a whole conversation with its answer.
-        batch: conversations that go through the model at once.
-        max_length: tokens of a conversation that the model reads; of a longer one the last ones, and it is counted.
-        normalize: score − mean, divided by std; None: where the config has both.
+        model: a trunk with a linear `score` (every decoder), or any classifier with its own pooling (encoders). `mean`
+            and `std` of its config, if present, are those of its rewards.
+        encode: the model's chat template and tokenizer, for a whole conversation with its answer.
+        batch: number of conversations that go through the model at once.
+        max_length: most tokens of a conversation; a longer one loses its start and is counted.
+        normalize: return (score − mean) / std; None does so if the config has both.
 
     Raises:
-        UserError: normalisation is asked for and the config has no mean and std, or no usable ones.
+        UserError: normalisation is asked for, and the config has no usable mean and std.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class RewardModel:
         self._truncated = self._scored = 0
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Reward | None]:
-        """One reward for each completion; each prompt's messages and the answer make the conversation.
+        """Score each completion, as the answer to its prompt's messages.
 
         Raises:
             UserError: a score is not finite, or the chat template refuses a conversation.
         """
         rows = [self._tokens(p, c) for p, c in zip(prompts, completions, strict=True)]
         scores = [0.0] * len(rows)
-        order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))  # rows of like length share a batch
+        order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))  # rows of similar length share a batch
         for start in range(0, len(order), self._batch):
             chosen = order[start : start + self._batch]
             ids, mask = _padded([rows[i] for i in chosen])
@@ -80,12 +80,12 @@ class RewardModel:
 
     @torch.no_grad()
     def score(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(N,) float32 normalised scores of (N, L) token ids, padded at either side."""
+        """Score (N, L) token ids, padded on either side; return (N,) float32 normalised scores."""
         device = self.model.device
         ids, mask = input_ids.to(device), attention_mask.to(device).long()
         head = getattr(self.model, "score", None)
         if isinstance(head, nn.Linear):
-            # Positions count the row's own tokens: the side of the padding must not move them.
+            # Positions count the row's own tokens, so that padding on the left does not shift them.
             positions = (mask.cumsum(-1) - 1).clamp(min=0)
             hidden = self.model.base_model(
                 input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
@@ -98,7 +98,7 @@ class RewardModel:
         return scores
 
     def telemetry(self) -> Mapping[str, float]:
-        """Since the last call: `reward_model/truncated`, the share of conversations that were cut at their start."""
+        """Return `reward_model/truncated`, the share of conversations since the last call that lost their start."""
         share = self._truncated / self._scored if self._scored else 0.0
         self._truncated = self._scored = 0
         return {"reward_model/truncated": share}
@@ -112,7 +112,7 @@ class RewardModel:
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """(N, L) int64 ids and mask, padded at the right; the mask keeps what the padding holds from mattering."""
+    """Pad rows on the right; return (N, L) int64 ids and mask."""
     length = max(len(row) for row in rows)
     ids, mask = torch.zeros(len(rows), length, dtype=torch.int64), torch.zeros(len(rows), length, dtype=torch.int64)
     for i, row in enumerate(rows):

@@ -1,6 +1,6 @@
-"""Rewards by rule, for data that brings what an answer is checked against: `task.reward=rule:NAME`.
+"""Rewards by rule, which check an answer against a column of the data: `task.reward=rule:NAME`.
 
-Each gives 1 or 0, so a response that has 1 need not be refined; a row without its column has no reward.
+A rule returns 1 or 0, so that a response with 1 need not be refined; a row without a value in the column has no reward.
 """
 
 from __future__ import annotations
@@ -13,12 +13,18 @@ from refinerl.errors import UserError
 from refinerl.tasks.user_reward import UserReward
 
 MAX_REWARD = 1.0
+"""The highest reward of every rule."""
 
 
 def answer(completions: Sequence[Any], answer: Sequence[Any]) -> list[float | None]:
-    r"""Is the final answer that of the column `answer`: what stands in the last \boxed{…}, else the first number (or
-    the line) after the last “answer is”, “answer:” or “####”, else the last number. Numbers are compared as numbers,
-    texts without case. The column holds the answer alone, or a solution that marks it in one of these ways.
+    r"""Compare the final answer with the column `answer`: 1 if they are equal, else 0.
+
+    The final answer is in the last \boxed{…}, else it is the first number (or the line) after the last “answer is”,
+    “answer:” or “####”, else the last number. Numbers are compared as numbers, texts without case. The column holds the
+    answer alone, or a solution that marks it in one of these ways.
+
+    >>> answer(["2 + 2 = 4, so the answer is 4.0", "It is 5"], answer=["4", "#### 4"])
+    [1.0, 0.0]
     """
     return [
         None if expected is None else float(_same(final_answer(_text(completion)), _wanted(str(expected))))
@@ -27,7 +33,16 @@ def answer(completions: Sequence[Any], answer: Sequence[Any]) -> list[float | No
 
 
 def matches(completions: Sequence[Any], pattern: Sequence[str | None]) -> list[float | None]:
-    """Does the regular expression of the column `pattern` match the whole response; `.` matches line breaks too."""
+    """Match the whole response with the regular expression in the column `pattern`: 1 if it matches, else 0.
+
+    `.` matches line breaks too.
+
+    >>> matches(["yes", "yes, sir"], pattern=["yes|no", "yes|no"])
+    [1.0, 0.0]
+
+    Raises:
+        UserError: a pattern is not a regular expression.
+    """
     try:
         return [
             None if regex is None else float(re.fullmatch(regex, _text(completion), re.DOTALL) is not None)
@@ -35,7 +50,7 @@ def matches(completions: Sequence[Any], pattern: Sequence[str | None]) -> list[f
         ]
     except re.error as error:
         raise UserError(
-            f"the column pattern holds {error.pattern!r}, which is no regular expression: {error}"
+            f"the column pattern holds {error.pattern!r}, which is not a regular expression: {error}"
         ) from None
 
 
@@ -43,18 +58,22 @@ RULES = {"answer": answer, "matches": matches}
 
 
 def load_rule(name: str) -> UserReward:
-    """The rule of this name as a reward function.
+    """Return the rule of this name as a reward function.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such rule.
     """
     if name not in RULES:
-        raise UserError(f"there is no rule {name!r}; task.reward=rule:NAME knows {', '.join(RULES)}")
+        raise UserError(f"there is no rule {name!r}; the rules of task.reward=rule:NAME are {', '.join(RULES)}")
     return UserReward(RULES[name], f"rule:{name}")
 
 
 def final_answer(text: str) -> str:
-    """What a response ends up with, as `answer` reads it; the whole text where there is neither mark nor number."""
+    r"""Find the final answer in a response, as `answer` does; the whole text if it has neither a mark nor a number.
+
+    >>> final_answer(r"So \boxed{1/2}."), final_answer("The answer is Paris."), final_answer("3 of 10")
+    ('1/2', 'Paris', '10')
+    """
     boxed = text.rfind("\\boxed{")
     if boxed >= 0:
         return _balanced(text[boxed + len("\\boxed{") :])
@@ -76,7 +95,7 @@ _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 
 
 def _balanced(text: str) -> str:
-    """Up to the brace that closes one opened before `text`; all of it where none does."""
+    """Return the text up to the brace that closes one opened before it; all of it if no brace does."""
     depth = 1
     for i, character in enumerate(text):
         depth += {"{": 1, "}": -1}.get(character, 0)

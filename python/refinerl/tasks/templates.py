@@ -1,7 +1,7 @@
 """Prompt templates: text files with `$question`, `$response` and `$feedback`, from the package or from the user.
 
-A file is one message of the user's, or a conversation that ends with one: then lines `--- user` and `--- assistant`
-begin its turns, and the earlier turns are worked examples.
+A file is one message of the user's, or a conversation that ends with one. In a conversation the lines `--- user` and
+`--- assistant` begin the turns, and the earlier turns are worked examples.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from refinerl.records import Message
 TASK_VARIABLES = ("question",)
 REFINE_VARIABLES = ("question", "response")
 FEEDBACK = "feedback"
-"""The variable that a refiner's template may use besides, where the task has feedback."""
+"""The variable that a refiner's template may also use, if the task has feedback."""
 
 _TURN = re.compile(r"^--- (user|assistant)[ \t]*\n", re.MULTILINE)
 _MARKED = re.compile(r"^<(?P<tag>\w+)>\n\$(?:response|\{response\})\n</(?P=tag)>$", re.MULTILINE)
@@ -28,7 +28,7 @@ _MARKED = re.compile(r"^<(?P<tag>\w+)>\n\$(?:response|\{response\})\n</(?P=tag)>
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """A conversation with variables, the last turn the user's."""
+    """A conversation with variables, whose last turn is the user's."""
 
     turns: tuple[tuple[str, Template], ...]
     """(role, text)"""
@@ -38,13 +38,13 @@ class PromptTemplate:
     """Names of the variables that it uses."""
 
     def messages(self, **values: str) -> tuple[Message, ...]:
-        """The conversation with the variables filled in; dollar signs in the values are left alone."""
+        """Fill in the variables; dollar signs in the values are left alone."""
         return tuple({"role": role, "content": text.substitute(values)} for role, text in self.turns)
 
     def strip_markers(self, reply: str) -> str:
-        """What a reply has between the markers, without the line breaks next to them; without markers, the reply.
+        """Return the text between the markers, without the line breaks next to them; a reply without markers as it is.
 
-        One marker alone counts too: a reply that was cut off, or one that goes on from an opening marker.
+        A single marker counts too, since a reply may be cut off, or continue after an opening marker.
         """
         if self.markers is None or not any(marker in reply for marker in self.markers):
             return reply
@@ -55,10 +55,14 @@ class PromptTemplate:
 
 
 def load_refine_template(name: str, no_feedback: str | None = None) -> PromptTemplate:
-    """A template for the refiner; `no_feedback` says why the task has none for `$feedback`, None that it has.
+    """Load a template for the refiner.
+
+    Args:
+        name: as in `load_template`.
+        no_feedback: why the task has nothing to say for `$feedback`; None if it has.
 
     Raises:
-        UserError: as `load_template`; or it asks for feedback that there is not.
+        UserError: as `load_template`; or the template uses feedback that the task does not have.
     """
     template = load_template(name, REFINE_VARIABLES, optional=(FEEDBACK,))
     if no_feedback is not None and FEEDBACK in template.variables:
@@ -67,17 +71,20 @@ def load_refine_template(name: str, no_feedback: str | None = None) -> PromptTem
 
 
 def load_template(name: str, variables: Collection[str], optional: Collection[str] = ()) -> PromptTemplate:
-    """The template `prompts/{name}.txt` of this package, or the file at a path (a name with a slash or a suffix).
+    """Load the template `prompts/{name}.txt` of this package, or the file at a path (a name with a slash or a suffix).
 
-    A turn's last newline is not part of it. A dollar sign is written `$$`.
+    The last newline of a turn is not part of it. A dollar sign is written `$$`.
+
+    >>> load_template("code", TASK_VARIABLES).messages(question="Add two numbers.")[-1]["role"]
+    'user'
 
     Raises:
-        UserError: there is no such template, it does not use each of `variables`, it uses something else than these and
-            the `optional` ones, or its turns do not end with the user's.
+        UserError: there is no such template; it does not use each of `variables`, or uses another one that is not
+            `optional`; its last turn is not the user's.
     """
     text = _read(name)
     used = _used_variables(name, text, variables, optional)
-    # split gives the text before the first turn line, then role and text in turn
+    # split returns the text before the first turn line, then role and text in turn
     first, *rest = _TURN.split(text)
     if rest and first.strip():
         raise UserError(f"template {name}: text before its first turn; begin the file with `--- user`")
@@ -90,7 +97,7 @@ def load_template(name: str, variables: Collection[str], optional: Collection[st
 
 
 def names() -> list[str]:
-    """The templates that the package brings."""
+    """List the templates of the package."""
     folder = resources.files("refinerl.tasks") / "prompts"
     return sorted(file.name.removesuffix(".txt") for file in folder.iterdir() if file.name.endswith(".txt"))
 

@@ -1,11 +1,11 @@
-"""Reward functions of the user, by import path, in TRL's signature.
+"""Reward functions of the user's, by import path, in TRL's signature.
 
     def reward(prompts, completions, completion_ids, **columns) -> list[float | None]
 
-`prompts` are lists of messages and each completion is `[{"role": "assistant", "content": text}]`; where the model is
-prompted with bare text both are strings. `columns` are the data set's other columns, each a list as long as
+Each prompt is a list of messages, and each completion is `[{"role": "assistant", "content": text}]`; if the model is
+prompted with bare text, both are strings. `columns` are the data set's other columns, each a list as long as
 `completions`. None means that the reward does not apply: the sample is masked. The function may be async, and it need
-only accept the arguments that it uses.
+accept only the arguments that it uses.
 """
 
 from __future__ import annotations
@@ -26,11 +26,17 @@ from refinerl.records import Completion, Prompt, Reward
 
 _OURS = ("prompts", "completions", "completion_ids")
 _RESERVED = {"prompt", "completion", *_OURS}
-"""Columns that TRL does not pass on, or that would collide with its own arguments."""
+"""Columns that TRL does not pass on, or that would clash with its own arguments."""
 
 
 class UserReward:
-    """A user's reward function and the name under which messages speak of it."""
+    """A user's reward function, and its name in messages.
+
+    >>> def brevity(completions, **columns):
+    ...     return [-len(text) for text in completions]
+    >>> UserReward(brevity)(["Hi"], ["Hello"], [[1, 2]], columns={})
+    [-5.0]
+    """
 
     def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
         self.name = str(name or getattr(function, "__name__", type(function).__name__))
@@ -42,10 +48,10 @@ class UserReward:
         self._takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
 
     def check(self, columns: Collection[str]) -> None:
-        """See that each argument the function insists on exists in the data.
+        """Check that the data have every argument that the function requires.
 
         Raises:
-            UserError: one does not.
+            UserError: they lack one.
         """
         known = [*_OURS, *(column for column in columns if column not in _RESERVED)]
         for name in self._required:
@@ -59,11 +65,11 @@ class UserReward:
         completion_ids: Sequence[Sequence[int]],
         columns: Mapping[str, Sequence[Any]],
     ) -> list[float | None]:
-        """Call the function as TRL does. What it raises comes through as it is.
+        """Call the function as TRL does. An exception in the function itself is not caught.
 
         Raises:
-            UserError: it did not return a list of numbers and None, of the length of `completions`; or a number is not
-                finite.
+            UserError: the function did not return a list of numbers and None as long as `completions`, or a number is
+                not finite.
         """
         given: dict[str, Any] = {name: list(column) for name, column in columns.items() if name not in _RESERVED}
         given |= {"prompts": prompts, "completions": completions, "completion_ids": completion_ids}
@@ -105,11 +111,11 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def load_reward(path: str) -> UserReward:
-    """The function at `module:function`; `function` may be dotted (`module:Class.method`).
+    """Load the function at `module:function`; `function` may be dotted (`module:Class.method`).
 
     Raises:
         UserError: the path has another form, the module does not exist, or it has no such function. An exception
-            inside the module itself comes through with its traceback.
+            in the module itself is not caught.
     """
     module_name, colon, name = path.partition(":")
     if not colon or not module_name or not name:
@@ -117,7 +123,7 @@ def load_reward(path: str) -> UserReward:
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        # The user's module exists, but something that it imports does not: that is its own traceback to show.
+        # If the user's module exists but something that it imports does not, the user needs the traceback.
         if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise
         raise UserError(f"cannot import the reward function {path}: there is no module {error.name!r}") from error
@@ -139,9 +145,10 @@ def user_rewards(
     completions: Sequence[Completion],
     rows: Sequence[Mapping[str, Any]],
 ) -> list[Reward | None]:
-    """Score completions with the user's function; `rows[i]` are the data's columns for completion i.
+    """Score completions with the user's function.
 
-    A column that some rows lack is None there.
+    Args:
+        rows: the data set's columns for each completion; a column that a row lacks is None there.
     """
     if not completions:
         return []
@@ -163,7 +170,7 @@ def _as_trl(prompt: Prompt) -> str | list[dict[str, str]]:
 
 
 def _wait(awaitable: Awaitable[Any]) -> Any:
-    """The result of an async function, also when called from inside a running event loop (a notebook)."""
+    """Wait for an async function, also inside a running event loop, as in a notebook."""
 
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = []
     interrupted = threading.Event()
@@ -191,11 +198,11 @@ def _wait(awaitable: Awaitable[Any]) -> Any:
     try:
         thread.start()
         thread.join()
-    except BaseException:  # an interrupt is the main thread's alone: the function would go on behind it
+    except BaseException:  # only the main thread gets an interrupt: the function would go on in its own
         interrupted.set()
         for loop, task in running:
             if task is not None:
-                with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+                with contextlib.suppress(RuntimeError):  # the loop has already ended
                     loop.call_soon_threadsafe(task.cancel)
         raise
     if failure:
