@@ -65,6 +65,9 @@ def fine_tune(
         UserError: something that was given cannot be used; one sentence says what, and what would work.
         TrainingStoppedError: a guard ended the run; its state is saved.
         KeyboardInterrupt: on Ctrl-C; it says what `resume=True` goes on from.
+
+    In one of several ranks that a launcher started, an error ends all of them: the message is printed once, and the
+    exit code is 2 for a UserError and 1 for anything else.
     """
     from refinerl.run import library
     from refinerl.train import train

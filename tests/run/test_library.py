@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 
 import refinerl
 import toy_rewards
+from launching import launch
 from refinerl.algorithms.dapo import DAPO
 from refinerl.constraints.dynamic import Dynamic
 from refinerl.constraints.static import Static
@@ -367,6 +368,23 @@ def test_problems_in_memory_are_judged_in_the_sandbox(small, tmp_path):
         output_dir=tmp_path / "run", **{**small, "prompts": rows, "reward": "code", "trainer.steps": 1}
     )
     assert run.rollouts(1)[0].reward.pass_rate is not None
+
+
+BY_TORCHRUN = """
+import refinerl
+refinerl.fine_tune(model="nobody/has-it", prompts=["a"], reward=len, resume=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_mistake_in_one_of_several_ranks_is_said_once_and_ends_with_code_2(tmp_path):
+    script = tmp_path / "tune.py"
+    script.write_text(BY_TORCHRUN)
+    done = launch("torchrun", script=script)
+    assert "exitcode  : 2" in done.stderr  # torchrun's own is 1 whatever its ranks end with
+    assert done.stderr.count("error: resume=True needs output_dir: the folder of the run that is to go on") == 1
+    assert 'Traceback (most recent call last):\n  File "' + str(script) not in done.stderr
+    assert "UserError" not in done.stderr
 
 
 def test_what_is_an_object_cannot_be_resumed_by_the_command(toy: Toy, small, tmp_path, capsys):

@@ -16,15 +16,14 @@ from rich.console import Console
 from refinerl.config import Config
 from refinerl.engines import devices
 from refinerl.engines.allocator import keep_freed_memory
-from refinerl.errors import TrainingStoppedError, UserError
+from refinerl.errors import UserError
 from refinerl.report import summary
 from refinerl.run import arguments as command_line
 from refinerl.run import checkpoint, plan, recipe
 from refinerl.run.given import NOTHING, Given
-from refinerl.run.launch import Link, linked
+from refinerl.run.launch import EXPECTED, Link, last_words, linked
 from refinerl.run.placement import check_abilities
 from refinerl.run.wiring import Parts, wire
-from refinerl.sandbox import SandboxError
 
 Loop = Callable[[Parts], checkpoint.State]
 """`refinerl.train.train`, handed in by whoever imports both: nothing here imports it."""
@@ -39,14 +38,12 @@ def main(loop: Loop, arguments: Sequence[str] | None = None) -> int:
         with linked() as link:
             try:
                 return _run(loop, command_line.parse(arguments), link)
-            except UserError as error:
-                return link.end(f"error: {error}", 2)
-            except (TrainingStoppedError, SandboxError, FloatingPointError) as error:
-                return link.end(f"stopped: {error}", 1)
+            except EXPECTED as error:
+                return link.end(*last_words(error))
             except KeyboardInterrupt as interrupt:
                 return link.end(str(interrupt) or "interrupted before the first step", 130)
     except UserError as error:  # the launcher's: nobody is linked yet
-        return Link().end(f"error: {error}", 2)
+        return Link().end(*last_words(error))
 
 
 def _run(loop: Loop, args: argparse.Namespace, link: Link) -> int:

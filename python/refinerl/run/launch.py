@@ -17,9 +17,24 @@ from refinerl.contracts import ALONE, World
 from refinerl.engines import devices
 from refinerl.engines.lifeline import Lifeline
 from refinerl.engines.world import Launched, Ranks, dist, has_joined, leave
+from refinerl.errors import TrainingStoppedError, UserError
+from refinerl.sandbox import SandboxError
 
 _ECHOES = ("closed by peer", "connection reset", "broken pipe", "connection was closed", "heartbeat")
 """What a collective says when another rank has died."""
+
+
+EXPECTED = (UserError, TrainingStoppedError, SandboxError, FloatingPointError)
+"""Exceptions whose message says all that there is to say."""
+
+
+def last_words(error: BaseException) -> tuple[str, int]:
+    """Return what a command prints of an expected exception, and its exit code.
+
+    >>> last_words(UserError("trainer.steps must be at least 1"))
+    ('error: trainer.steps must be at least 1', 2)
+    """
+    return (f"error: {error}", 2) if isinstance(error, UserError) else (f"stopped: {error}", 1)
 
 
 class Link:
@@ -77,7 +92,9 @@ class RankLink(Link):
         self._lifeline.fail(message, code)
 
     def fail(self, error: BaseException) -> None:
-        """The same for what nobody foresaw, with its traceback."""
+        """End all ranks because of an exception, with its traceback unless it was expected."""
+        if isinstance(error, EXPECTED):
+            self.end(*last_words(error))
         text = str(error).lower()
         echo = any(said in text for said in _ECHOES)
         hint = f" (engines.timeout = {self._timeout:g} seconds)" if "timed out" in text or "timeout" in text else ""

@@ -109,7 +109,7 @@ class Run:
 
 def fine_tune(loop: Loop, asked: Asked, output_dir: str | os.PathLike[str] | None, *, resume: bool = False) -> Run:
     """Train what was asked for, through the command's own door; documented as `refinerl.fine_tune`."""
-    with as_python_says_it(), linked() as link:
+    with linked() as link, as_python_says_it():
         check_resumable(output_dir, resume=resume)
         config, given = asked.resolve()
         folder = new_folder(asked.name) if output_dir is None else Path(output_dir)
