@@ -34,8 +34,6 @@ const std::map<std::string, Invoke> KERNELS = {
     OF_TYPE(float16),
     OF_TYPE(bfloat16),
     {"kept_rows", Invoker<kept_rows>::invoke},
-    {"gather_rows", Invoker<gather_rows>::invoke},
-    {"sequence_costs", Invoker<sequence_costs>::invoke},
 };
 
 }  // namespace

@@ -20,10 +20,8 @@ __all__ = [
     "cuda_architectures",
     "cuda_devices",
     "cuda_fused",
-    "cuda_gather_rows",
     "cuda_kept_rows",
     "cuda_load",
-    "cuda_sequence_costs",
     "cuda_statistics",
     "filter_refinements",
     "read_ints_directly",
@@ -110,8 +108,6 @@ def cuda_load(device: int) -> None: ...
 def cuda_statistics(on: _On, rows: _Rows, nll: int, entropy: int) -> None: ...
 def cuda_fused(on: _On, rows: _Rows, grad_nll: int, grad_entropy: int, nll: int, entropy: int) -> None: ...
 def cuda_kept_rows(on: _On, weights: int, rows: int, indices: int, count: int) -> None: ...
-def cuda_gather_rows(on: _On, source: int, stride: int, width: int, indices: int, count: int, packed: int) -> None: ...
-def cuda_sequence_costs(on: _On, nll: int, weights: int, offsets: int, sequences: int, costs: int) -> None: ...
 
 # --- sandbox ---------------------------------------------------------------------------------------------------------
 

@@ -56,12 +56,9 @@ def launch_all() -> int:
     logits, targets = torch.randn(2, 60_001).cuda(), torch.tensor([5, 60_000]).cuda()
     epilogue.fused(logits, targets, torch.ones(2).cuda(), None, 1.0)
     weights = torch.rand(3000).where(torch.rand(3000) < 0.4, 0).cuda()
-    indices, count = cuda.kept_rows(weights)
-    for width in (7, 64):
-        cuda.gather_rows(torch.randn(3000, width).bfloat16().cuda(), indices[: int(count)])
-    cuda.sequence_costs(torch.rand(3000).cuda(), weights, torch.tensor([0, 1, 1000, 3000]).cuda())
+    cuda.kept_rows(weights)
     torch.cuda.synchronize()
-    return launches + 5
+    return launches + 2
 
 
 if __name__ == "__main__":

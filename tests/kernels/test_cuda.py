@@ -68,19 +68,10 @@ def test_launches_go_on_the_current_stream_and_allocate_results_only() -> None:
 
 
 @pytest.mark.gpu
-def test_packing_and_reduction_on_the_device() -> None:
+def test_kept_rows_on_the_device() -> None:
     weights = (torch.rand(10_000, device="cuda") < 0.3) * torch.rand(10_000, device="cuda")
     indices, count = cuda.kept_rows(weights)
-    kept = weights.nonzero().squeeze(-1)
-    assert torch.equal(indices[: int(count)], kept)
-    for dtype in DTYPES:
-        hidden = torch.randn(10_000, 577, device="cuda").to(dtype)
-        assert torch.equal(cuda.gather_rows(hidden, kept), hidden[kept])
-    nll = torch.rand(10_000, device="cuda")
-    costs = cuda.sequence_costs(nll, weights, torch.tensor([0, 1, 5000, 10_000], device="cuda"))
-    products = (nll * weights).double()
-    wanted = torch.stack([products[:1].sum(), products[1:5000].sum(), products[5000:].sum()])
-    torch.testing.assert_close(costs.double(), wanted, rtol=1e-5, atol=0)
+    assert torch.equal(indices[: int(count)], weights.nonzero().squeeze(-1))
 
 
 @pytest.mark.gpu

@@ -67,12 +67,7 @@ def test_every_case_through_the_launch_path(driver: Path, tmp_path: Path) -> Non
                 check(cuda.Epilogue(), case)
     weights = torch.rand(300).where(torch.rand(300) < 0.4, 0)
     indices, count = cuda.kept_rows(weights)
-    kept = weights.nonzero().squeeze(-1)
-    assert torch.equal(indices[:int(count)], kept)
-    hidden = torch.randn(300, 33).bfloat16()
-    assert torch.equal(cuda.gather_rows(hidden, kept), hidden[kept])
-    costs = cuda.sequence_costs(torch.ones(300), weights, torch.tensor([0, 100, 300]))
-    torch.testing.assert_close(costs, torch.stack([weights[:100].sum(), weights[100:].sum()]))
+    assert torch.equal(indices[:int(count)], weights.nonzero().squeeze(-1))
     print("done")
     """
     )
@@ -81,7 +76,7 @@ def test_every_case_through_the_launch_path(driver: Path, tmp_path: Path) -> Non
     launches = [line.split() for line in log.read_text().splitlines()]
     assert {kernel for kernel, *_ in launches} == {
         *(f"{name}_{dtype}" for name in ("statistics", "fused_resident") for dtype in NAMES.values()),
-        *("kept_rows", "gather_rows", "sequence_costs"),
+        "kept_rows",
     }
     assert {stream for *_, stream in launches} == {"77"}
     for kernel, _, threads, shared in (launch[:4] for launch in launches):

@@ -6,7 +6,6 @@ rounding of exp2 and log (here the host's), and speed.
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import subprocess
 from pathlib import Path
@@ -68,7 +67,7 @@ def test_rows_without_a_finite_logit_and_with_nan_are_nan(emulator: Emulator) ->
 
 @pytest.mark.parametrize("rows", [0, 1, 31, 64, 1000])
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_kept_rows_and_their_gathering(emulator: Emulator, rows: int, share: float) -> None:
+def test_kept_rows(emulator: Emulator, rows: int, share: float) -> None:
     noise = torch.Generator().manual_seed(rows)
     weights = (torch.rand(rows, generator=noise) < share).float() * -0.5
     indices, count = torch.full((max(rows, 1),), -7), torch.tensor([-7])
@@ -76,25 +75,6 @@ def test_kept_rows_and_their_gathering(emulator: Emulator, rows: int, share: flo
     kept = weights.nonzero().squeeze(-1)
     assert count.item() == len(kept)
     assert torch.equal(indices[: len(kept)], kept)
-    for width, dtype in ((24, torch.float32), (7, torch.float32), (13, torch.bfloat16)):
-        hidden = torch.randn(rows, width + 1, generator=noise).to(dtype)[:, 1:]
-        packed = torch.empty(len(kept), width, dtype=dtype)
-        size = dtype.itemsize
-        emulator.launch("gather_rows", len(kept), 64, hidden, hidden.stride(0) * size, width * size, kept, packed)
-        assert torch.equal(packed, hidden[kept])
-
-
-def test_sequence_costs(emulator: Emulator) -> None:
-    noise = torch.Generator().manual_seed(5)
-    nll, weights = torch.rand(2, 900, generator=noise)
-    weights[::3] = 0.0
-    nll[0] = torch.inf  # weighs nothing
-    offsets = torch.tensor([0, 0, 1, 300, 870, 900])
-    costs = torch.empty(5)
-    emulator.launch("sequence_costs", 5, 128, nll, weights, offsets, costs)
-    products = torch.where(weights == 0, 0, weights * nll).double()
-    wanted = [products[first:last].sum().item() for first, last in itertools.pairwise(offsets)]
-    torch.testing.assert_close(costs.double(), torch.tensor(wanted, dtype=torch.float64), rtol=1e-6, atol=0)
 
 
 # --- the sanitizers, and that they and the emulator find what is planted ---------------------------------------------

@@ -93,37 +93,6 @@ def kept_rows(weights: Tensor) -> tuple[Tensor, Tensor]:
     return indices, count
 
 
-def gather_rows(source: Tensor, indices: Tensor) -> Tensor:
-    """source[indices], (K, H), of a source (N, H) of two- or four-byte items; indices are int64 in [0, N)."""
-    source = source.detach()
-    if source.dim() != 2 or source.element_size() not in (2, 4) or source.stride(1) != 1:
-        raise ValueError(f"source must be rows of two- or four-byte items, got {_seen(source)}")
-    if indices.dtype != torch.int64 or indices.dim() != 1 or indices.device != source.device:
-        raise ValueError(f"indices must be int64 of shape (K,) on {source.device}, got {_seen(indices)}")
-    indices = indices.contiguous()
-    packed = torch.empty((len(indices), source.shape[1]), dtype=source.dtype, device=source.device)
-    size = source.element_size()
-    stride, width = source.stride(0) * size, source.shape[1] * size
-    _core.cuda_gather_rows(
-        _on(source), source.data_ptr(), stride, width, indices.data_ptr(), len(indices), packed.data_ptr()
-    )
-    return packed
-
-
-def sequence_costs(nll: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
-    """Σ weights·nll of each sequence, float32 (S,): of the rows offsets[s] to offsets[s + 1], offsets int64 (S + 1,),
-    ascending from 0 to N. The same sum in every run; rows of weight 0 add nothing."""
-    if offsets.dtype != torch.int64 or offsets.dim() != 1 or not len(offsets) or offsets.device != nll.device:
-        raise ValueError(f"offsets must be int64 of shape (S + 1,) on {nll.device}, got {_seen(offsets)}")
-    offsets = offsets.contiguous()
-    nll, weights = _like(nll, "nll", nll), _like(nll, "weights", weights)
-    costs = torch.empty(len(offsets) - 1, dtype=torch.float32, device=nll.device)
-    _core.cuda_sequence_costs(
-        _on(nll), nll.data_ptr(), weights.data_ptr(), offsets.data_ptr(), len(costs), costs.data_ptr()
-    )
-    return costs
-
-
 def _on(tensor: Tensor) -> tuple[int, int]:
     """Number of a tensor's device, and PyTorch's current stream there."""
     return tensor.get_device(), torch.cuda.current_stream(tensor.device).cuda_stream

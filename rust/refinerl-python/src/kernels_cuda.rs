@@ -98,45 +98,11 @@ fn cuda_kept_rows(py: Python<'_>, on: On, weights: u64, rows: i64, indices: u64,
         .map_err(fault)
 }
 
-#[pyfunction]
-#[expect(clippy::too_many_arguments, reason = "the kernel's own")]
-fn cuda_gather_rows(
-    py: Python<'_>,
-    on: On,
-    source: u64,
-    stride: i64,
-    width: i64,
-    indices: u64,
-    count: i64,
-    packed: u64,
-) -> PyResult<()> {
-    // SAFETY: as above; the indices are those of rows.
-    py.detach(|| unsafe { epilogue::gather_rows(place(on), source, stride, width, indices, count, packed) })
-        .map_err(fault)
-}
-
-#[pyfunction]
-fn cuda_sequence_costs(
-    py: Python<'_>,
-    on: On,
-    nll: u64,
-    weights: u64,
-    offsets: u64,
-    sequences: i64,
-    costs: u64,
-) -> PyResult<()> {
-    // SAFETY: as above; the offsets ascend within the rows.
-    py.detach(|| unsafe { epilogue::sequence_costs(place(on), nll, weights, offsets, sequences, costs) })
-        .map_err(fault)
-}
-
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(cuda_architectures, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_devices, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_load, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_statistics, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_fused, module)?)?;
-    module.add_function(wrap_pyfunction!(cuda_kept_rows, module)?)?;
-    module.add_function(wrap_pyfunction!(cuda_gather_rows, module)?)?;
-    module.add_function(wrap_pyfunction!(cuda_sequence_costs, module)?)
+    module.add_function(wrap_pyfunction!(cuda_kept_rows, module)?)
 }

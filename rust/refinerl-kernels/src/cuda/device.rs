@@ -13,7 +13,7 @@ pub const RESIDENT: &str = "fused_resident";
 
 /// The kernels that there are for each type of logits, and those that there are once.
 const TYPED: [&str; 3] = ["statistics", "fused", RESIDENT];
-const UNTYPED: [&str; 3] = ["kept_rows", "gather_rows", "sequence_costs"];
+const UNTYPED: [&str; 1] = ["kept_rows"];
 
 /// What the kernels have of shared memory beside a row: their own variables, and what the driver keeps of each block.
 const OWN_SHARED: u32 = 2048;

@@ -176,47 +176,6 @@ pub unsafe fn kept_rows(
     unsafe { launch(place, ("kept_rows", ""), 1, RESIDENT, &arguments) }
 }
 
-/// Copies the rows of these indices; `bytes` of a row and `stride` bytes from row to row are even.
-///
-/// # Safety
-/// As the module says, and every index is one of a row.
-pub unsafe fn gather_rows(
-    place: Place,
-    source: Address,
-    stride: i64,
-    bytes: i64,
-    indices: Address,
-    count: i64,
-    packed: Address,
-) -> Result<(), Error> {
-    let arguments = [
-        Pointer(source),
-        Long(stride),
-        Long(bytes),
-        Pointer(indices),
-        Pointer(packed),
-    ];
-    // SAFETY: the caller's promise; the arguments are the kernel's.
-    unsafe { launch(place, ("gather_rows", ""), rows(count)?, STREAMING, &arguments) }
-}
-
-/// Σ weights·nll (float32) of each sequence: the rows between two of its `sequences` + 1 offsets (int64).
-///
-/// # Safety
-/// As the module says, and the offsets ascend within the rows.
-pub unsafe fn sequence_costs(
-    place: Place,
-    nll: Address,
-    weights: Address,
-    offsets: Address,
-    sequences: i64,
-    costs: Address,
-) -> Result<(), Error> {
-    let arguments = [nll, weights, offsets, costs].map(Pointer);
-    // SAFETY: the caller's promise; the arguments are the kernel's.
-    unsafe { launch(place, ("sequence_costs", ""), rows(sequences)?, STREAMING, &arguments) }
-}
-
 /// One block for each.
 fn rows(count: i64) -> Result<u32, Error> {
     match u32::try_from(count) {
