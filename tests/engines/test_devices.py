@@ -25,7 +25,7 @@ def test_auto_is_the_gpu_where_there_is_one(monkeypatch):
     assert devices.claim("auto") == torch.device("cpu")
     machine = stand_in(monkeypatch, H100, H100)
     assert str(devices.claim("auto")) == "cuda:0"
-    assert str(devices.claimed()) == "cuda:0"
+    assert devices.accelerator() == "cuda"
     assert machine.used == ["cuda:0"]
 
 
@@ -132,7 +132,7 @@ def test_a_gpu_that_another_process_has_for_itself(monkeypatch):
         UserError, match=r"^cuda:0 cannot be used \(CUDA error: all .* or unavailable\): end the process"
     ):
         devices.claim("auto")
-    assert devices.claimed() is None
+    assert devices._claimed is None
 
 
 def test_bfloat16_where_the_card_has_none(monkeypatch):

@@ -18,7 +18,6 @@ from filelock import FileLock, Timeout
 from refinerl.errors import UserError
 
 NAME = "smollm2-135m-instruct"
-PARAMETERS = 134_515_008
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _MARKER = "converted.json"
 _FORMAT = 1  # raised whenever what the conversion writes changes, so that older folders are rebuilt

@@ -162,11 +162,6 @@ def claim(name: str, launched: Launched | None = None, knob: str = "device") -> 
     return device
 
 
-def claimed() -> torch.device | None:
-    """The device that this process has claimed; None before."""
-    return _claimed
-
-
 def describe(device: torch.device) -> str:
     """The device with its name."""
     return "cpu" if device.type == "cpu" else f"{device} ({hardware.card(device).name})"

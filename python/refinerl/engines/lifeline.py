@@ -43,7 +43,6 @@ class Lifeline:
         self._ended = threading.Event()
         self._closing = False
         self._peers: dict[int, socket.socket] = {}
-        self._threads: list[threading.Thread] = []
         if launched.rank == 0:
             listener = socket.create_server(("", 0), backlog=launched.size)
             listener.settimeout(_START)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -128,10 +128,6 @@ class ValueNetwork(nn.Module):
             self.model.save_pretrained(folder, state_dict=_model_state(self.model, weights))
         head = {name: t if weights is None else weights[f"head.{name}"] for name, t in self.head.state_dict().items()}
         save_file({name: t.contiguous() for name, t in head.items()}, folder / _VALUE_HEAD)
-
-    def restore_head(self, folder: Path) -> None:
-        """Read the head that `export` wrote."""
-        self.head.load_state_dict(load_file(folder / _VALUE_HEAD))
 
 
 def recompute(network: PolicyNetwork | ValueNetwork, *, reentrant: bool = False) -> None:

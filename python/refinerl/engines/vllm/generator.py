@@ -149,8 +149,6 @@ class VllmGenerator:
                     f"{room if 'memory' in reason.lower() else ''}engines.generator=transformers needs no vLLM"
                 ) from error
         self._context_length: int = self._llm.model_config.max_model_len
-        self.cached_tokens = 0
-        """Prompt tokens of the last `generate` that came out of the prefix cache."""
         self.sleep()
 
     @property
@@ -192,7 +190,6 @@ class VllmGenerator:
         ]
         with threads(self._threads):  # compiled code is bound to the count it was compiled with
             outputs = self._request(asked, params, self._lora() if adapter else None)
-        self.cached_tokens = sum(output.num_cached_tokens or 0 for output in outputs)
         done = [self._completion(output.outputs[0], sampling.stop) for output in outputs]
         return [done[i * sampling.n : (i + 1) * sampling.n] for i in range(len(prompts))][mine]
 
