@@ -32,7 +32,6 @@ class _Sample:
     """A completion being written."""
 
     prompt: int
-    index: int
     prompt_length: int
     limit: int
     noise: Tensor  # (limit,) float64
@@ -127,7 +126,7 @@ class TransformersGenerator:
             limit = min(sampling.max_tokens, self.context_length - len(prompt))
             for j in range(sampling.n):
                 noise = uniforms(sampling.seeds[i][j], limit) if sampling.temperature > 0 else torch.empty(0)
-                samples.append(_Sample(i, j, len(prompt), limit, noise))
+                samples.append(_Sample(i, len(prompt), limit, noise))
         return samples
 
     def _write(self, rows: list[_Sample], prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
