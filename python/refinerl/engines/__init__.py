@@ -11,8 +11,7 @@
 `stopping`      where a stop string cuts a completion
 `guest`         what a library changes in the process, put back
 `torch`         `TorchTrainer`: trains one model in this process
-`deepspeed`     `DeepSpeedTrainer`: trains one model over all ranks; the only file that imports deepspeed
-`rows`          a network as DeepSpeed sees it: tuples of tensors
+`deepspeed`     `DeepSpeedTrainer`: trains one model over all ranks; the only package that imports deepspeed
 `optimization`  the optimizer and its learning-rate schedule
 `masters`       float32 weights and gradients behind a network of 16 bits
 `precision`     how a GPU multiplies float32

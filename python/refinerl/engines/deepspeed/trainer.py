@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from refinerl.contracts import World
+from refinerl.engines.deepspeed.rows import TupleNetwork, one_token, outputs_of
 from refinerl.engines.devices import accelerator
 from refinerl.engines.lora import LoraNetwork
 from refinerl.engines.models import name_accelerator
 from refinerl.engines.networks import PolicyNetwork, ValueNetwork, recompute
 from refinerl.engines.optimization import Optimization, finite
-from refinerl.engines.rows import TupleNetwork, one_token, outputs_of
 from refinerl.engines.world import join_alone, leave_by
 from refinerl.errors import UserError
 from refinerl.records import Outputs, Rows
