@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from launching import environment, free_port
 
 RANK = """
-import json, os, signal, sys, threading, time
+import ctypes, json, os, signal, sys, time
 from refinerl.engines import lifeline
 from refinerl.engines.world import Launched, dist
 launched = Launched.read()
@@ -37,15 +38,25 @@ elif what == "abort":  # as NCCL's watchdog does where a collective timed out
     os.abort()
 elif what == "fail":
     line.fail("error: choose trainer.batch=16", 2)
+elif what == "fork":
+    child = os.fork()
+    if not child:
+        print("forked", flush=True)
+        signal.pause()
+        os._exit(0)
+    sys.stdin.readline()
+    os.kill(child, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+    line.close()
 elif what == "end":
     line.close()
-else:
-    threading.Event().wait()  # as in a collective that never returns
+else:  # as in a collective that never returns: no handler of Python's runs
+    ctypes.CDLL(None).read(os.pipe()[0], ctypes.create_string_buffer(1), 1)
 """
 
 
-def ends(*what: str, timeout: float = 0) -> list[tuple[int, str]]:
-    """Exit code and standard error of each rank; collectives wait `timeout` seconds, or there are none yet."""
+def start(*what: str, timeout: float = 0) -> list[subprocess.Popen[str]]:
+    """Start the ranks, each at the point where it does what it is told to."""
     port = str(free_port())
     shared = {"WORLD_SIZE": str(len(what)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TIMEOUT": str(timeout)}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -55,10 +66,21 @@ def ends(*what: str, timeout: float = 0) -> list[tuple[int, str]]:
     ]
     for process in ranks:
         assert process.stdout.readline() == "begun\n"
+    return ranks
+
+
+def ends(*what: str, timeout: float = 0) -> list[tuple[int, str]]:
+    """Exit code and standard error of each rank; collectives wait `timeout` seconds, or there are none yet."""
+    return ended(start(*what, timeout=timeout))
+
+
+def ended(ranks: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+    """Let the ranks go on; exit code and standard error of each."""
     begun = time.monotonic()
     for process in ranks:
-        process.stdin.write("\n")
-        process.stdin.flush()
+        if process.poll() is None:
+            process.stdin.write("\n")
+            process.stdin.flush()
     said = [process.communicate(timeout=60)[1] for process in ranks]
     assert time.monotonic() - begun < 30
     return [(process.returncode, text) for process, text in zip(ranks, said, strict=True)]
@@ -100,3 +122,38 @@ def test_a_failure_is_said_once_with_its_exit_code():
 @pytest.mark.slow
 def test_ranks_that_are_done_end_in_peace():
     assert ends("end", "end") == [(0, ""), (0, "")]
+
+
+@pytest.mark.slow
+def test_a_launcher_that_terminates_the_ranks_left_does_not_hide_which_one_died():
+    """It sends SIGTERM as soon as it sees a rank dead, and on a busy machine before the others have read the news."""
+    ranks = start("wait", "wait", "wait")
+    ranks[0].send_signal(signal.SIGSTOP)
+    ranks[1].kill()
+    ranks[1].wait()
+    for left in (0, 2):
+        ranks[left].terminate()
+    ranks[0].send_signal(signal.SIGCONT)
+    found = ended(ranks)
+    assert [code for code, _ in found] == [1, -signal.SIGKILL, 1]
+    assert "".join(text for _, text in found).count("rank 1 died in phase score of step 7") == 1
+
+
+@pytest.mark.slow
+def test_a_terminated_rank_ends_all_and_says_so_once():
+    ranks = start("wait", "wait")
+    for process in ranks:
+        process.terminate()
+    found = ended(ranks)
+    assert [code for code, _ in found] == [128 + signal.SIGTERM] * 2
+    (said,) = [text for _, text in found if text]
+    assert re.fullmatch(r"stopped: rank [01] was terminated \(SIGTERM\) in phase score of step 7; --resume .*\n", said)
+
+
+@pytest.mark.slow
+def test_a_terminated_child_of_a_rank_ends_alone():
+    ranks = start("fork", "end")
+    ranks[0].stdin.write("\n")
+    ranks[0].stdin.flush()
+    assert ranks[0].stdout.readline() == "forked\n"
+    assert ended(ranks) == [(0, ""), (0, "")]

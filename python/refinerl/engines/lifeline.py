@@ -10,17 +10,23 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import sys
 import threading
 import time
 from typing import Any, NoReturn, TextIO
 
+from refinerl.engines import termination
 from refinerl.engines.launched import Launched
 
 _KEY = "refinerl/lifeline"
 _START = 300.0
 """Seconds that all ranks have to begin."""
+
+_NEWS = 3.0
+"""Seconds that a terminated rank waits for the news of another's end. The launcher has noticed that end already, so the
+news is there; on a busy machine it takes a moment to be read."""
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 """A machine that vanished is noticed after 30 seconds."""
@@ -59,6 +65,7 @@ class Lifeline:
             connection.settimeout(None)
             _send(connection, {"rank": launched.rank})
             self._watch(0, connection, connection.makefile("r"))
+        self._restore_sigterm = termination.listen(self._terminated)
 
     def phase(self, name: str) -> None:
         """Says what this rank is doing, for the message should it die."""
@@ -67,20 +74,24 @@ class Lifeline:
             _send(connection, {"phase": name})
 
     def wait(self) -> None:
-        """For the news of another rank's end, which this one's failure may be an echo of: a few seconds."""
-        self._ended.wait(5)
+        """Wait a few seconds for the news of another rank's end, in case this one's failure is an echo of it.
+
+        Returns only where there is none: the news ends the process.
+        """
+        self._await_end(5)
 
     def fail(self, message: str, code: int) -> NoReturn:
-        """Ends all ranks with this exit code; the message is printed once, by rank 0."""
+        """End all ranks with this exit code; the message is printed once, by rank 0."""
         if self._rank == 0:
             self._end(message, code)
         _send(self._peers[0], {"failed": message, "code": code})
-        self._ended.wait(10)  # rank 0's word ends this process
+        self._await_end(10)  # rank 0's answer ends this process
         _exit(code)
 
     def close(self) -> None:
-        """The run has ended well here; whoever closes later still waits for nobody."""
+        """Say that the run has ended well here, so that the end of this process is no news. Waits for nobody."""
         self._closing = True
+        self._restore_sigterm()
         for connection in self._peers.values():
             _send(connection, {"done": True})
 
@@ -106,7 +117,7 @@ class Lifeline:
                 elif "stop" in word:
                     self._ended.set()
                     _exit(word["stop"])
-        except OSError:
+        except (OSError, ValueError):  # the connection broke, perhaps in the middle of a message
             pass
         if self._closing:
             return
@@ -126,8 +137,26 @@ class Lifeline:
             f"engines.timeout = {self.timeout:g} seconds{elsewhere}: raise engines.timeout if a phase may take so long"
         )
 
+    def _terminated(self) -> NoReturn:
+        """End all ranks after SIGTERM, which a launcher sends to those that are left when one has died.
+
+        Which one died is then said first, and this rank has nothing to add.
+        """
+        self._await_end(_NEWS)
+        phase, _ = self._phases.get(self._rank, ("", 0.0))
+        where = f" in phase {phase}" if phase else ""
+        self.fail(
+            f"stopped: rank {self._rank} was terminated (SIGTERM){where}; --resume goes on from the last checkpoint",
+            128 + signal.SIGTERM,
+        )
+
+    def _await_end(self, seconds: float) -> None:
+        """Wait for another thread to end the process; return if none has begun to within so many seconds."""
+        if self._ended.wait(seconds):
+            threading.Event().wait()
+
     def _end(self, message: str, code: int) -> NoReturn:
-        """The first to come speaks for all and ends them; the others wait for their end."""
+        """Print the message and end all ranks. Only the first call does so; later ones wait for the end."""
         if not self._ending.acquire(blocking=False):
             threading.Event().wait()
         self._ended.set()

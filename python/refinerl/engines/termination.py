@@ -1,0 +1,63 @@
+"""SIGTERM handled in a thread: a rank's main thread may be in a collective that does not return."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+
+_listening = False
+
+
+def listen(terminated: Callable[[], None]) -> Callable[[], None]:
+    """Call `terminated` in a thread of its own when SIGTERM arrives, instead of ending the process.
+
+    Python runs handlers in the main thread between two instructions, which a blocked main thread never reaches. But
+    the signal's number is written to a file at once (`signal.set_wakeup_fd`), and the thread reads it there. Forked
+    children get the default action back.
+
+    Returns:
+        A function that restores the default action, to be called in the main thread.
+
+    Does nothing outside the main thread, or where something else handles SIGTERM or has the wake-up file.
+    """
+    global _listening
+    here = threading.current_thread() is threading.main_thread()
+    if not here or _listening or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        return lambda: None
+    reading, writing = socket.socketpair()
+    writing.setblocking(False)
+    before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+    if before != -1:
+        signal.set_wakeup_fd(before)
+        return lambda: None
+    # Writes again what the wake-up file has got, should somebody have taken that over since.
+    signal.signal(signal.SIGTERM, lambda *_: writing.send(bytes([signal.SIGTERM])))
+    signal.siginterrupt(signal.SIGTERM, False)
+    _listening = True
+
+    def watch() -> None:
+        while signals := reading.recv(64):
+            if signal.SIGTERM in signals:
+                terminated()
+
+    threading.Thread(target=watch, daemon=True, name="termination").start()
+
+    def restore() -> None:
+        _reset()
+        writing.close()
+
+    return restore
+
+
+def _reset() -> None:
+    global _listening
+    if _listening:
+        _listening = False
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_reset)
