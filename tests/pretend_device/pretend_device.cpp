@@ -1,8 +1,9 @@
 // A device that is not the CPU, for machines without a GPU: PyTorch's PrivateUse1 backend over host memory.
 //
 // Every operator falls back to the CPU's. What differs from the CPU is what differs on CUDA: a tensor there has another
-// device, and an operator that is given tensors of both raises. As on CUDA, a 0-dimensional CPU tensor may take part
-// anywhere, and index tensors may lie on the CPU. Streams, kernels and asynchrony are not modelled.
+// device, and an operator that is given tensors of both raises, or one and a CPU generator. As on CUDA, a 0-dimensional
+// CPU tensor may take part anywhere, and index tensors may lie on the CPU. Streams, kernels, asynchrony and generators of
+// the device's own are not modelled: without a generator it draws from the CPU's default one.
 #include <ATen/EmptyTensor.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
@@ -146,6 +147,7 @@ void on_the_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const auto& name = op.schema().name();
   const auto arguments = torch::jit::last(stack, op.schema().arguments().size());
   bool here = false;
+  bool drawn_on_cpu = false;
   std::optional<std::pair<size_t, Tensor>> elsewhere;
   const auto look = [&](size_t argument, const Tensor& t) {
     here |= is_here(t);
@@ -159,10 +161,12 @@ void on_the_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
     if (value.isOptionalTensorList())
       for (const auto& t : value.toOptionalTensorVector())
         if (t) look(i, *t);
+    if (value.isGenerator()) drawn_on_cpu |= value.toGenerator().device().is_cpu();
   }
   TORCH_CHECK(!here || !elsewhere, "Expected all tensors to be on the same device, but argument ",
               elsewhere ? elsewhere->first : 0, " of ", name, " is on the CPU and others are not: its shape is ",
               elsewhere ? elsewhere->second.sizes() : at::IntArrayRef());
+  TORCH_CHECK(!here || !drawn_on_cpu, "Expected a 'pretend' device type for generator but found 'cpu', in ", name);
   at::native::cpu_fallback(op, stack, /*error_on_views=*/false, c10::DispatchKey::CPU);
 }
 

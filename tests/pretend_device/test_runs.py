@@ -177,7 +177,8 @@ def _without_times(value: Any) -> Any:
 
 
 def test_the_device_refuses_what_cuda_refuses(elsewhere, tmp_path):
-    """Operators of both devices raise; a CPU scalar and CPU indices may take part; tied weights stay tied."""
+    """Operators of both devices raise, also with a CPU generator; a CPU scalar and CPU indices may take part; tied
+    weights stay tied."""
     script = tmp_path / "script.py"
     script.write_text(REFUSALS)
     path = os.pathsep.join([str(WORKER.parents[1]), *sys.path])
@@ -185,24 +186,35 @@ def test_the_device_refuses_what_cuda_refuses(elsewhere, tmp_path):
         [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["add", "stack", "index_put", "where", "linear", "held"]
+    assert done.stdout.split() == ["add", "stack", "index_put", "where", "linear", *DRAWS, "held"]
 
+
+DRAWS = ("rand", "randperm", "multinomial", "normal_")
 
 REFUSALS = """
 import torch, pretend_device
 pretend_device.load()
 here, there = torch.ones(3, 3), torch.ones(3, 3, device="pretend")
-def refused(name, run):
+def refused(name, run, words="same device"):
     try:
         run()
     except RuntimeError as error:
-        assert "same device" in str(error), error
+        assert words in str(error), error
         print(name)
 refused("add", lambda: there + here)
 refused("stack", lambda: torch.stack([there, here]))
 refused("index_put", lambda: there.index_put((torch.tensor([0]),), here[:1]))
 refused("where", lambda: torch.where(there > 0, there, here))
 refused("linear", lambda: torch.nn.functional.linear(there, here))
+drawn = {"generator": torch.Generator()}
+for name, draw in {
+    "rand": lambda: torch.rand(3, device="pretend", **drawn),
+    "randperm": lambda: torch.randperm(3, device="pretend", **drawn),
+    "multinomial": lambda: torch.multinomial(there, 1, **drawn),
+    "normal_": lambda: there.clone().normal_(**drawn),
+}.items():
+    refused(name, draw, "device type for generator but found 'cpu'")
+assert torch.rand(3, device="pretend").shape == torch.rand(3, **drawn).to("pretend").shape
 assert (there * torch.tensor(2.0))[torch.tensor([0, 2])].cpu().tolist() == [[2.0] * 3] * 2
 from tiny import tiny_model
 model = tiny_model(tied=True).to("pretend")
