@@ -10,6 +10,7 @@ import torch
 from refinerl.config import Config
 from refinerl.engines import devices
 from refinerl.engines.launched import Launched
+from refinerl.engines.releases import DEEPSPEED, VLLM
 from refinerl.errors import UserError
 from refinerl.run.memory import parameters
 from refinerl.run.trainers import device_of, spread
@@ -55,11 +56,17 @@ def check_ranks(config: Config, ranks: int) -> None:
 
 
 def check_abilities(config: Config, device: torch.device) -> None:
-    """Sees that the devices are there and can do what is asked: types of numbers, kernels. Takes no memory of a model.
+    """Check that the engines' libraries are installed in tested releases, and that the devices can do what is asked.
+
+    That is: types of numbers and kernels. No model is loaded.
 
     Raises:
-        UserError: they cannot.
+        UserError: a library is missing or untested, or a device cannot do what is asked.
     """
+    if config.engines.generator == "vllm":
+        VLLM.require()
+    if config.engines.trainer == "deepspeed":
+        DEEPSPEED.require()
     if config.dtype == "bfloat16":
         devices.require_bfloat16(device, "dtype=bfloat16", "dtype=float32")
     bf16 = config.deepspeed.get("bf16", {})

@@ -1,16 +1,12 @@
-"""Training with DeepSpeed: ZeRO 0–3 over one or many ranks. The only file that imports it, and only when it is used.
+"""Training with DeepSpeed: ZeRO 0–3 over one or many ranks.
 
-DeepSpeed's own gradient accumulation is off (`managed_gradient_accumulation`: every `step` is the boundary), and its
-averaging over ranks is undone, so that the gradient is that of the sum of all ranks' losses, as on one rank.
+DeepSpeed averages gradients over the ranks. That is undone here, so that the gradient is that of the sum of all ranks'
+losses, as on one rank.
 """
 
 from __future__ import annotations
 
-import importlib
 import io
-import logging
-import os
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
@@ -20,19 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from refinerl.contracts import World
+from refinerl.engines.deepspeed import engine
 from refinerl.engines.deepspeed.rows import TupleNetwork, one_token, outputs_of
-from refinerl.engines.devices import accelerator
 from refinerl.engines.lora import LoraNetwork
-from refinerl.engines.models import name_accelerator
 from refinerl.engines.networks import PolicyNetwork, ValueNetwork, recompute
 from refinerl.engines.optimization import Optimization, finite
-from refinerl.engines.world import join_alone, leave_by
 from refinerl.errors import UserError
 from refinerl.records import Outputs, Rows
 
 _TAG = "shards"
-_NEEDED = (0, 19)
-"""The first release whose caller may own the accumulation boundary in every ZeRO stage."""
 
 
 class DeepSpeedTrainer:
@@ -48,7 +40,7 @@ class DeepSpeedTrainer:
         gradient_checkpointing: trade a second forward pass for the activations' memory.
 
     Raises:
-        UserError: DeepSpeed is not installed, is too old, or refuses the configuration.
+        UserError: DeepSpeed is not installed, is of an untested series, or refuses the configuration.
     """
 
     def __init__(
@@ -82,39 +74,13 @@ class DeepSpeedTrainer:
         optimizer: torch.optim.Optimizer | None = None
         if optimization is not None:
             adamw = optimization.adamw(learning)
-            optimizer = _guarded(adamw, optimization.max_grad_norm) if self.stage == 0 else adamw
-        self._engine = _initialize(self._rows, optimizer, self._configuration(native))
+            optimizer = engine.guarded(adamw, optimization.max_grad_norm) if self.stage == 0 else adamw
+        config = engine.configuration(native, network, self.stage, optimization)
+        self._engine = engine.initialize(self._rows, optimizer, config)
         self._bad = torch.zeros(len(self._trained_names), dtype=torch.bool, device=self._engine.device)
         named = dict(network.named_parameters())
         for i, name in enumerate(self._trained_names):
             named[name].register_hook(self._noting(i))  # type: ignore[no-untyped-call]
-
-    def _configuration(self, native: Mapping[str, Any]) -> dict[str, Any]:
-        zero = {**(native.get("zero_optimization") or {}), "stage": self.stage}
-        # DeepSpeed takes this many elements whatever the model's size: two GB, by its default.
-        zero.setdefault("reduce_bucket_size", min(500_000_000, sum(p.numel() for p in self.network.parameters())))
-        if self.stage != 2:
-            zero["overlap_comm"] = False  # DeepSpeed overlaps beside an accumulation of ours only in stage 2
-        config = {
-            "zero_force_ds_cpu_optimizer": False,  # PyTorch's AdamW needs no compiler
-            "steps_per_print": 2**31,
-            **native,
-            "zero_optimization": zero,
-            "train_micro_batch_size_per_gpu": 1,
-            "gradient_accumulation_steps": 1,
-            "managed_gradient_accumulation": False,
-        }
-        limit = None if self.optimization is None else self.optimization.max_grad_norm
-        config["gradient_clipping"] = (limit or 0.0) if self.stage else 0.0  # in stage 0 our optimizer clips
-        half = (config.get("bf16") or {}).get("enabled", self.network.model.dtype == torch.bfloat16 and self.stage > 0)
-        config["bf16"] = {**(config.get("bf16") or {}), "enabled": half, "check_grad_overflow": True}
-        if half:
-            config["data_types"] = {"grad_accum_dtype": "fp32", **(config.get("data_types") or {})}
-        if half and self.stage == 1:
-            # Here gradients are reduced once a step, from their float32 sums; and their own are freed at once.
-            config.setdefault("communication_data_type", "fp32")
-            config["bf16"].setdefault("immediate_grad_update", True)
-        return config
 
     # --- the contract ---------------------------------------------------------------------------
 
@@ -246,7 +212,7 @@ class DeepSpeedTrainer:
     def _gathered(self, parameters: list[nn.Parameter]) -> AbstractContextManager[Any]:
         if self.stage != 3:
             return nullcontext()
-        gathered: AbstractContextManager[Any] = _deepspeed().zero.GatheredParameters(parameters)
+        gathered: AbstractContextManager[Any] = engine.package().zero.GatheredParameters(parameters)
         return gathered
 
     def _noting(self, index: int) -> Any:
@@ -261,60 +227,3 @@ class DeepSpeedTrainer:
         if self.optimization is None:
             raise RuntimeError("this trainer's network is frozen")
         return self.optimization
-
-
-def _guarded(optimizer: Any, max_grad_norm: float | None) -> Any:
-    """AdamW that clips by itself and refuses a norm that is not finite, as DeepSpeed's optimizers of stage 1–3 do."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    take = optimizer.step
-
-    def step() -> None:
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        optimizer._global_grad_norm = norm
-        if torch.isfinite(norm):
-            if max_grad_norm is not None:
-                torch.nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
-            take()
-
-    optimizer.step = step
-    return optimizer
-
-
-def _deepspeed() -> Any:
-    """The package, quiet."""
-    name_accelerator()
-    try:
-        deepspeed: Any = importlib.import_module("deepspeed")
-    except ImportError as error:
-        raise UserError(
-            f"engines.trainer=deepspeed needs a package that is not installed ({error.name or error}): "
-            "pip install 'refinerl[deepspeed]', or choose engines.trainer=torch"
-        ) from error
-    version = tuple(int(part) for part in deepspeed.__version__.split("+")[0].split(".")[:2])
-    if version < _NEEDED:
-        raise UserError(
-            f"engines.trainer=deepspeed needs DeepSpeed {'.'.join(map(str, _NEEDED))} or newer, this is "
-            f"{deepspeed.__version__}: pip install -U 'refinerl[deepspeed]'"
-        )
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", "`torch.distributed.*deprecated", FutureWarning)
-    # On a CPU it would compile an operator for ranks that share memory, for minutes; gloo serves as well.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    return deepspeed
-
-
-def _initialize(module: TupleNetwork, optimizer: torch.optim.Optimizer | None, config: dict[str, Any]) -> Any:
-    deepspeed = _deepspeed()
-    join_alone()
-    os.environ.setdefault("LOCAL_RANK", "0")  # it asks for that, even where there is one rank
-    try:
-        deepspeed.init_distributed(dist_backend=None if accelerator() == "cuda" else "gloo", verbose=False)
-        leave_by(deepspeed.comm.destroy_process_group)  # a later run of this process would meet its dead groups
-        with redirect_stdout(io.StringIO()):  # it prints the memory that stage 1 takes
-            engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
-    except (AssertionError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"DeepSpeed refuses the `deepspeed` section of the recipe: {error}") from error
-    if config["zero_optimization"]["stage"] == 3:
-        for parameter in module.external():
-            deepspeed.zero.register_external_parameter(module, parameter)
-    return engine

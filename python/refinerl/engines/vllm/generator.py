@@ -20,9 +20,10 @@ from torch import Tensor
 from refinerl.engines import requests
 from refinerl.engines.guest import silent_bar, threads, untouched
 from refinerl.engines.lora import on_disk
+from refinerl.engines.releases import VLLM
 from refinerl.engines.stopping import cut_at_stop
 from refinerl.engines.vllm.memory import CACHE, WEIGHTS
-from refinerl.engines.vllm.process import CUSTODY, TESTED, import_vllm, name_shared_memory, on_current_device
+from refinerl.engines.vllm.process import CUSTODY, import_vllm, name_shared_memory, on_current_device
 from refinerl.engines.vllm.weights import ADAPTER, install_adapter, lora_rank, repack_head, take_over
 from refinerl.errors import UserError
 from refinerl.records import Completion, FinishReason, Sampling
@@ -145,7 +146,7 @@ class VllmGenerator:
                 room = "turn vllm.memory_policy or vllm.memory_refiner up, or vllm.max_model_len down; "
                 raise UserError(
                     f"engines.generator=vllm cannot serve {model!r}: vLLM {vllm.__version__} says "
-                    f"{reason or type(error).__name__} (tested with vLLM {TESTED}); "
+                    f"{reason or type(error).__name__} (tested with vLLM {VLLM.tested}); "
                     f"{room if 'memory' in reason.lower() else ''}engines.generator=transformers needs no vLLM"
                 ) from error
         self._context_length: int = self._llm.model_config.max_model_len
@@ -260,10 +261,11 @@ class VllmGenerator:
             else:
                 self._llm.collective_rpc(install_adapter, args=(on_disk(weights), *self._adapter))
         except (AttributeError, ImportError, TypeError, NotImplementedError) as error:
-            if self._vllm.__version__.split("+")[0] == TESTED:
+            if self._vllm.__version__.split("+")[0] == VLLM.tested:
                 raise  # it can, so the fault is ours
             raise UserError(
-                f"the installed vLLM {self._vllm.__version__} cannot take weights from memory ({error}); vLLM {TESTED} "
+                f"the installed vLLM {self._vllm.__version__} cannot take weights from memory ({error}); vLLM "
+                f"{VLLM.tested} "
                 "can, and engines.generator=transformers needs none"
             ) from error
         self._loaded = True

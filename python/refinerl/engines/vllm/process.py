@@ -1,9 +1,8 @@
-"""vLLM as a guest of this process: the version that works, and what an engine leaves behind."""
+"""vLLM as a guest of this process: its import, and cleaning up what an engine leaves behind."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -11,25 +10,17 @@ from typing import Any
 
 import torch
 
+from refinerl.engines.releases import VLLM
 from refinerl.errors import UserError
-
-TESTED = "0.32.0"
-"""The version that all of this is tested with."""
-
-_ADVICE = "engines.generator=transformers, which needs no more than torch"
 
 
 def import_vllm() -> Any:
-    """The package, told to stay in this process and to be quiet; the environment's own settings win.
+    """Import the package, told to stay in this process and to be quiet; settings of the environment win.
 
     Raises:
-        UserError: it is not installed, cannot be imported, or is of a version that is not tested.
+        UserError: it is not installed, cannot be imported, or is of an untested series.
     """
-    if importlib.util.find_spec("vllm") is None:
-        raise UserError(
-            "engines.generator=vllm asks for vLLM, which is not installed: pip install 'refinerl[vllm]', or set "
-            f"{_ADVICE}"
-        )
+    VLLM.require()
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -40,22 +31,8 @@ def import_vllm() -> Any:
             f"engines.generator=vllm: the installed vLLM cannot be imported ({type(error).__name__}: {error}); "
             "engines.generator=transformers needs none"
         ) from error
-    check_version(vllm.__version__)
+    VLLM.check(vllm.__version__)
     return vllm
-
-
-def check_version(version: str) -> None:
-    """See that it is a version whose inner workings are known here: a minor release of vLLM changes them.
-
-    Raises:
-        UserError: it is not.
-    """
-    series = TESTED.rpartition(".")[0]
-    if version.split("+")[0].rpartition(".")[0] != series:
-        raise UserError(
-            f"engines.generator=vllm works with vLLM {series} (tested with {TESTED}), and {version} is installed: "
-            f"pip install 'vllm=={TESTED}', or set {_ADVICE}"
-        )
 
 
 class Custody:
