@@ -128,11 +128,18 @@ class RolloutGroup:
     surrogate: bool = True
     position: int = 0
     """Which of the prompts that the step drew, over all ranks."""
+    left_out: tuple[float, ...] = ()
+    """Rewards of the members that a group without a surrogate lacks."""
 
     @property
     def rewards(self) -> tuple[float, ...]:
         """The task rewards of the members that have one, before any shaping."""
-        return tuple(r.reward.value for r in self.rollouts if r.reward is not None)
+        return tuple(r.reward.value for r in self.rollouts if r.reward is not None) + self.left_out
+
+    @property
+    def best(self) -> float | None:
+        """The highest of `rewards`; None without any."""
+        return max(self.rewards, default=None)
 
 
 class Alignment(Protocol):

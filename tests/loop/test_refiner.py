@@ -7,40 +7,9 @@ from dataclasses import replace
 import pytest
 
 from building import prompt
-from refinerl.loop.refiner import Refiner
-from refinerl.records import Completion, Reward, Rollout, RolloutGroup, Sampling
-from scripted import EOS, Points, Writer, clock, decode, encode
-
-POINTS = Points(bad=-1.0, fair=0.0, good=1.0, badly=0.5)
-OTHER_EOS = 3
-SPECIAL = frozenset({EOS, OTHER_EOS})
-
-
-def rollout(text, value, sample=0):
-    reward = None if value is None else Reward(value, "scored")
-    return Rollout(prompt("x"), Completion((*encode(text), EOS), (), text, "stop"), reward, sample)
-
-
-def refine(
-    replies, *rollouts, accept="better", context=1000, reads=1000, max_tokens=8, task=POINTS, accept_truncated=False
-):
-    writer = Writer(lambda asked, _: replies[asked], context_length=reads)
-    refiner = Refiner(
-        generator=writer,
-        task=task,
-        sampling=Sampling(max_tokens, temperature=0.0),
-        encode_chat=lambda messages: encode(messages[0]["content"]),
-        encode=encode,
-        decode=lambda ids: decode([i for i in ids if i not in SPECIAL]),
-        eos_token_id=EOS,
-        special_token_ids=SPECIAL,
-        context_length=context,
-        accept=accept,
-        seed=0,
-        clock=clock,
-        accept_truncated=accept_truncated,
-    )
-    return writer, refiner.refine([RolloutGroup(prompt("x"), rollouts)], step=1)
+from refinerl.records import Completion, Reward, Rollout
+from refining import OTHER_EOS, refine, rollout
+from scripted import EOS, Points, encode
 
 
 def test_a_better_refinement_is_accepted_and_ends_as_the_refiner_ended():
@@ -139,6 +108,17 @@ def test_what_does_not_fit_is_not_made_and_is_counted(limits):
     _, anchors = refine({"bad": "good"}, rollout("bad", -1.0), **limits)
     assert anchors.refinements == ()
     assert anchors.metrics["refiner/skipped_too_long"] == 1
+
+
+def test_the_metrics_tell_what_the_groups_advantage_already_teaches():
+    y = rollout("bad", -1.0), rollout("fair", 0.0, 1)
+    _, anchors = refine({"bad": "badly", "fair": "bad"}, *y)
+    assert anchors.metrics["refiner/beyond_best_sibling"] == 1
+    _, anchors = refine({"bad": "fair", "fair": "good"}, *y)
+    assert anchors.metrics["refiner/beyond_best_sibling"] == 0.5
+    assert anchors.metrics["refiner/in_dead_groups"] == 0
+    _, anchors = refine({"bad": "fair", "fair": "bad"}, *y, budget=0.5)
+    assert (len(anchors.refinements), anchors.metrics["refiner/skipped_by_choice"]) == (1, 1)
 
 
 def test_nothing_to_refine_is_no_trouble():

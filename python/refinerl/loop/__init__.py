@@ -2,6 +2,7 @@
 
 stream    the order of the prompts
 rollout   prompts -> scored groups
+choice    which rollouts are refined
 refiner   rollouts -> refinements
 batch     records -> padded tensors
 update    one batch -> one policy update

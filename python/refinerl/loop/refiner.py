@@ -11,6 +11,7 @@ import numpy as np
 
 from refinerl.alignment import align, filter_refinements, retokenize
 from refinerl.contracts import ALONE, Clock, Generator, Task, World
+from refinerl.loop.choice import Where, choose, dead
 from refinerl.records import (
     Anchors,
     Completion,
@@ -65,11 +66,23 @@ class Refiner:
     world: World = ALONE
     accept_truncated: bool = False
     """Let a ỹ teach that was cut off: a greedy refiner loops to the limit, and a reward may see only its beginning."""
+    where: Where = "all"
+    """Which y are refined (`choose`)."""
+    budget: float = 1.0
+    """Share of the rollouts that are refined at most."""
 
     def refine(self, groups: Sequence[RolloutGroup], step: int) -> Anchors:
-        """Refine every rollout that can be improved; nothing that the refiner writes raises."""
+        """Refine the rollouts that can be improved; nothing that the refiner writes raises."""
         rollouts = [rollout for group in groups for rollout in group.rollouts]
-        candidates = [r for r in rollouts if self._worth_asking(r)]
+        improvable = sum(r.improvable(None if self.accept == "all" else self.task.max_reward) for r in rollouts)
+        candidates = choose(
+            groups,
+            where=self.where,
+            budget=self.budget,
+            max_reward=self.task.max_reward,
+            accept_all=self.accept == "all",
+            world=self.world,
+        )
         with self.clock("refine", len(candidates) * self.sampling.max_tokens):
             written = self._write(candidates, step)
             readable = [
@@ -79,14 +92,11 @@ class Refiner:
         counts = {
             **counts,
             "tokens": sum(w.tokens for w in written),
-            "skipped_perfect": sum(r.reward is not None for r in rollouts) - len(candidates),
+            "skipped_perfect": sum(r.reward is not None for r in rollouts) - improvable,
+            "skipped_by_choice": improvable - len(candidates),
             "skipped_too_long": len(candidates) - len(readable),
         }
-        return Anchors(tuple(refinements), self._metrics(rollouts, refinements, counts))
-
-    def _worth_asking(self, rollout: Rollout) -> bool:
-        """A y at the highest reward can never pass the filter, so leaving it out is exact."""
-        return rollout.improvable(None if self.accept == "all" else self.task.max_reward)
+        return Anchors(tuple(refinements), self._metrics(groups, refinements, counts))
 
     def _write(self, candidates: Sequence[Rollout], step: int) -> list[Written]:
         """Ask the refiner about those rollouts whose instruction fits its context."""
@@ -150,22 +160,28 @@ class Refiner:
         return [w.rollout.reward if w.refined.text == w.rollout.completion.text else next(scored) for w in written]
 
     def _metrics(
-        self, rollouts: Sequence[Rollout], refinements: Sequence[Refinement], counts: Mapping[str, int]
+        self, groups: Sequence[RolloutGroup], refinements: Sequence[Refinement], counts: Mapping[str, int]
     ) -> dict[str, float]:
         """Over all ranks."""
+        group_of = {rollout.key: group for group in groups for rollout in group.rollouts}
+        taught = [(group_of[r.rollout.key], _value(r.reward)) for r in refinements if r.accepted]
         mine = (
-            len(rollouts),
+            len(group_of),
             [_value(r.reward) - _value(r.rollout.reward) for r in refinements],
             [r.accepted for r in refinements],
             [r.alignment.copy_ratio for r in refinements],
             dict(counts),
+            [group.best is not None and value > group.best for group, value in taught],
+            [dead(group, self.task.max_reward) for group, _ in taught],
         )
-        sizes, gains, accepted, copies, tallies = zip(*self.world.all_gather_object(mine), strict=True)
+        sizes, gains, accepted, copies, tallies, beyond, in_dead = zip(*self.world.all_gather_object(mine), strict=True)
         scored = [gain for part in gains for gain in part if not np.isnan(gain)]
         total = max(sum(sizes), 1)
         return {
             "refiner/improved_ratio": sum(gain > 0 for gain in scored) / total,
             "refiner/accepted_fraction": sum(map(sum, accepted)) / total,
+            "refiner/beyond_best_sibling": _mean([better for part in beyond for better in part]),
+            "refiner/in_dead_groups": _mean([is_dead for part in in_dead for is_dead in part]),
             "refiner/copy_ratio": _mean([ratio for part in copies for ratio in part]),
             "refiner/reward_gain": _mean(scored),
             "refiner/refined": float(sum(map(len, gains))),

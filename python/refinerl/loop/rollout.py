@@ -144,5 +144,12 @@ def revive(
     for number, group in enumerate(dropped):
         members = tuple(rollout for member, rollout in enumerate(group.rollouts) if (number, member) in chosen)
         if members:
-            revived.append(RolloutGroup(group.prompt, members, surrogate=False, position=group.position))
+            others = tuple(
+                rollout.reward.value
+                for member, rollout in enumerate(group.rollouts)
+                if rollout.reward is not None and (number, member) not in chosen
+            )
+            revived.append(
+                RolloutGroup(group.prompt, members, surrogate=False, position=group.position, left_out=others)
+            )
     return revived

@@ -91,6 +91,8 @@ def make_refiner(
         context_length=context or generator.context_length,
         accept=config.accept,
         accept_truncated=config.accept_truncated,
+        where=config.refiner.where,
+        budget=config.refiner.budget,
         seed=config.seed,
         clock=clock,
         world=world,
