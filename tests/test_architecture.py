@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -76,6 +77,58 @@ def circles(graph: dict[str, set[str]]) -> list[str]:
     return []
 
 
+def expanded(text: str) -> list[str]:
+    """The paths of one Rust `use` declaration: `a::{b, c::{self, d}}` is a::b, a::c and a::c::d."""
+    braces = re.compile(r"((?:\w+::)*)\{([^{}]*)\}")
+    while braces.search(text):
+        text = braces.sub(lambda match: ",".join(match[1] + part.strip() for part in match[2].split(",")), text)
+    return [re.sub(r"(::self)?(\s+as\s.*)?$", "", path.strip()) for path in text.split(",") if path.strip()]
+
+
+class Crate:
+    """The modules of a Rust crate and the paths in their sources. A module's name is a tuple, () for the root."""
+
+    def __init__(self, folder: Path) -> None:
+        self.paths: dict[tuple[str, ...], set[str]] = {}
+        self.exports: dict[tuple[str, ...], str] = {}
+        for file in sorted((folder / "src").rglob("*.rs")):
+            name = file.relative_to(folder / "src").with_suffix("").parts
+            module = () if name == ("lib",) else name
+            text = re.sub(r"//.*", "", file.read_text(encoding="utf-8"))
+            uses = re.findall(r"\b(pub(?:\([^)]*\))? )?use ([^;]+);", text)
+            paths = [(public, path) for public, tree in uses for path in expanded(tree)]
+            self.exports |= {(*module, path.split("::")[-1]): path for public, path in paths if public}
+            self.paths[module] = {path for _, path in paths} | set(re.findall(r"\b\w+(?:::\w+)+", text))
+
+    def resolve(self, module: tuple[str, ...], path: str) -> tuple[str, ...] | None:
+        """The module that defines what a path in `module` names; None for another crate's."""
+        first, *rest = path.split("::")
+        starts = {"crate": (), "super": module[:-1], "self": module}
+        place = starts.get(first, (*module, first))
+        if first not in starts and place not in self.paths:
+            return None
+        for name in rest:
+            if name == "super":
+                place = place[:-1]
+            elif (*place, name) in self.paths:
+                place = (*place, name)
+            else:
+                again = self.exports.get((*place, name))
+                return (again and self.resolve(place, again)) or place
+        return place
+
+    def imports(self) -> dict[str, set[str]]:
+        """The other modules that each module names. A module may use what the modules around it define."""
+        graph: dict[str, set[str]] = {}
+        for module, paths in self.paths.items():
+            found = {self.resolve(module, path) for path in paths} - {None}
+            graph["::".join(module) or "lib"] = {"::".join(name) for name in found if module[: len(name)] != name}
+        return graph
+
+
+CRATES = {folder.name: Crate(folder).imports() for folder in sorted((TREE / "rust").iterdir()) if folder.is_dir()}
+
+
 def test_every_room_has_its_floor():
     assert set().union(*FLOORS) >= ROOMS
 
@@ -104,6 +157,11 @@ def test_rooms_and_files_have_no_circles():
         for name, found in FILES.items()
     }
     assert circles(files) == []
+
+
+def test_modules_of_a_crate_have_no_circles():
+    assert CRATES["refinerl-sandbox"]["verdict"] >= {"execution", "outcome"}  # sources are read, re-exports followed
+    assert {name: circle for name, graph in CRATES.items() if (circle := circles(graph))} == {}
 
 
 def test_algorithms_and_constraints_never_meet():

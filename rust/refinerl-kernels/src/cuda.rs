@@ -9,6 +9,7 @@ mod driver;
 pub mod epilogue;
 mod error;
 mod images;
+mod item;
 
 pub use device::{devices, load, DeviceReport};
 pub use error::Error;

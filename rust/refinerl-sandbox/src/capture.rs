@@ -5,8 +5,7 @@ use std::time::Instant;
 
 use rustix::io::Errno;
 
-use crate::channel::set_nonblocking;
-use crate::execution::read_available;
+use crate::channel::{read_available, set_nonblocking};
 
 /// One stream: at most `limit` bytes are read in all, the last `keep` of them are kept.
 pub struct Capture {

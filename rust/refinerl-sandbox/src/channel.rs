@@ -53,6 +53,24 @@ pub fn write(socket: &OwnedFd, bytes: &[u8]) -> Result<usize> {
     retry(|| rustix::net::send(socket, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT))
 }
 
+/// Pass to `take` the bytes that can be read from a non-blocking descriptor now, until it returns false. Returns false at
+/// end-of-file or after an error.
+pub fn read_available(fd: &OwnedFd, mut take: impl FnMut(&[u8]) -> bool) -> bool {
+    let mut buffer = [0u8; 65536];
+    loop {
+        match retry(|| rustix::io::read(fd, &mut buffer)) {
+            Ok(0) => return false,
+            Ok(count) => {
+                if !take(&buffer[..count]) {
+                    return true;
+                }
+            }
+            Err(Errno::AGAIN) => return true,
+            Err(_) => return false,
+        }
+    }
+}
+
 /// Repeat a call that a signal interrupted.
 pub fn retry<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
     loop {

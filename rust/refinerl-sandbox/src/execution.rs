@@ -4,13 +4,13 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
-use rustix::io::{read, Errno};
+use rustix::io::Errno;
 use rustix::net::{shutdown, Shutdown};
 use rustix::process::{pidfd_send_signal, Signal};
 
 use crate::capture::{Capture, Frame, Frames};
 use crate::cgroup::Shortage;
-use crate::channel::{retry, write};
+use crate::channel::write;
 use crate::usage::{self, Excess};
 use crate::zygote::{Gone, Lost, Zygote};
 
@@ -292,21 +292,4 @@ impl Running<'_> {
 struct Ready {
     zygote: bool,
     cancel: bool,
-}
-
-/// Everything a descriptor has to say right now; false once it has ended.
-pub fn read_available(fd: &OwnedFd, mut take: impl FnMut(&[u8]) -> bool) -> bool {
-    let mut buffer = [0u8; 65536];
-    loop {
-        match retry(|| read(fd, &mut buffer)) {
-            Ok(0) => return false,
-            Ok(count) => {
-                if !take(&buffer[..count]) {
-                    return true;
-                }
-            }
-            Err(Errno::AGAIN) => return true,
-            Err(_) => return false,
-        }
-    }
 }

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use super::driver::{Driver, Handle};
-use super::epilogue::Item;
 use super::error::Error;
 use super::images::{self, IMAGES};
+use super::item::Item;
 
 /// The one kernel that holds a row in dynamic shared memory.
 pub const RESIDENT: &str = "fused_resident";

@@ -9,51 +9,12 @@
 use super::device::{self, Device, Name};
 use super::driver::{Address, Argument, Shape, Stream};
 use super::error::Error;
+pub use super::item::Item;
 use Argument::{Address as Pointer, Float, Int, Long};
 
 /// As in `sequence_cross_entropy.cuh`.
 const STREAMING: u32 = 512;
 const RESIDENT: u32 = 1024;
-
-/// The type of the logits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Item {
-    /// IEEE single precision.
-    Float32,
-    /// IEEE half precision.
-    Float16,
-    /// The upper half of a float32.
-    Bfloat16,
-}
-
-impl Item {
-    pub(super) const ALL: [Self; 3] = [Self::Float32, Self::Float16, Self::Bfloat16];
-
-    /// The type of this name, as PyTorch spells it.
-    pub fn named(name: &str) -> Option<Self> {
-        match name {
-            "float32" => Some(Self::Float32),
-            "float16" => Some(Self::Float16),
-            "bfloat16" => Some(Self::Bfloat16),
-            _ => None,
-        }
-    }
-
-    pub(super) fn suffix(self) -> &'static str {
-        match self {
-            Self::Float32 => "_float32",
-            Self::Float16 => "_float16",
-            Self::Bfloat16 => "_bfloat16",
-        }
-    }
-
-    fn bytes(self) -> i64 {
-        match self {
-            Self::Float32 => 4,
-            Self::Float16 | Self::Bfloat16 => 2,
-        }
-    }
-}
 
 /// Where a kernel runs: the number of a device and one of its streams.
 #[derive(Clone, Copy, Debug)]
