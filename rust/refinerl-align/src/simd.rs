@@ -9,61 +9,9 @@ mod lanes;
 #[cfg(target_arch = "x86_64")]
 use lanes::x86;
 use lanes::{Lanes, Portable};
+pub use refinerl_simd::Level;
 
-/// What the processor offers. Every level gives the same results.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
-    /// No instructions beyond the target's baseline.
-    Portable,
-    /// 8 lanes.
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    /// 16 lanes.
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-}
-
-impl Level {
-    /// The levels that this processor can run, the best one last.
-    pub fn available() -> Vec<Self> {
-        let mut levels = vec![Self::Portable];
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx2") {
-                levels.push(Self::Avx2);
-            }
-            if is_x86_feature_detected!("avx512f") {
-                levels.push(Self::Avx512);
-            }
-        }
-        levels
-    }
-
-    /// The best level of this processor.
-    pub fn best() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx512f") {
-                return Self::Avx512;
-            }
-            if is_x86_feature_detected!("avx2") {
-                return Self::Avx2;
-            }
-        }
-        Self::Portable
-    }
-
-    fn assert_available(self) {
-        #[cfg(target_arch = "x86_64")]
-        match self {
-            Self::Portable => {}
-            Self::Avx2 => assert!(is_x86_feature_detected!("avx2")),
-            Self::Avx512 => assert!(is_x86_feature_detected!("avx512f")),
-        }
-    }
-}
-
-/// A level that was found to be available: what the safe functions below rest on.
+/// A level that this processor has: the safe functions below rely on it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Vectors(Level);
 
@@ -71,7 +19,7 @@ impl Vectors {
     /// # Panics
     /// If this processor lacks the level.
     pub(crate) fn new(level: Level) -> Self {
-        level.assert_available();
+        assert!(level.is_available(), "this processor lacks {level:?}");
         Self(level)
     }
 }

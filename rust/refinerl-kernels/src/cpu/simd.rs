@@ -10,49 +10,9 @@ mod x86;
 use lanes::Portable;
 pub(super) use passes::Exponent;
 use passes::{maximum, multiply, reading, sloped, writing, Block};
+pub use refinerl_simd::Level;
 
-/// What the processor offers. Levels differ in the last bits: without FMA a product is rounded before it is added.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
-    /// No instructions beyond the target's baseline.
-    Portable,
-    /// 8 lanes, with FMA.
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    /// 16 lanes.
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-}
-
-impl Level {
-    /// The levels that this processor can run, the best one last.
-    pub fn available() -> Vec<Self> {
-        let mut levels = vec![Self::Portable];
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                levels.push(Self::Avx2);
-            }
-            if is_x86_feature_detected!("avx512f") {
-                levels.push(Self::Avx512);
-            }
-        }
-        levels
-    }
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Portable => "portable",
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => "avx2",
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => "avx512",
-        }
-    }
-}
-
-/// A level that was found to be available: what the safe functions below rest on.
+/// A level that this processor has: the safe functions below rely on it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Vectors(Level);
 
@@ -60,7 +20,7 @@ impl Vectors {
     /// # Panics
     /// If this processor lacks the level.
     pub(super) fn new(level: Level) -> Self {
-        assert!(Level::available().contains(&level), "this processor lacks {level:?}");
+        assert!(level.is_available(), "this processor lacks {level:?}");
         Self(level)
     }
 }
