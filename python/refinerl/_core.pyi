@@ -2,14 +2,19 @@
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import Any, TypeAlias, final
+from typing import Any, Protocol, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
     "Alignment",
+    "CudaDevice",
+    "CudaLogits",
+    "CudaPlace",
+    "Protection",
     "SandboxError",
+    "TestReport",
     "Zygotes",
     "__version__",
     "align",
@@ -62,10 +67,12 @@ class Alignment:
 def align(
     originals: list[Any],
     refined: list[Any],
+    *,
     threads: int | None = None,
 ) -> list[Alignment] | None: ...
 def charge(costs: NDArray[np.float64], alignments: list[Alignment], lengths: list[int]) -> NDArray[np.float64]: ...
 def filter_refinements(
+    *,
     rewards: NDArray[np.float64],
     refined_rewards: NDArray[np.float64],
     prompts: NDArray[np.int64],
@@ -83,11 +90,12 @@ _Floats: TypeAlias = NDArray[np.float32]
 
 def cross_entropy_levels() -> list[str]: ...
 def cross_entropy_statistics(
-    logits: _Floats, targets: NDArray[np.int64], scale: float, threads: int, level: str
+    logits: _Floats, targets: NDArray[np.int64], *, scale: float, threads: int, level: str
 ) -> tuple[_Floats, _Floats]: ...
 def cross_entropy_fused(
     logits: _Floats,
     targets: NDArray[np.int64],
+    *,
     grad_nll: _Floats,
     grad_entropy: _Floats | None,
     scale: float,
@@ -95,40 +103,121 @@ def cross_entropy_fused(
     level: str,
 ) -> tuple[_Floats, _Floats]: ...
 
-# --- kernels on CUDA devices: addresses and streams are plain integers, which only refinerl.kernels.cuda passes -------
+# --- kernels on CUDA devices -----------------------------------------------------------------------------------------
+# Addresses and streams are plain integers. refinerl.kernels.cuda is the only caller, and has checked the tensors.
 
-_On: TypeAlias = tuple[int, int]
-"""Device number, stream."""
-_Rows: TypeAlias = tuple[str, int, int, int, int, int, float]
-"""Type, address, rows, stride and length in items, address of the targets, scale."""
+@final
+class CudaPlace:
+    """The device and the stream that a kernel runs on."""
+
+    def __new__(cls, *, device: int, stream: int) -> CudaPlace: ...
+
+@final
+class CudaLogits:
+    """Rows of logits and their targets. Addresses are in bytes, `stride` and `length` in items."""
+
+    def __new__(
+        cls, *, item: str, address: int, rows: int, stride: int, length: int, targets: int, scale: float
+    ) -> CudaLogits: ...
+
+@final
+class CudaDevice:
+    """A CUDA device of this process: its compute capability, and the image that runs on it or why none does."""
+
+    @property
+    def capability(self) -> tuple[int, int]: ...
+    @property
+    def image(self) -> str | None: ...
+    @property
+    def reason(self) -> str | None: ...
 
 def cuda_architectures() -> list[str]: ...
-def cuda_devices() -> list[tuple[int, int, str | None, str | None]]: ...
+def cuda_devices() -> list[CudaDevice]: ...
 def cuda_load(device: int) -> None: ...
-def cuda_statistics(on: _On, rows: _Rows, nll: int, entropy: int) -> None: ...
-def cuda_fused(on: _On, rows: _Rows, grad_nll: int, grad_entropy: int, nll: int, entropy: int) -> None: ...
-def cuda_kept_rows(on: _On, weights: int, rows: int, indices: int, count: int) -> None: ...
+def cuda_statistics(place: CudaPlace, logits: CudaLogits, *, nll: int, entropy: int) -> None: ...
+def cuda_fused(
+    place: CudaPlace, logits: CudaLogits, *, grad_nll: int, grad_entropy: int, nll: int, entropy: int
+) -> None: ...
+def cuda_kept_rows(place: CudaPlace, *, weights: int, rows: int, indices: int, count: int) -> None: ...
 
 # --- sandbox ---------------------------------------------------------------------------------------------------------
 
 class SandboxError(Exception):
     """The sandbox itself failed, or cannot work here. Never the fault of a judged program."""
 
-_Test: TypeAlias = tuple[bytes, bytes | None]
-_Limits: TypeAlias = tuple[float, float, int, int]
-_Order: TypeAlias = tuple[bytes, str | None, bool, Sequence[_Test], float | None, _Limits, bool, bool]
-_Row: TypeAlias = tuple[str, float, float, str, tuple[str, str] | None, bytes, bytes | None]
+class _OrderLimits(Protocol):
+    @property
+    def wall_seconds(self) -> float: ...
+    @property
+    def cpu_seconds(self) -> float: ...
+    @property
+    def memory_bytes(self) -> int: ...
+    @property
+    def output_bytes(self) -> int: ...
+
+class _Order(Protocol):
+    """A program; the core reads these attributes."""
+
+    @property
+    def source(self) -> bytes: ...
+    @property
+    def fn_name(self) -> str | None: ...
+    @property
+    def preamble(self) -> bool: ...
+    @property
+    def tests(self) -> Sequence[tuple[bytes, bytes | None]]: ...
+    @property
+    def atol(self) -> float | None: ...
+    @property
+    def limits(self) -> _OrderLimits: ...
+    @property
+    def stop_early(self) -> bool: ...
+    @property
+    def together(self) -> bool: ...
+
+@final
+class TestReport:
+    """The result of one test. `stdout` and `value`, a returned value in marshal's format 2, are there with `keep`."""
+
+    @property
+    def outcome(self) -> str: ...
+    @property
+    def wall_seconds(self) -> float: ...
+    @property
+    def cpu_seconds(self) -> float: ...
+    @property
+    def stderr(self) -> str: ...
+    @property
+    def expected(self) -> str | None: ...
+    @property
+    def got(self) -> str | None: ...
+    @property
+    def stdout(self) -> bytes: ...
+    @property
+    def value(self) -> bytes | None: ...
+
+@final
+class Protection:
+    """One mechanism that isolates programs."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def on(self) -> bool: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def exposed(self) -> str: ...
 
 @final
 class Zygotes:
     """The zygotes of one sandbox."""
 
     def __new__(
-        cls, python: str | PathLike[str], workers: int, full: bool, packages: Sequence[tuple[str, str]]
+        cls, *, python: str | PathLike[str], workers: int, full: bool, packages: Sequence[tuple[str, str]]
     ) -> Zygotes: ...
-    def run(self, orders: Sequence[_Order], keep: bool) -> list[list[_Row]]:
-        """For each program and each of its tests: outcome, wall and processor seconds, stderr, (expected, got) where
-        they differ, stdout and the encoded value where `keep` is set."""
-    def isolation(self) -> list[tuple[str, bool, str, str]]:
-        """Name, on, why not, what that exposes, of each protection."""
+    def run(self, orders: Sequence[_Order], *, keep: bool) -> list[list[TestReport]]:
+        """Reports for each test of each program. With `keep`, they hold standard output and the returned value."""
+    def isolation(self) -> list[Protection]:
+        """The isolation report."""
     def close(self) -> None: ...

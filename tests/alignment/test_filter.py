@@ -51,7 +51,12 @@ def test_the_filter_equals_its_naive_twin(data, accept):
     refined = [np.array(ids, np.int32 if sum(ids) % 2 else np.int64) for ids in tokens]
     filtered = filter_refinements(rewards, refined_rewards, keys, refined, accept=accept, max_reward=1.0)
     _, representative, weight = alignment_naive.filter_refinements(
-        np.array(rewards), np.array(refined_rewards), np.array(keys, np.int64), refined, accept, 1.0
+        rewards=np.array(rewards),
+        refined_rewards=np.array(refined_rewards),
+        prompts=np.array(keys, np.int64),
+        refined=refined,
+        accept=accept,
+        max_reward=1.0,
     )
     np.testing.assert_array_equal(filtered.representative, representative, strict=True)
     np.testing.assert_array_equal(filtered.weight, weight, strict=True)

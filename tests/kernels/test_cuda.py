@@ -129,10 +129,12 @@ def test_numbers_for_each_row_are_checked() -> None:
 
 @BUILT
 def test_the_core_refuses_what_no_kernel_takes() -> None:
+    logits = {"item": "float32", "address": 0, "rows": 1, "stride": 1, "length": 1, "targets": 0, "scale": 1.0}
     with pytest.raises(ValueError, match="float32, float16 or bfloat16, got float64"):
-        core.cuda_statistics((0, 0), ("float64", 0, 1, 1, 1, 0, 1.0), 0, 0)
+        core.CudaLogits(**logits | {"item": "float64"})
+    place, empty = core.CudaPlace(device=0, stream=0), core.CudaLogits(**logits | {"length": 0})
     with pytest.raises(ValueError, match=r"rows of 1 to 2\*\*31 - 2\*\*16 items, got 0"):
-        core.cuda_statistics((0, 0), ("float32", 0, 1, 1, 0, 0, 1.0), 0, 0)
+        core.cuda_statistics(place, empty, nll=0, entropy=0)
 
 
 def test_launch_shapes_are_those_that_the_kernels_declare() -> None:

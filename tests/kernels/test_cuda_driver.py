@@ -145,7 +145,8 @@ PROBE = """
     try:
         print(_core.cuda_devices())
         _core.cuda_load(0)
-        _core.cuda_kept_rows((0, 0), 0, 0, 0, 0) if {launch} else None
+        if {launch}:
+            _core.cuda_kept_rows(_core.CudaPlace(device=0, stream=0), weights=0, rows=0, indices=0, count=0)
     except RuntimeError as error:
         print(error)
 """

@@ -245,9 +245,9 @@ def test_sandbox_error_names_what_failed(tmp_path: Path) -> None:
     broken.write_text("#!/bin/sh\necho broken interpreter >&2\nexit 1\n")
     broken.chmod(0o755)
     with pytest.raises(SandboxError, match="broken interpreter"):
-        Zygotes(str(broken), 1, False, [])
+        Zygotes(python=str(broken), workers=1, full=False, packages=[])
     with pytest.raises(SandboxError, match="does not start"):
-        Zygotes(str(tmp_path / "missing"), 1, False, [])
+        Zygotes(python=str(tmp_path / "missing"), workers=1, full=False, packages=[])
 
 
 def test_verdicts_do_not_depend_on_the_isolation() -> None:

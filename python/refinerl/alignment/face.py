@@ -49,10 +49,10 @@ def align(originals: Sequence[Any], refined: Sequence[Any], *, threads: int | No
         raise ValueError(f"refined must be as many as originals ({count}), got {others}")
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
-    found = None if _native is None else _native.align(list(originals), list(refined), threads)
+    found = None if _native is None else _native.align(list(originals), list(refined), threads=threads)
     if found is None:  # there are sequences that only this side can read
         pairs = _token_arrays("originals", originals), _token_arrays("refined", refined)
-        found = alignment_naive.align(*pairs) if _native is None else _native.align(*pairs, threads)
+        found = alignment_naive.align(*pairs) if _native is None else _native.align(*pairs, threads=threads)
     return cast("list[Alignment]", found)
 
 
@@ -137,7 +137,14 @@ def filter_refinements(
     prompts = np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
     twin = alignment_naive if _native is None else _native
     arrays = _token_arrays("refined", refined)
-    reasons, representative, weight = twin.filter_refinements(*values, prompts, arrays, accept, max_reward)
+    reasons, representative, weight = twin.filter_refinements(
+        rewards=values[0],
+        refined_rewards=values[1],
+        prompts=prompts,
+        refined=arrays,
+        accept=accept,
+        max_reward=max_reward,
+    )
     accepted = representative >= 0
     counts = dict.fromkeys(("accepted", "empty", "masked", "not_better", "not_perfect"), 0) | Counter(reasons)
     return Filtered(accepted, representative, weight, counts | {"merged": int((accepted & (weight == 0)).sum())})

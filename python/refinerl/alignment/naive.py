@@ -125,6 +125,7 @@ def charge(costs: NDArray[np.float64], alignments: Sequence[Alignment], lengths:
 
 
 def filter_refinements(
+    *,
     rewards: NDArray[np.float64],
     refined_rewards: NDArray[np.float64],
     prompts: NDArray[np.int64],

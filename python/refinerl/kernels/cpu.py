@@ -26,7 +26,7 @@ class Epilogue:
     def statistics(self, logits: Tensor, targets: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         """Nll and entropy."""
         nll, entropy = _core.cross_entropy_statistics(
-            logits.numpy(), targets.numpy(), scale, torch.get_num_threads(), self._level
+            logits.numpy(), targets.numpy(), scale=scale, threads=torch.get_num_threads(), level=self._level
         )
         return torch.from_numpy(nll), torch.from_numpy(entropy)
 
@@ -37,11 +37,11 @@ class Epilogue:
         nll, entropy = _core.cross_entropy_fused(
             logits.numpy(),
             targets.numpy(),
-            grad_nll.numpy(),
-            None if grad_entropy is None else grad_entropy.numpy(),
-            scale,
-            torch.get_num_threads(),
-            self._level,
+            grad_nll=grad_nll.numpy(),
+            grad_entropy=None if grad_entropy is None else grad_entropy.numpy(),
+            scale=scale,
+            threads=torch.get_num_threads(),
+            level=self._level,
         )
         return torch.from_numpy(nll), torch.from_numpy(entropy)
 

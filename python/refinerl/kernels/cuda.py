@@ -26,7 +26,7 @@ def availability() -> Availability:
         devices = _core.cuda_devices()
     except RuntimeError as error:
         return Availability(False, str(error), embedded)
-    reasons = [why for *_, why in devices if why is not None]
+    reasons = [device.reason for device in devices if device.reason is not None]
     usable = len(reasons) < len(devices)
     return Availability(usable, "" if usable else "; ".join(dict.fromkeys(reasons)), embedded)
 
@@ -59,7 +59,7 @@ class Epilogue:
         """Nll and entropy, float32 (C,), in nats."""
         rows = _rows(logits, targets, scale)
         nll, entropy = _floats(logits), _floats(logits)
-        _core.cuda_statistics(_on(logits), rows, nll.data_ptr(), entropy.data_ptr())
+        _core.cuda_statistics(_place(logits), rows, nll=nll.data_ptr(), entropy=entropy.data_ptr())
         return nll, entropy
 
     def fused(
@@ -73,8 +73,14 @@ class Epilogue:
         grad_nll = _like(logits, "grad_nll", grad_nll)
         grad_entropy = None if grad_entropy is None else _like(logits, "grad_entropy", grad_entropy)
         nll, entropy = _floats(logits), _floats(logits)
-        slopes = grad_nll.data_ptr(), 0 if grad_entropy is None else grad_entropy.data_ptr()
-        _core.cuda_fused(_on(logits), rows, *slopes, nll.data_ptr(), entropy.data_ptr())
+        _core.cuda_fused(
+            _place(logits),
+            rows,
+            grad_nll=grad_nll.data_ptr(),
+            grad_entropy=0 if grad_entropy is None else grad_entropy.data_ptr(),
+            nll=nll.data_ptr(),
+            entropy=entropy.data_ptr(),
+        )
         return nll, entropy
 
     def kept(self, counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,16 +95,23 @@ def kept_rows(weights: Tensor) -> tuple[Tensor, Tensor]:
     weights = weights.detach().to(torch.float32).contiguous()
     indices = torch.empty(len(weights), dtype=torch.int64, device=weights.device)
     count = torch.empty(1, dtype=torch.int64, device=weights.device)
-    _core.cuda_kept_rows(_on(weights), weights.data_ptr(), len(weights), indices.data_ptr(), count.data_ptr())
+    _core.cuda_kept_rows(
+        _place(weights),
+        weights=weights.data_ptr(),
+        rows=len(weights),
+        indices=indices.data_ptr(),
+        count=count.data_ptr(),
+    )
     return indices, count
 
 
-def _on(tensor: Tensor) -> tuple[int, int]:
-    """Number of a tensor's device, and PyTorch's current stream there."""
-    return tensor.get_device(), torch.cuda.current_stream(tensor.device).cuda_stream
+def _place(tensor: Tensor) -> _core.CudaPlace:
+    """A tensor's device and PyTorch's current stream on it."""
+    stream = torch.cuda.current_stream(tensor.device).cuda_stream
+    return _core.CudaPlace(device=tensor.get_device(), stream=stream)
 
 
-def _rows(logits: Tensor, targets: Tensor, scale: float) -> tuple[str, int, int, int, int, int, float]:
+def _rows(logits: Tensor, targets: Tensor, scale: float) -> _core.CudaLogits:
     if logits.dim() != 2 or logits.dtype not in _ITEMS:
         raise ValueError(f"logits must be float32, float16 or bfloat16 of shape (C, V), got {_seen(logits)}")
     if logits.stride(1) != 1 and logits.shape[1] > 1:
@@ -107,8 +120,15 @@ def _rows(logits: Tensor, targets: Tensor, scale: float) -> tuple[str, int, int,
         raise ValueError(f"targets must be int64 of shape ({len(logits)},) on {logits.device}, got {_seen(targets)}")
     if targets.stride() != (1,) and len(targets) > 1:
         raise ValueError(f"targets must be contiguous, got stride {targets.stride(0)}")
-    (count, length), stride = logits.shape, logits.stride(0)
-    return _ITEMS[logits.dtype], logits.data_ptr(), count, stride, length, targets.data_ptr(), scale
+    return _core.CudaLogits(
+        item=_ITEMS[logits.dtype],
+        address=logits.data_ptr(),
+        rows=logits.shape[0],
+        stride=logits.stride(0),
+        length=logits.shape[1],
+        targets=targets.data_ptr(),
+        scale=scale,
+    )
 
 
 def _floats(logits: Tensor) -> Tensor:

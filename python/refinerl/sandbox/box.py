@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, NamedTuple, cast
 
-from refinerl._core import SandboxError, Zygotes
+from refinerl._core import SandboxError, TestReport, Zygotes
 
 __all__ = [
     "Limits",
@@ -70,6 +70,31 @@ def _check(name: str, good: bool, rule: str, value: object) -> None:
         raise ValueError(f"{name} must be {rule}, got {value!r}")
 
 
+class _OrderLimits(NamedTuple):
+    """Limits of one test in the core's units."""
+
+    wall_seconds: float
+    cpu_seconds: float
+    memory_bytes: int
+    output_bytes: int
+
+
+class _Order(NamedTuple):
+    """A program as the core reads it. Programs with equal orders have equal verdicts."""
+
+    source: bytes
+    fn_name: str | None
+    preamble: bool
+    tests: tuple[tuple[bytes, bytes | None], ...]
+    """Input and expected answer of each test."""
+    atol: float | None
+    """Tolerance of a strict comparison; None compares as APPS does."""
+    limits: _OrderLimits
+    stop_early: bool
+    together: bool
+    """Run all tests in one child."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What one test may use: seconds on the clock and of the processor, MiB beyond the warm interpreter, KiB of output.
@@ -90,8 +115,9 @@ class Limits:
             good = isinstance(value, int if kind == "an integer" else (int, float)) and not isinstance(value, bool)
             _check(name, good and 0 < value <= most, f"{kind} above 0 and at most {most}", value)
 
-    def _wire(self) -> tuple[float, float, int, int]:
-        return float(self.wall_seconds), float(self.cpu_seconds), self.memory_mb << 20, self.output_kb << 10
+    def _order(self) -> _OrderLimits:
+        memory, output = self.memory_mb << 20, self.output_kb << 10
+        return _OrderLimits(float(self.wall_seconds), float(self.cpu_seconds), memory, output)
 
 
 @dataclass(frozen=True)
@@ -173,18 +199,17 @@ class Program:
                 raise ValueError(f"tests[{index}].{error}") from None
         object.__setattr__(self, "_tests", tuple(wires))
 
-    def _order(self, compare: Compare, limits: Limits) -> tuple[Any, ...]:
-        """What the core is told; equal for programs whose verdicts must be equal."""
+    def _order(self, compare: Compare, limits: Limits) -> _Order:
         strict = (self.compare or compare) == "strict"
-        return (
-            self.source.encode("utf-8", "surrogatepass"),
-            self.fn_name,
-            self.preamble,
-            self._tests,
-            (ATOL if self.atol is None else float(self.atol)) if strict else None,
-            (self.limits or limits)._wire(),
-            self.stop_early,
-            self.isolate == "program",
+        return _Order(
+            source=self.source.encode("utf-8", "surrogatepass"),
+            fn_name=self.fn_name,
+            preamble=self.preamble,
+            tests=self._tests,
+            atol=(ATOL if self.atol is None else float(self.atol)) if strict else None,
+            limits=(self.limits or limits)._order(),
+            stop_early=self.stop_early,
+            together=self.isolate == "program",
         )
 
 
@@ -276,8 +301,11 @@ class Sandbox:
         _check("require", require in ("full", "best_effort"), "'full' or 'best_effort'", require)
         self.limits, self.compare = limits, compare
         places = [(name, _place(index, name)) for index, name in enumerate(packages)]
-        self._zygotes = Zygotes(sys.executable, workers or cores(), require == "full", places)
-        self.isolation = tuple(Protection(*row) for row in self._zygotes.isolation())
+        self._zygotes = Zygotes(
+            python=sys.executable, workers=workers or cores(), full=require == "full", packages=places
+        )
+        rows = self._zygotes.isolation()
+        self.isolation = tuple(Protection(row.name, row.on, row.reason, row.exposed) for row in rows)
 
     def judge(self, programs: Sequence[Program]) -> list[Verdict]:
         """A verdict for each program, in order. Never raises for what a program contains.
@@ -288,14 +316,14 @@ class Sandbox:
             for index, (_, expected) in enumerate(program._tests):
                 if expected is None:
                     raise ValueError(f"programs[{number}].tests[{index}].expected must be given to judge, got nothing")
-        return [self._verdict(rows) for rows in self._run(programs, keep=False)]
+        return [_verdict(reports) for reports in self._run(programs, keep=False)]
 
     def run(self, programs: Sequence[Program]) -> list[Run]:
         """What each program prints or returns, in order; expected answers are not needed and not looked at."""
         bare = [tuple((given, None) for given, _ in program._tests) for program in programs]
         return [
-            Run(_worst(rows), tuple(self._test_run(row) for row in rows))
-            for rows in self._run(programs, keep=True, tests=bare)
+            Run(_worst(reports), tuple(map(_test_run, reports)))
+            for reports in self._run(programs, keep=True, tests=bare)
         ]
 
     def close(self) -> None:
@@ -312,28 +340,44 @@ class Sandbox:
 
     def _run(
         self, programs: Sequence[Program], keep: bool, tests: Sequence[Any] | None = None
-    ) -> list[list[tuple[Any, ...]]]:
-        """The core's rows of each program; programs that cannot differ run once."""
-        orders: dict[tuple[Any, ...], int] = {}
+    ) -> list[list[TestReport]]:
+        """The core's reports on each program; programs that cannot differ run once."""
+        orders: dict[_Order, int] = {}
         places = []
         for index, program in enumerate(programs):
             order = program._order(self.compare, self.limits)
             if tests is not None:
-                order = (*order[:3], tests[index], *order[4:])
+                order = order._replace(tests=tests[index])
             places.append(orders.setdefault(order, len(orders)))
-        rows = self._zygotes.run(list(orders), keep)
-        return [rows[place] for place in places]
+        reports = self._zygotes.run(list(orders), keep=keep)
+        return [reports[place] for place in places]
 
-    @staticmethod
-    def _verdict(rows: list[tuple[Any, ...]]) -> Verdict:
-        return Verdict(_worst(rows), tuple(TestVerdict(Outcome(row[0]), *row[1:4], *(row[4] or ())) for row in rows))
 
-    @staticmethod
-    def _test_run(row: tuple[Any, ...]) -> TestRun:
-        value = None if row[6] is None else marshal.loads(row[6])  # the core's own encoding of plain data
-        outcome, wall_seconds, cpu_seconds, stderr = row[:4]
-        output = row[5].decode("utf-8", "replace")
-        return TestRun(Outcome(outcome), wall_seconds, cpu_seconds, stderr, output, value)
+def _verdict(reports: Sequence[TestReport]) -> Verdict:
+    tests = (
+        TestVerdict(
+            outcome=Outcome(report.outcome),
+            wall_seconds=report.wall_seconds,
+            cpu_seconds=report.cpu_seconds,
+            stderr=report.stderr,
+            expected=report.expected,
+            got=report.got,
+        )
+        for report in reports
+    )
+    return Verdict(_worst(reports), tuple(tests))
+
+
+def _test_run(report: TestReport) -> TestRun:
+    return TestRun(
+        outcome=Outcome(report.outcome),
+        wall_seconds=report.wall_seconds,
+        cpu_seconds=report.cpu_seconds,
+        stderr=report.stderr,
+        output=report.stdout.decode("utf-8", "replace"),
+        # The core's own encoding of plain data.
+        value=None if report.value is None else marshal.loads(report.value),
+    )
 
 
 _SEVERITY: Final = {
@@ -352,9 +396,9 @@ _SEVERITY: Final = {
 }
 
 
-def _worst(rows: list[tuple[Any, ...]]) -> Outcome:
+def _worst(reports: Sequence[TestReport]) -> Outcome:
     """Our own fault voids a verdict; then compile_error, the first other failure, wrong_answer, passed."""
-    return min((Outcome(row[0]) for row in rows), key=_SEVERITY.__getitem__)
+    return min((Outcome(report.outcome) for report in reports), key=_SEVERITY.__getitem__)
 
 
 def cores() -> int:

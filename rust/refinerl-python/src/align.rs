@@ -188,7 +188,7 @@ fn valid<'a>(name: &str, held: &'a [Held<'_>]) -> PyResult<Vec<core::Tokens<'a>>
 ///
 /// `threads` None is all cores, 1 the calling thread alone.
 #[pyfunction]
-#[pyo3(signature = (originals, refined, threads = None))]
+#[pyo3(signature = (originals, refined, *, threads = None))]
 fn align(
     py: Python<'_>,
     originals: &Bound<'_, PyList>,
@@ -254,6 +254,7 @@ type Verdict<'py> = (Vec<&'static str>, Bound<'py, PyArray1<i64>>, Bound<'py, Py
 
 /// Reasons, representatives and weights of a batch of refinements.
 #[pyfunction]
+#[pyo3(signature = (*, rewards, refined_rewards, prompts, refined, accept, max_reward))]
 fn filter_refinements<'py>(
     py: Python<'py>,
     rewards: PyReadonlyArray1<'py, f64>,

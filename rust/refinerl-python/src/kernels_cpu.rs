@@ -61,6 +61,7 @@ fn columns<'py>(py: Python<'py>, found: &[Statistics]) -> Columns<'py> {
 
 /// −log softmax of the target and entropy of each row.
 #[pyfunction]
+#[pyo3(signature = (logits, targets, *, scale, threads, level))]
 fn cross_entropy_statistics<'py>(
     py: Python<'py>,
     logits: PyReadonlyArray2<'py, f32>,
@@ -79,7 +80,7 @@ fn cross_entropy_statistics<'py>(
 
 /// The same; the gradient of Σ grad_nll·nll + grad_entropy·entropy is written over the logits.
 #[pyfunction]
-#[pyo3(signature = (logits, targets, grad_nll, grad_entropy, scale, threads, level))]
+#[pyo3(signature = (logits, targets, *, grad_nll, grad_entropy, scale, threads, level))]
 #[expect(clippy::too_many_arguments, reason = "a loss has two slopes")]
 fn cross_entropy_fused<'py>(
     py: Python<'py>,

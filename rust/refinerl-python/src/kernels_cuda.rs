@@ -7,28 +7,40 @@ use pyo3::prelude::*;
 use refinerl_kernels::cuda::epilogue::{self, Item, Logits, Place, Results};
 use refinerl_kernels::cuda::{self, Error};
 
-/// Device number and stream.
-type On = (i32, u64);
+/// The device and the stream that a kernel runs on.
+#[pyclass(frozen, module = "refinerl._core")]
+struct CudaPlace(Place);
 
-/// Type, address, rows, stride and length in items, address of the targets, scale.
-type Rows<'py> = (&'py str, u64, i64, i64, i64, u64, f32);
-
-fn place((device, stream): On) -> Place {
-    Place { device, stream }
+#[pymethods]
+impl CudaPlace {
+    #[new]
+    #[pyo3(signature = (*, device, stream))]
+    fn new(device: i32, stream: u64) -> Self {
+        Self(Place { device, stream })
+    }
 }
 
-fn logits((item, address, rows, stride, length, targets, scale): Rows<'_>) -> PyResult<Logits> {
-    let item = Item::named(item)
-        .ok_or_else(|| PyValueError::new_err(format!("logits must be float32, float16 or bfloat16, got {item}")))?;
-    Ok(Logits {
-        item,
-        address,
-        rows,
-        stride,
-        length,
-        targets,
-        scale,
-    })
+/// Rows of logits and their targets. Addresses are in bytes, `stride` and `length` in items.
+#[pyclass(frozen, module = "refinerl._core")]
+struct CudaLogits(Logits);
+
+#[pymethods]
+impl CudaLogits {
+    #[new]
+    #[pyo3(signature = (*, item, address, rows, stride, length, targets, scale))]
+    fn new(item: &str, address: u64, rows: i64, stride: i64, length: i64, targets: u64, scale: f32) -> PyResult<Self> {
+        let item = Item::named(item)
+            .ok_or_else(|| PyValueError::new_err(format!("logits must be float32, float16 or bfloat16, got {item}")))?;
+        Ok(Self(Logits {
+            item,
+            address,
+            rows,
+            stride,
+            length,
+            targets,
+            scale,
+        }))
+    }
 }
 
 fn fault(error: Error) -> PyErr {
@@ -44,21 +56,30 @@ fn cuda_architectures() -> Vec<String> {
     cuda::architectures()
 }
 
-/// Major and minor compute capability of each device, the image that runs on it, and why none does.
-type Device = (u32, u32, Option<String>, Option<String>);
+/// A CUDA device of this process.
+#[pyclass(frozen, get_all, module = "refinerl._core")]
+struct CudaDevice {
+    capability: (u32, u32),
+    image: Option<String>,
+    reason: Option<String>,
+}
 
-/// The devices; RuntimeError says why there are none. Initialises the driver.
+/// The CUDA devices; a RuntimeError says why there are none. Initialises the driver.
 #[pyfunction]
-fn cuda_devices(py: Python<'_>) -> PyResult<Vec<Device>> {
+fn cuda_devices(py: Python<'_>) -> PyResult<Vec<CudaDevice>> {
     let reports = py.detach(cuda::devices).map_err(fault)?;
-    let row = |report: cuda::DeviceReport| {
-        let (major, minor) = report.capability;
-        match report.image {
-            Ok(name) => (major, minor, Some(name), None),
-            Err(error) => (major, minor, None, Some(error.to_string())),
+    let device = |report: cuda::DeviceReport| {
+        let (image, reason) = match report.image {
+            Ok(name) => (Some(name), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        CudaDevice {
+            capability: report.capability,
+            image,
+            reason,
         }
     };
-    Ok(reports.into_iter().map(row).collect())
+    Ok(reports.into_iter().map(device).collect())
 }
 
 /// Loads the kernels on a device; a RuntimeError where they cannot run there.
@@ -68,37 +89,49 @@ fn cuda_load(py: Python<'_>, device: i32) -> PyResult<()> {
 }
 
 #[pyfunction]
-fn cuda_statistics(py: Python<'_>, on: On, rows: Rows<'_>, nll: u64, entropy: u64) -> PyResult<()> {
-    let logits = logits(rows)?;
+#[pyo3(signature = (place, logits, *, nll, entropy))]
+fn cuda_statistics(py: Python<'_>, place: &CudaPlace, logits: &CudaLogits, nll: u64, entropy: u64) -> PyResult<()> {
     // SAFETY: the caller's addresses are those of tensors of the right type and size on this device.
-    py.detach(|| unsafe { epilogue::statistics(place(on), &logits, Results { nll, entropy }) })
+    py.detach(|| unsafe { epilogue::statistics(place.0, &logits.0, Results { nll, entropy }) })
         .map_err(fault)
 }
 
 #[pyfunction]
+#[pyo3(signature = (place, logits, *, grad_nll, grad_entropy, nll, entropy))]
 fn cuda_fused(
     py: Python<'_>,
-    on: On,
-    rows: Rows<'_>,
+    place: &CudaPlace,
+    logits: &CudaLogits,
     grad_nll: u64,
     grad_entropy: u64,
     nll: u64,
     entropy: u64,
 ) -> PyResult<()> {
-    let logits = logits(rows)?;
+    let results = Results { nll, entropy };
     // SAFETY: as above.
-    py.detach(|| unsafe { epilogue::fused(place(on), &logits, grad_nll, grad_entropy, Results { nll, entropy }) })
+    py.detach(|| unsafe { epilogue::fused(place.0, &logits.0, grad_nll, grad_entropy, results) })
         .map_err(fault)
 }
 
 #[pyfunction]
-fn cuda_kept_rows(py: Python<'_>, on: On, weights: u64, rows: i64, indices: u64, count: u64) -> PyResult<()> {
+#[pyo3(signature = (place, *, weights, rows, indices, count))]
+fn cuda_kept_rows(
+    py: Python<'_>,
+    place: &CudaPlace,
+    weights: u64,
+    rows: i64,
+    indices: u64,
+    count: u64,
+) -> PyResult<()> {
     // SAFETY: as above.
-    py.detach(|| unsafe { epilogue::kept_rows(place(on), weights, rows, indices, count) })
+    py.detach(|| unsafe { epilogue::kept_rows(place.0, weights, rows, indices, count) })
         .map_err(fault)
 }
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<CudaPlace>()?;
+    module.add_class::<CudaLogits>()?;
+    module.add_class::<CudaDevice>()?;
     module.add_function(wrap_pyfunction!(cuda_architectures, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_devices, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_load, module)?)?;

@@ -20,77 +20,102 @@ create_exception!(
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("SandboxError", module.py().get_type::<SandboxError>())?;
-    module.add_class::<Zygotes>()
+    module.add_class::<Zygotes>()?;
+    module.add_class::<TestReport>()?;
+    module.add_class::<Protection>()
 }
 
-/// One program as Python hands it over; `refinerl.sandbox` has validated every field. In order: source; name of the
-/// function, if it is call-based; preamble; (input, expected) of each test; tolerance (None: `compare="apps"`); wall
-/// seconds, processor seconds, bytes of memory, bytes of output; stop early; judge all tests together.
+/// One program, read attribute by attribute from `refinerl.sandbox`, which has validated each.
 #[derive(FromPyObject)]
-struct Order(
-    PyBackedBytes,
-    Option<PyBackedStr>,
-    bool,
-    Vec<(PyBackedBytes, Option<PyBackedBytes>)>,
-    Option<f64>,
-    (f64, f64, u64, usize),
-    bool,
-    bool,
-);
+struct Order {
+    source: PyBackedBytes,
+    /// The function to call; None runs a script.
+    fn_name: Option<PyBackedStr>,
+    preamble: bool,
+    /// The input and the expected answer of each test.
+    tests: Vec<(PyBackedBytes, Option<PyBackedBytes>)>,
+    /// The tolerance of a strict comparison; None compares as APPS does.
+    atol: Option<f64>,
+    limits: OrderLimits,
+    stop_early: bool,
+    /// Run all tests in one child.
+    together: bool,
+}
+
+/// Limits of one test.
+#[derive(FromPyObject)]
+struct OrderLimits {
+    wall_seconds: f64,
+    cpu_seconds: f64,
+    memory_bytes: u64,
+    output_bytes: usize,
+}
 
 impl Order {
     fn program(&self) -> Program<'_> {
-        let Order(source, fn_name, preamble, tests, atol, (wall, cpu, memory, output), stop_early, together) = self;
+        let tests = self.tests.iter().map(|(input, expected)| Test {
+            input,
+            expected: expected.as_deref(),
+        });
         Program {
-            source,
-            entry: match fn_name {
+            source: &self.source,
+            entry: match &self.fn_name {
                 Some(name) => Entry::Call {
                     name,
-                    preamble: *preamble,
+                    preamble: self.preamble,
                 },
                 None => Entry::Stdin,
             },
-            tests: tests
-                .iter()
-                .map(|(input, expected)| Test {
-                    input,
-                    expected: expected.as_deref(),
-                })
-                .collect(),
-            compare: atol.map_or(Compare::Apps, |atol| Compare::Strict { atol }),
+            tests: tests.collect(),
+            compare: self.atol.map_or(Compare::Apps, |atol| Compare::Strict { atol }),
             limits: Limits {
-                wall: Duration::from_secs_f64(*wall),
-                cpu: Duration::from_secs_f64(*cpu),
-                memory: *memory,
-                output: *output,
+                wall: Duration::from_secs_f64(self.limits.wall_seconds),
+                cpu: Duration::from_secs_f64(self.limits.cpu_seconds),
+                memory: self.limits.memory_bytes,
+                output: self.limits.output_bytes,
             },
-            stop_early: *stop_early,
-            together: *together,
+            stop_early: self.stop_early,
+            together: self.together,
         }
     }
 }
 
-/// Outcome, wall seconds, processor seconds, stderr, (expected, got), stdout, encoded value.
-type Row<'py> = (
-    &'static str,
-    f64,
-    f64,
-    String,
-    Option<(String, String)>,
-    Bound<'py, PyBytes>,
-    Option<Bound<'py, PyBytes>>,
-);
+/// The result of one test.
+#[pyclass(frozen, get_all, module = "refinerl._core")]
+struct TestReport {
+    outcome: &'static str,
+    wall_seconds: f64,
+    cpu_seconds: f64,
+    stderr: String,
+    expected: Option<String>,
+    got: Option<String>,
+    stdout: Py<PyBytes>,
+    value: Option<Py<PyBytes>>,
+}
 
-fn row(py: Python<'_>, report: Report) -> Row<'_> {
-    (
-        report.outcome.name(),
-        report.wall,
-        report.cpu,
-        report.stderr,
-        report.difference,
-        PyBytes::new(py, &report.stdout),
-        report.value.map(|value| PyBytes::new(py, &value)),
-    )
+impl TestReport {
+    fn new(py: Python<'_>, report: Report) -> Self {
+        let (expected, got) = report.difference.unzip();
+        Self {
+            outcome: report.outcome.name(),
+            wall_seconds: report.wall,
+            cpu_seconds: report.cpu,
+            stderr: report.stderr,
+            expected,
+            got,
+            stdout: PyBytes::new(py, &report.stdout).unbind(),
+            value: report.value.map(|value| PyBytes::new(py, &value).unbind()),
+        }
+    }
+}
+
+/// One mechanism that isolates programs.
+#[pyclass(frozen, get_all, module = "refinerl._core")]
+struct Protection {
+    name: String,
+    on: bool,
+    reason: String,
+    exposed: String,
 }
 
 /// The zygotes of one sandbox.
@@ -100,6 +125,7 @@ struct Zygotes(refinerl_sandbox::Sandbox);
 #[pymethods]
 impl Zygotes {
     #[new]
+    #[pyo3(signature = (*, python, workers, full, packages))]
     fn new(
         py: Python<'_>,
         python: PathBuf,
@@ -113,8 +139,9 @@ impl Zygotes {
             .map_err(fault)
     }
 
-    /// For each program and each of its tests, one row.
-    fn run<'py>(&self, py: Python<'py>, orders: Vec<Order>, keep: bool) -> PyResult<Vec<Vec<Row<'py>>>> {
+    /// Reports for each test of each program. With `keep`, they hold standard output and the returned value.
+    #[pyo3(signature = (orders, *, keep))]
+    fn run(&self, py: Python<'_>, orders: Vec<Order>, keep: bool) -> PyResult<Vec<Vec<TestReport>>> {
         let programs: Vec<Program<'_>> = orders.iter().map(Order::program).collect();
         let mut signal = None;
         let reports = py.detach(|| {
@@ -125,20 +152,24 @@ impl Zygotes {
                 })
             })
         });
-        match (reports, signal) {
-            (_, Some(signal)) => Err(signal),
-            (Err(error), None) => Err(fault(error)),
-            (Ok(reports), None) => Ok(reports
-                .into_iter()
-                .map(|tests| tests.into_iter().map(|report| row(py, report)).collect())
-                .collect()),
+        if let Some(signal) = signal {
+            return Err(signal);
         }
+        let reports = reports.map_err(fault)?;
+        let of_program = |tests: Vec<Report>| tests.into_iter().map(|report| TestReport::new(py, report)).collect();
+        Ok(reports.into_iter().map(of_program).collect())
     }
 
-    /// (name, on, why not, what that exposes) of each protection.
-    fn isolation(&self) -> Vec<(String, bool, String, String)> {
+    /// The isolation report.
+    fn isolation(&self) -> Vec<Protection> {
         let rows = self.0.isolation().iter().cloned();
-        rows.map(|row| (row.name, row.on, row.reason, row.exposed)).collect()
+        rows.map(|row| Protection {
+            name: row.name,
+            on: row.on,
+            reason: row.reason,
+            exposed: row.exposed,
+        })
+        .collect()
     }
 
     fn close(&self, py: Python<'_>) {
