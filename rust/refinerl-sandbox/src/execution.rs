@@ -11,6 +11,7 @@ use rustix::process::{pidfd_send_signal, Signal};
 use crate::capture::{Capture, Frame, Frames};
 use crate::cgroup::Shortage;
 use crate::channel::write;
+use crate::job::Job;
 use crate::usage::{self, Excess};
 use crate::zygote::{Gone, Lost, Zygote};
 
@@ -22,26 +23,6 @@ const SIGKILL: i32 = 9;
 const MEASURE_INTERVAL: Duration = Duration::from_millis(10);
 /// Kept of standard error.
 const STDERR_TAIL: usize = 4096;
-
-/// What one child is to do.
-pub struct Job<'a> {
-    /// Limits and the encoded program, for the control socket.
-    pub control: &'a [u8],
-    /// Its standard input.
-    pub stdin: &'a [u8],
-    /// How many results it may send; 0 for programs that print.
-    pub results: usize,
-    /// On the clock, until the end or (where there are several results) the next result.
-    pub wall: Duration,
-    /// Bytes of memory.
-    pub memory: u64,
-    /// Bytes on each of standard output and standard error.
-    pub output: usize,
-    /// Bytes of one result.
-    pub result: usize,
-    /// Bytes of standard output that are wanted.
-    pub keep: usize,
-}
 
 /// Why we killed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +103,7 @@ pub fn execute<'a>(
             usize::MAX,
         )?,
         control: child.control,
-        control_rest: job.control,
+        control_rest: &job.control,
         stdout: Capture::new(stdout, job.output, job.keep)?,
         stderr: Capture::new(stderr, job.output, STDERR_TAIL)?,
         frames: Frames::new(child.results, job.results, job.result, take)?,

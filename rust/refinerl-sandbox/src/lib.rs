@@ -1,7 +1,8 @@
 //! Parallel, limited execution of untrusted Python programs, and the comparison of what they answer.
 //!
-//! `pool` distributes tests over zygotes; `zygote` starts one (its own code is in `python/`); `execution` runs one
-//! child; `verdict` judges what came out of it with `strict` or `apps`. Answers never enter a child.
+//! `pool` holds the zygotes and begins with the theory of operation; `batch` shares tests out among them; `zygote` starts
+//! one (its own code is in `python/`); `job` is what a child is sent, `execution` runs it, and `verdict` judges what came
+//! out with `strict` or `apps`. Expected answers never enter a child.
 
 pub mod apps;
 pub mod excerpt;
@@ -14,6 +15,8 @@ pub mod wire;
 pub use outcome::Outcome;
 
 #[cfg(target_os = "linux")]
+mod batch;
+#[cfg(target_os = "linux")]
 mod capture;
 #[cfg(target_os = "linux")]
 mod cgroup;
@@ -25,6 +28,8 @@ mod execution;
 mod filter;
 #[cfg(target_os = "linux")]
 mod hidden;
+#[cfg(target_os = "linux")]
+mod job;
 #[cfg(target_os = "linux")]
 mod plan;
 #[cfg(target_os = "linux")]
