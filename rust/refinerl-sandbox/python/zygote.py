@@ -16,12 +16,12 @@ import select
 import signal
 import socket
 import struct
-import sys
 import traceback
 from functools import partial
 
 import child
 import jail
+import warm
 
 BORN = struct.Struct("<ci")
 EXIT = struct.Struct("<ciid")
@@ -52,15 +52,13 @@ def main(packages):
 
 def prepare(config, command, packages, landlock):
     """Get warm, and give up everything that programs must not have; returns what makes a child."""
-    child.standard_streams()
+    warm.standard_streams()
     sink = [os.open(os.devnull, os.O_RDWR)] if config["plan"]["confine_writes"] else []
     life = child.Child(config["plan"]["processes"], packages, bool(sink))
-    child.settle()
+    warm.settle()
     score = Score(jail.enter(config["plan"], landlock, config["first_filter"]))
     life.second_filter = jail.second_filter(config["second_filter"])
     os.environ.clear()
-    for name in ("jail", "alike", "child", "zygote"):
-        del sys.modules[name]
     return partial(bear, command, life, score, sink)
 
 

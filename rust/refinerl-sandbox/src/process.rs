@@ -43,17 +43,21 @@ modules, packages = marshal.loads(os.read(0, 1 << 18))
 for name, source in modules:
     module = sys.modules[name] = type(sys)(name)
     exec(compile(source, name + '.py', 'exec'), module.__dict__)
+for name, _ in modules:
+    del sys.modules[name]  # programs must not import them
 module.main(packages)
 ";
 
 const JAIL: (&str, &str) = ("jail", include_str!("../python/jail.py"));
 const PROBE: (&str, &str) = ("probe", include_str!("../python/probe.py"));
 const ALIKE: (&str, &str) = ("alike", include_str!("../python/alike.py"));
+const WARM: (&str, &str) = ("warm", include_str!("../python/warm.py"));
+const ANSWER: (&str, &str) = ("answer", include_str!("../python/answer.py"));
 const CHILD: (&str, &str) = ("child", include_str!("../python/child.py"));
 const ZYGOTE: (&str, &str) = ("zygote", include_str!("../python/zygote.py"));
 
 /// The modules of a zygote; the last one's `main` is called.
-pub const ZYGOTE_MODULES: Modules = &[JAIL, ALIKE, CHILD, ZYGOTE];
+pub const ZYGOTE_MODULES: Modules = &[JAIL, ALIKE, WARM, ANSWER, CHILD, ZYGOTE];
 /// The same without any protection, for the bench that measures what protection costs.
 #[cfg(feature = "unprotected")]
 pub const UNPROTECTED_MODULES: Modules = &[
@@ -62,6 +66,8 @@ pub const UNPROTECTED_MODULES: Modules = &[
         "import os\nenter = lambda *_: None\nsecond_filter = lambda _: lambda: None\n",
     ),
     ALIKE,
+    WARM,
+    ANSWER,
     CHILD,
     ZYGOTE,
 ];
