@@ -1,8 +1,11 @@
-"""Every knob, typed and validated; the defaults are the vetted setting.
+"""All knobs of a run, typed and validated. The defaults are the tested setting.
 
-Names are the paths that the command line takes: `constraint.beta=3e-4`. The sections `task`, `algorithm` and
-`constraint` are the options of the class that their `name` means (`contracts.plugins`); `config.yaml` of a run holds
-what they resolved to.
+A knob is named as on the command line: `constraint.beta=3e-4`. The sections `task`, `algorithm` and `constraint` hold
+the options of the class that their `name` refers to (`contracts.plugins`). A run's `config.yaml` holds the resolved
+values.
+
+Each section has a file of its own. `choice` selects the options of a class, `defaults` fills in defaults that follow
+from other knobs, and `checks` refuses knobs that contradict each other.
 """
 
 from __future__ import annotations
@@ -38,33 +41,35 @@ from refinerl.contracts.options import ConstraintOptions, CountOrZero, Positive,
 
 
 class Config(Section):
-    """A whole run."""
+    """The configuration of a run."""
 
     model: str = "smollm2-135m-instruct"
-    """A hub id, a folder, or the bundled `smollm2-135m-instruct`. Policy, reference and refiner start from it."""
+    """Hub id, folder, or the bundled `smollm2-135m-instruct`. Policy, reference and refiner start from it."""
     chat_template: str | None = None
-    """Jinja text or a file, for tokenizers that bring none."""
+    """Jinja template, as text or as a file. None: the tokenizer's own."""
     seed: CountOrZero = 0
+    """Seed of all random choices."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type in which the models compute; in bfloat16, weights that are trained are kept in float32 as well."""
     device: str = "auto"
-    """`auto`, or a torch device."""
+    """A torch device such as `cuda:1`, or `auto`: the GPU if there is one, else the CPU."""
     device_memory: Positive | None = None
-    """GiB of each GPU, for --dry-run alone. None: those of the GPU that is here, else plan.card_gib."""
+    """GiB of memory of each GPU, for --dry-run only. None: that of the GPU found here, else plan.card_gib."""
     task: TaskConfig = Field(default_factory=dict, validate_default=True)
     reward_model: RewardModelConfig = RewardModelConfig()
     generation: GenerationConfig = GenerationConfig()
     algorithm: AlgorithmConfig = Field(default_factory=dict, validate_default=True)
     constraint: ConstraintConfig = Field(default_factory=dict, validate_default=True)
     constraints: tuple[ConstraintConfig, ...] = ()
-    """Several, which add up: `[{name: dynamic, beta: 0.01}, {name: static, beta: 0.001}]`. They stand in the place of
-    `constraint`."""
+    """Several constraints, which are added up and replace `constraint`:
+    `[{name: dynamic, beta: 0.01}, {name: static, beta: 0.001}]`."""
     refiner: RefinerConfig = RefinerConfig()
     trainer: TrainerConfig = TrainerConfig()
     critic: CriticConfig = CriticConfig()
     engines: EnginesConfig = EnginesConfig()
     deepspeed: dict[str, Any] = Field(default={})
-    """DeepSpeed's own configuration, where engines.trainer=deepspeed: zero_optimization, bf16, … With dtype=bfloat16
-    zero_optimization.stage is 1 unless it says 2 or 3."""
+    """DeepSpeed's own configuration, used with engines.trainer=deepspeed: zero_optimization, bf16, … With
+    dtype=bfloat16, zero_optimization.stage defaults to 1."""
     vllm: VllmConfig = VllmConfig()
     lora: LoraConfig = LoraConfig()
     mismatch: MismatchConfig = MismatchConfig()
@@ -95,40 +100,40 @@ class Config(Section):
 
     @property
     def held(self) -> tuple[ConstraintOptions, ...]:
-        """The constraints: those of `constraints`, else the one of `constraint`."""
+        """The constraints in force: `constraints` if any are given, else `constraint`."""
         return self.constraints or (self.constraint,)
 
     @property
     def refining(self) -> list[ConstraintOptions]:
-        """Those of them that ask the refiner; at most one."""
+        """The constraints in force that use the refiner; at most one."""
         return [c for c in self.held if plugins.resolve("constraint", c.name).needs_refiner]
 
     @property
     def refines(self) -> bool:
-        """Does a constraint ask the refiner."""
+        """True if a constraint uses the refiner."""
         return bool(self.refining)
 
     @property
     def on_dropped(self) -> bool:
-        """Does a constraint also refine rollouts of the groups that dynamic sampling dropped."""
+        """True if rollouts of groups that dynamic sampling dropped are refined as well."""
         return any(getattr(constraint, "on_dropped", False) for constraint in self.held)
 
     @property
     def accept(self) -> Literal["better", "all", "perfect"]:
-        """Which refinements teach."""
+        """The rule by which refinements are accepted."""
         return next((getattr(c, "accept", "better") for c in self.held if hasattr(c, "accept")), "better")
 
     @property
     def accept_truncated(self) -> bool:
-        """Whether refinements that were cut off teach."""
+        """True if truncated refinements are accepted."""
         return any(getattr(constraint, "accept_truncated", False) for constraint in self.held)
 
     @property
     def scored_by_model(self) -> bool:
-        """Is the reward that of reward_model.model."""
+        """True if reward_model.model scores the responses."""
         return "model" in self.task.rewards
 
     @property
     def needs_critic(self) -> bool:
-        """Does the algorithm learn values."""
+        """True if the algorithm trains a value model."""
         return bool(plugins.resolve("algorithm", self.algorithm.name).needs_critic)

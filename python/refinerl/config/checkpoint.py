@@ -6,9 +6,9 @@ from refinerl.contracts.options import Count, Section
 
 
 class CheckpointConfig(Section):
-    """When to save."""
+    """How often checkpoints are written, and how many are kept."""
 
     every: Count = 50
-    """Steps between checkpoints; the last step always has one."""
+    """Steps between checkpoints. The last step always writes one."""
     keep: Count = 2
-    """Older ones are removed."""
+    """Checkpoints that are kept, in addition to the one with the best evaluation."""

@@ -1,4 +1,4 @@
-"""Checks of one section against another."""
+"""Checks of knobs in different sections against each other."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check(config: Config) -> None:
             f"got {cache}"
         )
     if config.evaluate.n > 1 and config.evaluate.temperature == 0:
-        raise ValueError("evaluate.temperature must be above 0 for evaluate.n above 1: greedy samples are all alike")
+        raise ValueError("evaluate.temperature must be above 0 for evaluate.n above 1: greedy samples are all the same")
     _check_reward(config)
     _check_constraints(config)
     own_engine = config.engines.generator == "vllm" and config.refines and not config.lora.rank

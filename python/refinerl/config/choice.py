@@ -1,4 +1,4 @@
-"""The sections `task`, `algorithm` and `constraint`: the options of the class that their `name` means."""
+"""The sections `task`, `algorithm` and `constraint`: options of the class that their `name` refers to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from refinerl.errors import UserError
 
 
 def class_of(kind: plugins.Kind, name: str) -> type[Any]:
-    """The class that a name means; pydantic reports a ValueError with the key."""
+    """Return the class that a name refers to.
+
+    Raises:
+        ValueError: there is none. Pydantic adds the key to the message.
+    """
     try:
         return plugins.resolve(kind, name)
     except UserError as error:
@@ -21,15 +25,15 @@ def class_of(kind: plugins.Kind, name: str) -> type[Any]:
 
 
 DEFAULT = {"task": "code", "algorithm": "dapo", "constraint": "dynamic"}
-"""The part of each kind where a recipe names none."""
+"""The part of each kind that is used if a recipe names none."""
 
 
 def _chosen(kind: plugins.Kind, given: Any) -> Any:
-    """The section as the options of the class that it names.
+    """Validate a section with the options of the class that it names.
 
-    A key that only another built-in part has is checked and then left out: recipes are laid over each other, and a
-    `config.yaml` of an earlier version holds the knobs of all parts. So is a key of a built-in task where the task is
-    one of the user's own, whose options stand under `options`: its `path` would not be the recipe's.
+    A key that belongs only to another built-in part is validated and dropped, because recipes are combined and because
+    a `config.yaml` of an earlier version holds the knobs of all parts. The same applies to keys of the built-in tasks
+    if the task is a class of the user's, whose options stand under `options`: its `path` need not mean the same.
     """
     if not isinstance(given, Mapping):
         return given
@@ -52,19 +56,19 @@ def _chosen(kind: plugins.Kind, given: Any) -> Any:
     if isinstance(options, AlgorithmOptions) and getattr(found, "grouped", False) and options.samples_per_prompt < 2:
         if "samples_per_prompt" in options.model_fields_set:
             raise ValueError(
-                f"algorithm.samples_per_prompt must be at least 2 for {name}, which compares the members of a group, "
-                f"got {options.samples_per_prompt}"
+                f"algorithm.samples_per_prompt must be at least 2 for {name}, which compares the responses to a "
+                f"prompt, got {options.samples_per_prompt}"
             )
         options.samples_per_prompt = GROUP
     return options
 
 
 GROUP = 8
-"""Responses to a prompt where an algorithm compares them and nobody says how many."""
+"""Default number of responses to a prompt for algorithms that compare them."""
 
 
 def _of_another(kind: plugins.Kind, key: str) -> type[Options] | None:
-    """The options of a built-in part that have the key."""
+    """Find the options of a built-in part that have this key."""
     models: list[type[Options]] = [plugins.resolve(kind, name).Options for name in plugins.names(kind)]
     return next((model for model in models if key in model.model_fields), None)
 

@@ -9,5 +9,6 @@ class CriticConfig(Section):
     """PPO's value model."""
 
     model: str = derived("model")
-    """A hub id or a folder. Its scalar head is kept if it has one; else the head starts at zero."""
+    """Hub id or folder to start from. A scalar head is kept if the model has one; otherwise the head starts at zero."""
     learning_rate: Positive = 9e-6
+    """Peak learning rate."""

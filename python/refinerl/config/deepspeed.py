@@ -1,4 +1,4 @@
-"""The section `deepspeed`, which is DeepSpeed's own, as far as other knobs speak for it."""
+"""Checks of the section `deepspeed`, DeepSpeed's own configuration, against the other knobs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 OURS_IN_DEEPSPEED = {
     "train_batch_size": "trainer.batch and trainer.minibatch",
     "train_micro_batch_size_per_gpu": "trainer.micro_batch or trainer.micro_batch_tokens",
-    "gradient_accumulation_steps": "trainer.minibatch and trainer.micro_batch_tokens, whose quotient it is",
+    "gradient_accumulation_steps": "trainer.minibatch and trainer.micro_batch_tokens, which determine it",
     "managed_gradient_accumulation": "trainer.minibatch and trainer.micro_batch_tokens",
     "gradient_clipping": "trainer.max_grad_norm",
     "optimizer": "trainer.learning_rate, trainer.betas and trainer.weight_decay",
@@ -18,11 +18,11 @@ OURS_IN_DEEPSPEED = {
     "fp16": "deepspeed.bf16.enabled=true",
     "amp": "deepspeed.bf16.enabled=true",
 }
-"""Keys of DeepSpeed's configuration that the recipe says elsewhere, and where."""
+"""Keys of DeepSpeed's configuration that are refused, and the knobs to use in their place."""
 
 
 def check_deepspeed(config: Config) -> None:
-    """Refuse what cannot train right, and choose the stage where it says none.
+    """Refuse settings under which training would go wrong, and set the ZeRO stage if none is given.
 
     Raises:
         ValueError: a key belongs to another knob, or two knobs contradict each other.
@@ -41,27 +41,27 @@ def check_deepspeed(config: Config) -> None:
     bf16 = config.deepspeed.get("bf16", {})
     if stage == 0 and isinstance(bf16, dict) and bf16.get("enabled"):
         raise ValueError("deepspeed.zero_optimization.stage must be 1, 2 or 3 with deepspeed.bf16, got 0")
-    # Of a LoRA policy the adapter is float32, but a critic learns whole.
+    # A LoRA adapter is trained in float32, but a critic trains all of its weights in dtype.
     whole = not config.lora.rank or config.needs_critic
     if config.engines.trainer == "deepspeed" and config.dtype == "bfloat16" and stage == 0 and whole:
         if "stage" in zero:
             raise ValueError(
-                "deepspeed.zero_optimization.stage must be 1, 2 or 3 with dtype=bfloat16, got 0: there DeepSpeed "
-                "keeps no float32 weights, and small steps would be lost"
+                "deepspeed.zero_optimization.stage must be 1, 2 or 3 with dtype=bfloat16, got 0: at stage 0 "
+                "DeepSpeed keeps no float32 weights, and small updates would be rounded away"
             )
         config.deepspeed = {**config.deepspeed, "zero_optimization": {**zero, "stage": 1}}
     if config.dtype == "bfloat16" and isinstance(bf16, dict) and not bf16.get("enabled", True):
         raise ValueError(
-            "deepspeed.bf16.enabled must be true or left out with dtype=bfloat16, got false: gradients that are "
-            "not finite would be taken for good ones"
+            "deepspeed.bf16.enabled must be true or left out with dtype=bfloat16, got false: DeepSpeed "
+            "would then apply gradients that are not finite"
         )
     if config.engines.offload_reference and config.lora.rank:
         raise ValueError(
-            "engines.offload_reference must be false where lora.rank is above 0: the reference is the policy's own "
+            "engines.offload_reference must be false if lora.rank is above 0: the reference is the policy's own "
             "model without its adapter"
         )
     if config.engines.offload_reference and config.engines.generator == "vllm" and stage == 3:
         raise ValueError(
-            "engines.offload_reference must be false where ZeRO-3 spreads the reference, as it does with "
+            "engines.offload_reference must be false if ZeRO-3 partitions the reference, as it does with "
             "engines.generator=vllm: deepspeed.zero_optimization.offload_param.device=cpu keeps it on the host"
         )

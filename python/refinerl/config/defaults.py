@@ -9,11 +9,11 @@ from refinerl.contracts.options import Section, default_of
 
 
 def fill(section: Section, config: Section) -> None:
-    """Give every knob of a section that was not set, and that takes the value of another knob, that value.
+    """Fill in the knobs that were not set and whose default is the value of another knob.
 
     Args:
-        section: whose knobs are filled in, with those of the sections in it.
-        config: the whole configuration, in which the other knobs are looked up.
+        section: the section to complete, with the sections inside it.
+        config: the whole configuration, from which the values are taken.
     """
     for name, field in type(section).model_fields.items():
         value: Any = getattr(section, name)

@@ -8,15 +8,15 @@ from refinerl.contracts.options import Positive, Section
 
 
 class EnginesConfig(Section):
-    """What generates and what trains, in one process or in many."""
+    """The engines that generate and train."""
 
     generator: Literal["transformers", "vllm"] = "transformers"
-    """transformers: in this process, on the trainer's own weights; vllm: an engine with weights of its own."""
+    """transformers: generates with the trainer's own weights; vllm: a vLLM engine with its own copy of the weights."""
     trainer: Literal["torch", "deepspeed"] = "torch"
-    """torch: one process; deepspeed: one or many, started by torchrun or DeepSpeed's launcher."""
+    """torch: one process; deepspeed: one or more processes, started by torchrun or DeepSpeed's launcher."""
     timeout: Positive = 1800.0
-    """Seconds that ranks wait for each other before the run ends: more than the longest phase of a step."""
+    """Seconds that ranks wait for each other before the run is ended. Must exceed the longest phase of a step."""
     tf32: bool = True
-    """On a GPU float32 products round their factors to TF32's 11 bits, which is faster; false: all 24."""
+    """Use TF32 for float32 matrix products on a GPU: faster, with 11 bits of precision in place of 24."""
     offload_reference: bool = False
-    """Keep the frozen reference in the host's memory while nobody uses it."""
+    """Keep the frozen reference in host memory while it is not in use."""

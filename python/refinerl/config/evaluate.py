@@ -8,18 +8,21 @@ from refinerl.contracts.options import Count, CountOrZero, NonNegative, Section
 
 
 class EvaluateConfig(Section):
-    """A benchmark between the steps; the checkpoint with the best pass@1 is kept."""
+    """A benchmark that runs during training; the checkpoint with the best pass@1 is kept."""
 
     every: CountOrZero = 0
-    """Steps between evaluations; 0: none."""
+    """Steps between evaluations. 0: no evaluation."""
     benchmark: Literal["humaneval", "humaneval+", "mbpp", "mbpp+", "apps"] = "humaneval+"
+    """Benchmark to run."""
     data: str | None = None
-    """Folder with the benchmark's files (for apps also a file, or hub:OWNER/NAME/FILE); None: as published."""
+    """Folder with the benchmark's files; for apps also a file or hub:OWNER/NAME/FILE. None: download them."""
     limit: Count | None = None
-    """The first tasks only."""
+    """Number of tasks to use, from the first on. None: all."""
     n: Count = 1
-    """Samples of each task."""
+    """Samples per task."""
     temperature: NonNegative = 0.0
-    """0 is greedy."""
+    """Sampling temperature; 0 is greedy decoding."""
     max_tokens: Count = 512
+    """Maximum tokens of a completion."""
     prompting: Literal["completion", "chat"] = "chat"
+    """Complete the code of the task, or ask for it in a conversation."""

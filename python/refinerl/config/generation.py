@@ -6,10 +6,13 @@ from refinerl.contracts.options import Count, Positive, Section
 
 
 class GenerationConfig(Section):
-    """How the policy samples y."""
+    """Sampling of the policy's responses y."""
 
     max_tokens: Count = 512
+    """Maximum tokens of a response."""
     temperature: Positive = 1.0
+    """Sampling temperature. The policy's logprobs are those of the distribution at this temperature."""
     stop: tuple[str, ...] = ()
+    """Texts that end a response."""
     max_batch: Count = 32
-    """Samples that transformers generates at once; for vLLM see vllm.max_num_seqs."""
+    """Responses that transformers generates at once. For vLLM see vllm.max_num_seqs."""

@@ -6,11 +6,11 @@ from refinerl.contracts.options import Count, Fraction, Section
 
 
 class GuardConfig(Section):
-    """When a run ends itself."""
+    """Conditions under which a run stops."""
 
     max_skipped: Count = 5
-    """Optimizer steps in a row that were skipped for a loss or gradient that is not finite."""
+    """Stop after this many optimizer steps in a row were skipped because loss or gradient was not finite."""
     max_idle: Count = 5
-    """Steps at the run's start without any optimizer step, because no response taught anything."""
+    """Stop if the first steps, this many, took no optimizer step because no response gave a training signal."""
     max_sandbox_errors: Fraction = 0.01
-    """Share of a batch that our own sandbox may fail."""
+    """Stop if the sandbox itself fails on more than this share of a batch."""

@@ -8,6 +8,7 @@ from refinerl.contracts.options import Section
 
 
 class KernelsConfig(Section):
-    """Which implementation of the fused cross-entropy runs."""
+    """The implementation of the fused cross-entropy."""
 
     impl: Literal["auto", "cuda", "cpu", "torch"] = "auto"
+    """cuda, cpu (SIMD) or torch; auto: the fastest that works on the run's device."""

@@ -8,18 +8,18 @@ from refinerl.contracts.options import Count, CountOrZero, Section, derived
 
 
 class LoraConfig(Section):
-    """An adapter that learns in the place of the policy's weights; reference and refiner are then the same model."""
+    """A LoRA adapter for the policy. The same weights without the adapter serve as reference and refiner."""
 
     rank: CountOrZero = 0
-    """0: all weights learn."""
+    """Rank of the adapter. 0: no adapter, all weights are trained."""
     alpha: Count = derived("2 × lora.rank")
-    """The adapter's scale times its rank."""
+    """LoRA's alpha: the adapter is scaled by alpha / rank."""
     dropout: float = 0.0
-    """Only 0."""
+    """Must be 0: PPO's ratio compares two forward passes."""
     targets: tuple[str, ...] = ()
-    """Names of linear layers, such as q_proj; none: all but the head."""
+    """Names of the linear layers to adapt, such as q_proj. Empty: all but the head."""
     merge: bool = False
-    """Write final/merged too, the model with the adapter added to its weights."""
+    """Also write final/merged, the model with the adapter merged into its weights."""
 
     @model_validator(mode="after")
     def _resolve(self) -> LoraConfig:
@@ -30,5 +30,5 @@ class LoraConfig(Section):
                 f"lora.dropout must be 0, got {self.dropout:g}: the ratio of two forward passes would compare masks"
             )
         if self.merge and not self.rank:
-            raise ValueError("lora.merge must be false where lora.rank is 0: there is no adapter to merge")
+            raise ValueError("lora.merge must be false if lora.rank is 0: there is no adapter to merge")
         return self

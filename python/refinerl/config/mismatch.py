@@ -10,8 +10,9 @@ from refinerl.contracts.options import Section
 
 
 class MismatchConfig(Section):
-    """Engine and trainer disagree a little on the logprobs of the same tokens."""
+    """Correction for the difference between the engine's and the trainer's logprobs of the same tokens."""
 
     correction: Literal["off", "token", "sequence"] = "off"
-    """Weigh the surrogate by min(π_old / π_engine, cap), of each token or of each whole response."""
+    """Weight the surrogate by min(π_old / π_engine, cap), per token or per response."""
     cap: Annotated[float, Field(ge=1)] = 2.0
+    """Largest weight."""

@@ -6,11 +6,11 @@ from refinerl.contracts.options import Count, Positive, Section
 
 
 class PlanConfig(Section):
-    """The machine that a recipe is written for, which `--dry-run` counts with where it sees none. No run reads it."""
+    """The machine that a recipe is written for. Only `--dry-run` reads it, if no such machine is found."""
 
     gpus: Count = 1
-    """GPUs, one for each rank, where no launcher says how many there are."""
+    """Number of GPUs, one per rank, unless a launcher started the ranks."""
     card: str | None = None
-    """A GPU's name."""
+    """Name of the GPU."""
     card_gib: Positive | None = None
-    """And its memory."""
+    """Memory of the GPU in GiB."""

@@ -10,14 +10,16 @@ from refinerl.contracts.options import Count, NonNegative, Section, derived
 
 
 class RefinerConfig(Section):
-    """How the frozen reference rewrites y."""
+    """Generation of refinements ỹ by the frozen reference."""
 
     temperature: NonNegative = 0.0
+    """Sampling temperature; 0 is greedy decoding."""
     max_tokens: Count = derived("generation.max_tokens")
+    """Maximum tokens of a refinement."""
     template: str | None = None
-    """A file, or a name out of tasks/prompts; None: the task's own."""
+    """Prompt template: a file, or a name in tasks/prompts. None: the task's own."""
     where: Literal["all", "unsolved", "beyond"] = "all"
-    """Which y are refined: all that can be improved (the paper), those in groups in which no member has the highest
-    reward, or those that no sibling outdoes."""
+    """Rollouts to refine: all that can be improved (as in the paper); those in groups without a response of the
+    highest reward; or those that no other response to the prompt surpasses."""
     budget: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the rollouts that are refined at most; groups without a signal come first."""
+    """Maximum share of the rollouts that are refined. Groups without a training signal come first."""

@@ -8,18 +8,19 @@ from refinerl.contracts.options import Count, Section, derived
 
 
 class RewardModelConfig(Section):
-    """dialogue: the model that scores, for task.reward=model."""
+    """The reward model, for task.name=dialogue with task.reward=model."""
 
     model: str | None = None
-    """A hub id or a folder: AutoModelForSequenceClassification with one label, or OpenRLHF's layout."""
+    """Hub id or folder: an AutoModelForSequenceClassification with one label, or a model in OpenRLHF's layout."""
     device: str = derived("device")
-    """A torch device; `auto` is the run's."""
+    """A torch device. `auto`: the run's."""
     dtype: Literal["float32", "bfloat16"] = derived("dtype")
+    """Type of its weights."""
     batch: Count = 8
-    """Conversations that go through it at once."""
+    """Conversations that are scored at once."""
     max_length: Count | None = None
-    """Tokens of a conversation; longer ones are cut at their start. None: the model's context."""
+    """Maximum tokens of a conversation; longer ones lose their beginning. None: the model's context."""
     normalize: bool | None = None
-    """(score − mean) / std, both from its config.json. None: where it has them."""
+    """Use (score − mean) / std, with mean and std from its config.json. None: if config.json has them."""
     chat_template: str | None = None
-    """Jinja text or a file, for tokenizers that bring none."""
+    """Jinja template, as text or as a file. None: the tokenizer's own."""

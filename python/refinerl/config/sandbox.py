@@ -8,15 +8,19 @@ from refinerl.contracts.options import Count, CountOrZero, Positive, Section
 
 
 class SandboxConfig(Section):
-    """Limits for each test of a program."""
+    """The sandbox that runs programs, and the limits of each test."""
 
     workers: CountOrZero = 0
-    """Programs that run at once on a machine; 0: one for each core."""
+    """Programs that run at once on a machine. 0: one per core."""
     wall_seconds: Positive = 4.0
+    """Seconds on the clock."""
     cpu_seconds: Positive = 4.0
+    """Seconds of processor time."""
     memory_mb: Count = 512
+    """MiB of memory."""
     output_kb: Count = 1024
+    """KiB of output."""
     require: Literal["best_effort", "full"] = "best_effort"
-    """full: refuse to start where a protection is missing."""
+    """full: refuse to start if a protection is missing."""
     packages: tuple[str, ...] = ()
-    """Installed packages that programs may import beside the standard library, such as numpy."""
+    """Installed packages, such as numpy, that programs may import in addition to the standard library."""

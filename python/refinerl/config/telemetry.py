@@ -8,8 +8,9 @@ from refinerl.contracts.options import Count, Section
 
 
 class TelemetryConfig(Section):
-    """What is measured and where it goes, beside metrics.jsonl."""
+    """Measurements and trackers, in addition to metrics.jsonl."""
 
     kl_every: Count = 1
-    """Steps between measurements of the KL to the reference; static measures it in each."""
+    """Steps between measurements of the KL to the reference. The constraint static measures it in every step."""
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Services that metrics are also sent to."""

@@ -11,24 +11,30 @@ class TrainerConfig(Section):
     """Batches and the optimizer."""
 
     steps: Count = 100
-    """Batches of rollouts; they end the run."""
+    """Number of steps, each with a batch of rollouts."""
     epochs: Count | None = None
-    """Passes over the prompts at most; None: as many as the steps need."""
+    """Maximum passes over the prompts. None: as many as the steps need."""
     batch: Count = 64
     """Rollouts per step."""
     minibatch: Count = derived("trainer.batch")
     """Rollouts per optimizer step."""
     micro_batch: Count | None = None
-    """Rows that go through the model at once, at most; None: as many as micro_batch_tokens allows."""
+    """Maximum rows per forward pass. None: as many as micro_batch_tokens allows."""
     micro_batch_tokens: Count = 4096
-    """Tokens, padding included, that go through the model at once; a longer row goes alone."""
+    """Maximum tokens per forward pass, padding included. A longer row is processed alone."""
     learning_rate: Positive = 1e-6
+    """Peak learning rate of the policy."""
     weight_decay: NonNegative = 0.0
+    """AdamW's weight decay."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    """AdamW's betas."""
     warmup: Fraction = 0.03
-    """Share of the optimizer steps over which the learning rate rises."""
+    """Share of the optimizer steps over which the learning rate rises to its peak."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    """Course of the learning rate after the warm-up."""
     min_learning_rate: Fraction = 0.1
-    """Where the schedule ends, as a share of learning_rate."""
+    """Learning rate at the end of the schedule, as a share of learning_rate."""
     max_grad_norm: Positive = 1.0
+    """Norm to which gradients are clipped."""
     gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""

@@ -1,4 +1,4 @@
-"""The Protocols between the parts. `train.py` wires implementations of these and nothing else."""
+"""The protocols between the parts of a run. `run/wiring.py` connects implementations of these."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ if TYPE_CHECKING:  # the options of algorithms and constraints are read without 
 
 
 class Clock(Protocol):
-    """`with clock("generate", total):` adds to the step's time of that phase, and shows how far it is."""
+    """Times the phases of a step: `with clock("generate", total):` adds to that phase and shows its progress."""
 
     def __call__(self, phase: str, total: int | None = None) -> AbstractContextManager[None]:
-        """`total` is the number of tokens that the phase writes at most, if it writes any."""
+        """Time a phase; `total` is the maximum number of tokens that it generates, if it generates any."""
 
 
 class Generator(Protocol):
-    """Writes completions."""
+    """An engine that generates completions."""
 
     @property
     def context_length(self) -> int:
-        """Tokens of prompt and completion that fit."""
+        """Maximum tokens of prompt and completion together."""
 
     def generate(
         self,
@@ -49,14 +49,17 @@ class Generator(Protocol):
         adapter: bool = True,
         drafts: Sequence[Sequence[int]] | None = None,
     ) -> list[list[Completion]]:
-        """`sampling.n` completions for each prompt, in order; the same ones however the prompts are batched.
+        """Generate `sampling.n` completions for each prompt, in order. They do not depend on how prompts are batched.
 
-        `adapter=False` asks for the base model of a LoRA policy. `drafts` are token ids that the outputs probably
-        copy: a hint that may only change the speed.
+        Args:
+            prompts: token ids.
+            sampling: temperature, lengths, seeds.
+            adapter: False uses the base model of a LoRA policy.
+            drafts: token ids that the outputs probably copy; a hint that may only change the speed.
         """
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Take over the trainer's weights."""
+        """Load the trainer's weights."""
 
     def sleep(self) -> None:
         """Free device memory between phases."""
@@ -66,156 +69,162 @@ class Generator(Protocol):
 
 
 class Trainer(Protocol):
-    """ONE model, trainable or frozen: policy, critic and reference are three of these."""
+    """One model, trainable or frozen. Policy, critic and reference are three of these."""
 
     def forward(self, rows: Rows, weights: Tensor | None = None, *, adapter: bool = True) -> Outputs:
-        """Logprobs and entropies of the targets, or values. Differentiable unless under `torch.no_grad()`.
+        """Compute logprobs and entropies of the targets, or values; differentiable unless under `torch.no_grad()`.
 
-        `weights` (R,) float64 are those of the ỹ rows in `Outputs.weighted_nll`, through which alone these rows are
-        differentiable; None is 0 for each. With gradients, the logprobs of a ỹ row of weight 0 read 0.
+        Args:
+            rows: tokens and targets.
+            weights: (R,) float64, the weights of the ỹ rows in `Outputs.weighted_nll`. Gradients of these rows flow
+                through `weighted_nll` only. None: 0 each. With gradients, logprobs of a ỹ row of weight 0 read 0.
+            adapter: False uses the base model of a LoRA policy.
         """
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate gradients."""
 
     def step(self) -> float:
-        """Clip, update, advance the schedule, zero the gradients; returns the gradient's norm before clipping.
+        """Clip, update, advance the schedule, zero the gradients; return the gradient's norm before clipping.
 
-        A norm that is not finite leaves weights, optimizer and schedule untouched and is returned; what led to it can
-        be asked of `bad_gradient` until `discard`.
+        If the norm is not finite, weights, optimizer and schedule stay as they are. `bad_gradient` then names the
+        cause until `discard` is called.
         """
 
     def discard(self) -> None:
-        """Forget the accumulated gradients."""
+        """Drop the accumulated gradients."""
 
     def bad_gradient(self) -> str | None:
-        """The first parameter whose accumulated gradient is not finite, on any rank; None if there is none."""
+        """Name the first parameter whose accumulated gradient is not finite, on any rank; None if there is none."""
 
     def weights(self) -> Iterable[tuple[str, Tensor]]:
-        """Named parameters as the generator loads them."""
+        """Iterate over the named parameters that the generator loads."""
 
     def save(self, folder: Path) -> None:
-        """Weights, optimizer and schedule, so that `load` continues exactly."""
+        """Save weights, optimizer and schedule, so that training continues exactly after `load`."""
 
     def load(self, folder: Path) -> None:
         """Undo `save`."""
 
     def export(self, folder: Path) -> None:
-        """The model as `from_pretrained` reads it."""
+        """Save the model so that `from_pretrained` can load it."""
 
     def sleep(self) -> None:
-        """Free device memory while nobody uses the model, if it may be moved."""
+        """Free device memory while the model is not in use, if it may be moved."""
 
     def wake(self) -> None:
         """Undo `sleep`."""
 
 
 class World(Protocol):
-    """The ranks of a run; of one process, trivial. Every rank makes every call, in the same order."""
+    """The ranks of a run. Every rank makes every call, in the same order."""
 
     rank: int
     size: int
     local_size: int
-    """Ranks on this machine, which share its cores."""
+    """Number of ranks on this machine, which share its cores."""
 
     def all_reduce(self, value: Tensor, op: Literal["sum", "max"] = "sum") -> Tensor:
-        """The sum or maximum over ranks, on every rank."""
+        """Return the sum or the maximum over all ranks."""
 
     def all_gather_object(self, value: Any) -> list[Any]:
-        """Every rank's value, in rank order, on every rank."""
+        """Return every rank's value, in rank order."""
 
     def barrier(self) -> None:
-        """Wait for all."""
+        """Wait until all ranks are here."""
 
 
 class WorldOfOne:
-    """One process: every reduction is the value itself."""
+    """A single process."""
 
     rank = 0
     size = 1
     local_size = 1
 
     def all_reduce(self, value: Tensor, op: Literal["sum", "max"] = "sum") -> Tensor:
-        """The value: the sum and the maximum over one rank."""
+        """Return the value."""
         return value
 
     def all_gather_object(self, value: Any) -> list[Any]:
-        """The value, alone in a list."""
+        """Return a list of the one value."""
         return [value]
 
     def barrier(self) -> None:
-        """Nobody to wait for."""
+        """Do nothing."""
 
 
 ALONE = WorldOfOne()
-"""The world where nobody says otherwise."""
+"""The default world."""
 
 
 class Task(Protocol):
-    """Where prompts and rewards come from."""
+    """The source of prompts and rewards."""
 
     max_reward: float | None
-    """The highest reward there is, if rewards are bounded: such a y can never be improved and is not refined."""
+    """Upper bound of the rewards, or None. A response with this reward cannot be improved and is not refined."""
 
     def prompts(self) -> Sequence[Prompt]:
-        """All prompts, in the data's order."""
+        """Return all prompts, in the data's order."""
 
     def extract(self, text: str) -> str:
-        """The part of a response that is scored; the same function for y and ỹ."""
+        """Extract the part of a response that is scored, from y and ỹ alike."""
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Reward | None]:
-        """One reward for each completion; None masks the sample."""
+        """Score each completion; None masks the sample."""
 
     def refine_prompt(self, rollout: Rollout) -> Sequence[Message]:
-        """The conversation that asks the refiner for a minimal correction of y."""
+        """Return the conversation that asks the refiner for a minimal correction of y."""
 
     def refined_response(self, rollout: Rollout, reply: str) -> str:
-        """The refiner's reply as a response to x (docs/equations.md, “What exactly ỹ is”)."""
+        """Turn the refiner's reply into a response to x (docs/equations.md, “What exactly ỹ is”)."""
 
     def hard_coded(self, rollout: Rollout, refined: Completion, reward: Reward | None) -> bool:
-        """See whether ỹ only repeats an answer that the refiner was shown; it is then not accepted."""
+        """Check whether ỹ only repeats an answer that the refiner was shown; it is then not accepted."""
 
     def refined_by(self, template: str) -> Task:
-        """The same task, what scores it included, with another template for the refiner."""
+        """Return the same task, scoring included, with another template for the refiner."""
 
     def telemetry(self) -> Mapping[str, float]:
-        """Metrics since the last call, such as `sandbox/tests_per_second`; their sums over ranks are the run's."""
+        """Return metrics since the last call, such as `sandbox/tests_per_second`; they are summed over ranks."""
 
     def close(self) -> None:
-        """End the processes that score."""
+        """Stop the processes that score."""
 
 
 class Algorithm(Protocol):
-    """How rewards become a policy gradient; `refinerl.algorithms.Algorithm` has the defaults."""
+    """The policy gradient that rewards are turned into; `refinerl.algorithms.Algorithm` has the defaults."""
 
     @property
     def grouped(self) -> bool:
-        """Does it compare the responses to one prompt."""
+        """True if the responses to one prompt are compared."""
 
     @property
     def needs_critic(self) -> bool:
-        """Does it learn values."""
+        """True if a value model is trained."""
 
     def select(self, groups: Sequence[RolloutGroup], world: World) -> tuple[list[RolloutGroup], list[RolloutGroup]]:
-        """Groups with a signal, and those without (dynamic sampling)."""
+        """Separate groups with a training signal from those without (dynamic sampling)."""
 
     def advantages(self, batch: Measured, penalty: Tensor, world: World) -> Batch:
-        """`batch.with_advantages(…)`, a critic's `returns` too. `penalty` (R, T): β·cost on y's positions, or zero."""
+        """Return `batch.with_advantages(…)`, with `returns` if there is a critic.
+
+        `penalty` (R, T) is β·cost on y's positions, or zero.
+        """
 
     def policy_loss(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """(R, T) the surrogate for each token, not yet masked or reduced."""
+        """Return the surrogate of each token, (R, T), neither masked nor reduced."""
 
     def ratio(self, logprobs: Tensor, batch: Measured) -> Tensor:
-        """(R, T) the ratio that it clips, of each token or of the token's whole response."""
+        """Return the ratio that is clipped, (R, T), of each token or of its whole response."""
 
     def clipped(self, ratio: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(R, T) bool twice: tokens whose gradient its lower, its upper clip stops."""
+        """Return two masks, (R, T) bool: tokens whose gradient the lower and the upper clip removes."""
 
     def weights(self, mask: Tensor, tokens: float, sequences: float) -> Tensor:
-        """(R, T) weights that turn a sum over y's tokens into the minibatch's loss; both counts are of all ranks."""
+        """Return the weights, (R, T), of y's tokens in the minibatch's loss; both counts are over all ranks."""
 
     def value_loss(self, values: Tensor, batch: Batch) -> Tensor:
-        """(R, T) the critic's loss for each token, not yet masked or reduced."""
+        """Return the critic's loss of each token, (R, T), neither masked nor reduced."""
 
 
 class Constraint(Protocol):
@@ -223,42 +232,42 @@ class Constraint(Protocol):
 
     @property
     def beta(self) -> float:
-        """The constraint's weight."""
+        """The constraint's weight β."""
 
     @property
     def apply(self) -> Literal["loss", "reward"]:
-        """Where it acts: in the loss with gradient, or detached in y's rewards."""
+        """The place where it acts: in the loss, with gradient, or in y's rewards, detached."""
 
     @property
     def reduction(self) -> Reduction:
-        """In the loss: over which number the summed cost is averaged."""
+        """The count by which the summed cost is divided in the loss."""
 
     @property
     def needs_reference(self) -> bool:
-        """Does `cost` read `Measured.reference_logprobs`."""
+        """True if `cost` reads `Measured.reference_logprobs`."""
 
     def metric(self, name: str) -> str:
-        """Its metric's name: `constraint/cost`, or `constraint/LABEL/cost` among several."""
+        """Return a metric's name: `constraint/cost`, or `constraint/LABEL/cost` among several constraints."""
 
     def rows(self, batch: Measured) -> Tensor:
-        """(R,) bool: the rows whose tokens carry the cost."""
+        """Select the rows whose tokens carry the cost, (R,) bool."""
 
     def cost(self, outputs: Outputs, batch: Measured) -> Tensor:
-        """(R, T) nats for each target token of `rows`; for apply = loss and apply = reward alike."""
+        """Return the cost of each target token of `rows` in nats, (R, T), for apply=loss and apply=reward alike."""
 
     def loss(self, outputs: Outputs, batch: Batch, weights: Tensor) -> Tensor:
-        """() Σ weights·cost, differentiable; `weights` (R,) float64 hold β·1/N, and 0 on rows without the cost."""
+        """Return Σ weights·cost, (), differentiable. `weights` (R,) float64 hold β/N, and 0 on rows without cost."""
 
     def carry(self, cost: Tensor, batch: Measured, anchors: Anchors) -> Tensor:
-        """(R, T) the same costs on y's positions, where `apply: reward` charges them; sums are preserved."""
+        """Move the costs to y's positions, (R, T), for apply=reward. Their sums are preserved."""
 
 
 class Constraints(Protocol):
-    """All that holds the policy: one constraint, or a sum."""
+    """The constraints of a run: one, or a sum of several."""
 
     @property
     def parts(self) -> Sequence[Constraint]:
-        """Its terms."""
+        """The terms of the sum."""
 
     def anchor(self, groups: Sequence[RolloutGroup], step: int) -> Anchors:
-        """What the policy is held to. No gradient."""
+        """Compute what the policy is constrained to, without gradient."""

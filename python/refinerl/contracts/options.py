@@ -1,4 +1,4 @@
-"""Options: what a recipe says of a part, typed and validated by the part's own model.
+"""Options of a part: a section of a recipe, validated by the part's own pydantic model.
 
 A plug-in derives from the base class of its kind and nests its options: `class Options(Constraint.Options)`.
 """
@@ -29,13 +29,13 @@ def derived(source: str) -> Any:
 
 
 def default_of(field: FieldInfo) -> str | None:
-    """The `source` of a derived default; None of a field that has a default of its own."""
+    """Return the `source` of a derived default, or None if the field has a default of its own."""
     extra = field.json_schema_extra
     return str(extra["derived"]) if isinstance(extra, dict) and "derived" in extra else None
 
 
 class Section(BaseModel):
-    """A group of knobs; unknown keys are refused. A key set to None keeps its default unless None is a value of it."""
+    """A group of knobs. Unknown keys are refused; None means the default, unless the knob may be None."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -59,20 +59,20 @@ class Section(BaseModel):
 
 
 class Options(Section):
-    """What a section of the recipe says of one part: `name` picks its class, the other keys are the class's options."""
+    """The section of one part: `name` selects its class, the other keys are the options of the class."""
 
     kind: ClassVar[str]
-    """The section's key."""
+    """Key of the section."""
     common: ClassVar[frozenset[str]] = frozenset()
-    """Keys that every part of this kind has."""
+    """Keys that all parts of this kind share."""
 
     name: str = ""
-    """A built-in name, or `module:Class` of your own."""
+    """A built-in name, or `module:Class` for a class of your own."""
 
     @model_validator(mode="before")
     @classmethod
     def _gather(cls, given: Any) -> Any:
-        """Take the keys out of `options`; a key of None is left to its default.
+        """Merge the keys under `options` into the section, and drop keys whose value is None.
 
         Raises:
             ValueError: a key is given twice, with two values.
@@ -93,7 +93,7 @@ class Options(Section):
 
     @model_serializer(mode="wrap")
     def _nest(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The keys of a class of your own stand under `options`, those of a built-in one beside the common ones."""
+        """Put the keys of a user's class under `options`; those of a built-in class stay beside the common ones."""
         values: dict[str, Any] = dump(self)
         if ":" not in self.name:
             return values
@@ -102,59 +102,60 @@ class Options(Section):
 
 
 class AlgorithmOptions(Options):
-    """How rewards become a policy gradient."""
+    """The algorithm that turns rewards into a policy gradient."""
 
     kind = "algorithm"
     samples_per_prompt: Count = 1
-    """Responses to each prompt; 8 for an algorithm that compares the members of a group."""
+    """Responses to each prompt. 8 for algorithms that compare the responses to a prompt."""
     epochs: Count = 1
     """Passes over each batch of rollouts."""
     clip_low: Positive = 0.2
-    """The ratio is clipped below at 1 − clip_low."""
+    """Lower clip of the ratio, at 1 − clip_low."""
     clip_high: Positive = 0.2
-    """The ratio is clipped above at 1 + clip_high."""
+    """Upper clip of the ratio, at 1 + clip_high."""
     loss_reduction: Literal["token", "sequence"] = "token"
-    """Mean over all tokens of the minibatch, or over each response and then over responses."""
+    """token: mean over all tokens of the minibatch; sequence: mean over each response, then over responses."""
     entropy_bonus: NonNegative = 0.0
+    """Weight of the entropy bonus in the loss."""
     max_resamples: CountOrZero = 3
-    """Rounds of new prompts at most for groups without a signal, then go on with what there is."""
+    """Maximum rounds in which groups without a training signal are replaced by new prompts."""
 
 
 class ConstraintOptions(Options):
-    """What holds the policy: nothing, KL to the reference, the online refiner, or a class of your own."""
+    """The constraint on the policy: none, KL to the reference, the online refiner, or a class of your own."""
 
     kind = "constraint"
     beta: NonNegative = 1e-2
     """The constraint's weight β."""
     apply: Literal["loss", "reward"] = "loss"
-    """In the loss, with gradient; or detached in y's rewards, as RLHF's KL is (the default of static)."""
+    """loss: a term of the loss, with gradient; reward: subtracted from y's rewards, as in RLHF (default of static)."""
     reduction: Literal["sequence", "token"] = "token"
-    """In the loss: averaged over responses (the default of dynamic) or over tokens."""
+    """Average in the loss: over responses (default of dynamic) or over tokens."""
     penalty_in_group: Literal["before", "after"] = "before"
-    """Group algorithms with apply=reward: the penalty enters before or after group normalisation."""
+    """With apply=reward and an algorithm that compares groups: subtract it before or after group normalisation."""
 
 
 class TaskOptions(Options):
-    """Where prompts and rewards come from."""
+    """The source of prompts and rewards."""
 
     kind = "task"
     max_prompt_tokens: Count | None = None
-    """Longer prompts are left out and counted; None: those that leave no room for generation.max_tokens."""
+    """Prompts with more tokens are left out. None: those that leave no room for generation.max_tokens."""
     system: str | None = None
-    """System message before each question."""
+    """System message before each prompt."""
 
     @property
     def rewards(self) -> tuple[str, ...]:
-        """The names of the rewards that are added up; () for a task that has its own."""
+        """Names of the rewards that are added up; () if the task has a reward of its own."""
         return ()
 
     @property
     def bounded(self) -> bool:
-        """True if the reward has a known highest value, or is the task's own affair."""
+        """True if the reward has a known upper bound, or if the task has a reward of its own."""
         return True
 
 
 COMMON: dict[str, type[Options]] = {"algorithm": AlgorithmOptions, "constraint": ConstraintOptions, "task": TaskOptions}
-"""What every part of a kind can be told."""
+"""The options that all parts of a kind share."""
 for _base in COMMON.values():
     _base.common = frozenset(_base.model_fields)

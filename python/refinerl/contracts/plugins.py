@@ -1,4 +1,4 @@
-"""Names to classes, in one place: a built-in part by the name of its file, one of your own as `module:Class`.
+"""Resolution of names to classes: built-in parts by the name of their file, your own as `module:Class`.
 
 A file in `algorithms/` or `constraints/` that holds a class of the kind is a built-in part; nothing lists them.
 """
@@ -22,24 +22,24 @@ BASES = {
     "constraint": ("refinerl.constraints.base", "Constraint"),
     "task": ("refinerl.tasks.base", "Task"),
 }
-"""The class that each kind of plug-in derives from."""
+"""The base class of each kind of plug-in."""
 
 TASKS = {"code": "refinerl.tasks.code:CodeTask", "dialogue": "refinerl.tasks.dialogue:DialogueTask"}
-"""The built-in tasks. Their package also holds what scores answers, and not all of it is read without torch."""
+"""The built-in tasks. They are listed because their package holds other modules too, some of which import torch."""
 
 OBJECT = "object:"
-"""Begins the name of a part that was handed over as an object from Python."""
+"""Prefix of the name of a part that was given as a Python object."""
 
 
 def resolve(kind: Kind, name: str) -> type[Any]:
-    """The class that a name means.
+    """Return the class that a name refers to.
 
     >>> resolve("constraint", "static").__name__
     'Static'
 
     Raises:
-        UserError: there is no such part, it does not derive from its kind's base class, or it lacks a method; the
-            message names the closest ones. An exception inside a module of the user's comes through as it is.
+        UserError: there is no such part, it does not derive from the base class of its kind, or it lacks a method; the
+            message names similar parts. Exceptions raised by a module of the user's are passed on unchanged.
     """
     if name.startswith(OBJECT):
         handed = _handed.get(name, _base(kind))
@@ -60,9 +60,9 @@ def resolve(kind: Kind, name: str) -> type[Any]:
 
 
 def hand_over(part: object) -> str:
-    """The name in the configuration of a part that is given as an object.
+    """Register a part that was given as an object; return its name for the configuration.
 
-    In this process it means the part's class, or the kind's base class where it derives from none.
+    In this process the name resolves to the part's class, or to the base class of its kind if it derives from none.
     """
     name = f"{OBJECT}{type(part).__module__}.{type(part).__qualname__}"
     _handed[name] = type(part)
@@ -74,7 +74,11 @@ _handed: dict[str, type[Any]] = {}
 
 @cache
 def names(kind: Kind) -> tuple[str, ...]:
-    """The built-in parts of a kind."""
+    """Return the names of the built-in parts of a kind.
+
+    >>> "static" in names("constraint")
+    True
+    """
     if kind == "task":
         return tuple(TASKS)
     package = importlib.import_module(BASES[kind][0].rpartition(".")[0])
@@ -83,7 +87,10 @@ def names(kind: Kind) -> tuple[str, ...]:
 
 
 def load(path: str, knob: str) -> Any:
-    """What `module:name` means; `name` may be dotted. `knob` is what the message calls it.
+    """Import `module:name`; `name` may be dotted. Messages call it `knob`.
+
+    >>> load("math:sqrt", "task.reward")(9)
+    3.0
 
     Raises:
         UserError: the path has another form, the module does not exist, or it has no such name.
@@ -94,7 +101,7 @@ def load(path: str, knob: str) -> Any:
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        # The user's module exists, but something that it imports does not: that is its own traceback to show.
+        # If the user's module exists but imports something that does not, its own traceback says more.
         if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise
         files = [module.name for module in pkgutil.iter_modules([place or "." for place in sys.path])]
