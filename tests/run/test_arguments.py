@@ -65,5 +65,5 @@ def test_the_introduction_names_what_there_is(capsys: pytest.CaptureFixture[str]
 
 def test_every_knob_has_a_line() -> None:
     lines = "\n".join(arguments.knobs())
-    for key in ("  model=", "  reward_model.normalize=None", "  constraint.beta=", "task: Where prompts"):
+    for key in ("  model=", "  reward_model.normalize=None", "  constraint.beta=", "task: The source of prompts"):
         assert key in lines

@@ -1,4 +1,4 @@
-"""The command line of `refinerl.train`, read before torch is imported: help, lists and mistakes come at once."""
+"""The command line of `refinerl.train`, parsed before torch is imported, so that help and errors appear at once."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from refinerl.run import recipe
 
 
 def answer_early(arguments: Sequence[str]) -> None:
-    """Ends the process where the command line alone decides: none, `--help`, `--list`, and what is wrong in it.
+    """End the process if the command line alone decides the outcome: no arguments, `--help`, `--list`, or an error.
 
-    One of many ranks does not: they end together, and say why once.
+    One of several ranks does nothing here: ranks end together and print the reason once.
     """
     try:
         if Launched.read() is not None:
@@ -51,31 +51,34 @@ def answer_early(arguments: Sequence[str]) -> None:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """`words` (recipe, parts and overrides), `output_dir`, `resume`, `dry_run`, `list`.
+    """Parse the command line into `words` (recipe, parts and overrides), `output_dir`, `resume`, `dry_run`, `list`.
 
     Raises:
-        UserError: nothing is asked for.
+        UserError: it is empty.
     """
     given = sys.argv[1:] if arguments is None else arguments
     parser = _Parser(
         prog="python -m refinerl.train",
         usage="%(prog)s [RECIPE [PART ...]] [key=value ...] [--output-dir DIR] [--resume] [--dry-run] [--list]",
         description="Fine-tune a language model with reinforcement learning under a constraint.",
-        epilog="knobs, with their defaults:\n" + "\n".join(knobs(given)) if {"-h", "--help"} & set(given) else None,
+        epilog=EPILOG + "\n".join(knobs(given)) if {"-h", "--help"} & set(given) else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    words = "a recipe (demo where overrides come first), parts to lay over it such as gpus-4, then overrides"
+    words = "a recipe (default: demo), parts that are merged into it, such as gpus-4, and overrides"
     parser.add_argument("words", nargs="*", metavar="RECIPE, PART, key=value", help=words)
-    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="the run's folder (runs/RECIPE-TIME if none)")
-    parser.add_argument("--resume", action="store_true", help="go on from the folder's last checkpoint")
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and the plan")
-    parser.add_argument("--list", action="store_true", help="print the recipes")
+    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="the run's folder (default: runs/RECIPE-TIME)")
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in the folder")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and a plan, and stop")
+    parser.add_argument("--list", action="store_true", help="list the recipes and parts")
     parser.add_argument("--version", action="version", version=f"refinerl {__version__}")
-    parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # DeepSpeed's launcher adds it
+    parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # added by DeepSpeed's launcher
     args = parser.parse_intermixed_args(arguments)
     if not any(value for name, value in vars(args).items() if name != "local_rank"):
         raise UserError("nothing to train is named: choose a recipe, such as demo; --list shows them all")
     return args
+
+
+EPILOG = "knobs and their defaults (a default that is a knob's name is the value of that knob):\n"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -86,14 +89,20 @@ class _Parser(argparse.ArgumentParser):
 
 
 def split(words: Sequence[str]) -> tuple[str, list[str]]:
-    """The recipe's name, the demo's if the first word is none, and the overrides (parts among them)."""
+    """Separate the recipe's name, `demo` if none is given, from the overrides and parts.
+
+    >>> split(["apps-dapo", "gpus-4", "seed=3"])
+    ('apps-dapo', ['gpus-4', 'seed=3'])
+    >>> split(["seed=3"])
+    ('demo', ['seed=3'])
+    """
     if words and "=" not in words[0]:
         return words[0], list(words[1:])
     return recipe.DEFAULT_RECIPE, list(words)
 
 
 def introduce(console: Console) -> None:
-    """Print what the command could do, where it is called without a word."""
+    """Print the recipes and examples, for a command line without arguments."""
     width = max(map(len, recipe.recipes()))
     console.print("Name a recipe to train with:\n", highlight=False)
     for name, about in recipe.recipes().items():
@@ -108,14 +117,14 @@ EXAMPLES = {
     "python -m refinerl.train apps-dapo-dynamic-loss gpus-4 --dry-run": "Print the plan of a run of the paper's "
     "on four GPUs, and start nothing",
 }
-"""Commands with their effects."""
+"""Example commands with their effects."""
 
 
 def show_recipes(console: Console) -> None:
-    """Prints each recipe with its first comment line, then the parts that may follow a recipe's name."""
+    """Print each recipe and each part with the first line of its comment."""
     for name, about in recipe.recipes().items():
         console.print(f"[bold]{name}[/]  {about}", highlight=False, soft_wrap=True)
-    console.print("\nparts, to be named after a recipe (the paper's recipes are made of them):", highlight=False)
+    console.print("\nparts, which may follow a recipe's name (the paper's recipes consist of them):", highlight=False)
     for name, about in recipe.parts().items():
         console.print(f"[bold]{name}[/]  {about}", highlight=False, soft_wrap=True)
 
@@ -124,7 +133,7 @@ NAMES = ("task.name", "algorithm.name", "constraint.name")
 
 
 def knobs(words: Sequence[str] = ()) -> Iterator[str]:
-    """A line for each knob: its key, its default, what it does; those of the classes that `words` name too."""
+    """Describe each knob in a line: key, default, effect. Includes the options of classes that `words` name."""
     chosen = dict(word.split(".name=", 1) for word in words if ".name=" in word)
     for name, field in Config.model_fields.items():
         kind = field.annotation
@@ -145,7 +154,7 @@ def knobs(words: Sequence[str] = ()) -> Iterator[str]:
 
 
 def _own(kind: Kind, name: str, prefix: str) -> Iterator[str]:
-    """The lines of what one class adds to its kind's knobs, or has another default of."""
+    """Describe the knobs that a class adds to those of its kind, or whose default it changes."""
     part = resolve(kind, name)
     base = {key: field.default for key, field in COMMON[kind].model_fields.items()}
     yield f" with {kind}.name={name}: {_first_line(part)}"

@@ -1,4 +1,4 @@
-"""The command `python -m refinerl.train`: its arguments, a run from start to end, and how it ends."""
+"""The command `python -m refinerl.train`: a run from start to end, and its exit code."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from refinerl.run.placement import check_abilities
 from refinerl.run.wiring import Parts, wire
 
 Loop = Callable[[Parts], checkpoint.State]
-"""`refinerl.train.train`, handed in by whoever imports both: nothing here imports it."""
+"""`refinerl.train.train`. It is passed as an argument, because importing it here would be circular."""
 
 
 def main(loop: Loop, arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 1 stopped by a guard, 2 bad input, 130 interrupted.
 
-    As one of many ranks it ends the process instead, with that code and all other ranks.
+    In one of several ranks, an error ends this process and all other ranks with that code.
     """
     try:
         with linked() as link:
@@ -42,7 +42,7 @@ def main(loop: Loop, arguments: Sequence[str] | None = None) -> int:
                 return link.end(*last_words(error))
             except KeyboardInterrupt as interrupt:
                 return link.end(str(interrupt) or "interrupted before the first step", 130)
-    except UserError as error:  # the launcher's: nobody is linked yet
+    except UserError as error:  # the launcher's environment is wrong
         return Link().end(*last_words(error))
 
 
@@ -61,7 +61,7 @@ def _run(loop: Loop, args: argparse.Namespace, link: Link) -> int:
         devices.require_name(config.reward_model.device, "reward_model.device")
         plan.show(config, console)
         return 0
-    if devices.resolve(config.device).type == "cpu":  # elsewhere the host holds little, and would never give it back
+    if devices.resolve(config.device).type == "cpu":  # with a GPU the host holds little, and memory is to be returned
         keep_freed_memory()
     folder = args.output_dir or new_folder(name)
     with run(loop, config, folder, console, link, resume=args.resume) as parts:
@@ -71,17 +71,17 @@ def _run(loop: Loop, args: argparse.Namespace, link: Link) -> int:
 
 
 def check_resumable(output_dir: object, *, resume: bool) -> None:
-    """See that a run that is to be resumed names its folder.
+    """Check that a folder is given if a run is to be resumed.
 
     Raises:
-        UserError: it does not.
+        UserError: none is given.
     """
     if resume and output_dir is None:
         raise UserError("--resume needs --output-dir: the folder of the run that is to go on")
 
 
 def new_folder(recipe_name: str) -> Path:
-    """The folder of a run that names none: runs/RECIPE-TIME, with a number where a second one begins in that second."""
+    """Choose a folder for a run that names none: runs/RECIPE-TIME, numbered if that exists."""
     first = Path("runs") / f"{Path(recipe_name).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     others = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
     return next(folder for folder in itertools.chain([first], others) if not folder.exists())
@@ -98,14 +98,14 @@ def run(
     resume: bool = False,
     given: Given = NOTHING,
 ) -> Iterator[Parts]:
-    """Train from the folder's last checkpoint, or from the start, to the end; give the trained parts, then close them.
+    """Train from the start, or from the folder's last checkpoint, to the end; yield the trained parts, then close them.
 
-    Of many ranks the first one's `folder` counts. An interrupted run says what it goes on from: the KeyboardInterrupt
-    that comes out of here holds the sentence.
+    With several ranks, the first rank's `folder` is used. The message of a KeyboardInterrupt says where a resumed run
+    continues.
 
     Raises:
-        UserError: the folder is taken, or a part cannot be had.
-        TrainingStoppedError: a guard ended the run.
+        UserError: the folder is in use, or a part cannot be loaded.
+        TrainingStoppedError: a guard stopped the run.
     """
     device = link.claim(config.device)
     check_abilities(config, device)
@@ -137,10 +137,10 @@ def run(
 
 
 def check_folder(folder: Path, config: Config, *, resume: bool) -> None:
-    """See that a new run's folder is free, and a resumed run's configuration the same where going on depends on it.
+    """Check that the folder of a new run is free, or that a resumed run's configuration still fits its checkpoints.
 
     Raises:
-        UserError: it is not.
+        UserError: it is not, or it does not.
     """
     saved = folder / "config.yaml"
     if not (resume and saved.exists()):
@@ -149,7 +149,7 @@ def check_folder(folder: Path, config: Config, *, resume: bool) -> None:
     changed = [line for line in recipe.differences(old, config) if not line.startswith(CHANGEABLE)]
     if changed:
         raise UserError(
-            f"{folder} is a run of another recipe, so its checkpoints cannot go on with this one; it differs in\n  "
+            f"{folder} is a run of another recipe, so its checkpoints cannot continue with this one; it differs in\n  "
             + "\n  ".join(changed)
         )
     return None
@@ -176,14 +176,14 @@ CHANGEABLE = (
     "device_memory",
     "plan.",
 )
-"""Knobs that a resumed run may change: what is kept, what is shown, and what memory it takes, so that a run that ran
-out of it can go on. Sums in another order round otherwise, and `trainer.steps` also moves the schedule's end: such a
-run is not the same bit for bit."""
+"""Knobs that a resumed run may change: they affect what is kept and shown, and how much memory is used, so that a run
+that ran out of memory can continue. A run with such a change is not bitwise identical to one without: sums are rounded
+in another order, and `trainer.steps` also moves the end of the schedule."""
 
 
 @contextmanager
 def calm_about_full_disks(folder: Path) -> Iterator[None]:
-    """Turn a write that failed for want of space into a message; torch.save reports it as a RuntimeError."""
+    """Turn a write that fails on a full disk into a UserError. torch.save reports it as a RuntimeError."""
     try:
         yield
     except UserError:
@@ -192,7 +192,7 @@ def calm_about_full_disks(folder: Path) -> Iterator[None]:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         if full or (folder.exists() and shutil.disk_usage(folder).free < 2**20):
             raise UserError(
-                f"the disk that holds {folder} is full; what was written so far is whole: free some space, then go on "
-                "with --resume"
+                f"the disk that holds {folder} is full; all files written so far are complete: free some space, then "
+                "continue with --resume"
             ) from error
         raise

@@ -1,4 +1,4 @@
-"""A run that Python asks for: `refinerl.fine_tune`, and the run that it returns."""
+"""Runs from Python: `refinerl.fine_tune`, and the run that it returns."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from refinerl.tokenization import ChatTokenizer
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """A run's folder, read when asked for; a folder that the command wrote will do too.
+    """A finished run, read from its folder on demand. Folders written by the command work too.
 
     Args:
         folder: holds metrics.jsonl, rollouts/, checkpoints and final/.
-        trained: the trained model and its tokenizer where they are in memory; else they are loaded from final/.
+        trained: the trained model and its tokenizer if they are in memory; otherwise they are loaded from final/.
 
     Raises:
-        UserError: the folder is no run's.
+        UserError: the folder does not hold a run.
     """
 
     folder: Path
@@ -47,11 +47,11 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """A row for each step, by metric name (docs/equations.md); None where a metric has no value."""
+        """One row per step, by metric name (docs/equations.md). None stands for a metric without a value."""
         return rows.read_metrics(self.folder)
 
     def metrics_frame(self) -> Any:
-        """The metrics as a pandas DataFrame, one row for each step.
+        """Return the metrics as a pandas DataFrame, one row per step.
 
         Raises:
             UserError: pandas is not installed.
@@ -65,7 +65,7 @@ class Run:
         return pandas.DataFrame(self.metrics).drop(columns="schema", errors="ignore").set_index("step")
 
     def rollouts(self, step: int) -> list[rows.RolloutRow]:
-        """Every response of a step with its reward and its refinement.
+        """Return every response of a step, with its reward and its refinement.
 
         Raises:
             UserError: the run has no such step.
@@ -74,16 +74,16 @@ class Run:
 
     @property
     def model(self) -> Any:
-        """The trained model, in evaluation mode; of a LoRA policy a `PeftModel`, or final/ as transformers reads it."""
+        """The trained model, in evaluation mode. A LoRA policy is a `PeftModel`, unless it is loaded from final/."""
         return self._final()[0]
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer, with the chat template of the run."""
+        """The tokenizer, with the run's chat template."""
         return self._final()[1]
 
     def report(self, output: str | os.PathLike[str] | None = None) -> Path:
-        """Write the run as one HTML page, report.html in its folder unless `output` names another; return its path.
+        """Write a report of the run as an HTML page; return its path, by default report.html in the run's folder.
 
         Raises:
             UserError: jinja2 is not installed, no step is finished, or the file cannot be written.
@@ -100,7 +100,7 @@ class Run:
         if self.trained is None:
             final = self.folder / "final"
             if not final.is_dir():
-                raise UserError(f"{self.folder} has no final/ yet: the run has not ended; resume=True goes on with it")
+                raise UserError(f"{self.folder} has no final/ yet: the run has not ended; resume=True continues it")
             loaded = load_model(str(final)), ChatTokenizer.load(final).inner
             object.__setattr__(self, "trained", loaded)
             return loaded
@@ -108,7 +108,7 @@ class Run:
 
 
 def fine_tune(loop: Loop, asked: Asked, output_dir: str | os.PathLike[str] | None, *, resume: bool = False) -> Run:
-    """Train what was asked for, through the command's own door; documented as `refinerl.fine_tune`."""
+    """Run what `refinerl.fine_tune` was called with, in the same way as the command does."""
     with linked() as link, as_python_says_it():
         check_resumable(output_dir, resume=resume)
         config, given = asked.resolve()
@@ -129,7 +129,7 @@ _FLAGS = {
 
 @contextmanager
 def as_python_says_it() -> Iterator[None]:
-    """Name arguments instead of flags in the messages of what is raised."""
+    """Replace the flags in messages of exceptions by arguments of `refinerl.fine_tune`."""
     try:
         yield
     except (UserError, TrainingStoppedError, KeyboardInterrupt) as error:

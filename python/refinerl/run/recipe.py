@@ -1,4 +1,4 @@
-"""Recipe and dotted overrides -> a validated `Config`; every mistake is named with its key and the rule."""
+"""Recipes, parts and overrides -> a validated `Config`. Errors name the key and the rule that it breaks."""
 
 from __future__ import annotations
 
@@ -22,27 +22,32 @@ DEFAULT_RECIPE = "demo"
 
 
 def recipes() -> dict[str, str]:
-    """Names of the shipped recipes and the first comment line of each."""
+    """Return the shipped recipes: name -> first line of the comment."""
     return _described("")
 
 
 def parts() -> dict[str, str]:
-    """The same of the parts that recipes are made of, and that may follow a recipe's name, such as `gpus-4`."""
+    """Return the parts that recipes consist of, such as `gpus-4`: name -> first line of the comment."""
     return _described("parts")
 
 
 def load(recipe: str | None, overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None) -> Config:
-    """The shipped recipe of this name, or the YAML file at this path, with overrides such as `constraint.beta=3e-4`.
+    """Load a recipe with parts and overrides.
 
-    None is the recipe that says nothing: the defaults of all knobs. `values` are overrides as Python has them, by
-    dotted key, and come last.
+    A recipe may have a key `base`, a list of names: it is merged into those. Its key `let` holds values for
+    interpolations such as `${let.gpus}`.
 
-    Among the overrides may be names of parts and files, which are laid over the recipe in their order; all that is
-    key=value comes after them. A recipe may say `base: [names]`: it is laid over those. Its `let` holds values that
-    only interpolations read, such as `${let.gpus}`.
+    >>> load("demo", ["gpus-2", "constraint.beta=3e-4"]).constraint.beta
+    0.0003
+
+    Args:
+        recipe: a shipped recipe's name or the path of a YAML file; None: the defaults of all knobs.
+        overrides: names of parts and files, which are merged into the recipe in order, and `key=value`, which come
+            after them.
+        values: further overrides by dotted key, as Python values. They come last.
 
     Raises:
-        UserError: an unknown recipe or key (the closest ones are named), a value that breaks its rule.
+        UserError: a recipe or a key is unknown (similar ones are named), or a value breaks its rule.
     """
     overlays = [word for word in overrides if "=" not in word]
     if recipe in parts():
@@ -68,7 +73,11 @@ def load(recipe: str | None, overrides: Sequence[str] = (), values: Mapping[str,
 
 
 def validate(values: Any) -> Config:
-    """A `Config` of nested plain values; raises UserError with one line for each mistake."""
+    """Build a `Config` from nested plain values.
+
+    Raises:
+        UserError: one line for each error.
+    """
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -78,19 +87,19 @@ def validate(values: Any) -> Config:
 
 
 def to_yaml(config: Config) -> str:
-    """The resolved configuration as a recipe: loading it gives the same configuration."""
+    """Return the resolved configuration as a recipe. Loading it gives the same configuration."""
     return str(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
 
 
 def differences(old: Config, new: Config) -> list[str]:
-    """Lines `key: old -> new` for every knob that differs."""
+    """List the knobs that differ, as `key: old -> new`."""
     before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
     keys = before | after  # the keys of `deepspeed` are free, so either may lack some
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
 
 
 def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys as sections within sections; tuples and paths as YAML has them."""
+    """Turn dotted keys into nested sections, and paths into strings."""
     tree: dict[str, Any] = {}
     for key, value in values.items():
         *sections, leaf = key.split(".")
@@ -113,7 +122,7 @@ def _described(folder: str) -> dict[str, str]:
 
 
 def _read(name: str, above: tuple[str, ...]) -> Any:
-    """The recipe or part laid over its bases; `above` are those that named it as theirs."""
+    """Read a recipe or a part and merge it into its bases; `above` are the recipes that name it as a base."""
     if name in above:
         raise UserError(f"recipe {name!r} is its own base: {' -> '.join((*above, name))}")
     layer: Any = OmegaConf.create(_text(name))
@@ -154,7 +163,7 @@ def _explain(loc: tuple[int | str, ...], kind: str, message: str, value: Any, va
 
 
 def _in_its_class(loc: tuple[int | str, ...], values: Any) -> tuple[str, list[str]]:
-    """A key as it was written, and those that its section has by the class that the section names."""
+    """Return a key as the user wrote it, and the keys that its section has for the class that it names."""
     kind: Kind
     match loc:
         case ("task" | "algorithm" | "constraint" as kind, str()):
