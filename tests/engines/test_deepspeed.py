@@ -214,17 +214,17 @@ def test_looking_at_a_gradient_takes_no_memory(bad, dtype):
 
 def test_without_deepspeed_the_message_names_knob_and_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "deepspeed", None)
-    with pytest.raises(UserError, match=r"engines.trainer=deepspeed needs .*pip install 'refinerl\[deepspeed\]'"):
+    with pytest.raises(UserError, match=r"^engines.trainer=deepspeed asks for .*pip install 'refinerl\[deepspeed\]'"):
         DeepSpeedTrainer(PolicyNetwork(tiny_model()), None, ALONE, {})
 
 
 def test_weights_in_bfloat16_do_not_learn_without_a_zero_stage():
-    with pytest.raises(UserError, match=r"stage must be 1, 2 or 3 where weights in 16 bits learn, got 0"):
+    with pytest.raises(UserError, match=r"stage must be 1, 2 or 3 to train weights in 16 bits, got 0"):
         DeepSpeedTrainer(PolicyNetwork(halved(tiny_model())), Optimization(1e-6), ALONE, {})
 
 
 @needs_deepspeed
 def test_an_old_deepspeed_is_refused(monkeypatch):
     monkeypatch.setattr(importlib.import_module("deepspeed"), "__version__", "0.17.1")
-    with pytest.raises(UserError, match=r"0\.19 or newer, this is 0\.17\.1"):
+    with pytest.raises(UserError, match=r">=0\.19,<0\.20 \(tested with .*\), and 0\.17\.1 is installed"):
         DeepSpeedTrainer(PolicyNetwork(tiny_model()), None, ALONE, {})

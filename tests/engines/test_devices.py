@@ -10,6 +10,7 @@ import torch
 
 from machines import H100, NO_DRIVER, OLD_DRIVER, OLD_FOR_KERNELS, T4, stand_in
 from refinerl.engines import devices
+from refinerl.engines.hardware import Hardware
 from refinerl.engines.launched import Launched
 from refinerl.errors import UserError
 
@@ -39,7 +40,7 @@ def test_one_process_has_the_device_that_it_names_and_what_follows_goes_there_to
 
 
 def test_a_cpu_is_claimed_without_a_look_at_the_gpus(monkeypatch):
-    class Untouched(devices.Hardware):
+    class Untouched(Hardware):
         def fault(self, kind: str) -> str | None:
             raise AssertionError(kind)
 
@@ -94,7 +95,7 @@ def test_the_knob_is_the_one_that_was_set(monkeypatch):
 @pytest.mark.skipif(torch.version.cuda is None or Path("/dev/nvidiactl").exists(), reason="needs no NVIDIA driver")
 def test_this_machine_says_what_the_stand_in_says():
     """PyTorch's own words, by which a GPU that is not there is told from one that does not work."""
-    assert devices.Hardware().fault("cuda") == NO_DRIVER
+    assert Hardware().fault("cuda") == NO_DRIVER
     assert devices.resolve("auto") == torch.device("cpu")
 
 

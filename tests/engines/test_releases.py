@@ -55,6 +55,7 @@ def test_a_build_without_metadata_of_that_name_is_left_to_its_import():
     Library("Json", "json", "9.9.9", "engines.x=json", "engines.x=other").require()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("library", "release"),
     [pytest.param(VLLM, "0.34.1", marks=needs_vllm), pytest.param(DEEPSPEED, "0.20.0", marks=needs_deepspeed)],

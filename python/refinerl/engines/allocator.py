@@ -1,4 +1,4 @@
-"""Memory that is freed and taken again at every step of a run on a CPU."""
+"""The C library's allocator, told to keep memory that every step of a run on a CPU frees and takes again."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep large blocks that it frees, for its next tensors; returns whether that was possible.
+    """Let this process keep large blocks that it frees, for its next tensors; return True if that is possible.
 
     glibc returns every large block to the system as soon as it is freed, and the system hands out zeroed pages when
     the next tensor touches them: about a tenth of the time of a training step on a CPU. The price is that memory, once
-    used, stays with the process. For the whole process, so only commands call it. Does nothing without glibc.
+    used, stays with the process. It applies to the whole process, so only commands call it. Without glibc it does
+    nothing.
     """
     if not sys.platform.startswith("linux"):
         return False

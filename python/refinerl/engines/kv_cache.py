@@ -1,8 +1,8 @@
-"""Keys and values of a batch that is being decoded, in place.
+"""Keys and values of a batch during decoding, updated in place.
 
-transformers' own cache concatenates the keys and values of every layer anew at each token, which on a CPU takes more
-time than the matrix products. This one is allocated once at its final size; a token is written where it belongs, a
-finished row is overwritten by the last one, and columns that are padding in every row that is left are out of view.
+transformers' own cache concatenates the keys and values of every layer at each token, which on a CPU takes more time
+than the matrix products. This cache is allocated once at its final size. A new token is written in place, a finished
+row is overwritten by the last one, and columns that are padding in every remaining row are left out of the view.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
 
 class DecodingCache(Cache):  # type: ignore[misc]  # transformers is untyped to mypy
-    """Left-padded keys and values of `rows` samples: columns `start` to `length` are in view.
+    """Left-padded keys and values of `rows` samples, of which columns `start` to `length` are in view.
 
-    Built from prefilled prompts with `fill`, grown one column a step by the model's attention layers.
+    `fill` takes the prefilled prompts; the model's attention layers add one column a step.
     """
 
     def __init__(self, layers: int, rows: int, length: int, capacity: int) -> None:
@@ -36,19 +36,19 @@ class DecodingCache(Cache):  # type: ignore[misc]  # transformers is untyped to 
                 layer.values[rows, :, self.length - length : self.length] = source.values[i, :, :length]
 
     def move(self, source: int, destination: int) -> None:
-        """Overwrite one row by another."""
+        """Overwrite the row `destination` by the row `source`."""
         for layer in self.layers:
             columns = slice(self.start, self.length)
             layer.keys[destination, :, columns] = layer.keys[source, :, columns]
             layer.values[destination, :, columns] = layer.values[source, :, columns]
 
     def advance(self) -> None:
-        """Count the column that all layers have written."""
+        """Include the column that all layers have just written."""
         self.length += 1
 
 
 class _Layer(CacheLayerMixin):  # type: ignore[misc]
-    """One layer's buffers, (rows, heads, capacity, width)."""
+    """The buffers of one layer, (rows, heads, capacity, width)."""
 
     is_sliding = False
     is_compileable = False
@@ -60,13 +60,13 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
         self.cache = cache
 
     def allocate(self, keys: Tensor, values: Tensor) -> None:
-        """Buffers for keys and values like these (B, heads, n, width)."""
+        """Allocate the buffers for keys and values like these, (B, heads, n, width), unless they exist."""
         if not self.is_initialized:
             self.keys, self.values = (
                 like.new_empty((self.cache.rows, like.shape[1], self.cache.capacity, like.shape[3]))
                 for like in (keys, values)
             )
-            # Padding is masked, but a weight of 0 times whatever the memory held may still be NaN.
+            # Padding is masked, but a weight of 0 times uninitialized memory may still be NaN.
             self.keys[:, :, : self.cache.length] = 0
             self.values[:, :, : self.cache.length] = 0
             self.is_initialized = True
@@ -75,7 +75,7 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
         self.allocate(key_states, value_states)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write the new column, return all columns in view."""
+        """Write the new column and return all columns in view."""
         self.allocate(key_states, value_states)
         cache, end = self.cache, self.cache.length + key_states.shape[2]
         self.keys[: cache.rows, :, cache.length : end] = key_states

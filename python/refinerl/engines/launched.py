@@ -1,4 +1,4 @@
-"""A process's place among those that a launcher started. Imports no torch: the command line is read before that is."""
+"""A process's place among those that a launcher started. Does not import torch, which the command line loads later."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from refinerl.errors import UserError
 
 @dataclass(frozen=True)
 class Launched:
-    """The facts in the environment: torchrun and DeepSpeed's launcher use the same names, srun has its own."""
+    """The launcher's environment variables: torchrun and DeepSpeed's launcher use the same names, srun has its own."""
 
     rank: int
     size: int
@@ -23,10 +23,15 @@ class Launched:
 
     @staticmethod
     def read(env: Mapping[str, str] = os.environ) -> Launched | None:
-        """Read them; None for a process that was started by hand.
+        """Read the environment; None for a process that no launcher started.
+
+        >>> env = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "node-0", "MASTER_PORT": "29500", "LOCAL_RANK": "1"}
+        >>> Launched.read(env)
+        Launched(rank=1, size=2, local_rank=1, local_size=2, address='node-0')
+        >>> Launched.read({})
 
         Raises:
-            UserError: there are several ranks, and a fact that they need is missing or wrong.
+            UserError: there are several ranks, and a variable that they need is missing or wrong.
         """
         size = _count(env, "WORLD_SIZE", 1)
         if "RANK" in env and "WORLD_SIZE" in env and ("MASTER_ADDR" in env or size > 1):
@@ -54,7 +59,7 @@ class Launched:
         return launched
 
     def tell(self) -> None:
-        """Give the facts torchrun's names: DeepSpeed and vLLM look for them there."""
+        """Set torchrun's variables, which DeepSpeed and vLLM read, where they are not set."""
         os.environ.setdefault("RANK", str(self.rank))
         os.environ.setdefault("WORLD_SIZE", str(self.size))
         os.environ.setdefault("LOCAL_RANK", str(self.local_rank))
@@ -98,5 +103,9 @@ def _by_srun(env: Mapping[str, str]) -> Launched | None:
 
 
 def _tasks_of_nodes(text: str) -> list[int]:
-    """Tasks of each node in Slurm's notation: `8(x2),4` are 8, 8 and 4."""
+    """Read the tasks of each node in Slurm's notation.
+
+    >>> _tasks_of_nodes("8(x2),4")
+    [8, 8, 4]
+    """
     return [int(count) for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", text) for _ in range(int(times or 1))]

@@ -1,8 +1,9 @@
-"""A connection between the ranks over which nothing goes but the news that one of them has ended.
+"""A connection between the ranks, over which each learns that another has ended.
 
-Collectives tell of a dead rank late or never: NCCL waits for its time-out, and only launchers of one machine see each
-other's processes. The kernel closes the connections of a process that dies, however it dies, and keep-alive probes tell
-of a machine that vanished. So every rank holds a connection to rank 0; what ends one ends all, and is said once.
+Collectives report a dead rank late or never: NCCL waits for its time-out, and a launcher only sees the processes of its
+own machine. But the kernel closes the connections of a process that dies, however it dies, and keep-alive probes detect
+a machine that vanished. So every rank holds a connection to rank 0. When one rank ends, all do, and the reason is
+printed once.
 """
 
 from __future__ import annotations
@@ -22,27 +23,28 @@ from refinerl.engines.launched import Launched
 
 _KEY = "refinerl/lifeline"
 _START = 300.0
-"""Seconds that all ranks have to begin."""
+"""Seconds within which all ranks must have started."""
 
 _NEWS = 3.0
-"""Seconds that a terminated rank waits for the news of another's end. The launcher has noticed that end already, so the
-news is there; on a busy machine it takes a moment to be read."""
+"""Seconds that a terminated rank waits for the news of another rank's end, for which a launcher terminates the others.
+
+The news has arrived by then; on a busy machine it takes a moment until it is read."""
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 """A machine that vanished is noticed after 30 seconds."""
 
 
 class Lifeline:
-    """One rank's end of it. Its threads end the process, with `os._exit`, when another rank has ended.
+    """One rank's end of the connection. Its threads end the process, by `os._exit`, when another rank has ended.
 
     Args:
-        launched: who this process is.
-        store: where rank 0 says which port it listens on.
+        launched: this process's place among the ranks.
+        store: the store in which rank 0 publishes its port.
     """
 
     def __init__(self, launched: Launched, store: Any) -> None:
         self.timeout = 0.0
-        """Seconds after which a collective that some rank never joined ends the others; 0 before there are any."""
+        """Seconds after which a collective fails if a rank has not joined it; 0 before there are collectives."""
         self._rank = launched.rank
         self._phases: dict[int, tuple[str, float]] = {}
         self._ending = threading.Lock()
@@ -68,7 +70,7 @@ class Lifeline:
         self._restore_sigterm = termination.listen(self._terminated)
 
     def phase(self, name: str) -> None:
-        """Says what this rank is doing, for the message should it die."""
+        """Announce what this rank is doing, for the message should it die."""
         self._phases[self._rank] = name, time.monotonic()
         for connection in self._peers.values():
             _send(connection, {"phase": name})
@@ -89,7 +91,7 @@ class Lifeline:
         _exit(code)
 
     def close(self) -> None:
-        """Say that the run has ended well here, so that the end of this process is no news. Waits for nobody."""
+        """Announce that the run has ended well here, so that the others go on when this process ends."""
         self._closing = True
         self._restore_sigterm()
         for connection in self._peers.values():
@@ -124,11 +126,11 @@ class Lifeline:
         self._end(f"stopped: {self._obituary(peer)}; --resume goes on from the last checkpoint", 1)
 
     def _obituary(self, peer: int) -> str:
-        """A rank that died, where, and of what it may be: NCCL's watchdog aborts a rank whose collective timed out."""
+        """Say which rank died, where, and perhaps why: NCCL's watchdog aborts a rank whose collective timed out."""
         phase, since = self._phases.get(peer, ("", time.monotonic()))
         died = f"rank {peer} died{f' in phase {phase}' if phase else ''} without a word"
         waited = time.monotonic() - since
-        if not self.timeout or waited < 0.95 * self.timeout:  # the news of a phase takes its time
+        if not self.timeout or waited < 0.95 * self.timeout:  # the announcement of a phase arrives late
             return f"{died} (killed from outside, by its machine for want of memory, or cut off)"
         others = [f"rank {rank} in {name}" for rank, (name, _) in sorted(self._phases.items()) if name != phase]
         elsewhere = f"; {others[0]} was not with it" if others else ""
@@ -168,12 +170,12 @@ class Lifeline:
 
 
 def _send(connection: socket.socket, word: dict[str, Any]) -> None:
-    with contextlib.suppress(OSError):  # whoever does not listen any more has ended
+    with contextlib.suppress(OSError):  # the other side has ended
         connection.sendall(json.dumps(word).encode() + b"\n")
 
 
 def _exit(code: int) -> NoReturn:
-    """At once: the main thread may be in a collective that never returns."""
+    """End the process at once: the main thread may be in a collective that never returns."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -1,6 +1,6 @@
-"""A policy that learns a LoRA adapter over frozen weights. The only file that imports peft.
+"""A policy that trains a LoRA adapter over frozen weights. The only file that imports peft.
 
-With the adapter switched off the same weights are the reference and the refiner, so that a run holds one model.
+With the adapter switched off the same weights are the reference and the refiner, so a run holds one model.
 """
 
 from __future__ import annotations
@@ -28,20 +28,22 @@ MERGED = "merged"
 
 
 class LoraNetwork(PolicyNetwork):
-    """A causal language model with a LoRA adapter: W·x + alpha/rank·B·A·x, where only A and B learn (arXiv:2106.09685).
+    """A causal language model with a LoRA adapter: W·x + alpha/rank·B·A·x, of which only A and B are trained.
+
+    See arXiv:2106.09685.
 
     Args:
-        model: is changed in place: its linear layers get the adapter's beside them. B starts at zero.
-        rank: of the adapter.
-        alpha: its scale times the rank.
+        model: is changed in place: its linear layers are wrapped with the adapter's. B starts at zero.
+        rank: the adapter's.
+        alpha: the adapter's scale times the rank.
         targets: names of linear layers, such as `q_proj`; empty: all but the head.
         merge: `export` also writes the model with the adapter added to its weights.
         temperature: as in `PolicyNetwork`, and so is `impl`.
-        adapted: the `PeftModel` around `model` where it has its adapter already (`check_adapted`); `rank`, `alpha` and
-            `targets` are then the adapter's own.
+        adapted: the `PeftModel` around `model` if that has its adapter already (`check_adapted`); `rank`, `alpha` and
+            `targets` are then those of that adapter.
 
     Raises:
-        UserError: peft is not installed, or there are no such layers.
+        UserError: peft is not installed, or a target names no linear layer.
     """
 
     def __init__(
@@ -74,14 +76,14 @@ class LoraNetwork(PolicyNetwork):
                 task_type="CAUSAL_LM", r=rank, lora_alpha=alpha, target_modules=list(targets or known), lora_dropout=0.0
             )
             adapted = peft.get_peft_model(model, config)
-        # Held in a tuple, lest the model become a submodule twice.
+        # In a tuple, so that the model does not become a submodule twice.
         self._handle: tuple[Any] = (adapted,)
         self._layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer)]
         self.merge = merge
         self.requires_grad_(True)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Of the adapter; the model's own weights never learn."""
+        """Switch training of the adapter on or off; the model's own weights are never trained."""
         for name, p in self.named_parameters():
             p.requires_grad_(requires_grad and ".lora_" in name)
         return self
@@ -93,7 +95,7 @@ class LoraNetwork(PolicyNetwork):
 
     @contextmanager
     def base(self) -> Iterator[None]:
-        """The model without its adapter."""
+        """Switch the adapter off inside."""
         learns = [(p, p.requires_grad) for p in self.parameters()]
         for layer in self._layers:
             layer.enable_adapters(False)
@@ -108,12 +110,12 @@ class LoraNetwork(PolicyNetwork):
     def export(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
         """Write the adapter as `PeftModel.from_pretrained` and `AutoModelForCausalLM.from_pretrained` read it.
 
-        With `merge` the whole model too, in the folder `merged`. `weights` as in `PolicyNetwork.export`.
+        With `merge`, write the whole model too, in the folder `merged`. `weights` as in `PolicyNetwork.export`.
         """
         (handle,) = self._handle
         state = self.model.state_dict()
         if weights is not None:
-            first = {id(p): name for name, p in self.model.named_parameters()}  # of tied ones `weights` has the first
+            first = {id(p): name for name, p in self.model.named_parameters()}  # tied ones are there once
             every = self.model.named_parameters(remove_duplicate=False)
             state |= {name: weights[f"model.{first[id(p)]}"] for name, p in every}
         handle.save_pretrained(folder, state_dict={f"base_model.model.{name}": t for name, t in state.items()})
@@ -123,7 +125,7 @@ class LoraNetwork(PolicyNetwork):
 
     @torch.no_grad()
     def _merged_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The model's weights by their names without an adapter, with B·A added; the others are not copied."""
+        """Add B·A to the adapted weights and give all by their names without an adapter; the others are not copied."""
         merged = {name.replace(".base_layer.", "."): t for name, t in state.items() if ".lora_" not in name}
         for name, module in self.model.named_modules():
             if module in self._layers:
@@ -134,16 +136,17 @@ class LoraNetwork(PolicyNetwork):
 
 
 def is_adapted(model: Any) -> bool:
-    """Is this a model of peft's; says so without importing it."""
+    """Tell whether a model is peft's, without importing peft."""
     peft = sys.modules.get("peft")
     return peft is not None and isinstance(model, peft.PeftModel)
 
 
 def check_adapted(adapted: Any) -> tuple[int, int, tuple[str, ...]]:
-    """Rank, alpha and targets of a `PeftModel`'s adapter.
+    """Give rank, alpha and targets of a `PeftModel`'s adapter.
 
     Raises:
-        UserError: it has another adapter than one LoRA adapter that is named `default` and is all that learns.
+        UserError: the model does not have exactly one adapter, a LoRA adapter named `default` that is all that is
+            trained.
     """
     config = adapted.peft_config.get(_NAME)
     if config is None or len(adapted.peft_config) > 1:
@@ -155,7 +158,7 @@ def check_adapted(adapted: Any) -> tuple[int, int, tuple[str, ...]]:
         raise UserError(f"the peft model must have a LoRA adapter, got {kind}")
     if config.modules_to_save or config.bias != "none":
         raise UserError(
-            "the peft model's adapter must be all that learns: give it modules_to_save=None and bias='none', got "
+            "the peft model's adapter must be all that is trained: give it modules_to_save=None and bias='none', got "
             f"{config.modules_to_save} and {config.bias!r}"
         )
     targets = config.target_modules
@@ -163,29 +166,29 @@ def check_adapted(adapted: Any) -> tuple[int, int, tuple[str, ...]]:
 
 
 def _linear_layers(model: PreTrainedModel) -> list[str]:
-    """Names of the linear layers that may have an adapter: all but the head."""
+    """List the names of the linear layers that may have an adapter: all but the head."""
     linear = {name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
     head = next(name for name, m in model.named_modules() if m is model.get_output_embeddings())
     return sorted(linear - {head.rpartition(".")[2]})
 
 
 def on_disk(weights: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    """Copies of an adapter's tensors, by the names that peft gives them on disk.
+    """Copy an adapter's tensors, by the names that peft gives them on disk.
 
     Raises:
-        ValueError: a tensor that is no adapter's.
+        ValueError: a tensor is not an adapter's.
     """
     tensors = {}
     for name, tensor in weights:
         if ".lora_" not in name:
             raise ValueError(f"weights must be those of the adapter, got {name}")
-        # vLLM multiplies B by the scale in place, which would be the trainer's own.
+        # vLLM multiplies B by the scale in place, which must not be the trainer's tensor.
         tensors["base_model.model." + name.replace(".default.", ".")] = tensor.detach().to("cpu", copy=True)
     return tensors
 
 
 def _save(model: PreTrainedModel, weights: Mapping[str, Tensor], folder: Path) -> None:
-    """As `save_pretrained`, which would write the names that the adapter gave to the layers."""
+    """Save the model under the names of a model without an adapter; `save_pretrained` would write the adapter's."""
     with torch.device("meta"):
         plain = AutoModelForCausalLM.from_config(model.config, dtype=model.dtype)
     plain.load_state_dict(weights, assign=True)

@@ -1,4 +1,4 @@
-"""A model by name: a hub id, a folder, or the bundled SmolLM2."""
+"""Loading of models by name: a hub id, a folder, or the bundled SmolLM2."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ DType = Literal["float32", "bfloat16", "float16", "float64"]
 
 
 def resolve_model(name: str) -> str:
-    """What `from_pretrained` understands: the cache folder for the bundled model's name, any other name as it is."""
+    """Give the name that `from_pretrained` reads: a cache folder for the bundled model, any other name unchanged."""
     return str(bundled.bundled_model()) if name.lower() == bundled.NAME else name
 
 
 def load_model(name: str, *, dtype: DType = "float32", attn: str | None = None) -> PreTrainedModel:
-    """The causal language model `name`, in evaluation mode, on the CPU.
+    """Load the causal language model `name`, in evaluation mode, on the CPU.
 
     `attn` is transformers' `attn_implementation` (None: its default).
 
@@ -45,7 +45,7 @@ def load_model(name: str, *, dtype: DType = "float32", attn: str | None = None) 
 def load_trunk(
     name: str, *, dtype: DType = "float32", attn: str | None = None, normalize: bool = False
 ) -> tuple[PreTrainedModel, nn.Linear | None]:
-    """The model `name` without its language-model head, and its scalar head if it is a reward model.
+    """Load the model `name` without its language-model head, and with its scalar head if it is a reward model.
 
     `normalize` makes the head give (score − mean) / std, by the mean and std of its config if it has them.
     Errors as in `load_model`.
@@ -72,7 +72,7 @@ def _normalized(head: nn.Linear, mean: float, std: float) -> nn.Linear:
 
 
 def load_reward_model(name: str, *, dtype: DType = "float32", attn: str | None = None) -> PreTrainedModel:
-    """The reward model `name`: a sequence classifier with one score, in evaluation mode, on the CPU.
+    """Load the reward model `name`: a sequence classifier with one score, in evaluation mode, on the CPU.
 
     Two layouts are read: transformers' own, and OpenRLHF's, which saves a trunk and under `config.value_head_prefix`
     (`value_head` or `score`) a linear head; there it becomes the classifier's `score`. The mean and standard deviation
@@ -111,7 +111,7 @@ def load_reward_model(name: str, *, dtype: DType = "float32", attn: str | None =
 
 
 def is_openrlhf(config: Any) -> bool:
-    """Is this the configuration of a reward model that OpenRLHF saved."""
+    """Tell whether a configuration is that of a reward model saved by OpenRLHF."""
     return _architecture(config) == "RewardModel"
 
 
@@ -135,7 +135,7 @@ def _options(dtype: DType, attn: str | None) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def loading(name: str) -> Iterator[None]:
-    """Turn what `from_pretrained` raises for a name that cannot be loaded into a `UserError`."""
+    """Turn the exceptions that `from_pretrained` raises for an unusable name into a `UserError`."""
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
@@ -147,7 +147,7 @@ def loading(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' own progress bars, which would tear ours, and what DeepSpeed says when it is imported."""
+    """Silence transformers' progress bars, which would disturb ours, and DeepSpeed's messages at its import."""
     name_accelerator()
     was_enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
@@ -159,5 +159,5 @@ def quiet() -> Iterator[None]:
 
 
 def name_accelerator() -> None:
-    """Spare DeepSpeed, which transformers imports where it is installed, the search for a GPU that it warns of."""
+    """Name DeepSpeed's accelerator, so that it does not search for a GPU and warn when transformers imports it."""
     os.environ.setdefault("DS_ACCELERATOR", devices.accelerator())

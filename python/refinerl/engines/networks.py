@@ -1,4 +1,4 @@
-"""What trainers train: a trunk with a language-model head (policy, reference) or with a value head (critic).
+"""The networks that are trained: a trunk with a language-model head (policy, reference) or a value head (critic).
 
 Both are modules whose `forward` takes `Rows` and returns `Outputs`, so that any trainer can wrap them whole.
 """
@@ -30,8 +30,9 @@ class PolicyNetwork(nn.Module):
 
     Args:
         model: any Hugging Face causal language model whose logits are its head times its last hidden state.
-        temperature: divides the logits: the sampling temperature, for which ratio, KL, entropy and cost are meant.
-        impl: which cross-entropy kernel.
+        temperature: the sampling temperature, which divides the logits: ratio, KL, entropy and cost are those of the
+            distribution that was sampled from.
+        impl: the cross-entropy implementation.
 
     Raises:
         UserError: the model does more to its logits than its head does (soft-capping, scaling), or this build has no
@@ -48,10 +49,10 @@ class PolicyNetwork(nn.Module):
         _verify_head(model)
 
     def forward(self, rows: Rows, weights: Tensor | None = None) -> Outputs:
-        """Logprobs and entropies of all targets, and the constraint's cost Σ weights·nll; `weights` (R,), None for 0.
+        """Compute logprobs and entropies of all targets, and the constraint's cost Σ weights·nll.
 
-        With gradients, a y row's targets are differentiable one by one, those of a constraint row only through
-        `weighted_nll`; logprobs of constraint rows of weight 0 are then not computed and read zero.
+        With gradients, each target of a y row is differentiable, those of a constraint row only through `weighted_nll`;
+        logprobs of constraint rows of weight 0 are then not computed and read zero. `weights` is (R,), None for 0.
         """
         device = self.model.device
         hidden, row, token = target_states(self.model.base_model, rows)
@@ -81,13 +82,13 @@ class PolicyNetwork(nn.Module):
 
     @property
     def whole(self) -> Any:
-        """The model as its users know it."""
+        """The model without this wrapper."""
         return self.model
 
     def export(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
         """Write the model as `AutoModelForCausalLM.from_pretrained` reads it.
 
-        `weights`, by the names of `named_parameters`, stand for this module's own where those are not whole.
+        `weights`, by the names of `named_parameters`, replace this module's own where those are not whole.
         """
         with quiet():
             self.model.save_pretrained(folder, state_dict=_model_state(self.model, weights))
@@ -115,7 +116,7 @@ class ValueNetwork(nn.Module):
         self.head = head
 
     def forward(self, rows: Rows, weights: Tensor | None = None) -> Outputs:
-        """Values of all targets; the other fields are empty."""
+        """Compute the values of all targets; the other fields are empty."""
         hidden, row, token = target_states(self.model, rows)
         values = self.head(hidden).squeeze(-1)
         values = values if values.dtype == torch.float64 else values.float()
@@ -123,7 +124,10 @@ class ValueNetwork(nn.Module):
         return Outputs(empty, empty, hidden.new_zeros(()), values=_spread(values, row, token, rows))
 
     def export(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
-        """Write the trunk as `AutoModel.from_pretrained` reads it, and the head beside it; `weights` as above."""
+        """Write the trunk as `AutoModel.from_pretrained` reads it, and the head beside it.
+
+        `weights` as in `PolicyNetwork.export`.
+        """
         with quiet():
             self.model.save_pretrained(folder, state_dict=_model_state(self.model, weights))
         head = {name: t if weights is None else weights[f"head.{name}"] for name, t in self.head.state_dict().items()}
@@ -131,16 +135,16 @@ class ValueNetwork(nn.Module):
 
 
 def recompute(network: PolicyNetwork | ValueNetwork, *, reentrant: bool = False) -> None:
-    """Trade a second forward pass of each layer for its activations' memory."""
+    """Save memory by computing each layer's activations again in the backward pass."""
     network.model.gradient_checkpointing_enable({"use_reentrant": reentrant})
     if reentrant:
         network.model.enable_input_require_grads()
-    for module in network.modules():  # which do it only in training mode
+    for module in network.modules():  # these layers do it only in training mode
         module.training = isinstance(module, GradientCheckpointingLayer)
 
 
 def _model_state(model: PreTrainedModel, weights: Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
-    """What `save_pretrained` is to write: a network's weights by the model's own names, with the model's buffers."""
+    """Give the state for `save_pretrained`: a network's weights by the model's own names, and the model's buffers."""
     if weights is None:
         return None
     state = {name.removeprefix("model."): t for name, t in weights.items() if name.startswith("model.")}
@@ -149,7 +153,7 @@ def _model_state(model: PreTrainedModel, weights: Mapping[str, Tensor] | None) -
 
 
 def target_states(trunk: PreTrainedModel, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
-    """The hidden state that predicts each target: (N, H), and the target's row and index (N,) each.
+    """Compute the hidden state that predicts each target, (N, H); give it with the target's row and index, (N,) each.
 
     Rows are padded at the right, so causal attention never sees padding and no attention mask is needed.
     """
@@ -167,12 +171,13 @@ def target_states(trunk: PreTrainedModel, rows: Rows) -> tuple[Tensor, Tensor, T
 
 
 def _spread(values: Tensor, row: Tensor, token: Tensor, rows: Rows) -> Tensor:
-    """(N,) values at their places in (R, T), zero elsewhere."""
+    """Put (N,) values at their places in (R, T), with zeros elsewhere."""
     return values.new_zeros(rows.mask.shape).index_put((row, token), values)
 
 
 @torch.no_grad()
 def _verify_head(model: PreTrainedModel) -> None:
+    """Check on eight tokens that the logits are the head times the last hidden state."""
     ids = torch.arange(8, device=model.device)[None] % model.config.get_text_config().vocab_size
     head = model.get_output_embeddings()
     kind = getattr(model.config, "model_type", type(model).__name__)

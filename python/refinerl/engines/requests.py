@@ -1,4 +1,4 @@
-"""What every generator asks of a request."""
+"""The checks of a request that all generators share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from refinerl.records import Sampling
 
 
 def check(prompts: Sequence[Sequence[int]], sampling: Sampling, context_length: int) -> None:
-    """Sees that the prompts fit and that every sample has its seed.
+    """Check that the prompts fit and that every sample has its seed.
 
     Raises:
         ValueError: a prompt is empty or leaves no room in the context, or the seeds do not match the request.

@@ -8,13 +8,17 @@ from torch import Tensor
 
 
 def uniforms(seed: int, count: int) -> Tensor:
-    """(count,) float64 in [0, 1): the noise of one sample's tokens, from Philox keyed by its 64-bit seed."""
+    """Draw the noise of one sample's tokens, (count,) float64 in [0, 1), from Philox keyed by a 64-bit seed.
+
+    >>> bool((uniforms(7, 3) == uniforms(7, 5)[:3]).all())
+    True
+    """
     bits = np.random.Philox(key=int(seed) & (2**64 - 1))
     return torch.from_numpy(np.random.Generator(bits).random(count))
 
 
 def greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The likeliest token of each row (B, V), and its logprob at temperature 1.
+    """Choose the likeliest token of each row (B, V); give it with its logprob at temperature 1.
 
     Raises:
         FloatingPointError: a row has no finite maximum.
@@ -30,20 +34,20 @@ def greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
 def sample(
     logits: Tensor, uniform: Tensor, temperature: float, *, top_k: int = 0, top_p: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """One token per row, by the point where the cumulative distribution passes that row's uniform number.
+    """Sample one token per row: the one at which the cumulative distribution passes the row's uniform number.
 
-    A row's token depends on its own logits and number alone, so it is the same in whatever batch the row stands.
-    The distribution is accumulated in float64: a vocabulary of 10⁵ tokens would not survive float32.
+    A row's token depends on its own logits and number alone, so it is the same in every batch. The distribution is
+    accumulated in float64, because float32 is too coarse for a sum over 10⁵ tokens.
 
     Args:
         logits: (B, V).
         uniform: (B,) float64 in [0, 1).
         temperature: divides the logits, > 0.
-        top_k: keep the k likeliest tokens (and those as likely as the last of them); 0 keeps all.
+        top_k: keep the k likeliest tokens, and those as likely as the last of them; 0 keeps all.
         top_p: of those, keep the likeliest whose probabilities first sum to p.
 
     Returns:
-        (B,) int64 tokens and (B,) float32 logprobs under the distribution that was sampled from.
+        (B,) int64 tokens and (B,) float32 logprobs under the distribution that was sampled from, after top_k and top_p.
 
     Raises:
         FloatingPointError: a row has no finite maximum, so it is no distribution.
@@ -67,7 +71,7 @@ def sample(
 
 
 def _nucleus_threshold(mass: Tensor, top_p: float) -> Tensor:
-    """(B, 1) the smallest mass within the nucleus of unnormalised probabilities (B, V)."""
+    """Find the smallest mass in the nucleus of unnormalised probabilities (B, V): (B, 1)."""
     descending = mass.sort(-1, descending=True).values
     cumulative = descending.cumsum(-1, dtype=torch.float64)
     before = cumulative - descending

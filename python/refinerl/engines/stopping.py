@@ -1,4 +1,4 @@
-"""Where a completion is cut: at the first stop string, which is not part of it."""
+"""Cutting a completion at its first stop string, which is not part of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from refinerl.tokenization import ChatTokenizer
 
 
 def cut_at_stop(tokenizer: ChatTokenizer, token_ids: Sequence[int], stop: Sequence[str]) -> tuple[int, str] | None:
-    """How many tokens, and which text, stand before the first of the stop strings; None where there is none.
+    """Count the tokens before the first stop string and give the text before it; None if there is no stop string.
 
     The last token kept may reach into the stop string; the text never does.
     """

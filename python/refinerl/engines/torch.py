@@ -21,16 +21,19 @@ _STATE = "trainer.pt"
 class TorchTrainer:
     """One model on one device, trained with AdamW or frozen.
 
-    A network in bfloat16 computes in bfloat16 and learns in float32: its optimizer has weights and gradients of its own
-    (`Masters`), which a step rounds into the network.
+    A network in bfloat16 computes in bfloat16 and is trained in float32: the optimizer has weights and gradients of its
+    own (`Masters`), and each step rounds those weights into the network.
 
     Args:
         network: stays on its device, in its type. It is kept in evaluation mode: dropout would make the ratio of two
             forward passes compare dropout masks instead of policies.
         optimization: None freezes the network.
-        gradient_checkpointing: trade a second forward pass for the activations' memory.
-        home: the device of a frozen network while it is awake; between `sleep` and `wake` it lies on the CPU. None: it
+        gradient_checkpointing: save memory by computing activations again in the backward pass.
+        home: the device of a frozen network while it is awake; between `sleep` and `wake` it is on the CPU. None: it
             stays where it is.
+
+    Raises:
+        ValueError: `home` is given for a network that is trained.
     """
 
     def __init__(
@@ -42,7 +45,7 @@ class TorchTrainer:
         home: str | None = None,
     ) -> None:
         if home is not None and optimization is not None:
-            raise ValueError("home must be None for a network that learns: its optimizer stays where it began")
+            raise ValueError("home must be None for a network that is trained: its optimizer cannot move")
         self.network = network.eval().requires_grad_(optimization is not None)
         self.optimization = optimization
         self._home = home
@@ -51,13 +54,16 @@ class TorchTrainer:
         self._masters = Masters(p for p in network.parameters() if p.requires_grad)
         lora = isinstance(network, LoraNetwork)
         self._fixed = {name for name in network.state_dict() if lora and ".lora_" not in name}
-        """What never changes and no checkpoint needs to hold."""
+        """Names of frozen weights, which checkpoints leave out."""
         self._optimizer = optimization.adamw(self._masters.parameters) if optimization else None
         if gradient_checkpointing:
             recompute(network)
 
     def forward(self, rows: Rows, weights: Tensor | None = None, *, adapter: bool = True) -> Outputs:
-        """Logprobs and entropies of the targets, or values. Differentiable unless frozen or under `torch.no_grad()`."""
+        """Compute logprobs and entropies of the targets, or values.
+
+        They are differentiable unless the network is frozen, or under `torch.no_grad()`.
+        """
         base = self.network.base() if not adapter and isinstance(self.network, LoraNetwork) else nullcontext()
         with base:
             outputs: Outputs = self.network(rows, weights)
@@ -70,14 +76,14 @@ class TorchTrainer:
 
     @property
     def learning_rate(self) -> float:
-        """Of the next step."""
+        """The learning rate of the next step."""
         _, optimization = self._trained()
         return optimization.learning_rate * optimization.schedule.factor(self.steps)
 
     def step(self) -> float:
-        """Clip, update, advance the schedule, zero the gradients; returns the gradient's norm before clipping.
+        """Clip, update, advance the schedule, zero the gradients; return the gradient's norm before clipping.
 
-        A norm that is not finite leaves all untouched, the gradients too, and is returned as it is.
+        If the norm is not finite, nothing changes, not even the gradients, and it is returned all the same.
         """
         optimizer, optimization = self._trained()
         parameters = self._masters.parameters
@@ -99,7 +105,7 @@ class TorchTrainer:
             p.grad = None
 
     def bad_gradient(self) -> str | None:
-        """The first parameter whose accumulated gradient is not finite."""
+        """Name the first parameter whose accumulated gradient is not finite; None if there is none."""
         for name, p in self.network.model.named_parameters():
             gradient = self._masters.of(p).grad
             if gradient is not None and not finite(gradient):
@@ -107,13 +113,16 @@ class TorchTrainer:
         return None
 
     def weights(self) -> Iterable[tuple[str, Tensor]]:
-        """What learns, by its names in the Hugging Face model; tied parameters once. Of a LoRA policy: its adapter."""
+        """Give the trained weights by their names in the Hugging Face model; of a LoRA policy the adapter.
+
+        Tied weights come once.
+        """
         return ((name, p.detach()) for name, p in self.network.model.named_parameters() if p.requires_grad)
 
     def save(self, folder: Path) -> None:
-        """Weights, optimizer and schedule, so that `load` continues exactly; of a LoRA policy the adapter's alone.
+        """Write weights, optimizer and schedule, so that `load` continues exactly; of a LoRA policy the adapter alone.
 
-        Of weights in bfloat16 that learn: their float32 masters.
+        Weights that are trained in bfloat16 are saved as their float32 masters.
         """
         folder.mkdir(parents=True, exist_ok=True)
         optimizer = self._optimizer.state_dict() if self._optimizer else None
@@ -122,7 +131,7 @@ class TorchTrainer:
         torch.save({"network": network, "optimizer": optimizer, "steps": self.steps}, folder / _STATE)
 
     def load(self, folder: Path) -> None:
-        """Undo `save`. The file stays on the host, mapped, and is copied from there tensor by tensor.
+        """Read what `save` wrote. The file is mapped on the host and copied from there tensor by tensor.
 
         Raises:
             ValueError: it holds the weights of another network.
@@ -140,22 +149,22 @@ class TorchTrainer:
         self.discard()
 
     def export(self, folder: Path) -> None:
-        """The model as `from_pretrained` reads it."""
+        """Write the model as `from_pretrained` reads it."""
         folder.mkdir(parents=True, exist_ok=True)
         self.network.export(folder)
 
     def sleep(self) -> None:
-        """Move a frozen network to the CPU, if it may be moved."""
+        """Move a frozen network to the CPU if it has a `home`."""
         if self._home is not None:
             self.network.to("cpu")
 
     def wake(self) -> None:
-        """Undo `sleep`."""
+        """Move it back to its `home`."""
         if self._home is not None:
             self.network.to(self._home)
 
     def _named(self) -> dict[str, nn.Parameter]:
-        """The parameters by all their names, as `state_dict` has them."""
+        """Give the parameters by all their names, as `state_dict` has them."""
         return dict(self.network.named_parameters(remove_duplicate=False))
 
     def _trained(self) -> tuple[torch.optim.Optimizer, Optimization]:

@@ -1,8 +1,8 @@
-"""Generation in this process: a sampling loop of our own over a Hugging Face model.
+"""Generation in this process: our own sampling loop over a Hugging Face model.
 
-`model.generate` has one random stream for a whole batch, so what it samples depends on what else is in the batch. Here
-every sample has a seed of its own and every token one uniform number, so a completion is the same however samples are
-batched (up to floating point: a matrix product may round a row differently in a batch of another size).
+`model.generate` has one random stream for a batch, so its samples depend on the rest of the batch. Here every sample
+has a seed of its own and every token one uniform number, so a completion does not depend on how samples are batched (up
+to floating point: a matrix product may round a row differently in a batch of another size).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from refinerl.tokenization import ChatTokenizer
 
 @dataclass(eq=False)
 class _Sample:
-    """A completion being written."""
+    """A completion that is being written."""
 
     prompt: int
     prompt_length: int
@@ -45,19 +45,20 @@ class TransformersGenerator:
     """Writes completions with a Hugging Face causal language model.
 
     Args:
-        model: stays where it is and may be a trainer's own module; its mode and attention are restored after each call.
+        model: stays on its device and may be a trainer's own module; its mode and attention are restored after each
+            call.
         tokenizer: for the ids that end a completion, and to decode.
         context_length: tokens of prompt and completion that fit; default: the model's.
         max_rows: completions written at a time.
         max_prefill_tokens: prompt tokens, padding included, that go through the model at a time.
-        base: switches off the model's adapter, if it has one: `LoraNetwork.base`.
-        home: the device of the weights while they are awake; `sleep` moves them to the CPU. Only for a model that
-            nobody else needs at that time. None: they stay where they are.
-        progress: called now and then with the number of tokens that are done; over a call of `generate` they sum to
-            len(prompts) · n · max_tokens, because a completion that ends early counts in full.
+        base: a context without the model's adapter, if it has one: `LoraNetwork.base`.
+        home: the device of the weights while the generator is awake; `sleep` moves them to the CPU, so nobody else may
+            need the model then. None: they stay where they are.
+        progress: called now and then with a number of finished tokens; over a call of `generate` these numbers add up
+            to len(prompts) · n · max_tokens, because a completion that ends early counts in full.
 
     Raises:
-        UserError: the model has layers other than attention, whose state this loop cannot keep.
+        UserError: the model has layers other than attention, whose state the cache cannot hold.
     """
 
     def __init__(
@@ -102,17 +103,17 @@ class TransformersGenerator:
         adapter: bool = True,
         drafts: Sequence[Sequence[int]] | None = None,
     ) -> list[list[Completion]]:
-        """`sampling.n` completions for each prompt, in order.
+        """Write `sampling.n` completions for each prompt, in order.
 
-        Logprobs are those of the distribution that was sampled from: after temperature, top_k and top_p; for greedy
-        sampling those at temperature 1. `drafts` change nothing here.
+        Logprobs are those of the distribution that was sampled from, after temperature, top_k and top_p; for greedy
+        sampling those at temperature 1. `drafts` are ignored.
 
         Raises:
             ValueError: a prompt is empty or leaves no room in the context, or the seeds do not match the request.
             FloatingPointError: the model's logits are not finite.
         """
         samples = self._requests(prompts, sampling)
-        # Longest first: prompts of like length share a batch, and a batch too large for the memory fails at once.
+        # Longest first: prompts of similar length share a batch, and a batch too large for the memory fails early.
         order = sorted(samples, key=lambda s: -s.prompt_length)
         with self._decoding(), contextlib.nullcontext() if adapter else self.base():
             for first in range(0, len(order), self.max_rows):
@@ -130,9 +131,9 @@ class TransformersGenerator:
         return samples
 
     def _write(self, rows: list[_Sample], prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
-        """Write the completions of one batch; `rows` shrinks as they finish."""
+        """Write the completions of one batch; `rows` gets shorter as they finish."""
         device = self.model.device
-        # The last prompt token is left to the first step, which thereby is like all others.
+        # The last prompt token is left to the first step, so that this step is like all others.
         cache = self._prefill(rows, prompts)
         last = torch.tensor([prompts[s.prompt][-1] for s in rows], device=device)
         positions = torch.tensor([s.prompt_length - 1 for s in rows], device=device)
@@ -169,7 +170,7 @@ class TransformersGenerator:
                     cache.start = cache.length - int(positions.max())
 
     def _prefill(self, rows: list[_Sample], prompts: Sequence[Sequence[int]]) -> DecodingCache:
-        """Keys and values of every prompt but its last token, computed once and copied to each of its samples."""
+        """Compute keys and values of each prompt without its last token, once, and copy them to all its samples."""
         where: dict[int, list[int]] = {}
         for row, s in enumerate(rows):
             where.setdefault(s.prompt, []).append(row)
@@ -188,7 +189,7 @@ class TransformersGenerator:
         return cache
 
     def _prefill_groups(self, order: list[int], prompts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-        """The prompts, longest first, in groups whose padded size keeps within `max_prefill_tokens`."""
+        """Group the prompts, longest first, so that each group's padded size is within `max_prefill_tokens`."""
         group: list[int] = []
         for i in order:
             if group and (len(group) + 1) * len(prompts[group[0]]) > self.max_prefill_tokens:
@@ -199,7 +200,7 @@ class TransformersGenerator:
             yield group
 
     def _finish(self, s: _Sample, stop: tuple[str, ...]) -> None:
-        """Set the finish reason of a sample that has just got a token, if it is done."""
+        """Set the finish reason of a sample if the token that it has just got ends it."""
         if s.token_ids[-1] in self.tokenizer.eos_token_ids:
             s.finish_reason = "stop"
         elif stop and self._stopped(s, stop):
@@ -210,7 +211,7 @@ class TransformersGenerator:
             s.text = self.tokenizer.decode(s.token_ids)
 
     def _stopped(self, s: _Sample, stop: tuple[str, ...]) -> bool:
-        """Whether a stop string has appeared; if so, cut text and tokens where the first one begins."""
+        """Tell whether a stop string has appeared; if so, cut text and tokens where the first one begins."""
         tail = max(len(text.encode()) for text in stop) + 8  # a token holds at least a byte
         if not any(text in self.tokenizer.decode(s.token_ids[-tail:]) for text in stop):
             return False
@@ -229,7 +230,7 @@ class TransformersGenerator:
 
     @contextlib.contextmanager
     def _decoding(self) -> Iterator[None]:
-        """The model in evaluation mode with attention for single tokens; both as they were afterwards."""
+        """Put the model in evaluation mode with attention for single tokens, and restore both on leaving."""
         modes = [(module, module.training) for module in self.model.modules()]
         config = self.model.config
         attention = config._attn_implementation
@@ -245,7 +246,7 @@ class TransformersGenerator:
 
     @torch.no_grad()
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Copy the trainer's weights by name; where they already lie in the same memory nothing is done.
+        """Copy the trainer's weights by name; tensors that share memory with the trainer's are left alone.
 
         Raises:
             ValueError: a name or shape that the model does not have.
@@ -258,12 +259,12 @@ class TransformersGenerator:
                 mine[name].copy_(tensor)
 
     def sleep(self) -> None:
-        """Free device memory: move the weights to the CPU, if they may be moved."""
+        """Free device memory: move the weights to the CPU if they have a `home`."""
         if self._home is not None:
             self.model.to("cpu")
 
     def wake(self) -> None:
-        """Undo `sleep`."""
+        """Move the weights back to their `home`."""
         if self._home is not None:
             self.model.to(self._home)
 
@@ -274,7 +275,7 @@ def _finished(s: _Sample) -> Completion:
 
 
 def _close_gaps(rows: list[_Sample], cache: DecodingCache) -> list[int]:
-    """Drop finished rows: each gap takes the last row. Returns the old row of every new one."""
+    """Drop finished rows by moving the last row into each gap; return the old index of every remaining row."""
     kept = list(range(len(rows)))
     row = 0
     while row < len(rows):

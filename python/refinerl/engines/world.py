@@ -16,25 +16,25 @@ from refinerl.engines.launched import Launched as Launched
 from refinerl.errors import UserError
 
 dist: Any = torch.distributed
-"""Its types are not complete."""
+"""As Any: its type annotations are incomplete."""
 
 _CPU = torch.device("cpu")
 
 _PATIENCE = 1.05
-"""Times as long as the others rank 0 waits, so that it is there to say that they gave up."""
+"""Rank 0 waits this many times as long as the others, so that it is still there to report that they gave up."""
 
 
 class Ranks:
     """Several processes, joined by torch.distributed: gloo for tensors on the CPU, NCCL for those on GPUs.
 
     Args:
-        launched: who this process is among them.
-        store: where they find each other.
-        timeout: seconds after which a collective that some rank never joined fails on the others.
+        launched: this process's place among them.
+        store: the store over which they find each other.
+        timeout: seconds after which a collective fails if a rank has not joined it.
         device: this process's, already its current one.
 
     Raises:
-        UserError: two ranks have the same device, which NCCL would wait for in vain. Rank 0 raises it for all.
+        UserError: two ranks have the same device, on which NCCL would hang. Rank 0 raises it for all.
     """
 
     def __init__(self, launched: Launched, store: Any, timeout: float, device: torch.device = _CPU) -> None:
@@ -45,30 +45,30 @@ class Ranks:
         _join(store, launched.rank, launched.size, device.type, timeout)
 
     def all_reduce(self, value: Tensor, op: Literal["sum", "max"] = "sum") -> Tensor:
-        """The sum or maximum over ranks, a new tensor on the CPU of the same type."""
+        """Give the sum or maximum over the ranks, a new tensor of the same type on the CPU."""
         reduced = value.detach().cpu().clone()
         dist.all_reduce(reduced, {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}[op])
         return reduced
 
     def all_gather_object(self, value: Any) -> list[Any]:
-        """Every rank's value (pickled), in rank order."""
+        """Give every rank's value (pickled), in rank order."""
         gathered: list[Any] = [None] * self.size
         dist.all_gather_object(gathered, value, group=_cpu_group())
         return gathered
 
     def barrier(self) -> None:
-        """Wait for all."""
+        """Wait for all ranks."""
         self.all_reduce(torch.zeros(1))
 
 
 def join_alone() -> None:
-    """A group of this process alone, for engines that insist on one."""
+    """Make a process group of this process alone, for engines that need one."""
     if not dist.is_initialized():
         _join(dist.HashStore(), 0, 1, devices.accelerator(), 60.0)
 
 
 def leave() -> None:
-    """Undoes the joining. Groups of others stay: vLLM reuses its own."""
+    """Destroy the groups that were made here. Those that others made stay: vLLM reuses its own."""
     if _GROUPS and dist.is_initialized():
         (_destroyers.pop() if _destroyers else dist.destroy_process_group)()
     _GROUPS.clear()
@@ -77,12 +77,12 @@ def leave() -> None:
 
 
 def leave_by(destroy: Callable[[], None]) -> None:
-    """Let `leave` destroy the groups so: for engines that keep references of their own to them."""
+    """Let `leave` destroy the groups by this function, for engines that keep references of their own to them."""
     _destroyers[:] = [destroy]
 
 
 def has_joined() -> bool:
-    """Whether this process ever joined a group here, alone or with others."""
+    """Tell whether this process ever joined a group here, alone or with others."""
     return _joined
 
 
@@ -93,10 +93,11 @@ _DEFAULTS = dist.distributed_c10d.default_pg_timeout, dist.distributed_c10d.defa
 
 
 def _set_defaults(limit: datetime.timedelta, nccl: datetime.timedelta | None) -> None:
-    """Sets the limit of groups that are made without one, as DeepSpeed makes its own: PyTorch gives NCCL's 10 minutes.
+    """Set the time limit of groups that are made without one, as DeepSpeed's are.
 
-    NCCL's watchdog ends a process whose collective timed out by SIGABRT. To raise instead (TORCH_NCCL_BLOCKING_WAIT) it
-    makes the host wait for every collective, so the lifeline says what such an end means.
+    PyTorch's default for NCCL is 10 minutes. When a collective times out, NCCL's watchdog ends the process by SIGABRT.
+    To raise instead (TORCH_NCCL_BLOCKING_WAIT) it makes the host wait for every collective, so the lifeline explains
+    such an end.
     """
     dist.distributed_c10d.default_pg_timeout, dist.distributed_c10d.default_pg_nccl_timeout = limit, nccl
 
@@ -110,12 +111,12 @@ def _join(store: Any, rank: int, size: int, kind: str, timeout: float) -> None:
     if size > 1:
         _set_defaults(limit, limit)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
-    # Objects travel as bytes on the CPU: a group of gloo alone keeps them from the GPU.
+    # Objects are sent as bytes on the CPU: a gloo group keeps them off the GPU.
     _GROUPS[:] = [None if backend == "gloo" else dist.new_group(backend="gloo", timeout=limit)]
 
 
 def _compare(store: Any, launched: Launched, device: torch.device) -> None:
-    """Sees on rank 0 that all ranks compute on one type of device, and no two on the same one."""
+    """Check on rank 0 that all ranks compute on one type of device, and no two on the same device."""
     store.set(f"device/{launched.rank}", f"{device.type} {devices.identity(device)}")
     if launched.rank:
         return

@@ -1,4 +1,4 @@
-"""The engine that DeepSpeed makes of a network: the package's import, the configuration and the start.
+"""DeepSpeed's engine: the import of the package, the configuration of the engine and its start.
 
 DeepSpeed's own gradient accumulation is off (`managed_gradient_accumulation`): every `step` is a boundary.
 """
@@ -44,7 +44,7 @@ def package() -> Any:
     DEEPSPEED.check(deepspeed.__version__)
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", "`torch.distributed.*deprecated", FutureWarning)
-    # On a CPU it would compile an operator for ranks that share memory, for minutes; gloo serves as well.
+    # On a CPU DeepSpeed would compile an operator for ranks that share memory, for minutes; gloo serves as well.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
 

@@ -1,4 +1,4 @@
-"""Rows in, tensors out: how an engine that knows neither batches nor outputs runs a network."""
+"""A network as DeepSpeed sees it: its outputs are a tuple of tensors."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from refinerl.records import Outputs, Rows
 
 
 class TupleNetwork(nn.Module):
-    """The network with its outputs as a tuple: ZeRO-3 looks for tensors in tuples, not in records.
+    """A network that gives its outputs as a tuple, because ZeRO-3 looks for tensors in tuples and not in records.
 
-    The head is used by the cross-entropy kernel and not by its own module, so it is registered here: whole from here to
-    the end of the forward pass, and again in the backward pass.
+    The cross-entropy kernel reads the head's weights without calling the head. Registered as parameters of this module
+    (`external`), they are gathered until the end of its forward pass, and again in the backward pass.
     """
 
     def __init__(self, network: PolicyNetwork | ValueNetwork) -> None:
@@ -25,23 +25,23 @@ class TupleNetwork(nn.Module):
         self.network = network
 
     def forward(self, rows: Rows, weights: Tensor | None = None) -> tuple[Tensor | None, ...]:
-        """The network's `Outputs`, field by field."""
+        """Compute the network's `Outputs`, as a tuple of its fields."""
         outputs = self.network(rows, weights)
         return outputs.logprobs, outputs.entropies, outputs.weighted_nll, outputs.values
 
     def external(self) -> Iterable[nn.Parameter]:
-        """Parameters that are used outside of their own module."""
+        """List the parameters that are used outside their own module."""
         head = self.network.model.get_output_embeddings() if isinstance(self.network, PolicyNetwork) else None
         return () if head is None else head.parameters()
 
 
 def outputs_of(found: tuple[Any, ...]) -> Outputs:
-    """Undo `TupleNetwork`."""
+    """Make `Outputs` of the tuple that `TupleNetwork` gives."""
     return Outputs(logprobs=found[0], entropies=found[1], weighted_nll=found[2], values=found[3])
 
 
 def one_token() -> Rows:
-    """A row of one prompt token and one target, without any weight."""
+    """Make a row of one prompt token and one target."""
     number = torch.zeros(1, dtype=torch.int64)
     given = {
         "input_ids": torch.zeros(1, 2, dtype=torch.int64),

@@ -28,16 +28,16 @@ _TAG = "shards"
 
 
 class DeepSpeedTrainer:
-    """One model over all ranks, trained with AdamW or frozen; every call is made by all ranks together.
+    """One model over all ranks, trained with AdamW or frozen. All ranks make every call together.
 
     Args:
         network: in full on each rank, on the CPU or the rank's GPU. Kept in evaluation mode, as `TorchTrainer` does.
         optimization: None freezes the network; only ZeRO-3 spreads it over the ranks then.
         world: the ranks.
-        native: DeepSpeed's own configuration, without what is ours (`refinerl.config` refuses it). A network in
-            bfloat16 switches its bf16 on from stage 1, which keeps float32 weights for the optimizer, and adds up
-            micro-batches in float32 unless `data_types.grad_accum_dtype` says otherwise.
-        gradient_checkpointing: trade a second forward pass for the activations' memory.
+        native: DeepSpeed's own configuration, without the keys that are ours (`refinerl.config` refuses them). With a
+            network in bfloat16, from stage 1 on, `bf16` is switched on, which keeps float32 weights for the optimizer,
+            and gradients of micro-batches are summed in float32 unless `data_types.grad_accum_dtype` says otherwise.
+        gradient_checkpointing: save memory by computing activations again in the backward pass.
 
     Raises:
         UserError: DeepSpeed is not installed, is of an untested series, or refuses the configuration.
@@ -60,7 +60,7 @@ class DeepSpeedTrainer:
         learning = [p for p in network.parameters() if p.requires_grad]
         if self.stage == 0 and any(p.dtype.itemsize < 4 for p in learning):
             raise UserError(
-                "deepspeed.zero_optimization.stage must be 1, 2 or 3 where weights in 16 bits learn, got 0: there "
+                "deepspeed.zero_optimization.stage must be 1, 2 or 3 to train weights in 16 bits, got 0: in stage 0 "
                 "DeepSpeed keeps no float32 weights, and small steps would be lost"
             )
         self.steps = 0
@@ -68,7 +68,7 @@ class DeepSpeedTrainer:
         self._pending = False
         self._trained_names = [name for name, p in network.named_parameters() if p.requires_grad]
         if gradient_checkpointing:
-            # Without re-entrance PyTorch compares what it saved with what it computes again; ZeRO-3 has put that away.
+            # Without re-entrance PyTorch compares recomputed tensors with the saved ones, which ZeRO-3 has released.
             recompute(network, reentrant=self.stage == 3)
         self._rows = TupleNetwork(network)
         optimizer: torch.optim.Optimizer | None = None
@@ -85,9 +85,10 @@ class DeepSpeedTrainer:
     # --- the contract ---------------------------------------------------------------------------
 
     def forward(self, rows: Rows, weights: Tensor | None = None, *, adapter: bool = True) -> Outputs:
-        """Logprobs and entropies of the targets, or values. Differentiable unless frozen or under `torch.no_grad()`.
+        """Compute logprobs and entropies of the targets, or values.
 
-        No rows: all layers run all the same, on one token, because other ranks may wait for them in a collective.
+        They are differentiable unless the network is frozen, or under `torch.no_grad()`. Without rows all layers still
+        run, on one token, because other ranks may wait for them in a collective.
         """
         if not adapter and isinstance(self.network, LoraNetwork):
             with self.network.base():
@@ -110,14 +111,14 @@ class DeepSpeedTrainer:
 
     @property
     def learning_rate(self) -> float:
-        """Of the next step."""
+        """The learning rate of the next step."""
         optimization = self._optimization()
         return optimization.learning_rate * optimization.schedule.factor(self.steps)
 
     def step(self) -> float:
-        """Clip, update, advance the schedule; returns the gradient's norm before clipping, over all ranks.
+        """Clip, update, advance the schedule; return the gradient's norm before clipping, over all ranks.
 
-        A norm that is not finite leaves weights, optimizer and schedule untouched, and is returned.
+        If the norm is not finite, weights, optimizer and schedule do not change, and it is returned all the same.
         """
         self._optimization()
         for group in self._engine.optimizer.param_groups:
@@ -133,7 +134,7 @@ class DeepSpeedTrainer:
     def discard(self) -> None:
         """Forget the accumulated gradients.
 
-        DeepSpeed forgets them itself where the norm is not finite, so one more gradient makes it so.
+        DeepSpeed drops them itself when the norm is not finite, so one more gradient makes it NaN.
         """
         if self._pending:
             outputs = self.forward(one_token())
@@ -143,25 +144,25 @@ class DeepSpeedTrainer:
         self._bad.zero_()
 
     def bad_gradient(self) -> str | None:
-        """The first parameter whose gradient was not finite on some rank, since the last step or `discard`."""
+        """Name the first parameter whose gradient was not finite on some rank since the last step or `discard`."""
         bad = self.world.all_reduce(self._bad.int(), "max").nonzero().flatten()
         return self._trained_names[int(bad[0])].removeprefix("model.") if len(bad) else None
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """What learns, by its names in the Hugging Face model; tied parameters once. Of a LoRA policy: its adapter.
+        """Give the trained weights by their names in the Hugging Face model; of a LoRA policy the adapter.
 
-        Under ZeRO-3 each is gathered when it is asked for, and all ranks have to ask for all. It is the caller's then:
-        vLLM keeps those of a layer until it has them all.
+        Tied weights come once. Under ZeRO-3 each is gathered when it is asked for, and all ranks must ask for all. The
+        caller may keep it: vLLM holds the weights of a layer until it has them all.
         """
         for name, p in self.network.model.named_parameters():
             if p.requires_grad:
                 with self._gathered([p]):
-                    whole = p.detach()  # holds what was gathered, which DeepSpeed only lets go of
+                    whole = p.detach()  # keeps the gathered tensor, to which DeepSpeed only drops its reference
                 yield name, whole
                 del whole
 
     def save(self, folder: Path) -> None:
-        """Each rank its shards of weights and optimizer, and the schedule, so that `load` continues exactly."""
+        """Write each rank's shards of weights and optimizer, and the schedule, so that `load` continues exactly."""
         self._engine.save_checkpoint(
             str(folder),
             tag=_TAG,
@@ -170,7 +171,7 @@ class DeepSpeedTrainer:
         )
 
     def load(self, folder: Path) -> None:
-        """Undo `save`; with as many ranks as saved, and the same stage.
+        """Read what `save` wrote, on as many ranks and in the same stage.
 
         Raises:
             UserError: another stage wrote it, or it cannot be read.
@@ -190,7 +191,7 @@ class DeepSpeedTrainer:
         self._bad.zero_()
 
     def export(self, folder: Path) -> None:
-        """The model as `from_pretrained` reads it, written by rank 0."""
+        """Write the model on rank 0, as `from_pretrained` reads it."""
         state: dict[str, Tensor] = {}
         for name, p in self.network.named_parameters():
             with self._gathered([p]):
@@ -202,10 +203,10 @@ class DeepSpeedTrainer:
         self.world.barrier()
 
     def sleep(self) -> None:
-        """Nothing: `deepspeed.zero_optimization.offload_param` and `offload_optimizer` say what lies on the host."""
+        """Do nothing: `deepspeed.zero_optimization.offload_param` and `offload_optimizer` move tensors to the host."""
 
     def wake(self) -> None:
-        """Nothing to undo."""
+        """Do nothing, as `sleep` does."""
 
     # --- underneath -----------------------------------------------------------------------------
 
@@ -216,7 +217,7 @@ class DeepSpeedTrainer:
         return gathered
 
     def _noting(self, index: int) -> Any:
-        """A hook that notes on the device, without waiting for it, that a gradient was not finite."""
+        """Make a hook that records on the device, without waiting for it, that a gradient was not finite."""
 
         def note(gradient: Tensor) -> None:
             self._bad[index] |= ~finite(gradient)
