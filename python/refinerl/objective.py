@@ -125,14 +125,23 @@ def whiten(x: Tensor, mask: Tensor, total: Tensor) -> Tensor:
     return ((x.double() - mean) * (variance + 1e-8).rsqrt()).to(x.dtype) * mask
 
 
-def group_advantages(rewards: Tensor) -> Tensor:
-    """(R_i − mean) / (std + 1e-6) over one group's scored members, (n,) -> (n,), with Bessel's correction (GRPO, DAPO).
+def group_advantages(rewards: Tensor, penalties: Tensor | None = None) -> Tensor:
+    """A_i = (R_i − mean) / (std + 1e-6) over a group's scored members (GRPO, DAPO), (n,) -> (n,).
 
-    Fewer than two members carry no signal: zeros.
+    `penalties` (n,) are subtracted from the rewards, while std remains that of the rewards, with Bessel's correction:
+    divided by their own deviation, penalties of any size would weigh as much as the task. Fewer than two members, or
+    equal rewards, carry no signal: zeros.
+
+    >>> import torch
+    >>> group_advantages(torch.tensor([1.0, 0.0, 0.0]))
+    tensor([ 1.1547, -0.5773, -0.5773])
+    >>> group_advantages(torch.tensor([1.0, 1.0]), penalties=torch.tensor([0.2, 0.1])).tolist()
+    [0.0, 0.0]
     """
-    if rewards.numel() < 2:
+    if rewards.numel() < 2 or bool((rewards == rewards[0]).all()):
         return rewards.new_zeros(rewards.shape)
-    return (rewards - rewards.mean()) / (rewards.std(unbiased=True) + 1e-6)
+    lowered = rewards if penalties is None else rewards - penalties
+    return (lowered - lowered.mean()) / (rewards.std(unbiased=True) + 1e-6)
 
 
 def penalty_to_go(penalty: Tensor, mask: Tensor) -> Tensor:

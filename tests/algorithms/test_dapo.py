@@ -46,8 +46,17 @@ def test_overlong_shaping_comes_before_the_normalisation():
 def test_a_penalty_before_the_normalisation_lowers_its_response():
     penalty = torch.tensor([[0.5, 1.0], [0.0, 9.0], [0.0, 0.0]])  # the 9 lies on padding
     advantages = dapo(10, penalty_in_group="before").advantages(measured(collate([MIXED])), penalty, WORLD).advantages
-    # rewards 1 − 1.5 = −0.5 and −1: mean −0.75, std 0.5/√2
-    assert advantages[:, 0].tolist() == pytest.approx([1 / R2, -1 / R2, 0], abs=1e-4)
+    # rewards 1 − 1.5 = −0.5 and −1: mean −0.75; the task's rewards 1 and −1 have std √2
+    assert advantages[:, 0].tolist() == pytest.approx([0.25 / R2, -0.25 / R2, 0], abs=1e-5)
+
+
+def test_a_penalty_before_is_no_advantage_where_rewards_are_equal():
+    """Divided by its own deviation, the smallest penalty would teach as much as the task."""
+    rewards = group("equal", ([1], 0.1), ([2], 0.1), ([3], 0.1))
+    batch = measured(collate([rewards]))
+    penalty = torch.tensor([[1e-4], [2e-4], [0.0]])
+    advantages = dapo(10, dynamic_sampling=False).advantages(batch, penalty, WORLD).advantages
+    assert advantages.tolist() == [[0], [0], [0]]
 
 
 def test_a_penalty_after_the_normalisation_is_summed_to_go():

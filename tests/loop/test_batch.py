@@ -84,6 +84,23 @@ def test_each_refinement_belongs_to_the_minibatch_of_its_y():
     assert [p.tolist() for p in minibatches(batch, 3, seed=2)] != [p.tolist() for p in parts]
 
 
+def test_revived_rollouts_add_no_minibatch_and_keep_their_refinements():
+    kept = [group(name, ([i + 1], 0.0), ([i + 2], 1.0)) for i, name in enumerate("abcd")]
+    revived = [group(name, ([i + 1], -1.0), surrogate=False) for i, name in enumerate("efghijk")]
+    refined = [refinement(g.rollouts[0], [9, 9], 1.0) for g in (*kept, *revived)]
+    batch = collate([*kept, *revived], refined, merge=False)
+    parts = list(minibatches(batch, 4, seed=1))
+    assert [int(batch.surrogate[part].sum()) for part in parts] == [4, 4]
+    assert sorted(torch.cat(parts).tolist()) == list(range(len(batch)))
+    for part in parts:
+        assert set(batch.origin[part].tolist()) <= set(part.tolist())
+        assert int(batch.is_constraint[part].sum()) > 0
+    (whole,) = minibatches(batch, 8, seed=1)
+    assert whole.tolist() == list(range(len(batch)))
+    alone = collate(revived)
+    assert [len(part) for part in minibatches(alone, 4, seed=1)] == [4, 3]
+
+
 def test_one_minibatch_keeps_the_order():
     batch = collate([A, B])
     assert [p.tolist() for p in minibatches(batch, 3, seed=5)] == [[0, 1, 2]]

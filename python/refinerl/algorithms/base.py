@@ -106,20 +106,19 @@ class GroupAlgorithm(Algorithm):
         kept = [group for group in groups if len(set(group.rewards)) > 1]
         return kept, [group for group in groups if len(set(group.rewards)) <= 1]
 
-    def normalise(self, rewards: Tensor) -> Tensor:
-        """(n,) -> (n,) the advantages of one group's scored members."""
-        return objective.group_advantages(rewards)
+    def normalise(self, rewards: Tensor, penalties: Tensor) -> Tensor:
+        """(n,) -> (n,) the advantages of one group's scored members; the penalties, or zeros, lower their rewards."""
+        return objective.group_advantages(rewards, penalties)
 
     def advantages(self, batch: Measured, penalty: Tensor, world: World) -> Batch:
         """The group advantage, the same for every token of a response; a group is always whole on one rank."""
         mask = batch.mask & batch.surrogate.unsqueeze(-1)
         rewards = batch.reward + self._overlong(mask.sum(-1))
-        if self.penalty_in_group == "before":
-            rewards = rewards - (penalty * mask).double().sum(-1)
+        penalties = (penalty * mask).double().sum(-1) * (self.penalty_in_group == "before")
         per_response = rewards.new_zeros(rewards.shape)
         for group in sorted(set(batch.group[batch.surrogate].tolist())):
             members = (batch.group == group) & batch.surrogate
-            per_response[members] = self.normalise(rewards[members])
+            per_response[members] = self.normalise(rewards[members], penalties[members])
         advantages = per_response.unsqueeze(-1) * mask
         if self.penalty_in_group == "after":
             advantages = advantages - objective.penalty_to_go(penalty.double(), mask)

@@ -120,23 +120,27 @@ def _pad(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 def minibatches(batch: Rows, rollouts: int, seed: int, world: World = ALONE) -> Iterator[Tensor]:
     """This rank's rows of each minibatch, drawn in an order given by the seed, each y with the ỹ that belong to it.
 
-    A minibatch is `rollouts` y of all ranks, the same ones however many ranks there are; the last may be smaller. One
-    that holds the whole batch keeps the batch's order.
+    A minibatch is `rollouts` y of all ranks, the same ones however many ranks there are; the last may be smaller. The y
+    of revived groups, which have no part in the surrogate, come on top: they are dealt out over the minibatches and do
+    not add to their number. A minibatch that holds the whole batch keeps the batch's order.
     """
     originals = torch.nonzero(~batch.is_constraint).flatten()
-    mine = [
-        (place, world.rank, row) for place, row in zip(batch.place[originals].tolist(), originals.tolist(), strict=True)
-    ]
+    revived = ~batch.surrogate & (batch.weight > 0)
+    columns = (batch.place[originals], originals, revived[originals])
+    mine = [(place, world.rank, row, extra) for place, row, extra in zip(*(c.tolist() for c in columns), strict=True)]
     every = sorted(y for part in world.all_gather_object(mine) for y in part)
-    if rollouts < len(every):
-        order = torch.randperm(len(every), generator=torch.Generator().manual_seed(seed))
-        every = [every[i] for i in order.tolist()]
-    for first in range(0, len(every), rollouts):
-        chosen = torch.tensor(
-            [row for _, rank, row in every[first : first + rollouts] if rank == world.rank], dtype=torch.int64
+    planned, extra = [y for y in every if not y[3]], [y for y in every if y[3]]
+    count = -(-max(len(planned), len(extra)) // rollouts)
+    if count > 1:
+        generator = torch.Generator().manual_seed(seed)
+        planned, extra = (
+            [part[i] for i in torch.randperm(len(part), generator=generator).tolist()] for part in (planned, extra)
         )
-        refined = torch.nonzero(batch.is_constraint & torch.isin(batch.origin, chosen)).flatten()
-        yield torch.cat([chosen, refined])
+    for number in range(count):
+        chosen = planned[number * rollouts : (number + 1) * rollouts] + extra[number::count]
+        own = torch.tensor([row for _, rank, row, _ in chosen if rank == world.rank], dtype=torch.int64)
+        refined = torch.nonzero(batch.is_constraint & torch.isin(batch.origin, own)).flatten()
+        yield torch.cat([own, refined])
 
 
 def scatter_rows(batch: Rows, rows: Tensor, values: Tensor) -> Tensor:
