@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,16 @@ def test_without_chat_template_one_can_be_given(tmp_path: Path) -> None:
 def test_a_template_that_fails_is_the_users_error(tiny_folder: Path, template: str) -> None:
     with pytest.raises(UserError, match="chat template cannot render"):
         ChatTokenizer.load(tiny_folder, chat_template=template).encode_chat(USER)
+
+
+def test_a_templates_date_is_the_given_one(tmp_path: Path) -> None:
+    template = "{{ strftime_now('%d %b %Y') }}: {{ messages[0].content }}"
+    folder = write_tiny(tmp_path, chat_template=template)
+    asked = ({"role": "user", "content": "abc"},)
+    tokenizer = ChatTokenizer.load(folder, date=date(2024, 2, 29))
+    assert tokenizer.decode(tokenizer.encode_chat(asked)) == "29 Feb 2024: abc"
+    given = ChatTokenizer.of(tokenizer.inner, date=date(2024, 2, 29))
+    assert given.encode_chat(asked) == given.encode_answered(asked) == tokenizer.encode_chat(asked)
 
 
 def test_missing_model_is_named(tmp_path: Path) -> None:

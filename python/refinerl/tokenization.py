@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,19 @@ class ChatTokenizer:
     special_token_ids: frozenset[int]
     pad_token_id: int
 
-    def __init__(self, inner: PreTrainedTokenizerBase, *, extra_eos_ids: Iterable[int] = ()) -> None:
+    def __init__(
+        self,
+        inner: PreTrainedTokenizerBase,
+        *,
+        extra_eos_ids: Iterable[int] = (),
+        date: datetime.date | None = None,
+    ) -> None:
         own: int | None = inner.eos_token_id
         ids = list(dict.fromkeys([*([] if own is None else [own]), *extra_eos_ids]))
         if not ids:
             raise UserError("the tokenizer names no end-of-sequence token, so no completion could ever end")
         self.inner = inner
+        self._date = date
         self.eos_token_id = ids[0]
         self.eos_token_ids = frozenset(ids)
         marked = [number for number, token in inner.added_tokens_decoder.items() if token.special]
@@ -42,10 +50,13 @@ class ChatTokenizer:
         self.pad_token_id = ids[0] if inner.pad_token_id is None else inner.pad_token_id
 
     @classmethod
-    def load(cls, name: str | Path, *, chat_template: str | Path | None = None) -> ChatTokenizer:
+    def load(
+        cls, name: str | Path, *, chat_template: str | Path | None = None, date: datetime.date | None = None
+    ) -> ChatTokenizer:
         """The tokenizer of a model folder or hub id.
 
         `chat_template` replaces the tokenizer's own: the template itself (Jinja), or the path of a file that holds it.
+        `date` is the day that a template prints which asks for the current one, as Llama 3.2's does; None: today.
 
         Raises:
             UserError: there is no such folder or hub id, or no tokenizer in it.
@@ -59,11 +70,16 @@ class ChatTokenizer:
             ) from error
         if chat_template is not None:
             inner.chat_template = _template(chat_template)
-        return cls(inner, extra_eos_ids=_generation_eos(name))
+        return cls(inner, extra_eos_ids=_generation_eos(name), date=date)
 
     @classmethod
     def of(
-        cls, inner: PreTrainedTokenizerBase, model: Any = None, *, chat_template: str | Path | None = None
+        cls,
+        inner: PreTrainedTokenizerBase,
+        model: Any = None,
+        *,
+        chat_template: str | Path | None = None,
+        date: datetime.date | None = None,
     ) -> ChatTokenizer:
         """A tokenizer in memory, which stays as it is; `model` (an object or a name) says what else ends a completion.
 
@@ -74,11 +90,11 @@ class ChatTokenizer:
         if chat_template is not None:
             inner.chat_template = _template(chat_template)
         if model is None or isinstance(model, str | Path):
-            return cls(inner, extra_eos_ids=[] if model is None else _generation_eos(model))
+            return cls(inner, extra_eos_ids=[] if model is None else _generation_eos(model), date=date)
         configured = getattr(model.generation_config, "eos_token_id", None) or getattr(
             model.config, "eos_token_id", None
         )
-        return cls(inner, extra_eos_ids=_listed(configured))
+        return cls(inner, extra_eos_ids=_listed(configured), date=date)
 
     def encode_bare(self, text: str) -> tuple[int, ...]:
         """A text as the model reads it without a chat template: with the tokens that begin one, unless it has them."""
@@ -97,7 +113,8 @@ class ChatTokenizer:
     def encode_answered(self, messages: Sequence[Message], *, close: bool = False) -> tuple[int, ...]:
         """A whole conversation, the last answer included, as a reward model reads it.
 
-        `close` ends it with the EOS in place of the template's line breaks: OpenRLHF trains its reward models so.
+        `close` ends it as OpenRLHF trains its reward models: without the template's line breaks, and with the EOS,
+        after a space where the template does not end with it.
 
         Raises:
             UserError: as `encode_chat`.
@@ -106,7 +123,7 @@ class ChatTokenizer:
         if close:
             eos = self.inner.convert_ids_to_tokens(self.eos_token_id)
             text = text.rstrip("\n")
-            text = text if text.endswith(eos) else text + eos
+            text = text if text.endswith(eos) else f"{text} {eos}"
         return self.encode(text)
 
     def encode(self, text: str) -> tuple[int, ...]:
@@ -124,13 +141,15 @@ class ChatTokenizer:
         text: str = self.inner.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
-    def _render(self, messages: Sequence[Message], **options: bool) -> Any:
+    def _render(self, messages: Sequence[Message], **options: Any) -> Any:
         if not self.inner.chat_template:
             raise UserError(
                 f"the tokenizer of {self.inner.name_or_path!r} has no chat template: give one with chat_template= "
                 "(reward_model.chat_template= for a reward model; a Jinja template, or a file that holds one), or use "
                 "an instruct model"
             )
+        if self._date is not None:  # stands in the place of transformers' function of this name
+            options["strftime_now"] = self._date.strftime
         try:
             return self.inner.apply_chat_template([dict(message) for message in messages], **options)
         except Exception as error:  # Jinja's own errors and those a template raises

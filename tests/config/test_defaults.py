@@ -11,6 +11,7 @@ from refinerl.run.arguments import knobs
 
 OPTIONAL = {
     "chat_template": "the tokenizer has one",
+    "chat_template_date": "the day on which the run begins",
     "device_memory": "the card that is here",
     "task.path": "the embedded problems",
     "task.column": "the first of several that is there",

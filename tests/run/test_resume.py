@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 
 from launching import launch, needs_deepspeed
 from refinerl import train
+from refinerl.run import command
 from toy import Toy, metrics, rollouts, timeless
 
 RUN = (
@@ -39,6 +41,7 @@ def hook(event, arguments):
         if seen == at:
             os.kill(os.getpid(), signal.SIGKILL)
 from refinerl import train
+from refinerl.run import command
 sys.addaudithook(hook)
 code = train.main(sys.argv[3:])
 print("operations", seen)
@@ -54,6 +57,22 @@ def killed_run(toy: Toy, output: Path, at: int, *overrides: str) -> subprocess.C
     return subprocess.run(
         command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=300, check=False
     )
+
+
+def test_a_run_that_is_resumed_on_another_day_is_the_same_run(toy: Toy, tmp_path: Path, monkeypatch):
+    """Of a model whose chat template prints the day, as Llama 3.2's does: here that many letters."""
+    template = tmp_path / "template.jinja"
+    template.write_text("{{ 'a' * (strftime_now('%d') | int) }}{{ messages[-1].content }}")
+    options = (*RUN, f"chat_template={template}", "trainer.schedule=constant")
+    monkeypatch.setattr(command, "today", lambda: date(2024, 2, 9))
+    assert toy.run(tmp_path / "whole", *options) == 0
+    assert toy.run(tmp_path / "run", *options, "trainer.steps=1") == 0
+    monkeypatch.setattr(command, "today", lambda: date(2024, 2, 10))
+    assert toy.run(tmp_path / "run", *options, resume=True) == 0
+    assert timeless(tmp_path / "run") == timeless(tmp_path / "whole")
+    assert "chat_template_date: '2024-02-09'" in (tmp_path / "run" / "config.yaml").read_text()
+    assert toy.run(tmp_path / "later", *options) == 0
+    assert timeless(tmp_path / "later") != timeless(tmp_path / "whole")
 
 
 @pytest.fixture(scope="module")

@@ -97,6 +97,30 @@ def test_left_and_right_padding_give_the_same_score(tmp_path: Path) -> None:
             assert model.score(*padded(left, filler)).tolist() == pytest.approx(alone, abs=1e-5)
 
 
+def test_the_head_computes_in_float32(tmp_path: Path) -> None:
+    """So that answers that differ a little have rewards that differ a little."""
+    folder = write_openrlhf_reward_model(tmp_path)
+    model = load_reward_model(str(folder), dtype="bfloat16")
+    ids = torch.tensor([tiny_tokenizer().encode(text) for text in ("abc", "abd")])
+    mask = torch.ones_like(ids)
+    scores = RewardModel(model, lambda messages: (), normalize=False).score(ids, mask)
+    with torch.no_grad():
+        hidden = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state[:, -1]
+    expected = hidden.double() @ model.score.weight.double().T
+    assert hidden.dtype == torch.bfloat16
+    assert scores.tolist() == pytest.approx(expected[:, 0].tolist(), rel=1e-6)
+
+
+@pytest.mark.parametrize("ending", ["", "\n\n", "<|im_end|>\n"])
+def test_a_conversation_ends_as_openrlhf_trained_it(ending: str) -> None:
+    """Its RewardDataset strips line breaks, and appends a space and the EOS to a text that does not end with it."""
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}" + ending
+    tokenizer = ChatTokenizer(tiny_tokenizer(chat_template=template))
+    ids = tokenizer.encode_answered(({"role": "assistant", "content": "abc"},), close=True)
+    space = () if "im_end" in ending else tokenizer.encode(" ")
+    assert ids == (*tokenizer.encode("abc"), *space, tokenizer.eos_token_id)
+
+
 def test_transformers_layout(tmp_path: Path) -> None:
     config = tiny_model().config
     config.num_labels = 1

@@ -10,6 +10,7 @@ from other knobs, and `checks` refuses knobs that contradict each other.
 
 from __future__ import annotations
 
+import datetime
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -47,6 +48,9 @@ class Config(Section):
     """Hub id, folder, or the bundled `smollm2-135m-instruct`. Policy, reference and refiner start from it."""
     chat_template: str | None = None
     """Jinja template, as text or as a file. None: the tokenizer's own."""
+    chat_template_date: datetime.date | None = None
+    """Date, such as 2026-01-31, for templates that print the current one, such as Llama 3.2's. None: the date on which
+    the run starts; a resumed run keeps it."""
     seed: CountOrZero = 0
     """Seed of all random choices."""
     dtype: Literal["float32", "bfloat16"] = "float32"

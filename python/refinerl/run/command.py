@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import errno
 import itertools
 import shutil
@@ -112,6 +113,8 @@ def run(
     world = link.join(config.engines.timeout, device)
     folder = world.all_gather_object(folder)[0]
     with calm_about_full_disks(folder):
+        date = world.all_gather_object(chat_date(folder, config, resume=resume))[0]
+        config = config.model_copy(update={"chat_template_date": date})
         if link.rank == 0:
             check_folder(folder, config, resume=resume)
         world.barrier()
@@ -136,6 +139,19 @@ def run(
                 raise
 
 
+def today() -> datetime.date:
+    """The current day."""
+    return datetime.date.today()
+
+
+def chat_date(folder: Path, config: Config, *, resume: bool) -> datetime.date:
+    """The day that chat templates print: the one that was asked for, else that of the run's start."""
+    saved = folder / "config.yaml"
+    if config.chat_template_date is None and resume and saved.exists():
+        return recipe.load(str(saved)).chat_template_date or today()
+    return config.chat_template_date or today()
+
+
 def check_folder(folder: Path, config: Config, *, resume: bool) -> None:
     """Check that the folder of a new run is free, or that a resumed run's configuration still fits its checkpoints.
 
@@ -147,6 +163,8 @@ def check_folder(folder: Path, config: Config, *, resume: bool) -> None:
         return checkpoint.check_new(folder)
     old = recipe.load(str(saved))
     changed = [line for line in recipe.differences(old, config) if not line.startswith(CHANGEABLE)]
+    if old.chat_template_date is None:  # the run began before its day was recorded
+        changed = [line for line in changed if not line.startswith("chat_template_date:")]
     if changed:
         raise UserError(
             f"{folder} is a run of another recipe, so its checkpoints cannot continue with this one; it differs in\n  "

@@ -164,7 +164,7 @@ def make_dialogue_reward(name: str, config: Config, given: Given = NOTHING) -> U
         return rules.load_rule(name.removeprefix("rule:")) if name.startswith("rule:") else user_reward(name, given)
     place = r.model or ""
     model = load_reward_model(place, dtype=r.dtype)
-    tokenizer = ChatTokenizer.load(place, chat_template=r.chat_template)
+    tokenizer = ChatTokenizer.load(place, chat_template=r.chat_template, date=config.chat_template_date)
     return RewardModel(
         model.to(device_of(r.device, "reward_model.device")),
         partial(tokenizer.encode_answered, close=is_openrlhf(model.config)),

@@ -93,9 +93,11 @@ def load(config: Config, given: Given, device: str) -> Loaded:
         reference = None if config.lora.rank else load_model(name, dtype=config.dtype)
     if given.tokenizer is not None:
         owner = name if given.model is None and given.adapted is None else policy
-        tokenizer = ChatTokenizer.of(given.tokenizer, owner, chat_template=config.chat_template)
+        tokenizer = ChatTokenizer.of(
+            given.tokenizer, owner, chat_template=config.chat_template, date=config.chat_template_date
+        )
     else:
-        tokenizer = ChatTokenizer.load(name, chat_template=config.chat_template)
+        tokenizer = ChatTokenizer.load(name, chat_template=config.chat_template, date=config.chat_template_date)
     if reference is not None and not config.engines.offload_reference:
         reference = reference.to(device)
     return Loaded(name, tokenizer, policy.to(device), reference)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -91,7 +92,9 @@ class RewardModel:
                 input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
             ).last_hidden_state
             last = mask.shape[1] - 1 - mask.flip(-1).argmax(-1)
-            values = head(hidden[torch.arange(len(ids), device=device), last])
+            # One number from a whole row: in 16 bits it would have two or three digits.
+            states = hidden[torch.arange(len(ids), device=device), last].float()
+            values = F.linear(states, head.weight.float(), None if head.bias is None else head.bias.float())
         else:
             values = self.model(input_ids=ids, attention_mask=mask).logits
         scores: Tensor = (values.squeeze(-1).float() - self.mean) / self.std
