@@ -82,7 +82,7 @@ format: setup ## apply the formatters
 	cargo fmt --all
 
 bench: setup ## the benchmarks beside their rivals
-	$(BIN)/python -m pytest benches -o python_files='bench_*.py' --benchmark-only --benchmark-disable-gc -s
+	$(BIN)/python -m pytest benches -o python_files='bench_*.py' --benchmark-disable-gc -s
 	PYTHON=$(abspath $(BIN))/python cargo bench -p refinerl-sandbox --features unprotected --bench isolation
 
 soak: setup ## many random pairs through the aligner, programs and cases through the sandbox (hours)

@@ -10,12 +10,10 @@ bare fork of a warm interpreter. All with one worker per core.
 
 from __future__ import annotations
 
-import ctypes
 import io
 import json
 import multiprocessing
 import os
-import struct
 import subprocess
 import sys
 import time
@@ -29,6 +27,7 @@ import pytest
 
 from outside import DATA
 from refinerl.sandbox import Limits, Outcome, Program, Sandbox, Test
+from sandbox_modes import LANDLOCK, MOUNT, refuse
 
 WORKERS = len(os.sched_getaffinity(0))
 TRIVIAL = [(f"print(int(input()) + {n})", [(f"{n}\n", f"{2 * n}\n")]) for n in range(400)]
@@ -85,25 +84,13 @@ def test_sandbox_without_namespaces_and_landlock(kind: str) -> None:
     """The same code in a process that may neither mount nor use Landlock; the filters stay."""
     done = subprocess.run(
         [sys.executable, __file__, kind],
-        preexec_fn=lambda: refuse(165, 444),
+        preexec_fn=lambda: refuse(MOUNT, LANDLOCK),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # pytest's own, with the tests' folder
         capture_output=True,
         text=True,
         check=True,
     )
     RATES["no namespaces, no Landlock", kind] = float(done.stdout)
-
-
-def refuse(*numbers: int) -> None:
-    """A seccomp filter under which these system calls of x86-64 are EPERM."""
-    statement = struct.Struct("<HBBI").pack
-    code = statement(0x20, 0, 0, 0)
-    for number in numbers:
-        code += statement(0x15, 0, 1, number) + statement(0x06, 0, 0, 0x50001)
-    code += statement(0x06, 0, 0, 0x7FFF0000)
-    buffer = ctypes.create_string_buffer(code, len(code))
-    libc = ctypes.CDLL(None)
-    libc.prctl(38, 1, 0, 0, 0)
-    libc.prctl(22, 2, struct.pack("<HxxxxxxQ", len(code) // 8, ctypes.addressof(buffer)), 0, 0)
 
 
 @pytest.mark.parametrize("kind", ["trivial", "real"])

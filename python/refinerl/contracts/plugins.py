@@ -86,18 +86,23 @@ def names(kind: Kind) -> tuple[str, ...]:
     return tuple(name for name in files if name != "base" and _classes(kind, name))
 
 
-def load(path: str, knob: str) -> Any:
-    """Import `module:name`; `name` may be dotted. Messages call it `knob`.
+def load(path: str, knob: str, form: str = "module:Class") -> Any:
+    """Import what `module:name` means; `name` may be dotted.
+
+    Args:
+        knob: names the path in messages.
+        form: the path's form in messages.
 
     >>> load("math:sqrt", "task.reward")(9)
     3.0
 
     Raises:
-        UserError: the path has another form, the module does not exist, or it has no such name.
+        UserError: the path has another form, the module does not exist, or it has no such name. An exception in the
+            module itself is not caught.
     """
     module_name, _, name = path.partition(":")
     if not module_name or not name:
-        raise UserError(f"{knob} must be given as module:Class, got {path!r}")
+        raise UserError(f"{knob} must be given as {form}, got {path!r}")
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -109,8 +114,8 @@ def load(path: str, knob: str) -> Any:
         raise UserError(f"{knob}={path}: there is no module {module_name!r} on the Python path{close}") from None
     for part in name.split("."):
         if not hasattr(found, part):
-            classes = [key for key, value in vars(found).items() if isinstance(value, type)]
-            raise UserError(f"{knob}={path}: {module_name} has no {name!r}{_closest(name, classes)}")
+            public = [key for key in dir(found) if not key.startswith("_")]
+            raise UserError(f"{knob}={path}: {module_name} has no {name!r}{_closest(part, public)}")
         found = getattr(found, part)
     return found
 

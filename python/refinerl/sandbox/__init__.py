@@ -1,4 +1,4 @@
-"""Untrusted programs, judged in parallel in processes of their own.
+"""A sandbox for untrusted programs, which are judged in parallel in processes of their own.
 
 box       the typed face of the Rust sandbox
 command   `python -m refinerl.sandbox judge|doctor`

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import difflib
-import importlib
 import inspect
 import math
 import numbers
@@ -21,6 +19,7 @@ import threading
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from refinerl.contracts.plugins import load
 from refinerl.errors import UserError
 from refinerl.records import Completion, Prompt, Reward
 
@@ -117,25 +116,9 @@ def load_reward(path: str) -> UserReward:
         UserError: the path has another form, the module does not exist, or it has no such function. An exception
             in the module itself is not caught.
     """
-    module_name, colon, name = path.partition(":")
-    if not colon or not module_name or not name:
-        raise UserError(f"the reward function must be given as module:function, got {path!r}")
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        # If the user's module exists but something that it imports does not, the user needs the traceback.
-        if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise
-        raise UserError(f"cannot import the reward function {path}: there is no module {error.name!r}") from error
-    for part in name.split("."):
-        if not hasattr(found, part):
-            public = [other for other in dir(found) if not other.startswith("_")]
-            close = difflib.get_close_matches(part, public, n=3, cutoff=0.5)
-            hint = f"; did you mean {', '.join(close)}?" if close else ""
-            raise UserError(f"cannot import the reward function {path}: {module_name} has no {part!r}{hint}")
-        found = getattr(found, part)
+    found = load(path, "task.reward", "module:function")
     if not callable(found):
-        raise UserError(f"the reward function {path} is not callable: it is a {type(found).__name__}")
+        raise UserError(f"task.reward={path} must be a function, got {type(found).__name__}")
     return UserReward(found, path)
 
 
