@@ -179,7 +179,7 @@ def without(column: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
-        ([{"task_id": "HumanEval/0"}], r"s.jsonl:1: there is no column solution and no column completion"),
+        ([{"task_id": "HumanEval/0"}], r"s.jsonl:1: the column solution or completion is missing"),
         ([{"solution": "x"}], r"s.jsonl:1: the column task_id is missing"),
         ([{"task_id": "HumanEval/0", "solution": 5}], r"the column solution must be a text, got a number"),
         ([{"task_id": "HumanEval/9", "solution": ""}], r"humaneval\+ has no task 'HumanEval/9'"),

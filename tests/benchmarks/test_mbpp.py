@@ -74,8 +74,8 @@ def test_the_split(tmp_path):
 @pytest.mark.parametrize(
     ("tests", "message"),
     [
-        (["f(1)"], "a test is no assertion"),
-        (["assert f("], "a test is no Python statement"),
+        (["f(1)"], "a test is not an assertion"),
+        (["assert f("], "a test is not a Python statement"),
         ([], "the column test_list is empty"),
     ],
 )

@@ -78,7 +78,7 @@ def test_judge_in_json(problems: Path) -> None:
             "bad.jsonl:1",
         ),
         ("[1]", "bad.jsonl:1: a line must be a JSON object"),
-        ("", "no problem with tests and solutions"),
+        ("", "no problem has both tests and solutions"),
     ],
 )
 @pytest.mark.slow

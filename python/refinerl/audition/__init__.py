@@ -1,5 +1,5 @@
-"""A refiner tried before a run: what it improves and what it costs.
+"""The audition of a refiner before a run: what it improves and what it costs.
 
 command   `python -m refinerl.audition`
-trial     its numbers, and the control's
+trial     its measurements, and those of the control
 """

@@ -1,9 +1,9 @@
-"""Try a refiner before paying for a run: what it improves, what it costs, and what fresh answers would do instead.
+"""Try a refiner before a run: what it improves, what it costs, and how fresh answers would compare.
 
 python -m refinerl.audition [RECIPE [PART …]] [key=value …] [--n N] [--against TEMPLATE_OR_MODEL …] [--output FILE.json]
 
-The recipe's model samples N answers y, and each refiner rewrites them into ỹ. The control writes fresh answers to the
-same questions, in rounds, until it has spent as many tokens as the recipe's refiner wrote: a refiner that does not beat
+The recipe's model samples N answers y, and each refiner rewrites them into ỹ. The control samples fresh answers to the
+same questions, in rounds, until it has written as many tokens as the recipe's refiner: a refiner that does not beat
 them is not worth its price. Models run in this process, whatever engines the recipe names.
 """
 
@@ -42,7 +42,7 @@ from refinerl.tokenization import ChatTokenizer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code: 0 done, 1 the sandbox failed, 2 bad input, 130 interrupted."""
+    """Run the command line; return the exit code: 0 done, 1 the sandbox failed, 2 bad input, 130 interrupted."""
     args = _parser().parse_intermixed_args(arguments)
     console = Console()
     try:
@@ -69,14 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @dataclass(frozen=True)
 class _Voice:
-    """A model that writes."""
+    """A model that generates, with its tokenizer."""
 
     generator: TransformersGenerator
     tokenizer: ChatTokenizer
 
 
 def audition(config: Config, n: int, against: Sequence[str], console: Console) -> list[trial.Column]:
-    """The recipe's refiner, one more for each template or model of `against`, and the control, in this order.
+    """Measure the recipe's refiner, one more for each template or model of `against`, and the control, in this order.
 
     Raises:
         UserError: a model, template or data set cannot be used.
@@ -126,7 +126,11 @@ def _is_template(name: str) -> bool:
 
 
 def _template(name: str) -> str:
-    """The name, if there is such a template: before anything is loaded."""
+    """Return the name of a template that can be used; checked before a model is loaded.
+
+    Raises:
+        UserError: there is no such template, or it cannot be used.
+    """
     templates.load_refine_template(name)
     return name
 
@@ -135,15 +139,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m refinerl.audition",
         usage="%(prog)s [RECIPE [PART ...]] [key=value ...] [--n N] [--against NAME ...] [--output FILE.json]",
-        description="Try a refiner before paying for a run, beside fresh answers at the same price.",
+        description="Try a refiner before a run, beside fresh answers at the same price.",
     )
     words = "a recipe (demo if none), parts to lay over it, then overrides, such as refiner.template=mine.txt"
     parser.add_argument("words", nargs="*", metavar="RECIPE, PART, key=value", help=words)
     parser.add_argument("--n", type=_count, default=64, help="answers to refine (default: 64)")
     parser.add_argument(
-        "--against", nargs="+", action="extend", default=[], metavar="NAME", help="templates or models to try beside it"
+        "--against", nargs="+", action="extend", default=[], metavar="NAME", help="templates or models to compare with"
     )
-    parser.add_argument("--examples", type=int, default=2, metavar="K", help="rewrites to show of each (default: 2)")
+    parser.add_argument("--examples", type=int, default=2, metavar="K", help="rewrites to show for each (default: 2)")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="also write the results here")
     parser.add_argument("--version", action="version", version=f"refinerl {__version__}")
     return parser

@@ -1,15 +1,16 @@
-"""pass@k on public benchmarks; every program runs in the sandbox, every comparison happens outside it.
+"""Benchmarks with pass@k. Every program runs in the sandbox, and every comparison happens outside of it.
 
-- `suite`: what a benchmark is made of
-- `humaneval`, `mbpp`, `apps`: the families, read from files
-- `files`, `hub`: finding the files, and knowing which version they are
-- `mbpp_types`: the Python types that JSON lost
-- `oracle`: when a returned value is right
-- `scoring`: samples -> results
-- `prompting`: what a model is asked, where it stops, which part of the answer is the program
+- `suite`: the records of a benchmark
+- `load`: a suite by its name
+- `humaneval`, `mbpp`, `apps`: readers of the three families
+- `files`: finding and verifying a benchmark's files
+- `mbpp_types`: Python types that JSON lost
+- `oracle`: the rules by which a returned value is right
+- `scoring`: from samples to results
+- `prompting`: prompts, stop sequences, and the program in an answer
 - `samples`: existing generations
 - `estimate`: pass@k and its interval
 - `results`: results.jsonl, summary.json, the table
-- `failures`: the samples that fail, on the console and as a page
-- `evaluator`: a model on a benchmark, for the command and inside training
+- `failures`: failing samples, on the console and as a page
+- `evaluator`: a model on a benchmark, for the command and during training
 """

@@ -1,4 +1,4 @@
-"""APPS (Hendrycks et al. 2021) as a benchmark: problems that standard input and output, or calls, judge."""
+"""APPS (Hendrycks et al. 2021) as a benchmark: problems judged by standard input and output, or by calls."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def apps(
     difficulties: Collection[str] | None = None,
     max_tests: int | None = None,
 ) -> Suite:
-    """The problems of a file, of a split inside a folder, of APPS's own folder per problem, or of all files there.
+    """Read the problems of a file, of a split in a folder, of APPS's folder per problem, or of all files in a folder.
 
     Raises:
-        UserError: there are none, or they cannot be read.
+        UserError: there are no problems, or they cannot be read.
     """
     paths = _paths(data, split)
     problems: list[ProblemTask] = []

@@ -1,4 +1,4 @@
-"""pass@k: the unbiased estimator of Chen et al. (2021), and a confidence interval over the problems."""
+"""The unbiased estimator of pass@k (Chen et al., 2021), with a confidence interval over the problems."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Z95 = 1.959963984540054
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over problems with its 95 % interval."""
+    """A mean over problems and its 95 % interval."""
 
     value: float
     low: float
@@ -20,10 +20,19 @@ class Estimate:
 
 
 def pass_at_k(samples: int, passed: int, k: int) -> float:
-    """1 − C(n−c, k) / C(n, k): the chance that k of n samples, drawn without replacement, hold one of the c that pass.
+    """Compute 1 − C(n−c, k) / C(n, k), the chance that one of k samples passes, drawn without replacement from n.
+    Args:
+        samples: n, the number of samples of one problem.
+        passed: c, how many of them pass.
+        k: number of samples that are drawn.
 
     Raises:
         ValueError: not 0 ≤ passed ≤ samples, or not 1 ≤ k ≤ samples.
+
+    >>> pass_at_k(samples=4, passed=1, k=2)
+    0.5
+    >>> round(pass_at_k(samples=10, passed=3, k=5), 3)
+    0.917
     """
     if not 0 <= passed <= samples:
         raise ValueError(f"passed must be 0 to samples = {samples}, got {passed}")
@@ -33,10 +42,17 @@ def pass_at_k(samples: int, passed: int, k: int) -> float:
 
 
 def wilson(mean: float, count: int, z: float = Z95) -> tuple[float, float]:
-    """Wilson's score interval of a mean of `count` independent values in [0, 1].
+    """Compute Wilson's score interval of a mean of `count` independent values in [0, 1].
 
-    Exact in its assumptions for values 0 and 1 (k = 1, greedy). For values between it is conservative: no variable in
-    [0, 1] spreads more around its mean than one that is 0 or 1.
+    Its assumptions hold for values that are 0 or 1 (k = 1, greedy). For values between, the interval is conservative:
+    no variable in [0, 1] has a larger variance around its mean than one that is 0 or 1.
+
+    Raises:
+        ValueError: the count is below 1, or the mean is not in [0, 1].
+
+    >>> low, high = wilson(0.5, 100)
+    >>> round(low, 3), round(high, 3)
+    (0.404, 0.596)
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
@@ -45,15 +61,22 @@ def wilson(mean: float, count: int, z: float = Z95) -> tuple[float, float]:
     scale = 1 + z * z / count
     centre = (mean + z * z / (2 * count)) / scale
     half = z / scale * math.sqrt(mean * (1 - mean) / count + z * z / (4 * count * count))
-    # At the ends the two terms are equal up to rounding.
+    # At means of 0 and 1 the two terms are equal up to rounding.
     return (0.0 if mean == 0 else max(0.0, centre - half)), (1.0 if mean == 1 else min(1.0, centre + half))
 
 
 def estimate(counts: Sequence[tuple[int, int]], k: int) -> Estimate:
-    """The mean of pass@k over problems, given (samples, passed) of each, and Wilson's interval over the problems.
+    """Estimate pass@k over problems, with Wilson's interval.
+
+    Args:
+        counts: (samples, passed) of each problem.
+        k: number of samples that are drawn.
 
     Raises:
-        ValueError: no problems, or one has fewer than k samples.
+        ValueError: there are no problems, or one has fewer than k samples.
+
+    >>> estimate([(1, 1), (1, 0), (1, 1), (1, 1)], k=1).value
+    0.75
     """
     if not counts:
         raise ValueError("counts must be at least one problem's, got none")

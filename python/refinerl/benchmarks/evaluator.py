@@ -1,4 +1,4 @@
-"""A model on a benchmark: completions, programs, results."""
+"""Evaluation of a model on a benchmark: from completions to programs to results."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from refinerl.contracts import Generator
 from refinerl.records import Sampling, sample_seed
 
 STREAM = "evaluate"
-"""Keeps the noise of evaluation apart from that of training, whose seeds have a step in this place."""
+"""Prefix of the seeds' names, which keeps the noise of evaluation apart from that of training."""
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Samples a model's answers to a suite's tasks and judges them.
+    """A model, a suite, and how the model is asked.
 
-    `sampling` has no seeds; they come from `seed`, the task and the sample's number, so an evaluation draws the same
-    noise whenever it is repeated, at every step of a training run too.
+    `sampling` has no seeds. They follow from `seed`, the task and the number of the sample, so that every evaluation
+    draws the same noise, at every step of a training run too.
     """
 
     scorer: Scorer
@@ -32,8 +32,10 @@ class Evaluator:
     seed: int
 
     def generate(self) -> list[Sample]:
-        """`sampling.n` samples for each task that is used, in order; without a program where the prompt fills the
-        model's context."""
+        """Generate `sampling.n` samples for each task in use, in order.
+
+        A sample has no program if the prompt fills the model's context.
+        """
         tasks = self.scorer.suite.used
         prompts = [self.prompting.tokens(task) for task in tasks]
         fits = [len(tokens) < self.generator.context_length for tokens in prompts]
@@ -50,11 +52,11 @@ class Evaluator:
         return [sample for row in samples for sample in row]
 
     def evaluate(self, progress: Callable[[int], None] | None = None) -> list[Result]:
-        """Sample and judge."""
+        """Generate samples and judge them; `progress` is called with the number of samples that are done."""
         return self.scorer.score(self.generate(), progress)
 
     def metrics(self) -> dict[str, float]:
-        """`evaluate/pass@1` (all tests there are), and for extended benchmarks `evaluate/base_pass@1`."""
+        """Evaluate; return `evaluate/pass@1` (all tests), and `evaluate/base_pass@1` for an extended benchmark."""
         return metrics_of(self.evaluate())
 
     def _seed(self, task: Task, number: int) -> int:
@@ -66,7 +68,7 @@ class Evaluator:
 
 
 def metrics_of(results: Sequence[Result]) -> dict[str, float]:
-    """What a training run's metrics say of an evaluation."""
+    """Summarize an evaluation as metrics of a training run."""
     row = {"evaluate/pass@1": estimate(passed_counts(results, "all"), 1).value}
     if any(result.plus is not None for result in results):
         row["evaluate/base_pass@1"] = estimate(passed_counts(results, "base"), 1).value

@@ -1,4 +1,4 @@
-"""The samples that fail, to read: on the console, and as a page for the browser."""
+"""Failing samples, on the console and as a page for the browser."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from rich.text import Text
 from refinerl.benchmarks.suite import Result, Suite
 
 MOST = 1000
-"""Samples on a page, so that a browser can still show it."""
+"""Most samples on a page that a browser can still show."""
 
 
 def show(console: Console, suite: Suite, results: Sequence[Result], count: int) -> None:
-    """The first `count` samples that fail: prompt, program, the test that failed."""
+    """Print the first `count` samples that fail: prompt, program, and the test that failed."""
     failing = _failing(results)
     for result in failing[:count]:
         console.print(_panel(suite, result))
@@ -29,9 +29,10 @@ def show(console: Console, suite: Suite, results: Sequence[Result], count: int) 
 
 
 def page(suite: Suite, results: Sequence[Result], title: str, estimates: Sequence[Sequence[str]]) -> str:
-    """The first `MOST` samples that fail as an HTML page without anything from elsewhere, an outcome after the other.
+    """Write the first `MOST` samples that fail as an HTML page that loads nothing from elsewhere, sorted by outcome.
 
-    `estimates` are the cells of the table of pass@k.
+    Args:
+        estimates: the cells of the table of pass@k.
     """
     failing = _failing(results)
     by_outcome: dict[str, list[Result]] = {}
@@ -81,13 +82,13 @@ def _details(suite: Suite, result: Result) -> str:
 
 
 def _prompt(suite: Suite, result: Result) -> str:
-    """What was asked; nothing where the program begins with it."""
+    """Return the prompt, or nothing if the program begins with it."""
     prompt = suite.by_id[result.sample.task_id].prompt.strip()
     return "" if (result.sample.program or "").lstrip().startswith(prompt) else prompt
 
 
 def _failure(result: Result) -> Mapping[str, str]:
-    """The test that failed, what it expects, what came; nothing for a sample without a program."""
+    """Describe the test that failed: the test, what it expects, what it got; {} for a sample without a program."""
     if (f := result.failure) is None:
         return {}
     got = f.got or result.outcome

@@ -1,4 +1,4 @@
-"""Finding a benchmark's files, reading them, and knowing which version they are."""
+"""Files of benchmarks: finding, reading and verifying them."""
 
 from __future__ import annotations
 
@@ -23,33 +23,36 @@ KNOWN = {
     "mbpp.jsonl": "ccf64ceae9c5403bf50a044cb6d505bfd2a2963ee58338ba268fd65beab92a9f",
     "sanitized-mbpp.json": "7fec016546acaee11dbe14f9f0bb670e59f41919f7b522a59fba34871da78551",
 }
-"""SHA-256 of the text, unpacked: HumanEval v2 (2021-07-05), HumanEval+ v0.1.10, MBPP+ v0.2.0, MBPP as published."""
+"""SHA-256 of the unpacked text: HumanEval v2 (2021-07-05), HumanEval+ v0.1.10, MBPP+ v0.2.0, MBPP as published."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A file's rows."""
+    """The rows of a file."""
 
     path: Path
     digest: str
     """SHA-256 of the text."""
     rows: tuple[tuple[str, dict[str, Any]], ...]
-    """(`file:line`, object)"""
+    """(`file:line`, object) pairs."""
 
 
 def find(data: Path, folder: str, names: Sequence[str]) -> list[Path]:
-    """Those of the files `names` that are in `data/folder` or in `data`, packed or not, in the order of `names`."""
+    """Find the files `names` that are in `data/folder` or in `data`, compressed or not, in the order of `names`."""
     homes = [data / folder, data]
     places = [home / f"{name}{suffix}" for name in names for home in homes for suffix in ("", ".gz")]
     return [place for place in places if place.is_file()]
 
 
 def read(path: Path, columns: Sequence[str], *, unverified: bool) -> Table:
-    """The rows of a file of JSON lines or of a JSON list, packed by gzip or not.
+    """Read a file of JSON lines or a JSON list, compressed by gzip or not.
+
+    Args:
+        columns: those that every row must have.
+        unverified: accept another version of the file than the known one.
 
     Raises:
-        UserError: the file cannot be read, a row lacks one of `columns`, an id occurs twice; or the file is of another
-            version than the known one, and `unverified` is false.
+        UserError: the file cannot be read, a row lacks a column, an id occurs twice, or the file is another version.
     """
     text = text_of(path)
     digest = hashlib.sha256(text.encode()).hexdigest()
@@ -78,16 +81,16 @@ def read(path: Path, columns: Sequence[str], *, unverified: bool) -> Table:
     if digest != known and not unverified:
         raise UserError(
             f"{path} is of another version than the known one: its text has SHA-256 {digest}, not {known}; "
-            "--unverified takes it all the same, and the summary says so"
+            "--unverified accepts it, and the summary says so"
         )
     return Table(path, digest, tuple(rows))
 
 
 def text_of(path: Path) -> str:
-    """A file's text, unpacked where its name ends in .gz.
+    """Read a file's text; a file whose name ends in .gz is decompressed.
 
     Raises:
-        UserError: it cannot be read, unpacked or decoded.
+        UserError: the file cannot be read, decompressed or decoded.
     """
     try:
         data = path.read_bytes()
@@ -99,10 +102,10 @@ def text_of(path: Path) -> str:
 
 
 def field(where: str, row: dict[str, Any], name: str, wanted: type) -> Any:
-    """A column of the given type.
+    """Return the value of a column, which must have the given type.
 
     Raises:
-        UserError: it has another type.
+        UserError: the value has another type.
     """
     value = row[name]
     if not isinstance(value, wanted):

@@ -1,7 +1,7 @@
 """HumanEval (openai/human-eval) and HumanEval+ (evalplus).
 
-HumanEval's own tests are assertions inside the program's process, which a program can forge. evalplus's file holds the
-same tests as calls (`base_input`), so that file is used for both where it is there.
+HumanEval's own tests are assertions inside the program's process, which a program can forge. evalplus's file has the
+same tests as calls (`base_input`), so that file serves both benchmarks if it is there.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ PLUS_COLUMNS = ("task_id", "prompt", "entry_point", "canonical_solution", "base_
 PLUS_FILES = ("HumanEvalPlus-NoExtreme.jsonl", "HumanEvalPlus.jsonl")
 
 FORGEABLE = (
-    "HumanEvalPlus.jsonl is not there, so HumanEval's own assertions judge, inside the process of the program: "
-    "a program that means to can forge such a verdict"
+    "HumanEvalPlus.jsonl is missing, so HumanEval's own assertions judge inside the program's process: "
+    "a malicious program can forge such a verdict"
 )
 _CHECK = "_refinerl_check"
 
 
 def humaneval(data: Path, *, unverified: bool = False) -> Suite:
-    """HumanEval: its own prompts, the base tests.
-
+    """Read HumanEval: its own prompts, and the base tests.
     Raises:
         UserError: a file is missing or cannot be used.
     """
@@ -52,8 +51,7 @@ def humaneval(data: Path, *, unverified: bool = False) -> Suite:
 
 
 def humaneval_plus(data: Path, *, unverified: bool = False) -> Suite:
-    """HumanEval+: base and extended tests, out of the file without extreme inputs where both are there.
-
+    """Read HumanEval+: base and extended tests, from the file without extreme inputs if both files are there.
     Raises:
         UserError: a file is missing or cannot be used.
     """
@@ -65,10 +63,10 @@ def humaneval_plus(data: Path, *, unverified: bool = False) -> Suite:
 def read_plus(
     data: Path, folder: str, names: tuple[str, ...], columns: tuple[str, ...], *, unverified: bool
 ) -> tuple[Table, str]:
-    """The first of evalplus's files that is there, and a note that names it.
+    """Read the first of evalplus's files that is there; return it with a note that names it.
 
     Raises:
-        UserError: there is none, or it cannot be used.
+        UserError: there is no such file, or it cannot be used.
     """
     paths = find(data, folder, names)
     if not paths:
@@ -94,7 +92,7 @@ def _task(where: str, row: dict[str, Any], *, with_plus: bool) -> CallTask:
 
 
 def _with_prompt(task: CallTask, prompt: str, canonical: str) -> CallTask:
-    """The task as HumanEval words it; evalplus's solution still says what is right."""
+    """Give a task HumanEval's own prompt; its expected values still come from evalplus's solution."""
     return CallTask(
         id=task.id,
         prompt=prompt,
@@ -110,7 +108,7 @@ def _with_prompt(task: CallTask, prompt: str, canonical: str) -> CallTask:
 
 def _asserted(where: str, row: dict[str, Any]) -> CallTask:
     prompt, entry_point = field(where, row, "prompt", str), field(where, row, "entry_point", str)
-    # The verdict is a value that must come back: ending the process early is no way to pass.
+    # The verdict is a value that must be returned, so that a program cannot pass by ending its process early.
     call = f"\ndef {_CHECK}():\n    check({entry_point})\n    return True\n"
     return CallTask(
         id=field(where, row, "task_id", str),

@@ -1,4 +1,4 @@
-"""A suite by its name, from files that are here or from where they are published."""
+"""Suites by name, from local files or from where they are published."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ SOURCES = {
         ),
     ),
 }
-"""(address, SHA-256 of the file there), as published; the hub's copies of evalplus's data lack the inputs."""
+"""(address, SHA-256) of each benchmark's files, as published; the hub's copies of evalplus's data lack the inputs."""
 APPS = "hub:codeparrot/apps"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which tasks of which benchmark."""
+    """A benchmark, and the choice of its tasks."""
 
     benchmark: Benchmark
     data: str | None = None
-    """A folder with the files (for APPS also one file, or `hub:OWNER/NAME/FILE`); None: as published."""
+    """A folder with the files (for APPS also a single file, or `hub:OWNER/NAME/FILE`); None: as published."""
     split: str | None = None
     """mbpp: test, all or sanitized; apps: test or train. None: test."""
     limit: int | None = None
@@ -64,7 +64,7 @@ def load_suite(choice: Choice) -> Suite:
     """Read a benchmark.
 
     Raises:
-        UserError: an unknown split, or files that are missing or cannot be used.
+        UserError: the split is unknown, or a file is missing or cannot be used.
     """
     split = choice.split or "test"
     splits = {"mbpp": ("test", "all", "sanitized"), "apps": ("test", "train")}.get(choice.benchmark, ("test",))

@@ -18,7 +18,7 @@ SANITIZED_COLUMNS = ("task_id", "prompt", "code", "test_list", "test_imports")
 PLUS_COLUMNS = ("task_id", "prompt", "entry_point", "canonical_solution", "base_input", "plus_input", "atol")
 PLUS_FILES = ("MbppPlus-NoExtreme.jsonl", "MbppPlus.jsonl")
 TEST_SPLIT = range(11, 511)
-"""The task ids of the paper's test split."""
+"""Task ids of the paper's test split."""
 
 Split = Literal["test", "all", "sanitized"]
 
@@ -26,16 +26,16 @@ SAME_SET = {
     "similar_elements", "find_char_long", "common_in_nested_lists", "extract_singly",
     "larg_nnum", "intersection_array", "find_dissimilar", "Diff",
 }  # fmt: skip
-"""Functions whose result is right in any order and with any repetition."""
+"""Functions whose result is right in any order and with any repetitions."""
 NOT_NONE = {"check_str", "text_match_three", "text_starta_endb"}
-"""Functions that may return a match object, of which only the presence counts."""
+"""Functions that may return a match object, where it only counts whether there is one."""
 
 LEFT_OUT: dict[str, Callable[..., bool]] = {"Mbpp/255": lambda words, count: len(words) > 3 and count > 70}
-"""Extended tests that are not run. Answers of this function to these are 80,000 to 1.7 million tuples of 77 words:
-gigabytes to carry out of the program's process for comparison."""
+"""Extended tests that are not run: this function's answers to them are 80,000 to 1.7 million tuples of 77 words, which
+are gigabytes to carry out of the program's process for comparison."""
 
-# Turns a result that is no plain data into one that is, inside the program's process: it can only change what the
-# program returns, which the program decides anyway.
+# Converts a result into plain data inside the program's process. A program that tampers with it only changes its own
+# result.
 _WRAPPER = """
 def _refinerl_plain(*arguments):
     value = {function}(*arguments)
@@ -46,7 +46,7 @@ _PRESENCE = "value if isinstance(value, bool) else value is not None"
 
 
 def mbpp_plus(data: Path, *, unverified: bool = False) -> Suite:
-    """MBPP+: base and extended tests, out of the file without extreme inputs where both are there.
+    """Read MBPP+: base and extended tests, from the file without extreme inputs if both files are there.
 
     Raises:
         UserError: a file is missing or cannot be used.
@@ -60,10 +60,10 @@ def mbpp_plus(data: Path, *, unverified: bool = False) -> Suite:
 
 
 def mbpp(data: Path, *, split: Split = "test", unverified: bool = False) -> Suite:
-    """MBPP: the test split (task ids 11 to 510), all of it, or the sanitized file.
+    """Read MBPP: the test split (task ids 11 to 510), all of it, or the sanitized file.
 
-    Its assertions are taken apart: the program's process computes the left side, the right side is computed without
-    the program, and they are compared outside of it. An assertion without a right side must be true.
+    Its assertions are split: the program's process computes the left side, the right side is computed without the
+    program, and the two are compared outside of its process. An assertion without a right side must be true.
 
     Raises:
         UserError: a file is missing or cannot be used.
@@ -84,7 +84,7 @@ def mbpp(data: Path, *, split: Split = "test", unverified: bool = False) -> Suit
 def _plus_task(where: str, row: dict[str, Any]) -> CallTask:
     number, function = field(where, row, "task_id", str), field(where, row, "entry_point", str)
     prompt = field(where, row, "prompt", str)
-    # A task without extended tests has an empty object there.
+    # In a task without extended tests this is an empty object.
     extended = field(where, row, "plus_input", list) if row["plus_input"] != {} else []
     wrapped = _ITEMS if function in SAME_SET else _PRESENCE if function in NOT_NONE else None
     return CallTask(
@@ -130,7 +130,7 @@ def _task(where: str, row: dict[str, Any], *, sanitized: bool) -> CallTask:
     sides = [_sides(where, test) for test in tests]
     if not sides:
         raise UserError(f"{where}: the column test_list is empty")
-    # The prompt of Fried et al. (InCoder), as bigcode's harness and evalplus have it.
+    # The prompt of Fried et al. (InCoder), as in bigcode's harness and evalplus.
     prompt = f'"""\n{text}\n{tests[0]}\n"""\n'
     return CallTask(
         id=f"Mbpp/{row['task_id']}",
@@ -147,13 +147,13 @@ def _task(where: str, row: dict[str, Any], *, sanitized: bool) -> CallTask:
 
 
 def _sides(where: str, assertion: str) -> tuple[str, str]:
-    """(left, right) of `assert left == right`; a right side of `True` for any other condition."""
+    """Split `assert left == right`; the right side of any other condition is `True`."""
     try:
         (statement,) = ast.parse(assertion.strip()).body
     except (SyntaxError, ValueError) as error:
-        raise UserError(f"{where}: a test is no Python statement: {assertion!r:.100}") from error
+        raise UserError(f"{where}: a test is not a Python statement: {assertion!r:.100}") from error
     if not isinstance(statement, ast.Assert):
-        raise UserError(f"{where}: a test is no assertion: {assertion!r:.100}")
+        raise UserError(f"{where}: a test is not an assertion: {assertion!r:.100}")
     match statement.test:
         case ast.Compare(left=left, ops=[ast.Eq()], comparators=[right]):
             return ast.unparse(left), ast.unparse(right)
@@ -162,13 +162,13 @@ def _sides(where: str, assertion: str) -> tuple[str, str]:
 
 
 def _evaluating(before: str, setup: str, expressions: list[str]) -> str:
-    """`_refinerl_side(i)` evaluates the i-th expression."""
+    """Write source in which `_refinerl_side(i)` evaluates the i-th expression."""
     sides = "".join(f"    lambda: {expression},\n" for expression in expressions)
     return f"\n{before}\n{setup}\n_refinerl_sides = [\n{sides}]\ndef _refinerl_side(i): return _refinerl_sides[i]()\n"
 
 
 def _called(expression: str) -> str:
-    """The name of the function that an expression is about: of its innermost call."""
+    """Find the function that an expression tests: that of its innermost call."""
     calls = [node for node in ast.walk(ast.parse(expression)) if isinstance(node, ast.Call)]
     names = [call.func.id for call in calls if isinstance(call.func, ast.Name)]
     known = [name for name in names if name not in _BUILTIN]

@@ -1,6 +1,6 @@
-"""MBPP+'s inputs are JSON, which has no tuples, sets and complex numbers; this gives them back, as evalplus does.
+"""Python types of MBPP+'s inputs that JSON lacks: tuples, sets and complex numbers, restored as evalplus does.
 
-The numbers are those of the tasks whose arguments are not what JSON says.
+The numbers below are those of the tasks whose arguments have such types.
 """
 
 from __future__ import annotations
@@ -12,7 +12,11 @@ Arguments = list[Any]
 
 
 def restored(task_id: str, arguments: Arguments) -> Arguments:
-    """The arguments of one call of a task such as `Mbpp/2`, with the types that the function expects."""
+    """Restore the types of the arguments of one call of a task such as `Mbpp/2`.
+
+    >>> restored("Mbpp/2", [[3, 4], [5, 4]])
+    [(3, 4), (5, 4)]
+    """
     rule = _RULES.get(int(task_id.rpartition("/")[2]))
     return arguments if rule is None else rule(arguments)
 
@@ -42,7 +46,7 @@ def _second(arguments: Arguments) -> Arguments:
 
 
 def _sets(arguments: Arguments) -> Arguments:
-    # An empty one is a dict in evalplus, and so the expected answers have it.
+    # evalplus makes an empty set a dict, and the expected answers follow it.
     return [[set(item) if isinstance(item, list) and item else {} for item in arguments[0]]]
 
 

@@ -1,6 +1,6 @@
-"""When a returned value is right: the rules of evalplus 0.3.1, on plain data and outside of the program's process.
+"""The rules by which a returned value is right, as in evalplus 0.3.1, but outside of the program's process.
 
-Both values have been through the sandbox, so they hold exact built-in types and `==` runs no code of the program's.
+Both values come from the sandbox, so they consist of exact built-in types, and `==` runs no code of the program's.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 from refinerl.benchmarks.suite import Oracle
 
 FLOAT_ATOL = 1e-6
-"""The absolute tolerance for floats where the data ask for none."""
+"""Absolute tolerance for floats, if the data have none."""
 RTOL = 1e-7
-"""The relative tolerance beside every absolute one, as in `numpy.testing.assert_allclose`."""
+"""Relative tolerance, added to every absolute one as in `numpy.testing.assert_allclose`."""
 
 
 def first_mismatch(
@@ -27,13 +27,16 @@ def first_mismatch(
     values: Sequence[Any],
     expected: Sequence[Any],
 ) -> int | None:
-    """Index of the first value that is wrong; None if all are right.
+    """Find the index of the first wrong value; None if all are right.
 
-    The rules, of which the first that applies decides:
+    The first rule that applies decides:
     - `find_zero`: the value is a root of the polynomial, within `atol`;
     - `==` holds (for `same_set`: between the sets of their items), or the task's own rule accepts the value;
-    - there is a tolerance: types and lengths agree and `numpy.allclose` holds. A tolerance of 0 becomes 1e-6 at the
-      first expected float (or list or tuple of floats) **and stays**, as evalplus has it.
+    - there is a tolerance: types and lengths agree, and `numpy.allclose` holds. A tolerance of 0 becomes 1e-6 at the
+      first expected float (or list or tuple of floats) **and stays so**, as in evalplus.
+
+    >>> first_mismatch("close", 1e-6, inputs=[[1], [2]], values=[0.1 + 0.2, 5], expected=[0.3, 4])
+    1
     """
     for index, (arguments, got, wanted) in enumerate(zip(inputs, values, expected, strict=True)):
         try:
@@ -47,7 +50,7 @@ def first_mismatch(
                 if not right and atol != 0:
                     right = _close(got, wanted, atol)
         except (TypeError, ValueError, ArithmeticError, RecursionError):
-            right = False  # a value of a kind that the rule cannot even look at
+            right = False  # the rule does not apply to a value of this type
         if not right:
             return index
     return None
@@ -65,24 +68,24 @@ def _close(got: Any, wanted: Any, atol: float) -> bool:
     if isinstance(wanted, list | tuple) and len(got) != len(wanted):
         return False
     with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # ragged lists and overflows of a program's values are its own affair
+        warnings.simplefilter("ignore")  # ragged lists and overflows in a program's values do not concern us
         return bool(np.allclose(got, wanted, rtol=RTOL, atol=atol))
 
 
 def _is_floats(value: Any) -> bool:
-    """A float, or a list or tuple of nothing but floats."""
+    """See whether a value is a float, or a list or tuple of floats alone."""
     if isinstance(value, list | tuple):
         return bool(value) and all(isinstance(item, float) for item in value)
     return isinstance(value, float)
 
 
 def _polynomial(coefficients: Sequence[float], x: float) -> float:
-    """Σ cᵢ·xⁱ (HumanEval/32)."""
+    """Evaluate Σ cᵢ·xⁱ (HumanEval/32)."""
     return sum(c * math.pow(x, i) for i, c in enumerate(coefficients))
 
 
 def _digit_distance(arguments: Sequence[Any], got: Any, _atol: float) -> bool:
-    """Mbpp/558: the numbers may also be read as padded with zeros to one length."""
+    """Accept, for Mbpp/558, the distance of the numbers padded with zeros to the same length."""
     first, second = (str(number) for number in arguments)
     width = max(len(first), len(second))
     pairs = zip(first.zfill(width), second.zfill(width), strict=True)
@@ -90,7 +93,7 @@ def _digit_distance(arguments: Sequence[Any], got: Any, _atol: float) -> bool:
 
 
 def _surface_area(arguments: Sequence[Any], got: Any, atol: float) -> bool:
-    """Mbpp/581: the height may also be read as the perpendicular one; the area is then rounded."""
+    """Accept, for Mbpp/581, the rounded area for the perpendicular height."""
     edge, height = arguments
     slant = math.sqrt((edge / 2) ** 2 + height**2)
     return bool(abs(got - round(edge**2 + 4 * (edge * slant) / 2)) <= atol)

@@ -1,11 +1,11 @@
-"""What a model is asked, where its answer ends, and which part of it is the program.
+"""Prompts for a benchmark's tasks, the end of an answer, and the program in it.
 
-- `completion`: the model continues the prompt, as bigcode-evaluation-harness has it. The prompt is stripped, the
-  answer ends at the first stop sequence, and the program is the prompt with the answer behind it.
-- `chat`: the prompt goes through the chat template, in evalplus's words, with the beginning of the assistant's turn
-  given up to the opening fence. The program is what evalplus's sanitizer keeps: of the longest run of lines that
-  parses the imports, and the definitions that the entry point needs. APPS is asked with an open turn instead, and the
-  program is the last code block.
+- `completion`: the model continues the prompt, as in bigcode-evaluation-harness. The prompt is stripped, the answer
+  ends at the first stop sequence, and the program is the prompt followed by the answer.
+- `chat`: the prompt goes through the chat template, in evalplus's words, and the assistant's turn is begun up to the
+  opening fence. The program is what evalplus's sanitizer keeps of the longest run of lines that parses: the imports,
+  and the definitions that the entry point needs. For APPS the assistant's turn is left open, and the program is the
+  last code block.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ CHAT_STOPS = ("<|endoftext|>", "<|endofmask|>", "</s>", "\nif __name__", "\ndef 
 
 @dataclass(frozen=True)
 class Prompting:
-    """How a suite's tasks are put to a model."""
+    """A way to ask a model for a suite's tasks, and to read its answers."""
 
     name: Name
     stops: tuple[str, ...]
     extraction: str
-    """In words, for the summary."""
+    """Description of `program`, for the summary."""
     tokens: Callable[[Task], tuple[int, ...]]
     program: Callable[[Task, str], str]
-    """(task, what the model wrote) -> the program that is judged."""
+    """From a task and the model's text to the program that is judged."""
 
 
 def make_prompting(
@@ -59,11 +59,11 @@ def make_prompting(
     encode_chat: Callable[[Sequence[Message]], Sequence[int]],
     beginning: Sequence[int] = (),
 ) -> Prompting:
-    """The prompting `name` of a suite.
+    """Make the prompting `name` for a suite.
 
     Args:
-        encode: tokens of a text, no special ones added.
-        encode_chat: tokens of a conversation up to where the assistant's turn begins.
+        encode: tokenizes a text, without special tokens.
+        encode_chat: tokenizes a conversation up to the beginning of the assistant's turn.
         beginning: the tokens that every text begins with (a model's BOS), for `completion`.
     """
     apps = suite.family == "apps"
@@ -98,11 +98,14 @@ def _asked(question: str) -> str:
 
 
 def sanitize(text: str, entry_point: str) -> str:
-    """The program in a chat answer, as evalplus's sanitizer finds it: by Python's own parser instead of tree-sitter.
+    r"""Find the program in a chat answer as evalplus's sanitizer does, with Python's own parser instead of tree-sitter.
 
-    Of the longest run of lines that parses: the imports, then every first definition of a class, of a function that
-    returns something, and of a variable that the entry point reaches through the names that occur in them. The whole
-    run where nothing of that is there; the whole text where not a line of it parses, so that it fails as what it is.
+    From the longest run of lines that parses it keeps the imports, then the first definition of each class, of each
+    function that returns something, and of each variable that the entry point reaches through the names that occur in
+    them. If there is nothing of this, it keeps the whole run; if no line parses, the whole text, which then fails.
+
+    >>> sanitize("Sure:\n```python\nimport math\ndef area(r):\n    return math.pi * r * r\nprint(area(1))\n```", "area")
+    'import math\ndef area(r):\n    return math.pi * r * r'
     """
     code = longest_program(text)
     tree = _parse(code)
@@ -123,13 +126,13 @@ def sanitize(text: str, entry_point: str) -> str:
 
 
 def longest_program(text: str) -> str:
-    """The run of lines with the most lines that are not blank among those that parse; the first of equals."""
+    """Find the run of lines that parses and has the most lines that are not blank; of equals, the first."""
     lines = text.split("\n")
     filled = [bool(line.strip()) for line in lines]
     best, chosen = 0, (0, -1)
     for start in range(len(lines)):
         if not filled[start]:
-            continue  # an equal run begins at the next line
+            continue  # the next line begins a run that is as good
         count = sum(filled[start:])
         for end in range(len(lines) - 1, start - 1, -1):
             if count <= best:
@@ -145,14 +148,14 @@ def longest_program(text: str) -> str:
 def _parse(code: str) -> ast.Module | None:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a model's invalid escapes are no concern of our log
+            warnings.simplefilter("ignore")  # invalid escapes in a model's strings do not belong in our log
             return ast.parse(code)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return None
 
 
 def _defines(node: ast.stmt) -> str | None:
-    """The name that a statement defines, if it is one of those that are kept."""
+    """Return the name that a statement defines, if it is a definition to keep."""
     match node:
         case ast.ClassDef(name=name):
             return name
@@ -172,7 +175,7 @@ def _source(lines: list[str], node: ast.stmt) -> str:
     first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
     assert node.end_lineno is not None
     text = lines[first - 1 : node.end_lineno]
-    # Columns count bytes; two statements on a line are told apart by them.
+    # Columns, which count bytes, tell two statements on a line apart.
     ended = text[-1].encode()[: node.end_col_offset].decode()
     text = [*text[:-1], ended]
     if first == node.lineno and node.col_offset:

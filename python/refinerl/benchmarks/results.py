@@ -1,4 +1,4 @@
-"""What an evaluation leaves: results.jsonl, summary.json, failures.html, a table."""
+"""The results of an evaluation: results.jsonl, summary.json, failures.html, and a table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Tests = Literal["base", "all"]
 
 
 def passed_counts(results: Sequence[Result], tests: Tests) -> list[tuple[int, int]]:
-    """(samples, passed) of each task, by the base tests or by all that there are."""
+    """Count (samples, passed) of each task, by the base tests or by all tests."""
     samples: Counter[str] = Counter()
     passed: Counter[str] = Counter()
     for result in results:
@@ -32,7 +32,7 @@ def passed_counts(results: Sequence[Result], tests: Tests) -> list[tuple[int, in
 
 
 def estimates(results: Sequence[Result], ks: Sequence[int]) -> dict[str, dict[int, Estimate]]:
-    """pass@k by the base tests, and where there are extended ones by both together (`plus`)."""
+    """Estimate pass@k by the base tests and, if there are extended tests, by both together (`plus`)."""
     fewest = min(samples for samples, _ in passed_counts(results, "base"))
     possible = [k for k in ks if k <= fewest]
     found = {"base": {k: estimate(passed_counts(results, "base"), k) for k in possible}}
@@ -42,18 +42,18 @@ def estimates(results: Sequence[Result], ks: Sequence[int]) -> dict[str, dict[in
 
 
 def check_ks(ks: Sequence[int], fewest: int) -> None:
-    """See that pass@k can be estimated.
+    """Check that pass@k can be estimated.
 
     Raises:
-        UserError: a k is larger than the samples of some task.
+        UserError: some task has fewer than k samples.
     """
     for k in ks:
         if k > fewest:
-            raise UserError(f"--k {k} needs at least {k} samples of every task, and there is one with {fewest}")
+            raise UserError(f"--k {k} needs at least {k} samples of every task, and one task has {fewest}")
 
 
 def summarize(suite: Suite, results: Sequence[Result], ks: Sequence[int], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """summary.json."""
+    """Make the content of summary.json; `facts` are added to it."""
     return {
         "schema": SCHEMA,
         "benchmark": suite.name,
@@ -73,10 +73,10 @@ def summarize(suite: Suite, results: Sequence[Result], ks: Sequence[int], facts:
 
 
 def write(folder: Path, suite: Suite, results: Sequence[Result], summary: Mapping[str, Any]) -> None:
-    """results.jsonl, failures.html and summary.json, each whole or not at all; the summary last.
+    """Write results.jsonl, failures.html and, last, summary.json, each whole or not at all.
 
     Raises:
-        UserError: they cannot be written.
+        UserError: a file cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def write(folder: Path, suite: Suite, results: Sequence[Result], summary: Mappin
 
 
 def row(result: Result) -> dict[str, Any]:
-    """A line of results.jsonl. `plus` is the verdict of the extended tests alone; null where there are none."""
+    """Make a row of results.jsonl; `plus` is the verdict of the extended tests alone, None if there are none."""
     sample = result.sample
     return {
         "schema": SCHEMA,
@@ -108,7 +108,7 @@ def _word(passed: bool) -> str:
 
 
 def table(summary: Mapping[str, Any]) -> Table:
-    """pass@k with its interval, a row for each set of tests and k."""
+    """Make the table of pass@k with its interval, one row for each set of tests and each k."""
     shown = Table(title=_title(summary), title_justify="left")
     for name, justify in (("tests", "left"), ("k", "right"), ("pass@k", "right"), ("95 % interval", "right")):
         shown.add_column(name, justify=justify)  # type: ignore[arg-type]

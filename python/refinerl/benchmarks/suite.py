@@ -1,4 +1,4 @@
-"""What a benchmark is made of."""
+"""The records of a benchmark: tasks, samples, results."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ Oracle = Literal["exact", "close", "same_set", "not_none", "find_zero", "digit_d
 class CallTask:
     """A function to write, judged by what it returns.
 
-    Expected values are not part of it: they are what `reference` returns for the same inputs, computed in the sandbox
+    A task does not hold expected values: they are what `reference` returns for the same inputs, computed in the sandbox
     and kept outside of the process that runs the program under test.
     """
 
     id: str
     prompt: str
-    """What a model completes; a program is this with the completion behind it."""
+    """The text that a model completes; a program is this text followed by the completion."""
     question: str
-    """What a chat model is asked."""
+    """The text that a chat model is asked."""
     entry_point: str
     canonical: str
     """A program that passes."""
     base: tuple[list[Any], ...]
     """Arguments of each call."""
     plus: tuple[list[Any], ...] = ()
-    """Those of the extended tests; empty where the benchmark has none."""
+    """Arguments of the extended tests; empty if there are none."""
     reference: str = ""
     """A program whose `called` returns the expected values; empty: `canonical` with `suffix`."""
     suffix: str = ""
-    """Put behind every program."""
+    """Appended to every program."""
     called: str = ""
     """The function that is called; empty: `entry_point`."""
     labels: tuple[str, ...] = ()
-    """What a report calls each base test; empty: the call of `entry_point`."""
+    """Names of the base tests in a report; empty: the call of `entry_point`."""
     oracle: Oracle = "exact"
     atol: float = 0.0
 
@@ -63,12 +63,12 @@ class ProblemTask:
 
     @property
     def entry_point(self) -> str | None:
-        """The function that the tests call; None: they use standard input."""
+        """The function that the tests call; None if they use standard input."""
         return self.problem.fn_name
 
     @property
     def canonical(self) -> str:
-        """The first human solution; empty where there is none."""
+        """The first human solution; empty if there is none."""
         return next(iter(self.problem.solutions), "")
 
 
@@ -77,17 +77,17 @@ Task = CallTask | ProblemTask
 
 @dataclass(frozen=True)
 class Suite:
-    """A benchmark as it was read."""
+    """A benchmark, as read from its files."""
 
     name: str
     tasks: tuple[Task, ...]
     files: Mapping[str, str]
     """Name of each file that was read, and the SHA-256 of its text."""
     notes: tuple[str, ...] = ()
-    """What a reader of the result should know about the data."""
+    """Remarks on the data for readers of the results."""
     family: Literal["humaneval", "mbpp", "apps"] = "humaneval"
     first: int | None = None
-    """How many of the tasks are used, from the first; None: all."""
+    """Number of tasks in use, from the first; None: all."""
     by_id: Mapping[str, Task] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -95,26 +95,26 @@ class Suite:
 
     @property
     def used(self) -> tuple[Task, ...]:
-        """The tasks that count."""
+        """The tasks in use."""
         return self.tasks[: self.first]
 
     @property
     def has_plus(self) -> bool:
-        """Are there extended tests."""
+        """True if there are extended tests."""
         return any(isinstance(task, CallTask) and task.plus for task in self.tasks)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One program for one task."""
+    """A program for a task."""
 
     task_id: str
     number: int
-    """Counts the samples of a task from 0."""
+    """Number of the sample among those of its task, from 0."""
     program: str | None
-    """None: there was no room for an answer in the model's context."""
+    """None if the model's context had no room for an answer."""
     completion: str | None = None
-    """What the model wrote, where one did."""
+    """The model's text, if a model wrote the sample."""
 
 
 @dataclass(frozen=True)
@@ -135,12 +135,12 @@ class Result:
     sample: Sample
     base: bool
     plus: bool | None
-    """The extended tests alone; None where the benchmark has none."""
+    """Verdict of the extended tests alone; None if the benchmark has none."""
     outcome: str
-    """`passed`, or how the first failing test ended, in the sandbox's words; `no_room` for a sample without program."""
+    """`passed`, or the sandbox's outcome of the first failing test; `no_room` for a sample without a program."""
     failure: Failure | None = None
 
     @property
     def passed(self) -> bool:
-        """All tests that there are."""
+        """True if all tests pass, base and extended."""
         return self.base and self.plus is not False

@@ -13,7 +13,7 @@ from refinerl.errors import UserError
 
 
 class Case(NamedTuple):
-    """One test as plain data."""
+    """A test as plain data."""
 
     input: Any
     """Text on standard input, or the list of a call's arguments."""

@@ -1,11 +1,14 @@
-"""Untrusted programs, judged in parallel, each test in a process of its own; the typed face of the Rust sandbox.
+r"""The Python interface of the Rust sandbox: untrusted programs, judged in parallel, each test in its own process.
 
-    with Sandbox() as box:
-        verdicts = box.judge([Program("print(sum(map(int, input().split())))", tests=[Test("1 2\\n", "3\\n")])])
+>>> with Sandbox(workers=1) as box:
+...     program = Program("print(sum(map(int, input().split())))", tests=[Test("1 2\n", "3\n"), Test("0 0\n", "1\n")])
+...     (verdict,) = box.judge([program])
+>>> verdict.outcome.value, verdict.pass_rate
+('wrong_answer', 0.5)
 
 Programs run in children of warm interpreters that the Rust core starts, times, limits and reaps. Expected answers never
-enter them; comparison happens in Rust. docs/sandbox.md names each threat, its mechanism, and what is not covered.
-`python -m refinerl.sandbox judge|doctor` are the commands (in `command.py`).
+enter these processes; the comparison is done in Rust. docs/sandbox.md names each threat, the mechanism against it, and
+what is not covered. `python -m refinerl.sandbox judge|doctor` are the commands (`command.py`).
 """
 
 from __future__ import annotations
@@ -22,22 +25,8 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, Final, Literal, NamedTuple, cast
 
-from refinerl._core import SandboxError, TestReport, Zygotes
-
-__all__ = [
-    "Limits",
-    "Outcome",
-    "Program",
-    "Protection",
-    "Run",
-    "Sandbox",
-    "SandboxError",
-    "Test",
-    "TestRun",
-    "TestVerdict",
-    "Verdict",
-    "cores",
-]
+from refinerl._core import SandboxError as SandboxError
+from refinerl._core import TestReport, Zygotes
 
 Compare = Literal["strict", "apps"]
 ATOL: Final = 1e-6
@@ -46,7 +35,7 @@ _ATOMS: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 
 class Outcome(str, Enum):
-    """How a test or a program ended."""
+    """The end of a test or a program."""
 
     passed = "passed"
     wrong_answer = "wrong_answer"
@@ -60,7 +49,7 @@ class Outcome(str, Enum):
 
 
 class _Missing(Enum):
-    """The absence of an expected answer, which None is not: a function may return None."""
+    """The absence of an expected answer; None would be an answer, since a function may return it."""
 
     missing = "missing"
 
@@ -97,9 +86,9 @@ class _Order(NamedTuple):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one test may use: seconds on the clock and of the processor, MiB beyond the warm interpreter, KiB of output.
+    """Limits of one test: seconds of wall time and processor time, MiB beyond the warm interpreter, KiB of output.
 
-    The output limit holds for each of standard output, standard error and the returned value.
+    The output limit applies to standard output, standard error and the returned value, each by itself.
     """
 
     wall_seconds: float = 4.0
@@ -124,9 +113,9 @@ class Limits:
 class Test:
     """An input and the expected answer.
 
-    For programs that read standard input both are text (bytes, or a list of lines, are also taken). For call-based
+    For programs that read standard input both are text; bytes and lists of lines are accepted too. For call-based
     programs `input` is the list of arguments and `expected` the returned value: None, numbers, text, bytes, and lists,
-    tuples, sets and dicts of them. `expected` may be absent for `Sandbox.run`.
+    tuples, sets and dicts of them. `expected` may be left out for `Sandbox.run`.
     """
 
     __test__ = False  # not a test case of pytest
@@ -155,13 +144,19 @@ class Test:
 class Program:
     """Python source and its tests.
 
-    source: run as a script, or with `fn_name` imported as a module whose function, or `Solution()`'s method, is called.
-    compare, atol, limits: None takes the sandbox's (atol: 1e-6). `atol` is the tolerance of `compare="strict"` where
-        the expected number is a float: |a − b| ≤ atol·max(1, |b|); 0 is exact.
-    stop_early: leave out the tests after the first failure; they are `not_run`, and count as not passed.
-    preamble: give call-based programs the usual imports (`List`, `inf`, `deque`, …), as the APPS harness does.
-    isolate: "program" calls all tests of a call-based program in one child. Faster by far for thousands of tests, but
-        the program can keep state from one test to the next.
+    Args:
+        source: run as a script; or, with `fn_name`, imported as a module whose function, or method of `Solution()`, is
+            called.
+        compare, limits: None takes the sandbox's.
+        atol: tolerance of `compare="strict"` where the expected number is a float: |a − b| ≤ atol·max(1, |b|); 0 is
+            exact, None is 1e-6.
+        stop_early: skip the tests after the first failure; they are `not_run` and count as not passed.
+        preamble: give call-based programs the usual imports (`List`, `inf`, `deque`, …), as the APPS harness does.
+        isolate: "program" calls all tests of a call-based program in one child, which is far faster for thousands of
+            tests, but lets the program keep state from one test to the next.
+
+    Raises:
+        ValueError: a value cannot be used; the message names it.
     """
 
     source: str
@@ -215,7 +210,7 @@ class Program:
 
 @dataclass(frozen=True)
 class TestVerdict:
-    """One test: its outcome, times, the tail of standard error, and for a wrong answer where the answers differ."""
+    """The verdict on a test: outcome, times, the tail of standard error, and where a wrong answer differs."""
 
     __test__ = False
 
@@ -229,20 +224,20 @@ class TestVerdict:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A program: its outcome (the worst of its tests') and its tests."""
+    """The verdict on a program: its outcome, which is the worst of its tests', and those of its tests."""
 
     outcome: Outcome
     tests: tuple[TestVerdict, ...]
 
     @property
     def pass_rate(self) -> float:
-        """Passed tests over all tests, those not run included."""
+        """Share of the tests that passed; tests that did not run count as not passed."""
         return sum(test.outcome is Outcome.passed for test in self.tests) / len(self.tests)
 
 
 @dataclass(frozen=True)
 class TestRun:
-    """One test without a verdict (`passed` means that it ended normally): what it printed, and what it returned."""
+    """A test without a verdict: what it printed and what it returned; `passed` means that it ended normally."""
 
     __test__ = False
 
@@ -256,7 +251,7 @@ class TestRun:
 
 @dataclass(frozen=True)
 class Run:
-    """A program that was run and not judged."""
+    """A program that was run but not judged."""
 
     outcome: Outcome
     tests: tuple[TestRun, ...]
@@ -264,7 +259,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Protection:
-    """One mechanism that keeps programs in: whether it is on and, if not, why not and what that exposes."""
+    """A mechanism that contains programs: whether it is on and, if not, why and what that exposes."""
 
     name: str
     on: bool
@@ -273,18 +268,24 @@ class Protection:
 
 
 class Sandbox:
-    """Warm interpreters in which programs are judged; a context manager.
+    """Warm interpreters that judge programs; a context manager.
 
-    workers: how many run at the same time (None: the cores this process may use).
-    limits, compare: of programs that bring none of their own.
-    require: "full" refuses to start where a protection is off (control groups aside, which an ordinary user seldom
-        can make); "best_effort" starts with the substitutes.
-    packages: names of installed packages that programs may import beside the standard library, such as numpy; they are
-        imported once, before the first test, and lie in reach of programs, read-only.
-    isolation: the protections, on and off; worth a line in every log.
+    Threads may share a sandbox (their batches take turns), a forked process may not use it.
 
-    Raises SandboxError where it cannot work at all, and ValueError for a bad argument. May be shared by threads
-    (batches take turns), but not with a forked process.
+    Args:
+        workers: number of programs that run at the same time; None: the cores that this process may use.
+        limits, compare: for programs that have none of their own.
+        require: "full" refuses to start if a protection is off, apart from control groups, which an ordinary user can
+            seldom create; "best_effort" starts with substitutes.
+        packages: names of installed packages that programs may import beside the standard library, such as numpy. They
+            are imported once, before the first test, and programs can read them.
+
+    Attributes:
+        isolation: the protections, on and off; worth a line in every log.
+
+    Raises:
+        SandboxError: the sandbox cannot work at all on this machine.
+        ValueError: an argument cannot be used.
     """
 
     def __init__(
@@ -308,9 +309,11 @@ class Sandbox:
         self.isolation = tuple(Protection(row.name, row.on, row.reason, row.exposed) for row in rows)
 
     def judge(self, programs: Sequence[Program]) -> list[Verdict]:
-        """A verdict for each program, in order. Never raises for what a program contains.
+        """Judge programs; return their verdicts in order. The content of a program never raises an error.
 
-        Raises ValueError for a test without an expected answer, SandboxError if the sandbox itself fails.
+        Raises:
+            ValueError: a test has no expected answer.
+            SandboxError: the sandbox itself failed.
         """
         for number, program in enumerate(programs):
             for index, (_, expected) in enumerate(program._tests):
@@ -319,7 +322,11 @@ class Sandbox:
         return [_verdict(reports) for reports in self._run(programs, keep=False)]
 
     def run(self, programs: Sequence[Program]) -> list[Run]:
-        """What each program prints or returns, in order; expected answers are not needed and not looked at."""
+        """Run programs; return what each prints or returns, in order. Expected answers are not needed.
+
+        Raises:
+            SandboxError: the sandbox itself failed.
+        """
         bare = [tuple((given, None) for given, _ in program._tests) for program in programs]
         return [
             Run(_worst(reports), tuple(map(_test_run, reports)))
@@ -327,7 +334,7 @@ class Sandbox:
         ]
 
     def close(self) -> None:
-        """End all processes of the sandbox. Harmless when repeated."""
+        """End all processes of the sandbox; calling it again does nothing."""
         self._zygotes.close()
 
     def __enter__(self) -> Sandbox:
@@ -341,7 +348,7 @@ class Sandbox:
     def _run(
         self, programs: Sequence[Program], keep: bool, tests: Sequence[Any] | None = None
     ) -> list[list[TestReport]]:
-        """The core's reports on each program; programs that cannot differ run once."""
+        """Return the core's reports on each program; programs that cannot differ run once."""
         orders: dict[_Order, int] = {}
         places = []
         for index, program in enumerate(programs):
@@ -397,7 +404,7 @@ _SEVERITY: Final = {
 
 
 def _worst(reports: Sequence[TestReport]) -> Outcome:
-    """Our own fault voids a verdict; then compile_error, the first other failure, wrong_answer, passed."""
+    """Choose a program's outcome: a fault of the sandbox, then compile_error, other failures, wrong_answer, passed."""
     return min((Outcome(report.outcome) for report in reports), key=_SEVERITY.__getitem__)
 
 
@@ -407,7 +414,7 @@ def cores() -> int:
 
 
 def _place(index: int, name: object) -> str:
-    """The folder of an installed package, or the file of a module."""
+    """Find the folder of an installed package, or the file of a module."""
     top_level = isinstance(name, str) and name.isidentifier()
     spec = importlib.util.find_spec(name) if isinstance(name, str) and top_level else None
     _check(f"packages[{index}]", spec is not None and spec.has_location, "the name of an installed package", name)
@@ -435,7 +442,7 @@ def _data(name: str, value: object) -> bytes:
 
 
 def _check_plain(value: object, depth: int) -> None:
-    """Only exact built-in types: `marshal` would take a buffer for bytes, and a subclass may lie about itself."""
+    """Accept only exact built-in types: `marshal` takes any buffer for bytes, and a subclass may misreport itself."""
     kind = type(value)
     if kind in _ATOMS:
         return

@@ -1,8 +1,8 @@
 """The commands of the sandbox: `python -m refinerl.sandbox judge PROBLEMS.jsonl` and `… doctor`.
 
 `judge` runs the reference solutions of a file in APPS's layout against their tests: each line has `problem_id`, and
-`solutions` and `input_output` as JSON or as JSON in a string. `doctor` prints what isolates programs on this machine,
-and what is missing.
+`solutions` and `input_output` as JSON or as JSON in a string. `doctor` prints which protections isolate programs on
+this machine, and which are missing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Reference:
-    """One reference solution of a problem, ready to be judged."""
+    """A reference solution of a problem, ready to be judged."""
 
     problem: str
     solution: int
@@ -39,7 +39,7 @@ class Reference:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is 0 if all is well, 1 if a solution fails, 2 for what the user must mend."""
+    """Run a command; return the exit code: 0 all is well, 1 a solution fails or a protection is off, 2 bad input."""
     options = parse(arguments)
     try:
         return int(options.command(options))
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m refinerl.sandbox", description=__doc__.split("\n\n")[0])
     parser.add_argument("--version", action="version", version=f"refinerl {__version__}")
     commands = parser.add_subparsers(required=True)
@@ -72,7 +72,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def judge(options: argparse.Namespace) -> int:
-    """Judge a file; 0 if every solution passes."""
+    """Judge a file; return 0 if every solution passes, else 1."""
     if options.solutions < 1:
         raise UserError(f"--solutions must be at least 1, got {options.solutions}")
     try:
@@ -102,7 +102,7 @@ def judge(options: argparse.Namespace) -> int:
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Print the isolation report; 0 if everything is on that full isolation asks for, 1 if not."""
+    """Print the isolation report; return 0 if everything is on that full isolation needs, else 1."""
     with Sandbox(workers=1) as box:
         rows = box.isolation
     if options.json:
@@ -116,7 +116,7 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def read(path: Path, solutions: int) -> tuple[list[Reference], int]:
-    """The first `solutions` solutions of each problem, and how many problems have no tests or no solution."""
+    """Read the first `solutions` solutions of each problem, and count the problems without tests or solutions."""
     references, empty = [], 0
     for problem in read_problems(path):
         sources = problem.solutions[:solutions] if problem.tests else ()
@@ -125,18 +125,18 @@ def read(path: Path, solutions: int) -> tuple[list[Reference], int]:
             references.append(Reference(problem.id, number, Program(source, tests, fn_name=problem.fn_name)))
         empty += not sources
     if not references:
-        raise UserError(f"{path}: no problem with tests and solutions")
+        raise UserError(f"{path}: no problem has both tests and solutions")
     return references, empty
 
 
 def batches(references: list[Reference]) -> Iterator[list[Reference]]:
-    """Small enough that the bar moves, large enough that no worker idles."""
+    """Split into batches, small enough to show progress and large enough to keep all workers busy."""
     for start in range(0, len(references), BATCH):
         yield references[start : start + BATCH]
 
 
 def summary(reference: Reference, verdict: Verdict) -> dict[str, Any]:
-    """What `--json` prints of one solution."""
+    """Make the object that `--json` prints for one solution."""
     tests = Counter(test.outcome.value for test in verdict.tests)
     seconds = max(test.wall_seconds for test in verdict.tests)
     return {
@@ -150,7 +150,7 @@ def summary(reference: Reference, verdict: Verdict) -> dict[str, Any]:
 
 
 def complaint(reference: Reference, verdict: Verdict) -> str:
-    """One line about a solution that did not pass: its first failing test."""
+    """Describe the first failing test of a solution in one line."""
     index, test = next((i, t) for i, t in enumerate(verdict.tests) if t.outcome is not Outcome.passed)
     if test.expected is not None:
         why = f"expected {test.expected}, got {test.got}"
@@ -161,5 +161,9 @@ def complaint(reference: Reference, verdict: Verdict) -> str:
 
 
 def visible(character: str) -> str:
-    """What a terminal would obey is written as its escape: programs choose what they print, and files their names."""
+    r"""Escape a character that a terminal would obey, since programs choose what they print.
+
+    >>> print("".join(map(visible, "red: \x1b[31m")))
+    red: \x1b[31m
+    """
     return character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode()

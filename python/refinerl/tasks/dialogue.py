@@ -55,7 +55,7 @@ class DialogueTask(Refinable):
         """`model` (reward_model.model), `rule:answer`, `rule:matches`, or `module:function` of your own, in TRL's
         signature; several, such as [a:b,c:d], are added up."""
         reward_weights: tuple[float, ...] = ()
-        """One weight for each reward; empty: 1 each."""
+        """Weights, one for each reward; empty: 1 each."""
         prompt_format: Literal["chat", "text"] = "chat"
         """`chat`: a prompt that is a text becomes a message of the user's; `text`: it goes to the model as it is, and
         reward functions get texts, as in TRL."""
@@ -196,7 +196,7 @@ class _Prompts(Sequence[Prompt]):
 
 
 def verdict(value: float, most: float) -> str:
-    """What the refiner is told of a reward by rules; never the answer that they compare with."""
+    """Tell the refiner the reward by rules; never the answer that they compare with."""
     if value >= most:
         return "Verdict: right."
     return "Verdict: wrong." if value <= 0 else f"Verdict: partly right, {value:g} of {most:g} points."

@@ -16,7 +16,7 @@ class Refinable:
 
     _refine: PromptTemplate
     _no_feedback: str | None = None
-    """Why the task has nothing to say for `$feedback`; None if it has."""
+    """The reason why the task has nothing to say for `$feedback`; None if it has."""
     _system: tuple[Message, ...] = ()
     """The system message of every conversation, if there is one."""
 
