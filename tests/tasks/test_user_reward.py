@@ -135,6 +135,7 @@ def test_numbers_of_every_kind(values: Any) -> None:
         ([1.0], "returned 1 values, not 2"),
         ([1.0, float("nan")], "returned nan for completion 1"),
         ([float("-inf"), 1.0], "returned -inf for completion 0"),
+        ([1.0, -(10**400)], "returned -inf for completion 1"),
         ([1.0, "2"], "must return numbers or None, got '2' for completion 1"),
         ([[1.0], [2.0]], r"got \[1.0\] for completion 0"),
         (1.0, "must return a list of numbers, got 1.0"),
@@ -146,6 +147,20 @@ def test_numbers_of_every_kind(values: Any) -> None:
 def test_a_broken_contract_is_told(value: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         score(returning(value))
+
+
+def test_a_function_may_empty_its_lists() -> None:
+    def empties(completions: list[Any], completion_ids: list[Any]) -> list[float]:
+        completions.clear()
+        completion_ids.clear()
+        return [1.0, 0.5]
+
+    assert score(empties) == [Reward(1.0, "scored"), Reward(0.5, "scored")]
+
+
+def test_what_does_not_tell_its_arguments_is_refused() -> None:
+    with pytest.raises(UserError, match="the reward function dict does not tell its arguments"):
+        UserReward(dict)
 
 
 def test_nothing_to_score_asks_nobody() -> None:

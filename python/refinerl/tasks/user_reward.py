@@ -40,7 +40,12 @@ class UserReward:
     def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
         self.name = str(name or getattr(function, "__name__", type(function).__name__))
         self._function = function
-        parameters = inspect.signature(function).parameters.values()
+        try:
+            parameters = list(inspect.signature(function).parameters.values())
+        except ValueError:  # a type or function of C that does not tell its arguments
+            raise UserError(
+                f"the reward function {self.name} does not tell its arguments: wrap it in a function of Python's"
+            ) from None
         self._positional = [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY]
         self._named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         self._required = [p.name for p in parameters if p.default is p.empty and p.kind not in _VARIADIC]
@@ -72,12 +77,13 @@ class UserReward:
         """
         given: dict[str, Any] = {name: list(column) for name, column in columns.items() if name not in _RESERVED}
         given |= {"prompts": prompts, "completions": completions, "completion_ids": completion_ids}
+        expected = len(completions)  # the function may change its lists
         positional = [given.pop(name) for name in self._positional if name in given]
         keywords = given if self._takes_all else {name: given[name] for name in given.keys() & self._named}
         result = self._function(*positional, **keywords)
         if inspect.isawaitable(result):
             result = _wait(result)
-        return self._checked(result, len(completions))
+        return self._checked(result, expected)
 
     def _checked(self, result: Any, expected: int) -> list[float | None]:
         values = result.tolist() if hasattr(result, "tolist") else result
@@ -97,7 +103,10 @@ class UserReward:
             raise UserError(
                 f"the reward function {self.name} must return numbers or None, got {value!r} for completion {index}"
             )
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # an int beyond the largest float
+            number = math.inf if value > 0 else -math.inf
         if not math.isfinite(number):
             raise UserError(
                 f"the reward function {self.name} returned {number} for completion {index}; "
