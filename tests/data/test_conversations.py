@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from refinerl.data.conversations import Dialogue, read_dialogues
+from refinerl.data.conversations import Dialogue, dialogues_of, read_dialogues
 from refinerl.errors import UserError
 
 USER = {"role": "user", "content": "Hello?"}
@@ -27,6 +27,9 @@ def test_lines_become_dialogues(tmp_path: Path) -> None:
     [
         ({"text": "a"}, "jsonl:1: the field prompt is missing"),
         ({"prompt": 3}, "jsonl:1: the field prompt must be a text or a list of messages, got a number"),
+        ({"prompt": None}, "jsonl:1: the field prompt must be a text or a list of messages, got null"),
+        ({"prompt": "a\ud800b"}, "jsonl:1: the field prompt holds half of a surrogate pair, at 1"),
+        ({"prompt": [USER, {"role": "user", "content": "\udc00"}]}, "holds half of a surrogate pair, at 0"),
         ({"prompt": []}, "jsonl:1: the field prompt must be a text or a list of messages"),
         ({"prompt": [{"role": "user"}]}, r"jsonl:1: prompt\[0\] must be a message"),
         ({"prompt": TURNS[:3]}, "jsonl:1: the last message of the prompt must be the user's, got assistant"),
@@ -51,6 +54,11 @@ def test_prompt_collection_and_whole_conversations(tmp_path: Path) -> None:
     answered = [USER, {"role": "assistant", "content": "Yes."}]
     (read,) = read_dialogues(write(tmp_path, {"messages": answered}))
     assert read.prompt == (USER,)
+
+
+def test_conversations_in_arrays_as_pandas_reads_them() -> None:
+    np = pytest.importorskip("numpy")
+    assert dialogues_of([{"prompt": np.array([USER], dtype=object)}, {"prompt": (USER,)}])[0].prompt == (USER,)
 
 
 def test_a_column_of_ones_own(tmp_path: Path) -> None:

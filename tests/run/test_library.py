@@ -361,6 +361,13 @@ def test_a_task_of_the_base_class_needs_no_tokenizer_of_its_own(small, tmp_path)
     assert {row.prompt.text for row in run.rollouts(1)} <= set(WORDS)
 
 
+def test_prompts_from_a_generator(small, tmp_path):
+    given = {**small, "prompts": (word for word in WORDS), "trainer.steps": 1}
+    assert "path: object:builtins.generator" in (
+        refinerl.fine_tune(output_dir=tmp_path / "run", **given).folder / "config.yaml"
+    ).read_text()
+
+
 def test_problems_in_memory_are_judged_in_the_sandbox(small, tmp_path):
     tests = {"inputs": [""], "outputs": [""]}
     rows = [{"problem_id": n, "question": letter, "input_output": tests} for n, letter in enumerate("abcdefgh")]
@@ -427,8 +434,12 @@ def one_too_few(completions, **_):
         ({"prompts": None}, "prompts must be given"),
         ({"prompts": []}, "prompts is empty"),
         ({"prompts": 7}, "prompts must be a data set, a list of rows or texts, or a path, got int"),
+        ({"prompts": datasets.Dataset.from_dict({"prompt": []})}, "prompts is empty: it has no rows"),
+        ({"prompts": [None]}, r"prompts\[0\] must be a text or a row"),
+        ({"prompts": [*WORDS, ""]}, "prompt 8 is an empty text, which a model cannot continue"),
         ({"prompts": [7]}, r"prompts\[0\] must be a text or a row"),
         ({"prompts": {"prompt": WORDS}}, "prompts must be rows, not columns"),
+        ({"prompts": [{"prompt": None}]}, r"prompts\[0\]: the field prompt must be a text or .* got null"),
         ({"prompts": [{"question": "abc"}]}, r"prompts\[0\] has no column prompt; it has question"),
         ({"prompts": datasets.Dataset.from_dict({"question": WORDS})}, "prompts has no column prompt or .* question"),
         ({"prompts": datasets.DatasetDict(train=datasets.Dataset.from_dict({"prompt": WORDS}))}, "the splits train"),

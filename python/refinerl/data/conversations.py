@@ -46,7 +46,7 @@ def read_dialogues(path: str | Path, *, column: str | None = None, split: str = 
     dialogues = []
     for where, row in json_lines(local):
         name = column or next((name for name in COLUMNS if name in row), "prompt")
-        if row.get(name) is None:
+        if name not in row:
             known = f"; the line has {', '.join(row)}" if row else ""
             raise UserError(f"{where}: the field {name} is missing{known}{_advice(column)}")
         dialogues.append(_dialogue(where, where.rpartition(":")[2], row, name))
@@ -75,6 +75,8 @@ def dialogues_of(rows: Any, *, column: str | None = None) -> Sequence[Dialogue]:
             raise UserError(f"prompts has the splits {', '.join(splits)}: give one of them, prompts[{splits[0]!r}]")
         if not hasattr(rows, "__len__"):
             raise UserError("prompts is a data set that streams, which cannot be shuffled: give a Dataset or a list")
+        if not len(rows):
+            raise UserError("prompts is empty: it has no rows")
         return _Table("prompts", rows, column, "rows")
     dialogues = []
     for number, row in enumerate(rows):
@@ -85,7 +87,7 @@ def dialogues_of(rows: Any, *, column: str | None = None) -> Sequence[Dialogue]:
             )
         plain: Mapping[str, Any] = {"prompt": row} if isinstance(row, str) else row
         name = column or next((name for name in COLUMNS if name in plain), "prompt")
-        if plain.get(name) is None:
+        if name not in plain:
             raise UserError(f"{where} has no column {name}; it has {', '.join(plain) or 'none'}{_advice(column)}")
         dialogues.append(_dialogue(where, str(number), plain, name))
     if not dialogues:
@@ -170,16 +172,27 @@ def _dialogue(where: str, number: str, row: Mapping[str, Any], name: str) -> Dia
 
 def _prompt(where: str, name: str, prompt: Any) -> str | tuple[Message, ...]:
     if isinstance(prompt, str):
-        return prompt
+        return _text(where, name, prompt)
+    if isinstance(prompt, tuple) or hasattr(prompt, "tolist"):  # an array, as pandas reads lists from Parquet
+        prompt = list(prompt)
     if not isinstance(prompt, list) or not prompt:
         raise UserError(f"{where}: the field {name} must be a text or a list of messages, got {kind(prompt)}")
     for index, message in enumerate(prompt):
         if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
             raise UserError(f"{where}: {name}[{index}] must be a message with the texts role and content")
-    turns = [{"role": message["role"], "content": message["content"]} for message in prompt]
+    turns = [{"role": m["role"], "content": _text(where, name, m["content"])} for m in prompt]
     if name == "messages" and turns[-1]["role"] == "assistant":
         turns.pop()
     if not turns or turns[-1]["role"] != "user":
         got = turns[-1]["role"] if turns else "none"
         raise UserError(f"{where}: the last message of the {name} must be the user's, got {got}")
     return tuple(turns)
+
+
+def _text(where: str, name: str, text: str) -> str:
+    """Return a text that has a form in UTF-8, which tokenizers and files need."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{where}: the field {name} holds half of a surrogate pair, at {error.start}") from None
+    return text

@@ -52,5 +52,5 @@ def refuse_object(name: str, knob: str, argument: str) -> None:
 
 def name_of(thing: Any) -> str:
     """The name that stands in the configuration for an object."""
-    owner = thing if hasattr(thing, "__qualname__") else type(thing)
+    owner = thing if hasattr(thing, "__qualname__") and hasattr(thing, "__module__") else type(thing)
     return f"{OBJECT}{owner.__module__}.{owner.__qualname__}"

@@ -166,8 +166,14 @@ class _Prompts(Sequence[Prompt]):
         self._kept: list[int] = []
 
     def keep(self, index: int, dialogue: Dialogue, max_tokens: int | None) -> None:
-        """Keep a dialogue unless it is longer than `max_tokens`; tokenizing shows what the chat template refuses."""
+        """Keep a dialogue unless it is longer than `max_tokens`; tokenizing shows what the chat template refuses.
+
+        Raises:
+            UserError: a text without tokens, which a model cannot continue.
+        """
         length = len(self._make(dialogue).token_ids)
+        if not length:
+            raise UserError(f"prompt {dialogue.id} is an empty text, which a model cannot continue: leave it out")
         if max_tokens is None or length <= max_tokens:
             self._kept.append(index)
 
