@@ -30,7 +30,7 @@ def fine_tune(
     tokenizer: Tokenizer = None,
     prompts: str | os.PathLike[str] | Iterable[Mapping[str, Any] | str] | None = None,
     reward: str | Callable[..., Any] | Task | Sequence[str | Callable[..., Any]] | None = None,
-    reward_weights: Sequence[float] = (),
+    reward_weights: Sequence[float] | None = None,
     constraint: str | Constraint | None = None,
     algorithm: str | Algorithm | None = None,
     output_dir: str | os.PathLike[str] | None = None,
@@ -52,7 +52,7 @@ def fine_tune(
             which returns a number or None for each completion; or "rule:answer", "rule:matches", "model" (with
             `reward_model.model`), "code" (tests in the sandbox), "module:function"; or several of them, which are
             added up; or a `refinerl.contracts.Task`, which brings its own prompts.
-        reward_weights: one for each reward; none: 1 each.
+        reward_weights: one for each reward; None: 1 each.
         constraint: "dynamic" (None), "static", "none", or a `refinerl.contracts.Constraint`.
         algorithm: "dapo" (None), "ppo", or a `refinerl.contracts.Algorithm`.
         output_dir: the run's folder, which must be free unless `resume`. None: runs/NAME-TIME.
@@ -73,7 +73,7 @@ def fine_tune(
     from refinerl.train import train
 
     asked = library.Asked(
-        model, tokenizer, prompts, reward, tuple(reward_weights), constraint, algorithm, on_step, recipe, knobs
+        model, tokenizer, prompts, reward, reward_weights, constraint, algorithm, on_step, recipe, knobs
     )
     return library.fine_tune(train, asked, output_dir, resume=resume)
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM
 
 import refinerl
@@ -264,7 +266,7 @@ def test_a_name_is_the_commands_run(toy: Toy, tmp_path):
         reward=toy_rewards.share_of_a,
         output_dir=tmp_path / "library",
         **knobs,
-        **{"task.prompt_format": "chat"},
+        **{"task.prompt_format": "chat", "constraint.accept_truncated": True},
     )
     assert timeless(run.folder) == timeless(tmp_path / "command")
 
@@ -361,11 +363,31 @@ def test_a_task_of_the_base_class_needs_no_tokenizer_of_its_own(small, tmp_path)
     assert {row.prompt.text for row in run.rollouts(1)} <= set(WORDS)
 
 
+def test_knobs_and_weights_of_numpy_and_torch(small, tmp_path):
+    """As a sweep over np.logspace gives them."""
+    knobs = {"trainer.steps": np.int64(1), "trainer.learning_rate": torch.tensor(0.5), "dtype": torch.float32}
+    given = {**small, "model": None, "recipe": write_recipe(small["model"], small["tokenizer"], tmp_path)}
+    given |= {"reward": [share_of_a, brevity], "reward_weights": np.array([1.0, 0.5]), "device": torch.device("cpu")}
+    run = refinerl.fine_tune(output_dir=tmp_path / "run", **{**given, **knobs})
+    written = yaml.safe_load((run.folder / "config.yaml").read_text())
+    assert (written["trainer"]["steps"], written["trainer"]["learning_rate"]) == (1, 0.5)
+    assert (written["dtype"], written["device"]) == ("float32", "cpu")
+    assert written["task"]["reward_weights"] == [1.0, 0.5]
+
+
+def write_recipe(model, tokenizer, folder):
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    (folder / "mine.yaml").write_text(f"model: {folder / 'model'}\n")
+    return folder / "mine.yaml"
+
+
 def test_prompts_from_a_generator(small, tmp_path):
     given = {**small, "prompts": (word for word in WORDS), "trainer.steps": 1}
-    assert "path: object:builtins.generator" in (
-        refinerl.fine_tune(output_dir=tmp_path / "run", **given).folder / "config.yaml"
-    ).read_text()
+    assert (
+        "path: object:builtins.generator"
+        in (refinerl.fine_tune(output_dir=tmp_path / "run", **given).folder / "config.yaml").read_text()
+    )
 
 
 def test_problems_in_memory_are_judged_in_the_sandbox(small, tmp_path):
@@ -456,13 +478,22 @@ def one_too_few(completions, **_):
         ),
         ({"reward": nan}, "nan returned nan for completion 0"),
         ({"reward": one_too_few}, "one_too_few returned 7 values, not 8"),
+        ({"reward_weights": 2.0}, "reward_weights must be a list, one for each reward, got 2.0"),
+        ({"constraint": Static}, r"constraint must be a name or an object, got the class: make one, Static\(\)"),
+        ({"constraint": "none", "constraints": [{"name": "dynamic"}]}, "constraint is given twice, .* constraints"),
         ({"constraint": object()}, "object lacks anchor, apply, beta"),
         ({"algorithm": "grop"}, "algorithm.name"),
         ({"constraint": "static", "constraint.name": "none"}, "constraint.name is given twice"),
         ({"trainer.stepz": 1}, "unknown key 'trainer.stepz'; closest: trainer.steps"),
         ({"learning_rate": 1}, "unknown key 'learning_rate'; closest: trainer.learning_rate"),
+        ({"reward": None, "reward_funcs": share_of_a}, "unknown argument 'reward_funcs': .* is reward here"),
+        ({"rewards": share_of_a}, "unknown argument 'rewards'; closest: reward"),
+        ({"trainer.learning_rate": share_of_a}, "trainer.learning_rate must be a number, a text, .* got function"),
+        ({"trainer.learning_rate": "${rate}"}, "the knobs: Interpolation key 'rate' not found"),
         ({"trainer.steps": 0}, "trainer.steps: .* got 0"),
         ({"recipe": "nowhere"}, "unknown recipe 'nowhere'"),
+        ({"recipe": 3}, "recipe must be a name, a file or a list of them, got 3"),
+        ({"on_step": later}, "on_step must be a plain function"),
         ({"on_step": 7}, "on_step must be a function"),
         ({"resume": True}, "resume=True needs output_dir"),
     ],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 from torch import nn
@@ -33,6 +35,17 @@ CODE = ("code", "adaptive", "coarse")
 """Rewards of the code task; the first leaves open which."""
 
 
+TRLS = {
+    "reward_funcs": "reward",
+    "train_dataset": "prompts",
+    "processing_class": "tokenizer",
+    "callbacks": "on_step",
+    "peft_config": "a peft model as model, or the knob lora.rank,",
+    "args": 'knobs, such as **{"trainer.steps": 50},',
+}
+"""Arguments of TRL's trainers, and what stands for them."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """What `refinerl.fine_tune` was called with; documented there."""
@@ -41,11 +54,11 @@ class Asked:
     tokenizer: Any
     prompts: Any
     reward: Any
-    reward_weights: tuple[float, ...]
+    reward_weights: Any
     constraint: Any
     algorithm: Any
     on_step: OnStep | None
-    recipe: str | Sequence[str] | None
+    recipe: Any
     knobs: Mapping[str, Any]
 
     @property
@@ -53,7 +66,20 @@ class Asked:
         """A recipe and the parts laid over it, or nothing."""
         if self.recipe is None:
             return ()
-        return (self.recipe,) if isinstance(self.recipe, str) else tuple(self.recipe)
+        if isinstance(self.recipe, str | os.PathLike):
+            return (os.fspath(self.recipe),)
+        if not isinstance(self.recipe, Iterable):
+            raise UserError(f"recipe must be a name, a file or a list of them, got {self.recipe!r}")
+        return tuple(str(part) for part in self.recipe)
+
+    @property
+    def weights(self) -> list[Any]:
+        """One for each reward, or nothing."""
+        if self.reward_weights is None:
+            return []
+        if isinstance(self.reward_weights, str) or not isinstance(self.reward_weights, Iterable):
+            raise UserError(f"reward_weights must be a list, one for each reward, got {self.reward_weights!r}")
+        return list(self.reward_weights)
 
     @property
     def name(self) -> str:
@@ -68,6 +94,9 @@ class Asked:
         """
         if self.on_step is not None and not callable(self.on_step):
             raise UserError(f"on_step must be a function of a row of metrics, got {type(self.on_step).__name__}")
+        if inspect.iscoroutinefunction(self.on_step):
+            raise UserError("on_step must be a plain function: nothing would await an async one")
+        self._check_names()
         task = self.reward if isinstance(self.reward, OwnTask) or _fits(self.reward, Task) else None
         rewards = {} if task is not None else self._named_rewards()
         values = {
@@ -79,7 +108,7 @@ class Asked:
         if twice := next((key for key in values if key in self.knobs and key not in _DEFAULTS), None):
             raise UserError(f"{twice} is given twice, as an argument and as a knob: leave one of them out")
         first, *parts = self.recipes or (None,)
-        config = recipes.load(first, [str(part) for part in parts], {**values, **self.knobs})
+        config = recipes.load(first, parts, {**values, **self.knobs})
         self._check_task(config)
         model, adapted = (None, self.model) if is_adapted(self.model) else (self.model, None)
         given = Given(
@@ -96,6 +125,17 @@ class Asked:
         if config.engines.generator == "vllm" and not (given.model is None and given.adapted is None):
             raise UserError("engines.generator=vllm loads the model itself: give its name or its folder as model")
         return config, given
+
+    def _check_names(self) -> None:
+        """Refuse names of arguments that are not ours; a dotted key is a knob, which the configuration checks."""
+        for name in self.knobs:
+            if "." in name or name in Config.model_fields:
+                continue
+            if name in TRLS:
+                raise UserError(f"unknown argument {name!r}: what TRL calls so is {TRLS[name]} here")
+            ours = [*(field.name for field in fields(self)), "output_dir", "resume"]
+            if close := difflib.get_close_matches(name, ours, n=1, cutoff=0.8):
+                raise UserError(f"unknown argument {name!r}; closest: {close[0]}")
 
     def _model(self) -> dict[str, Any]:
         tokenizer, model = self.tokenizer, self.model
@@ -174,8 +214,8 @@ class Asked:
             values["task.path"] = os.fspath(self.prompts) if path else name_of(self.prompts)
             if values.get("task.name") == "dialogue":
                 values["task.prompt_format"] = "text"
-        if self.reward_weights:
-            values["task.reward_weights"] = list(self.reward_weights)
+        if weights := self.weights:
+            values["task.reward_weights"] = weights
         return values
 
     def _check_task(self, config: Config) -> None:
@@ -183,9 +223,9 @@ class Asked:
         name = config.task.name
         if self.prompts is not None and ":" in name:
             raise UserError(f"prompts must be left out for task.name={name}, which brings its own")
-        if self.reward_weights and not config.task.rewards:
+        if self.weights and not config.task.rewards:
             raise UserError(f"reward_weights must be left out for task.name={name}, which brings its own reward")
-        if self.reward_weights and name == "code":
+        if self.weights and name == "code":
             raise UserError("reward_weights must be left out for task.name=code, which has one reward")
 
     def _data(self, config: Config, task: Task | None) -> ProblemSet | Sequence[Dialogue] | None:
@@ -222,8 +262,12 @@ def _choice(kind: Kind, chosen: Any, knobs: Mapping[str, Any]) -> dict[str, Any]
     """
     if chosen is None:
         return {}
+    if kind == "constraint" and any(knob.partition(".")[0] == "constraints" for knob in knobs):
+        raise UserError("constraint is given twice, as an argument and as the knob constraints: leave one of them out")
     if isinstance(chosen, str):
         return {f"{kind}.name": chosen}
+    if isinstance(chosen, type):
+        raise UserError(f"{kind} must be a name or an object, got the class: make one, {chosen.__name__}()")
     if lacking := _lacking(chosen, *CONTRACTS[kind]):
         raise UserError(
             f"{kind} must be a name or an object with all of refinerl.contracts.{CONTRACTS[kind][0].__name__}: "

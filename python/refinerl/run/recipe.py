@@ -67,6 +67,8 @@ def load(recipe: str | None, overrides: Sequence[str] = (), values: Mapping[str,
         merged = OmegaConf.merge(*layers, OmegaConf.from_dotlist(dotted), OmegaConf.create(_nested(values or {})))
         found: Any = OmegaConf.to_container(merged, resolve=True)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
+        if recipe is None:
+            raise UserError(f"the knobs: {str(error).splitlines()[0]}") from error
         raise UserError(f"recipe {recipe!r} with {' '.join(overrides) or 'no overrides'}: {error}") from error
     found.pop("let", None)
     return validate(found)
@@ -99,7 +101,7 @@ def differences(old: Config, new: Config) -> list[str]:
 
 
 def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn dotted keys into nested sections, and paths into strings."""
+    """Turn dotted keys into nested sections, and values into what YAML has."""
     tree: dict[str, Any] = {}
     for key, value in values.items():
         *sections, leaf = key.split(".")
@@ -108,8 +110,29 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
             section = section.setdefault(name, {})
             if not isinstance(section, dict):
                 raise UserError(f"{key} is given twice: a whole section and a knob of it")
-        section[leaf] = os.fspath(value) if isinstance(value, os.PathLike) else value
+        section[leaf] = _plain(key, value)
     return tree
+
+
+def _plain(key: str, value: Any) -> Any:
+    """Turn a knob's value into one that YAML has: a path, a dtype, a device, a number or array of NumPy or PyTorch.
+
+    Raises:
+        UserError: it has no such form.
+    """
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        return {name: _plain(f"{key}.{name}", inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(key, inner) for inner in value]
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if type(value).__module__ == "torch":  # which is not imported here
+        return str(value).removeprefix("torch.")
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise UserError(f"{key} must be a number, a text, a list or a mapping, got {type(value).__name__}")
 
 
 _YAML = (".yaml", ".yml")

@@ -106,7 +106,7 @@ class UserReward:
         try:
             number = float(value)
         except OverflowError:  # an int beyond the largest float
-            number = math.inf if value > 0 else -math.inf
+            number = math.inf if value == abs(value) else -math.inf
         if not math.isfinite(number):
             raise UserError(
                 f"the reward function {self.name} returned {number} for completion {index}; "
