@@ -79,6 +79,19 @@ class Completion:
 
 
 @dataclass(frozen=True)
+class Reply:
+    """An answer to a conversation: the refiner's, before it becomes ỹ."""
+
+    text: str
+    """Without special tokens."""
+    finish_reason: FinishReason
+    written: int
+    """Tokens of the reply, in the tokenizer of the model that wrote it."""
+    read: int
+    """Tokens of the conversation; 0 where a server does not say."""
+
+
+@dataclass(frozen=True)
 class Reward:
     """What a task says of one completion."""
 

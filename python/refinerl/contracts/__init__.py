@@ -16,6 +16,7 @@ from refinerl.records import (
     Message,
     Outputs,
     Prompt,
+    Reply,
     Reward,
     Rollout,
     RolloutGroup,
@@ -66,6 +67,19 @@ class Generator(Protocol):
 
     def wake(self) -> None:
         """Undo `sleep`."""
+
+
+class Author(Protocol):
+    """A model that refines: it reads conversations and writes texts, whatever its tokenizer."""
+
+    def reply(
+        self, conversations: Sequence[Sequence[Message]], sampling: Sampling, drafts: Sequence[Sequence[int]]
+    ) -> list[list[Reply | None]]:
+        """`sampling.n` replies to each conversation, in order.
+
+        A conversation that leaves no room for an answer has no reply, not even None. None stands for a reply that was
+        asked for and did not come. `drafts` are the policy's tokens that the replies probably copy, a hint.
+        """
 
 
 class Trainer(Protocol):

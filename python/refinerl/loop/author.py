@@ -1,0 +1,42 @@
+"""The refiner's author in this process: a generator with its own chat template and tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from refinerl.contracts import Generator
+from refinerl.records import Message, Reply, Sampling
+
+
+@dataclass(frozen=True)
+class ModelAuthor:
+    """Replies of a generator; a `refinerl.contracts.Author`."""
+
+    generator: Generator
+    encode_chat: Callable[[Sequence[Message]], Sequence[int]]
+    """The chat template and tokenizer of the generator's model."""
+    adapter: bool = False
+    """Write with the adapter of a LoRA policy; False: with its base model."""
+    same_tokens: bool = True
+    """The generator's tokens are the policy's, so that drafts mean something to it."""
+
+    def reply(
+        self, conversations: Sequence[Sequence[Message]], sampling: Sampling, drafts: Sequence[Sequence[int]]
+    ) -> list[list[Reply | None]]:
+        """`sampling.n` replies to each conversation; none to one that is too long for the generator's context."""
+        prompts = [tuple(self.encode_chat(conversation)) for conversation in conversations]
+        room = self.generator.context_length - sampling.max_tokens
+        fitting = [i for i, prompt in enumerate(prompts) if len(prompt) <= room]
+        self.generator.wake()
+        written = self.generator.generate(
+            [prompts[i] for i in fitting],
+            replace(sampling, seeds=[sampling.seeds[i] for i in fitting]),
+            adapter=self.adapter,
+            drafts=[drafts[i] for i in fitting] if self.same_tokens else None,
+        )
+        self.generator.sleep()
+        replies: list[list[Reply | None]] = [[] for _ in prompts]
+        for i, completions in zip(fitting, written, strict=True):
+            replies[i] = [Reply(c.text, c.finish_reason, len(c.token_ids), len(prompts[i])) for c in completions]
+        return replies
