@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from building import prompt
+from refinerl.loop.author import ModelAuthor
 from refinerl.loop.refiner import Refiner
 from refinerl.records import Completion, Reward, Rollout, RolloutGroup, Sampling
 from scripted import EOS, Points, Writer, clock, decode, encode
@@ -20,10 +21,9 @@ def rollout(text, value, sample=0):
 def refine(replies, *rollouts, accept="better", context=1000, reads=1000, max_tokens=8, task=POINTS, **options):
     writer = Writer(lambda asked, _: replies[asked], context_length=reads)
     refiner = Refiner(
-        generator=writer,
+        author=ModelAuthor(writer, lambda messages: encode(messages[0]["content"])),
         task=task,
         sampling=Sampling(max_tokens, temperature=0.0),
-        encode_chat=lambda messages: encode(messages[0]["content"]),
         encode=encode,
         decode=lambda ids: decode([i for i in ids if i not in SPECIAL]),
         eos_token_id=EOS,

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from building import prompt
-from refinerl.records import Completion, Reward, Rollout
-from refining import OTHER_EOS, refine, rollout
-from scripted import EOS, Points, encode
+from refinerl.loop.refiner import Refiner
+from refinerl.records import Completion, Reply, Reward, Rollout, RolloutGroup, Sampling
+from refining import OTHER_EOS, POINTS, SPECIAL, refine, rollout
+from scripted import EOS, Points, clock, decode, encode
 
 
 def test_a_better_refinement_is_accepted_and_ends_as_the_refiner_ended():
@@ -125,3 +126,92 @@ def test_nothing_to_refine_is_no_trouble():
     _, anchors = refine({}, rollout("good", 1.0))
     assert anchors.refinements == ()
     assert anchors.metrics["refiner/improved_ratio"] == 0
+
+
+# --- several tries, replies that do not come, answers by heart --------------------------------------
+
+
+class Author:
+    """Replies as a test lists them, for each y one for each try."""
+
+    def __init__(self, replies):
+        self.replies = replies
+
+    def reply(self, conversations, sampling, drafts):
+        self.seeds = sampling.seeds
+        return [
+            [
+                None if text is None else Reply(text.rstrip("…"), "length" if text.endswith("…") else "stop", 10, 5)
+                for text in self.replies[conversation[0]["content"]]
+            ]
+            for conversation in conversations
+        ]
+
+
+def refine_by(author, *rollouts, n=1, task=POINTS, **options):
+    refiner = Refiner(
+        author=author,
+        task=task,
+        sampling=Sampling(8, temperature=0.7, n=n),
+        encode=encode,
+        decode=lambda ids: decode([i for i in ids if i not in SPECIAL]),
+        eos_token_id=EOS,
+        special_token_ids=SPECIAL,
+        context_length=1000,
+        accept="better",
+        seed=0,
+        clock=clock,
+        **options,
+    )
+    return refiner.refine([RolloutGroup(prompt("x"), rollouts)], step=1)
+
+
+@pytest.mark.parametrize(
+    ("tries", "best"),
+    [
+        (["fair", "good", "bad"], "good"),
+        (["good…", "fair", "bad"], "fair"),  # the best one was cut off
+        (["", "bad", "fair"], "fair"),
+        (["odd", "fair", "odd"], "fair"),  # odd has no reward
+        (["good", "good", "good"], "good"),
+        (["fair", "half", "badly"], "badly"),  # of equal rewards the one that copies most
+        ([None, "fair", None], "fair"),
+    ],
+)
+def test_of_several_tries_the_best_that_may_teach_counts(tries, best):
+    task = Points(bad=-1.0, fair=0.0, good=1.0, half=0.0, badly=0.0)
+    anchors = refine_by(Author({"bad": tries}), rollout("bad", -1.0), n=3, task=task)
+    (refinement,) = anchors.refinements
+    assert (refinement.completion.text, refinement.accepted) == (best, True)
+    assert anchors.metrics["refiner/tokens"] == 10 * sum(text is not None for text in tries)
+    assert anchors.metrics["refiner/tokens_read"] == 5 * sum(text is not None for text in tries)
+    assert anchors.metrics["refiner/failed"] == 0
+
+
+def test_each_try_has_noise_of_its_own_and_the_first_that_of_a_single_one():
+    many, one = Author({"bad": ["fair"] * 3}), Author({"bad": ["fair"]})
+    refine_by(many, rollout("bad", -1.0), n=3)
+    refine_by(one, rollout("bad", -1.0))
+    assert len(set(many.seeds[0])) == 3
+    assert many.seeds[0][:1] == one.seeds[0]
+
+
+def test_a_reply_that_does_not_come_leaves_its_response_unrefined():
+    author = Author({"bad": [None, None], "fair": ["good", None], "badly": []})
+    rollouts = [rollout("bad", -1.0), rollout("fair", 0.0, 1), rollout("badly", 0.5, 2)]
+    anchors = refine_by(author, *rollouts, n=2)
+    assert [r.rollout.completion.text for r in anchors.refinements] == ["fair"]
+    assert anchors.metrics["refiner/failed"] == 1
+    assert anchors.metrics["refiner/skipped_too_long"] == 1  # badly, which left no room
+
+
+def test_an_answer_by_heart_is_counted_and_not_accepted():
+    task = Points(bad=-1.0, fair=0.0, good=1.0)
+    task.by_heart = ("good",)
+    anchors = refine_by(Author({"bad": ["good"], "fair": ["good"]}), rollout("bad", -1.0), task=task)
+    (refinement,) = anchors.refinements
+    assert (refinement.accepted, refinement.weight, refinement.reward) == (False, 0, Reward(1.0, "scored"))
+    assert anchors.metrics["refiner/hard_coded"] == 1
+    anchors = refine_by(Author({"bad": ["good", "fair"]}), rollout("bad", -1.0), task=task, n=2)
+    assert anchors.refinements[0].completion.text == "fair"  # the honest one
+    assert anchors.metrics["refiner/hard_coded"] == 1

@@ -14,6 +14,7 @@ from refinerl.engines.models import load_model
 from refinerl.engines.networks import PolicyNetwork
 from refinerl.engines.vllm import VllmGenerator
 from refinerl.errors import UserError
+from refinerl.loop.author import ModelAuthor
 from refinerl.run.generators import make_generators
 from refinerl.tokenization import ChatTokenizer
 from tiny import write_tiny
@@ -24,7 +25,10 @@ def made(folder: Path, closing: ExitStack, **parts):
     config = Config(model=str(folder), **parts)
     tokenizer = ChatTokenizer.load(folder)
     weights = network.model.named_parameters
-    return make_generators(config, str(folder), tokenizer, network, weights, None, ALONE, lambda _: None, closing)
+    reference = load_model(str(folder))
+    return make_generators(
+        config, str(folder), tokenizer, network, weights, reference, ALONE, lambda _: None, closing, lambda _: None
+    )
 
 
 @pytest.mark.parametrize("device", ["cuda:1", "cuda:7"])
@@ -36,6 +40,29 @@ def test_vllm_with_another_gpu_than_the_first_is_refused_with_what_works(tiny_fo
         made(tiny_folder, closing, device=device, engines={"generator": "vllm"})
 
 
+@pytest.mark.parametrize(
+    ("source", "whose"), [("reference", "another"), ("policy", "the policy's"), ("model", "a third")]
+)
+def test_who_refines(tiny_folder, tmp_path, source, whose):
+    other = write_tiny(tmp_path / "other", alphabet="abc ")
+    refiner = {"source": source, **({"model": str(other)} if source == "model" else {})}
+    with ExitStack() as closing:
+        engine, author = made(tiny_folder, closing, refiner=refiner)
+        assert isinstance(author, ModelAuthor)
+        assert (author.generator is engine) == (whose == "the policy's")
+        assert author.same_tokens == (whose != "a third")
+        assert (author.generator.model.config.vocab_size == 8) == (whose == "a third")
+        assert not author.adapter
+
+
+def test_a_lora_policy_refines_with_its_adapter_where_it_is_asked_itself(tiny_folder):
+    for source in ("reference", "policy"):
+        with ExitStack() as closing:
+            engine, author = made(tiny_folder, closing, refiner={"source": source}, lora={"rank": 2})
+            assert author.generator is engine
+            assert author.adapter == (source == "policy")
+
+
 @pytest.mark.slow
 @needs_vllm
 @pytest.mark.parametrize(("vllm", "rows"), [({}, 256), ({"max_num_seqs": 3}, 3)])
@@ -43,7 +70,8 @@ def test_vllm_writes_as_many_rows_as_it_is_told_to_whatever_max_batch_is(tmp_pat
     folder = write_tiny(tmp_path / "model", hidden=128, scale=0.1)
     with ExitStack() as closing:
         options = {"engines": {"generator": "vllm"}, "constraint": {"name": "none"}, "generation": {"max_batch": 2}}
-        engine, refiner = made(folder, closing, vllm=vllm, **options)
-        assert engine is refiner
+        engine, author = made(folder, closing, vllm=vllm, **options)
+        assert isinstance(author, ModelAuthor)
+        assert author.generator is engine
         assert isinstance(engine, VllmGenerator)
         assert engine._llm.llm_engine.vllm_config.scheduler_config.max_num_seqs == rows

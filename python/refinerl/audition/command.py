@@ -23,10 +23,12 @@ from rich.console import Console
 from refinerl import __version__
 from refinerl.audition import trial
 from refinerl.config import Config
+from refinerl.contracts import Author
 from refinerl.engines import devices
 from refinerl.engines.models import load_model, resolve_model
 from refinerl.engines.transformers import TransformersGenerator
-from refinerl.errors import UserError
+from refinerl.errors import TrainingStoppedError, UserError
+from refinerl.loop.author import ModelAuthor
 from refinerl.loop.rollout import Roller
 from refinerl.loop.stream import PromptStream
 from refinerl.records import Sampling
@@ -34,7 +36,7 @@ from refinerl.report import export
 from refinerl.run import arguments as command_line
 from refinerl.run import placement, recipe, trainers
 from refinerl.run import tasks as rewards
-from refinerl.run.generators import make_refiner
+from refinerl.run.generators import make_refiner, make_server
 from refinerl.run.telemetry import Telemetry
 from refinerl.sandbox import SandboxError
 from refinerl.tasks import templates
@@ -58,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except SandboxError as error:
+    except (SandboxError, TrainingStoppedError) as error:
         print(f"stopped: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -73,6 +75,11 @@ class _Voice:
 
     generator: TransformersGenerator
     tokenizer: ChatTokenizer
+
+    @property
+    def author(self) -> ModelAuthor:
+        """The model as a refiner."""
+        return ModelAuthor(self.generator, self.tokenizer.encode_chat)
 
 
 def audition(config: Config, n: int, against: Sequence[str], console: Console) -> list[trial.Column]:
@@ -95,21 +102,32 @@ def audition(config: Config, n: int, against: Sequence[str], console: Console) -
             roller = Roller(reference.generator, task, sampling, config.seed, telemetry.clock)
             groups = roller.rollout(prompts, step=1)
             columns = []
+            own = _author(config, reference, telemetry)
             for name in ("", *wanted):
                 theirs = task.refined_by(name) if name and _is_template(name) else task
-                voice = _voice(config, name, None, telemetry) if name and not _is_template(name) else reference
+                another = name and not _is_template(name)
                 refiner = make_refiner(
                     config,
-                    voice.generator,
+                    _voice(config, name, None, telemetry).author if another else own,
                     theirs,
-                    voice.tokenizer,
+                    reference.tokenizer,
                     telemetry.clock,
-                    policy=reference.tokenizer,
                     context=reference.generator.context_length,
                 )
                 columns.append(trial.refined(name or "refiner", refiner, groups))
             columns.append(trial.fresh(roller, groups, columns[0]))
     return columns
+
+
+def _author(config: Config, reference: _Voice, telemetry: Telemetry) -> Author:
+    """Who refines in the recipe; before the first step its policy is the reference."""
+    match config.refiner.source:
+        case "model":
+            return _voice(config, config.refiner.model or "", config.refiner.chat_template, telemetry).author
+        case "server":
+            return make_server(config, reference.tokenizer, telemetry.tick, telemetry.say)
+        case _:
+            return reference.author
 
 
 def _voice(config: Config, name: str, chat_template: str | None, telemetry: Telemetry) -> _Voice:

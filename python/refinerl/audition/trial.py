@@ -83,7 +83,6 @@ def refined(name: str, refiner: Refiner, groups: Sequence[RolloutGroup]) -> Colu
     anchors = refiner.refine(groups, STEP)
     made = [r for r in anchors.refinements if r.reward is not None]
     found = {r.rollout.key: _gain(r.rollout, r.reward) for r in made}
-    asked = [refiner.encode_chat(refiner.task.refine_prompt(r.rollout)) for r in anchors.refinements]
     copied = [r.alignment.copy_ratio for r in made]
     examples = [rollout_row(STEP, r.rollout, r, selected=True) for r in made]
     return _column(
@@ -93,7 +92,7 @@ def refined(name: str, refiner: Refiner, groups: Sequence[RolloutGroup]) -> Colu
         changes=list(found.values()),
         copied=sum(copied) / len(copied) if copied else math.nan,
         written=int(anchors.metrics["refiner/tokens"]),
-        read=sum(map(len, asked)),
+        read=int(anchors.metrics["refiner/tokens_read"]),
         examples=tuple(sorted(examples, key=summary.merit, reverse=True)),
         decode=refiner.decode,
     )

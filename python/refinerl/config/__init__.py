@@ -118,6 +118,12 @@ class Config(Section):
         return bool(self.refining)
 
     @property
+    def refiner_apart(self) -> bool:
+        """Does a model refine here that is not the policy's, with or without an adapter."""
+        source = self.refiner.source
+        return self.refines and (source == "model" or (source == "reference" and not self.lora.rank))
+
+    @property
     def on_dropped(self) -> bool:
         """True if rollouts of groups that dynamic sampling dropped are refined as well."""
         return any(getattr(constraint, "on_dropped", False) for constraint in self.held)

@@ -33,11 +33,10 @@ def check(config: Config) -> None:
         raise ValueError("evaluate.temperature must be above 0 for evaluate.n above 1: greedy samples are all the same")
     _check_reward(config)
     _check_constraints(config)
-    own_engine = config.engines.generator == "vllm" and config.refines and not config.lora.rank
-    if config.vllm.speculate and not own_engine:
+    if config.vllm.speculate and not (config.engines.generator == "vllm" and config.refiner_apart):
         raise ValueError(
             f"vllm.speculate must be 0 unless the refiner has a vLLM engine of its own, got {config.vllm.speculate}: "
-            "it needs engines.generator=vllm, constraint.name=dynamic and lora.rank=0"
+            "it needs engines.generator=vllm, constraint.name=dynamic, and lora.rank=0 or a refiner.model"
         )
     if config.vllm.speculate and config.refiner.temperature > 0:
         raise ValueError(

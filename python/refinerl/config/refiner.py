@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from refinerl.contracts.options import Count, NonNegative, Section, derived
+from refinerl.contracts.options import Count, CountOrZero, NonNegative, Positive, Section, derived
 
 
 class RefinerConfig(Section):
-    """Generation of refinements ỹ by the frozen reference."""
+    """Generation of refinements ỹ: the model that writes them, and sampling."""
 
+    source: Literal["reference", "policy", "model", "server"] = derived(
+        "model with refiner.model, server with refiner.url, else reference"
+    )
+    """Model that refines: the frozen reference (as in the paper), the current policy, another model in this process, or
+    a model behind an OpenAI-compatible server, such as vLLM's."""
+    model: str | None = None
+    """source=model: a hub id or a folder; the tokenizer may be another. source=server: the served model's name; None: the
+    first that the server lists."""
+    chat_template: str | None = None
+    """source=model: chat template as Jinja text or a file. None: the tokenizer's own."""
+    samples: Count = 1
+    """Refinements sampled for each rollout; the best one is kept. refiner/tokens counts all of them."""
     temperature: NonNegative = 0.0
     """Sampling temperature; 0 is greedy decoding."""
     max_tokens: Count = derived("generation.max_tokens")
@@ -23,3 +36,37 @@ class RefinerConfig(Section):
     highest reward; or those that no other response to the prompt surpasses."""
     budget: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Maximum share of the rollouts that are refined. Groups without a training signal come first."""
+    url: str | None = None
+    """source=server: base URL with the API's version, such as http://localhost:8000/v1."""
+    api_key_env: str | None = None
+    """source=server: environment variable that holds the API key. None: no key."""
+    timeout: Positive = 120.0
+    """source=server: time limit of a request, in seconds."""
+    retries: CountOrZero = 2
+    """source=server: retries of a failed request; after these its rollout stays unrefined."""
+    concurrency: Count = 16
+    """source=server: maximum number of concurrent requests of each rank."""
+    max_failures: Count = 16
+    """source=server: number of consecutive failed requests that ends the run."""
+
+    @model_validator(mode="after")
+    def _who(self) -> RefinerConfig:
+        if "source" not in self.model_fields_set or self.source is None:
+            self.source = "server" if self.url else "model" if self.model else "reference"
+        if self.source == "model" and self.model is None:
+            raise ValueError("refiner.model must be given for refiner.source=model: a hub id or a folder")
+        if self.source == "server" and self.url is None:
+            raise ValueError("refiner.url must be given for refiner.source=server, such as http://localhost:8000/v1")
+        if self.source != "server" and self.url is not None:
+            raise ValueError(f"refiner.url must be left out for refiner.source={self.source}; it is for server")
+        if self.source in ("reference", "policy") and self.model is not None:
+            raise ValueError(f"refiner.model must be left out for refiner.source={self.source}; model has another one")
+        if self.url is not None:
+            place = urlsplit(self.url)
+            if place.scheme not in ("http", "https") or not place.hostname:
+                raise ValueError(f"refiner.url must be a URL such as http://localhost:8000/v1, got {self.url!r}")
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError(
+                "refiner.temperature must be above 0 for refiner.samples above 1, such as 0.7: greedy tries are alike"
+            )
+        return self

@@ -10,13 +10,14 @@ from typing import Literal
 import numpy as np
 
 from refinerl.alignment import align, filter_refinements, retokenize
-from refinerl.contracts import ALONE, Clock, Generator, Task, World
+from refinerl.contracts import ALONE, Author, Clock, Task, World
 from refinerl.loop.choice import Where, choose, dead
 from refinerl.records import (
+    Alignment,
     Anchors,
     Completion,
-    Message,
     Refinement,
+    Reply,
     Reward,
     Rollout,
     RolloutGroup,
@@ -28,28 +29,33 @@ Accept = Literal["better", "all", "perfect"]
 
 
 @dataclass(frozen=True)
-class Written:
-    """A reply of the refiner's, as a response to x, not yet scored."""
+class Try:
+    """A reply of the refiner's, as a response to x."""
 
     rollout: Rollout
     """y."""
     refined: Completion
     """ỹ."""
-    tokens: int
-    """Tokens that the refiner wrote."""
+    reward: Reward | None
+    alignment: Alignment
+    hard_coded: bool
+    """It repeats an answer that the refiner was shown."""
+
+    @property
+    def truncated(self) -> bool:
+        """The refiner was cut off."""
+        return self.refined.finish_reason == "length"
 
 
 @dataclass(frozen=True)
 class Refiner:
     """π_ref(· | refine(x, y)), and what of it may teach (Eq. 6's filter)."""
 
-    generator: Generator
-    """The frozen reference."""
+    author: Author
+    """Who writes: the frozen reference (the paper), or another model."""
     task: Task
     sampling: Sampling
-    """Without seeds, n = 1; temperature 0 is greedy."""
-    encode_chat: Callable[[Sequence[Message]], Sequence[int]]
-    """The refiner's chat template and tokenizer."""
+    """Without seeds; `n` tries for each y; temperature 0 is greedy."""
     encode: Callable[[str], Sequence[int]]
     """The policy's tokenizer, without special tokens."""
     decode: Callable[[Sequence[int]], str]
@@ -83,41 +89,70 @@ class Refiner:
             accept_all=self.accept == "all",
             world=self.world,
         )
-        with self.clock("refine", len(candidates) * self.sampling.max_tokens):
-            written = self._write(candidates, step)
-            readable = [
-                w for w in written if len(w.rollout.prompt.token_ids) + len(w.refined.token_ids) <= self.context_length
-            ]
-            refinements, counts = self._judge(readable)
+        with self.clock("refine", len(candidates) * self.sampling.n * self.sampling.max_tokens):
+            replies = self._ask(candidates, step)
+            tries = self._tries(candidates, replies)
+            refinements, counts = self._judge(self._best(tries))
+        written = [reply for mine in replies for reply in mine if reply is not None]
+        failed = sum(bool(mine) and not any(mine) for mine in replies)
         counts = {
             **counts,
-            "tokens": sum(w.tokens for w in written),
+            "tokens": sum(reply.written for reply in written),
+            "tokens_read": sum(reply.read for reply in written),
+            "truncated": sum(each.truncated for each in tries),
+            "hard_coded": sum(each.hard_coded for each in tries),
+            "failed": failed,
             "skipped_perfect": sum(r.reward is not None for r in rollouts) - improvable,
             "skipped_by_choice": improvable - len(candidates),
-            "skipped_too_long": len(candidates) - len(readable),
+            "skipped_too_long": len(candidates) - len(refinements) - failed,
         }
         return Anchors(tuple(refinements), self._metrics(groups, refinements, counts))
 
-    def _write(self, candidates: Sequence[Rollout], step: int) -> list[Written]:
-        """Ask the refiner about those rollouts whose instruction fits its context."""
-        instructions = [(r, tuple(self.encode_chat(self.task.refine_prompt(r)))) for r in candidates]
-        room = self.generator.context_length - self.sampling.max_tokens
-        asked = [(r, instruction) for r, instruction in instructions if len(instruction) <= room]
-        seeds = [[sample_seed(self.seed, step, f"refine/{r.prompt.id}", r.sample)] for r, _ in asked]
-        self.generator.wake()
-        replies = self.generator.generate(
-            [instruction for _, instruction in asked],
+    def _ask(self, candidates: Sequence[Rollout], step: int) -> list[list[Reply | None]]:
+        """The refiner's replies to each of these rollouts: as many as there are tries."""
+        tries = ["refine", *(f"refine/{number}" for number in range(1, self.sampling.n))]
+        seeds = [
+            [sample_seed(self.seed, step, f"{name}/{r.prompt.id}", r.sample) for name in tries] for r in candidates
+        ]
+        return self.author.reply(
+            [self.task.refine_prompt(r) for r in candidates],
             replace(self.sampling, seeds=seeds),
-            adapter=False,
-            drafts=[r.completion.token_ids for r, _ in asked],
+            [r.completion.token_ids for r in candidates],
         )
-        self.generator.sleep()
+
+    def _tries(self, candidates: Sequence[Rollout], replies: Sequence[Sequence[Reply | None]]) -> list[Try]:
+        """Every reply that the policy could have written, as a response, scored and aligned with its y."""
+        made = [
+            (r, self._as_response(r, reply))
+            for r, mine in zip(candidates, replies, strict=True)
+            for reply in mine
+            if reply is not None
+        ]
+        read = [(r, y) for r, y in made if len(r.prompt.token_ids) + len(y.token_ids) <= self.context_length]
+        rewards = self._score(read)
+        alignments = align([r.completion.token_ids for r, _ in read], [y.token_ids for _, y in read])
         return [
-            Written(r, self._as_response(r, reply), len(reply.token_ids))
-            for (r, _), (reply,) in zip(asked, replies, strict=True)
+            Try(r, y, reward, alignment, self.task.hard_coded(r, y, reward))
+            for (r, y), reward, alignment in zip(read, rewards, alignments, strict=True)
         ]
 
-    def _as_response(self, rollout: Rollout, reply: Completion) -> Completion:
+    def _best(self, tries: Sequence[Try]) -> list[Try]:
+        """One try for each y: of those that may teach the one of the highest reward, then the one that copies most."""
+        found: dict[tuple[str, int], Try] = {}
+        for each in tries:
+            rival = found.setdefault(each.rollout.key, each)
+            if self._merit(each) > self._merit(rival):
+                found[each.rollout.key] = each
+        return list(found.values())
+
+    def _merit(self, each: Try) -> tuple[bool, float, float]:
+        value = float("-inf") if each.reward is None else each.reward.value
+        return self._may_teach(each) and bool(each.refined.token_ids), value, each.alignment.copy_ratio
+
+    def _may_teach(self, each: Try) -> bool:
+        return (self.accept_truncated or not each.truncated) and not each.hard_coded
+
+    def _as_response(self, rollout: Rollout, reply: Reply) -> Completion:
         """ỹ: the reply as a response to x, in the policy's tokens, ended as the refiner ended it.
 
         It keeps tokens of y up to y's first special token. Where the reply spells out a special token, ỹ lacks it.
@@ -132,32 +167,31 @@ class Refiner:
             tokens = (*tokens, self.eos_token_id)
         return Completion(tokens, (), text, reply.finish_reason)
 
-    def _judge(self, written: Sequence[Written]) -> tuple[list[Refinement], Mapping[str, int]]:
-        """Score, align and filter; the refinements with the counts of what was dropped."""
-        rewards = self._score(written)
-        alignments = align([w.rollout.completion.token_ids for w in written], [w.refined.token_ids for w in written])
-        cut_off = [w.refined.finish_reason == "length" for w in written]
-        may_teach = [i for i, cut in enumerate(cut_off) if self.accept_truncated or not cut]
+    def _judge(self, best: Sequence[Try]) -> tuple[list[Refinement], Mapping[str, int]]:
+        """Filter; the refinements with the counts of what was dropped."""
+        open_to_filter = [i for i, each in enumerate(best) if self._may_teach(each)]
         verdict = filter_refinements(
-            [_value(written[i].rollout.reward) for i in may_teach],
-            [_value(rewards[i]) for i in may_teach],
-            [written[i].rollout.prompt.id for i in may_teach],
-            [written[i].refined.token_ids for i in may_teach],
+            [_value(best[i].rollout.reward) for i in open_to_filter],
+            [_value(best[i].reward) for i in open_to_filter],
+            [best[i].rollout.prompt.id for i in open_to_filter],
+            [best[i].refined.token_ids for i in open_to_filter],
             accept=self.accept,
             max_reward=self.task.max_reward,
         )
-        passed = dict(zip(may_teach, zip(verdict.accepted, verdict.weight, strict=True), strict=True))
+        passed = dict(zip(open_to_filter, zip(verdict.accepted, verdict.weight, strict=True), strict=True))
         refinements = []
-        for i, w in enumerate(written):
+        for i, each in enumerate(best):
             accepted, weight = passed.get(i, (False, 0))
-            refinements.append(Refinement(w.rollout, w.refined, rewards[i], alignments[i], bool(accepted), int(weight)))
-        return refinements, {**verdict.counts, "truncated": sum(cut_off)}
+            refinements.append(
+                Refinement(each.rollout, each.refined, each.reward, each.alignment, bool(accepted), int(weight))
+            )
+        return refinements, verdict.counts
 
-    def _score(self, written: Sequence[Written]) -> list[Reward | None]:
+    def _score(self, made: Sequence[tuple[Rollout, Completion]]) -> list[Reward | None]:
         """R(x, ỹ). A copy has the reward of its y: scored again, a reward model's would move with its batch."""
-        changed = [w for w in written if w.refined.text != w.rollout.completion.text]
-        scored = iter(self.task.score([w.rollout.prompt for w in changed], [w.refined for w in changed]))
-        return [w.rollout.reward if w.refined.text == w.rollout.completion.text else next(scored) for w in written]
+        changed = [(r, y) for r, y in made if y.text != r.completion.text]
+        scored = iter(self.task.score([r.prompt for r, _ in changed], [y for _, y in changed]))
+        return [r.reward if y.text == r.completion.text else next(scored) for r, y in made]
 
     def _metrics(
         self, groups: Sequence[RolloutGroup], refinements: Sequence[Refinement], counts: Mapping[str, int]

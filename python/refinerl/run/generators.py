@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from refinerl.config import Config
-from refinerl.contracts import ALONE, Clock, Generator, Task, World
+from refinerl.contracts import ALONE, Author, Clock, Generator, Task, World
 from refinerl.engines.lora import LoraNetwork
+from refinerl.engines.models import load_model, resolve_model
 from refinerl.engines.networks import PolicyNetwork
+from refinerl.engines.server import Limits, ServerAuthor
 from refinerl.engines.transformers import TransformersGenerator
 from refinerl.engines.vllm import VllmGenerator
 from refinerl.errors import UserError
+from refinerl.loop.author import ModelAuthor
 from refinerl.loop.refiner import Refiner
 from refinerl.records import Sampling
 from refinerl.run.trainers import device_of, home_of_reference
@@ -31,64 +34,116 @@ def make_generators(
     world: World,
     progress: Callable[[int], None],
     closing: ExitStack,
-) -> tuple[Generator, Generator]:
-    """The policy's engine and the refiner's; the same one twice for a LoRA policy, where `reference` is None.
+    say: Callable[[str], None],
+) -> tuple[Generator, Author]:
+    """The policy's engine, and who refines.
 
     Args:
         folder: the model, as `from_pretrained` reads it.
         weights: the trainer's, of the policy.
+        reference: None where it is the policy without its adapter.
         closing: ends what holds memory of its own.
+        say: shows a line.
 
     Raises:
         UserError: the engine is not installed, or cannot be had so.
     """
+    theirs, place = tokenizer, folder
+    if config.refines and config.refiner.source == "model":
+        place, theirs = load_refiner_tokenizer(config)
     if config.engines.generator == "vllm":
-        return _vllm(config, folder, tokenizer, weights, world, progress, closing)
-    rows = config.generation.max_batch
-    # On the trainers' own modules, so that handing over weights is free.
-    if isinstance(policy, LoraNetwork):
-        both = TransformersGenerator(policy.model, tokenizer, max_rows=rows, base=policy.base, progress=progress)
-        return both, both
-    generator = TransformersGenerator(policy.model, tokenizer, max_rows=rows, progress=progress)
-    if reference is None:
+        generator, writer = _vllm(config, folder, tokenizer, weights, world, progress, closing, place, theirs)
+    else:
+        generator, writer = _transformers(config, tokenizer, policy, reference, progress, place, theirs)
+    if config.refines and config.refiner.source == "server":
+        return generator, make_server(config, tokenizer, progress, say)
+    by_policy = config.refiner.source == "policy"
+    return generator, ModelAuthor(
+        writer, theirs.encode_chat, adapter=by_policy and config.lora.rank > 0, same_tokens=theirs is tokenizer
+    )
+
+
+def load_refiner_tokenizer(config: Config) -> tuple[str, ChatTokenizer]:
+    """The folder of refiner.model, and its tokenizer.
+
+    Raises:
+        UserError: it cannot be had.
+    """
+    place = resolve_model(config.refiner.model or "")
+    return place, ChatTokenizer.load(place, chat_template=config.refiner.chat_template)
+
+
+def make_server(
+    config: Config, tokenizer: ChatTokenizer, progress: Callable[[int], None], say: Callable[[str], None]
+) -> ServerAuthor:
+    """The author behind refiner.url; `tokenizer` counts the tokens of replies where the server does not.
+
+    Raises:
+        UserError: the server cannot be used.
+    """
+    r = config.refiner
+    return ServerAuthor(
+        r.url or "",
+        model=r.model,
+        key_variable=r.api_key_env,
+        count=lambda text: len(tokenizer.encode(text)),
+        limits=Limits(r.timeout, r.retries, r.concurrency, r.max_failures),
+        progress=progress,
+        say=say,
+    )
+
+
+def _transformers(
+    config: Config,
+    tokenizer: ChatTokenizer,
+    policy: PolicyNetwork,
+    reference: PreTrainedModel | None,
+    progress: Callable[[int], None],
+    place: str,
+    theirs: ChatTokenizer,
+) -> tuple[Generator, Generator]:
+    """The policy's and the refiner's, on the trainers' own modules, so that handing over weights is free."""
+    rows, home = config.generation.max_batch, home_of_reference(config)
+    base = policy.base if isinstance(policy, LoraNetwork) else nullcontext
+    generator = TransformersGenerator(policy.model, tokenizer, max_rows=rows, base=base, progress=progress)
+    if not config.refiner_apart:
         return generator, generator
-    home = home_of_reference(config)
-    return generator, TransformersGenerator(reference, tokenizer, max_rows=rows, home=home, progress=progress)
+    model, device = reference, device_of(config.device)
+    if config.refiner.source == "model":
+        model = load_model(place, dtype=config.dtype).to("cpu" if home else device)
+    assert model is not None  # a refiner apart is either of the two
+    return generator, TransformersGenerator(model, theirs, max_rows=rows, home=home, progress=progress)
 
 
 def make_refiner(
     config: Config,
-    generator: Generator,
+    author: Author,
     task: Task,
-    writer: ChatTokenizer,
+    tokenizer: ChatTokenizer,
     clock: Clock,
     *,
-    policy: ChatTokenizer | None = None,
-    context: int | None = None,
+    context: int,
     world: World = ALONE,
 ) -> Refiner:
     """The refiner of a run or of an audition.
 
     Args:
-        generator: writes the refinements.
+        author: writes the refinements.
         task: gives the refiner's prompts and the rewards.
-        writer: the tokenizer of the model that writes.
+        tokenizer: the policy's, whose tokens ỹ becomes.
         clock: times its phases.
-        policy: the policy's tokenizer, whose tokens ỹ becomes; None: `writer`.
-        context: tokens that the policy reads at most; None: the generator's.
+        context: tokens that the policy reads at most.
         world: the ranks that share the work.
     """
-    tokenizer = policy or writer
     return Refiner(
-        generator=generator,
+        author=author,
         task=task,
-        sampling=Sampling(config.refiner.max_tokens, config.refiner.temperature),
-        encode_chat=writer.encode_chat,
+        sampling=Sampling(config.refiner.max_tokens, config.refiner.temperature, n=config.refiner.samples),
         encode=tokenizer.encode,
         decode=tokenizer.decode,
         eos_token_id=tokenizer.eos_token_id,
         special_token_ids=tokenizer.special_token_ids,
-        context_length=context or generator.context_length,
+        context_length=context,
         accept=config.accept,
         accept_truncated=config.accept_truncated,
         where=config.refiner.where,
@@ -107,6 +162,8 @@ def _vllm(
     world: World,
     progress: Callable[[int], None],
     closing: ExitStack,
+    place: str,
+    theirs: ChatTokenizer,
 ) -> tuple[Generator, Generator]:
     v, lora = config.vllm, config.lora
     if config.device.startswith("cuda:") and config.device != "cuda:0" and world.size == 1:
@@ -119,11 +176,17 @@ def _vllm(
     on_host = device_of(config.device) == "cpu"  # where vLLM has a cache of a fixed size
 
     def engine(
-        share: float, *, adapter: tuple[int, int] | None = None, frozen: bool = False, speculate: int = 0
+        share: float,
+        model: str = folder,
+        reads: ChatTokenizer = tokenizer,
+        *,
+        adapter: tuple[int, int] | None = None,
+        frozen: bool = False,
+        speculate: int = 0,
     ) -> VllmGenerator:
         made = VllmGenerator(
-            folder,
-            tokenizer,
+            model,
+            reads,
             dtype=config.dtype,
             context_length=v.max_model_len,
             max_rows=v.max_num_seqs,
@@ -141,10 +204,7 @@ def _vllm(
         closing.callback(made.close)
         return made
 
-    if lora.rank:
-        both = engine(v.memory_policy, adapter=(lora.rank, lora.alpha))
-        return both, both
-    generator = engine(v.memory_policy)
-    if not config.refines:
-        return generator, generator  # nobody refines
-    return generator, engine(v.memory_refiner, frozen=True, speculate=v.speculate)
+    generator = engine(v.memory_policy, adapter=(lora.rank, lora.alpha) if lora.rank else None)
+    if not config.refiner_apart:
+        return generator, generator
+    return generator, engine(v.memory_refiner, place, theirs, frozen=True, speculate=v.speculate)

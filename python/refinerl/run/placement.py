@@ -110,6 +110,9 @@ def _weights(config: Config, policy: str, ranks: int) -> Iterator[tuple[str, str
     yield "policy", device, count * width // share
     if not config.lora.rank and not config.engines.offload_reference:
         yield "reference", device, count * width // share
+    engines, own = config.engines, config.refines and config.refiner.source == "model"
+    if own and engines.generator == "transformers" and not engines.offload_reference:
+        yield "refiner", device, (parameters(config.refiner.model or "") or 0) * width
     if config.needs_critic:
         critic = count if config.critic.model == config.model else parameters(config.critic.model) or 0
         yield "critic", device, critic * width // share

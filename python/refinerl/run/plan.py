@@ -61,11 +61,18 @@ def _engines(config: Config) -> Iterator[str]:
         yield f"engines: transformers generates, {config.engines.trainer} trains, {_ranks(config)}"
     else:
         here = "" if importlib.util.find_spec("vllm") else " (not installed here)"
-        two = not lora.rank and config.refines
-        count = "two engines" if two else "one engine"
+        count = "two engines" if config.refiner_apart else "one engine"
         yield f"engines: vLLM{here} generates on {count}, {config.engines.trainer} trains, {_ranks(config)}"
     if lora.rank:
         yield f"policy: a LoRA adapter of rank {lora.rank}; without it the same weights are reference and refiner"
+    refiner = config.refiner
+    if config.refines and refiner.source != "reference":
+        who = {
+            "policy": "the policy itself",
+            "model": f"the model {refiner.model}",
+            "server": f"{refiner.model or 'the first model'} at {refiner.url}, whose memory is not counted",
+        }
+        yield f"refiner: {who[refiner.source]}"
 
 
 def _ranks(config: Config) -> str:

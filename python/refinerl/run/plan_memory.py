@@ -54,6 +54,7 @@ def run_of(config: Config) -> tuple[Run | None, str]:
     names = {
         "critic": config.critic.model if critic else None,
         "reward": config.reward_model.model if scored else None,
+        "refiner": config.refiner.model if config.refines and config.refiner.source == "model" else None,
     }
     shapes = {role: None if name is None else find(name) for role, name in names.items()}
     unknown = ", ".join(f"the {role} model {name}" for role, name in names.items() if name and shapes[role] is None)
@@ -86,7 +87,9 @@ def run_of(config: Config) -> tuple[Run | None, str]:
             reward_width=4 if config.reward_model.dtype == "float32" else 2,
             reward_rows=config.reward_model.batch,
             adapter=policy.adapter(lora.rank, lora.targets) if lora.rank else 0,
-            refines=dynamic,
+            refines=dynamic and config.refiner.source != "server",
+            refiner=shapes["refiner"],
+            policy_refines=config.refiner.source == "policy",
             constraint_rows=any(c.apply == "loss" for c in config.refining),
             offload_reference=config.engines.offload_reference,
             share_policy=vllm.memory_policy,

@@ -161,8 +161,17 @@ def wire(
         policy = make_policy(config, network, world)
         reference = make_reference(config, reference_model, world)
         with telemetry.busy(f"engines: {config.engines.generator}"):
-            generator, refiner_generator = make_generators(
-                config, name, tokenizer, writing, policy.weights, reference_model, world, telemetry.tick, stack
+            generator, author = make_generators(
+                config,
+                name,
+                tokenizer,
+                writing,
+                policy.weights,
+                reference_model,
+                world,
+                telemetry.tick,
+                stack,
+                telemetry.say,
             )
         multiply_float32(device, tf32=config.engines.tf32)
         sampling = Sampling(
@@ -173,7 +182,7 @@ def wire(
         )
         refiner = make_refiner(
             config,
-            refiner_generator,
+            author,
             task,
             tokenizer,
             telemetry.clock,

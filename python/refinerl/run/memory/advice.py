@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from refinerl.run.memory.phases import GIB, ROOM, Run, engine_needs, phases
+from refinerl.run.memory.shapes import Shape
 
 _ZERO = "deepspeed.zero_optimization"
 Lever = tuple[str, Run]
@@ -39,7 +40,7 @@ def starved(run: Run) -> list[str]:
     shares = {"vllm.memory_policy": run.share_policy}
     if run.second_engine:
         shares["vllm.memory_refiner"] = run.share_refiner
-    return [knob for knob, share in shares.items() if share * run.card < engine_needs(run)]
+    return [knob for knob, share in shares.items() if share * run.card < engine_needs(run, _model_of(run, knob))]
 
 
 def advise(run: Run) -> Advice:
@@ -88,7 +89,7 @@ def _feed(run: Run, knob: str, found: dict[str, str]) -> Run | None:
     """Give an engine the share that it needs; where the others leave less, spare it the cache of longer requests."""
     phase = "refine" if knob.endswith("refiner") else "generate"
     card = run.card or GIB
-    share = math.ceil(100 * engine_needs(run) / card) / 100
+    share = math.ceil(100 * engine_needs(run, _model_of(run, knob)) / card) / 100
     grown = _with_share(run, knob, min(share, 1.0))
     context = 1 << (run.row + run.written - 1).bit_length()
     if context < run.engine_context and (share > 1 or _size(grown, phase) > ROOM * card):
@@ -98,6 +99,10 @@ def _feed(run: Run, knob: str, found: dict[str, str]) -> Run | None:
         return None
     found[knob] = f"{share:g}"
     return grown
+
+
+def _model_of(run: Run, knob: str) -> Shape:
+    return run.writes_refinements if knob == "vllm.memory_refiner" else run.policy
 
 
 def _with_share(run: Run, knob: str, share: float) -> Run:
@@ -161,7 +166,7 @@ def _smaller_share(run: Run, phase: str) -> Iterator[Lever]:
     knob = "vllm.memory_refiner" if second else "vllm.memory_policy"
     free = (run.share_refiner if second else run.share_policy) * card - (_size(run, phase) - ROOM * card)
     share = math.floor(100 * free / card) / 100
-    if share * card >= engine_needs(run):
+    if share * card >= engine_needs(run, _model_of(run, knob)):
         yield f"{knob}={share:g}", _with_share(run, knob, share)
 
 

@@ -46,7 +46,11 @@ class Run:
     adapter: int = 0
     """Weights of a LoRA adapter; 0: all weights learn."""
     refines: bool = True
-    """The constraint is dynamic, so that the reference writes too."""
+    """The constraint is dynamic, and the model that refines is here."""
+    refiner: Shape | None = None
+    """The refiner where it is neither the reference nor the policy."""
+    policy_refines: bool = False
+    """The policy refines its own responses."""
     constraint_rows: bool = True
     """Refinements are rows of the loss."""
     offload_reference: bool = False
@@ -74,7 +78,13 @@ class Run:
     @property
     def second_engine(self) -> bool:
         """vLLM has an engine for the refiner, beside the policy's."""
-        return self.generator == "vllm" and self.refines and not self.adapter
+        apart = self.refiner is not None or not (self.adapter or self.policy_refines)
+        return self.generator == "vllm" and self.refines and apart
+
+    @property
+    def writes_refinements(self) -> Shape:
+        """The model that refines."""
+        return self.refiner or self.policy
 
     @property
     def learners(self) -> list[tuple[int, Training]]:
@@ -118,7 +128,9 @@ def phases(run: Run) -> Iterator[Phase]:
     yield _phase(run, "load", passing=_loading(run))
     yield _phase(run, "generate", awake="policy", passing=_writing(run, run.row))
     if run.refines:
-        yield _phase(run, "refine", awake="refiner", passing=_writing(run, run.row + run.written), reference=True)
+        passing = _writing(run, run.row + run.written, run.refiner)
+        by_reference = run.refiner is None and not run.policy_refines
+        yield _phase(run, "refine", awake="refiner", passing=passing, reference=by_reference)
     if run.reward is not None:
         yield _phase(run, "score", passing=reading(run.reward, run.reward_rows * run.row, run.reward_width))
     reads = max(reading(p.shape, run.tokens, run.width) for p in passes) + logits(run.policy, run.tokens)
@@ -149,17 +161,19 @@ def _phase(
         weights=sum(s.weights for s in shares),
         gradients=sum(s.gradients for s in shares) + kept,
         optimizer=sum(s.optimizer for s in shares),
-        frozen=_frozen(run, reference=reference),
+        frozen=_frozen(run, reference=reference, refiner=awake == "refiner"),
         engines=_engines(run, awake),
         passing=passing,
         context=0 if run.card is None else CONTEXT,
     )
 
 
-def _frozen(run: Run, *, reference: bool) -> int:
+def _frozen(run: Run, *, reference: bool, refiner: bool) -> int:
     t, model = run.training, run.width * run.policy.parameters
     pieces = 0 if t.offload_weights else -(-model // t.ranks)
     scorer = 0 if run.reward is None else run.reward_width * run.reward.trunk
+    if run.refiner is not None and run.generator == "transformers" and (refiner or not run.offload_reference):
+        scorer += run.width * run.refiner.parameters
     copy = model if t.stage == 3 and run.generator == "transformers" else 0  # that writes, because pieces cannot
     if run.adapter:
         return scorer + copy + (pieces if t.stage == 3 else model)
@@ -173,7 +187,7 @@ def _engines(run: Run, awake: Literal["policy", "refiner", "weights"] | None) ->
         return 0
     sizes = {"policy": engine_size(run, run.share_policy)}
     if run.second_engine:
-        sizes["refiner"] = engine_size(run, run.share_refiner)
+        sizes["refiner"] = engine_size(run, run.share_refiner, run.refiner)
     if not run.sleeps:
         return sum(sizes.values())
     rest = 0 if run.card is None else ASLEEP * len(sizes)
@@ -184,30 +198,35 @@ def _engines(run: Run, awake: Literal["policy", "refiner", "weights"] | None) ->
     return rest + sizes.get(awake, sizes["policy"]) - (0 if run.card is None else ASLEEP)
 
 
-def engine_size(run: Run, share: float) -> int:
+def engine_size(run: Run, share: float, shape: Shape | None = None) -> int:
     """Bytes of an awake vLLM engine: its share of the card, or what it needs at least where no card is known."""
-    return engine_needs(run) if run.card is None else int(share * run.card)
+    return engine_needs(run, shape) if run.card is None else int(share * run.card)
 
 
-def engine_needs(run: Run) -> int:
-    """Bytes with which vLLM starts at all: weights, a cache for the longest request, the sampler's logits, its work."""
-    cache = _cache_of_a_token(run) * (run.engine_context or run.row + run.written)
-    least = -(-(run.width * run.policy.parameters + cache) // run.tensor_parallel)
+def engine_needs(run: Run, shape: Shape | None = None) -> int:
+    """Bytes with which vLLM starts at all: weights, a cache for the longest request, the sampler's logits, its work.
+
+    `shape` is the engine's model; None: the policy.
+    """
+    model = shape or run.policy
+    cache = _cache_of_a_token(run, model) * (run.engine_context or run.row + run.written)
+    least = -(-(run.width * model.parameters + cache) // run.tensor_parallel)
     if run.card is None:
         return least
-    sampler = 4 * 4 * run.policy.vocabulary * run.engine_rows  # float32, in a few copies
+    sampler = 4 * 4 * model.vocabulary * run.engine_rows  # float32, in a few copies
     return least + sampler + ENGINE
 
 
-def _cache_of_a_token(run: Run) -> int:
-    return 2 * run.width * run.policy.layers * run.policy.kv
+def _cache_of_a_token(run: Run, model: Shape) -> int:
+    return 2 * run.width * model.layers * model.kv
 
 
-def _writing(run: Run, length: int) -> int:
+def _writing(run: Run, length: int, shape: Shape | None = None) -> int:
     """Of the transformers engine: keys and values of its rows, and their logits in float32."""
     if run.generator == "vllm":
         return 0
-    return run.rows * (_cache_of_a_token(run) * length + 8 * run.policy.vocabulary)
+    model = shape or run.policy
+    return run.rows * (_cache_of_a_token(run, model) * length + 8 * model.vocabulary)
 
 
 def _loading(run: Run) -> int:
@@ -220,18 +239,24 @@ def _loading(run: Run) -> int:
     return run.width * max(first, 0 if run.critic is None else run.critic.trunk)
 
 
+def _offloads_refiner(run: Run) -> bool:
+    return run.offload_reference and run.refiner is not None and run.generator == "transformers"
+
+
 def host(run: Run) -> dict[str, OnHost]:
     """Bytes in the memory of a machine, of all its ranks together, by what they are for."""
     model = run.width * run.policy.parameters
     learning = OnHost()
     for parameters, training in run.learners:
         learning += on_host(parameters, training)
-    asleep = -(-model // run.tensor_parallel) if run.generator == "vllm" and run.sleeps else 0
+    sleeping = run.width * run.writes_refinements.parameters
+    asleep = -(-sleeping // run.tensor_parallel) if run.generator == "vllm" and run.sleeps else 0
     parts = {
         "what learns": learning,
         # The policy's engine gets its weights anew in every step, so that it keeps none.
         "sleeping refiner": OnHost(pinned=asleep if run.second_engine or run.adapter else 0),
         "reference": OnHost(pageable=model if run.offload_reference else 0),
+        "refiner": OnHost(pageable=sleeping if _offloads_refiner(run) else 0),
     }
     if run.training.offload_weights and not run.adapter:
         parts["reference"] = OnHost(pinned=-(-model // run.training.ranks))
