@@ -19,8 +19,8 @@ class RefinerConfig(Section):
     """Model that refines: the frozen reference (as in the paper), the current policy, another model in this process, or
     a model behind an OpenAI-compatible server, such as vLLM's."""
     model: str | None = None
-    """source=model: a hub id or a folder; the tokenizer may be another. source=server: the served model's name; None: the
-    first that the server lists."""
+    """source=model: a hub id or a folder; it may have another tokenizer. source=server: the served model's name; None:
+    the first that the server lists."""
     chat_template: str | None = None
     """source=model: chat template as Jinja text or a file. None: the tokenizer's own."""
     samples: Count = 1
