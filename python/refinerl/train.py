@@ -60,11 +60,12 @@ def train(parts: Parts) -> State:
 
             with telemetry.clock("update"):
                 rows = collate(groups, anchors.refinements, merge=pace.merge)
-                measured, seen = updater.measure(rows, kl=(step - 1) % pace.kl_every == 0)
+                due = (step - 1) % pace.kl_every == 0
+                measured, seen = updater.measure(rows, kl=due)
                 penalty, charged = updater.penalty(measured, anchors)
                 batch = algorithm.advantages(measured, penalty, world)
                 with keeper.changing():
-                    update = updater.update(batch, step)
+                    update = updater.update(batch, step, share=due)
             with telemetry.clock("sync"):
                 parts.generator.load(updater.policy.weights())
 

@@ -380,6 +380,53 @@ def test_constraints_add_up():
     assert first["constraint/cost"] > 0 < second["constraint/cost"]
 
 
+@pytest.mark.parametrize("budget", [10_000, 16])
+@pytest.mark.parametrize("constraint", [dynamic(), Static(beta=0.5, apply="loss", estimator="k3")], ids=["dyn", "k3"])
+def test_the_constraints_share_of_the_gradient_is_that_of_plain_autograd(constraint, budget):
+    """By log-softmax in float64, where the surrogate's gradient is −A·∇log π (the ratio is 1)."""
+    policy = trainer(dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in policy.network.parameters():
+            parameter.mul_(1.05)  # away from the reference
+    twin = tiny_model().double()
+    twin.load_state_dict(policy.network.model.state_dict())
+    part = updater(policy, constraint, budget=budget)
+    batch = prepared(part, [ACCEPTED, REJECTED] if isinstance(constraint, Dynamic) else [])
+    update = part.update(batch, step=1, share=True)
+
+    y, tokens = torch.nonzero(batch.surrogate).flatten().tolist(), float(batch.mask[batch.surrogate].sum())
+    surrogate, cost = 0.0, 0.0
+    for row in range(len(batch)):
+        x, width = int(batch.prompt_lengths[row]), int(batch.mask[row].sum())
+        logits = twin(batch.input_ids[row : row + 1, : x + width]).logits[0, x - 1 : -1]
+        logprobs = logits.log_softmax(-1).gather(1, batch.targets[row, :width, None])[:, 0]
+        if row in y:
+            surrogate = surrogate - (batch.advantages[row, :width] * logprobs).sum() / tokens
+            d = logprobs - batch.reference_logprobs[row, :width]
+            if isinstance(constraint, Static):
+                cost = cost + 0.5 * ((-d).exp() - 1 + d).sum() / tokens
+        else:
+            cost = cost - 0.5 * logprobs.sum() / len(y)
+    parameters = list(twin.parameters())
+    alone = torch.autograd.grad(cost, parameters, retain_graph=True)
+    whole = torch.autograd.grad(surrogate + cost, parameters)
+    expected = math.sqrt(sum(float(g.square().sum()) for g in alone) / sum(float(g.square().sum()) for g in whole))
+    assert update.metrics["constraint/gradient_share"] == pytest.approx(expected, rel=1e-6)
+    assert 0.01 < expected < 10
+    assert "constraint/gradient_share" not in part.update(batch, step=2).metrics
+
+
+def test_measuring_the_share_changes_nothing_else():
+    found = []
+    for share in (False, True):
+        policy = trainer()
+        part = updater(policy, dynamic(), minibatch=2, epochs=2)
+        metrics = part.update(prepared(part, [ACCEPTED], merge=False), step=1, share=share).metrics
+        found.append(({k: v for k, v in metrics.items() if "share" not in k}, [*policy.network.parameters()]))
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))
+
+
 def test_two_constraints_on_the_refinements_are_refused():
     part = updater(trainer(), Sum([("a", dynamic()), ("b", dynamic())]))
     with pytest.raises(ValueError, match="at most one constraint may hold the refinements"):

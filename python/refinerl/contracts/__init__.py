@@ -105,6 +105,13 @@ class Trainer(Protocol):
         cause until `discard` is called.
         """
 
+    @property
+    def reads_gradients(self) -> bool:
+        """Whether `gradient_norm` can be asked."""
+
+    def gradient_norm(self) -> float:
+        """The norm of the accumulated gradient, which stays as it is."""
+
     def discard(self) -> None:
         """Drop the accumulated gradients."""
 

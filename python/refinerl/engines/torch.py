@@ -87,7 +87,7 @@ class TorchTrainer:
         """
         optimizer, optimization = self._trained()
         parameters = self._masters.parameters
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = self._norm()
         if torch.isfinite(norm):
             if optimization.max_grad_norm is not None:
                 torch.nn.utils.clip_grads_with_norm_(parameters, optimization.max_grad_norm, norm)
@@ -98,6 +98,16 @@ class TorchTrainer:
             self.steps += 1
             self.discard()
         return float(norm)
+
+    reads_gradients = True
+
+    def gradient_norm(self) -> float:
+        """Return the norm of the accumulated gradient."""
+        return float(self._norm())
+
+    def _norm(self) -> Tensor:
+        gradients = [p.grad for p in self._masters.parameters if p.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients)
 
     def discard(self) -> None:
         """Forget the accumulated gradients."""

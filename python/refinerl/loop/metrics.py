@@ -20,6 +20,7 @@ IN_EVERY_ROW = (
     "policy/mismatch_max",
     "constraint/ce",
     "constraint/cost",
+    "constraint/gradient_share",
 )
 """Metrics of the update that a row has even where a step gives them no value; it is null then."""
 

@@ -142,14 +142,19 @@ class Updater:
 
     # --- the gradient ---------------------------------------------------------------------------
 
-    def update(self, batch: Batch, step: int) -> Update:
-        """Every epoch and minibatch: one optimizer step each, or none where something is not finite."""
+    def update(self, batch: Batch, step: int, *, share: bool = False) -> Update:
+        """Every epoch and minibatch: one optimizer step each, or none where something is not finite.
+
+        `share` measures `constraint/gradient_share` on the first minibatch: the norm of the constraints' gradient over
+        that of the whole, by one more forward and backward pass over the rows that a constraint of the loss weighs.
+        """
         tally = _Tally()
         for epoch in range(self.epochs):
             seed = sample_seed(self.seed, step, "minibatch", epoch)
             for rows in minibatches(batch, self.minibatch, seed, self.world):
                 minibatch = batch.select(rows)
-                self._optimize(minibatch, self._weigh(minibatch), tally, first_epoch=epoch == 0)
+                first = share and epoch == 0 and not tally.steps and not tally.skipped
+                self._optimize(minibatch, self._weigh(minibatch), tally, first_epoch=epoch == 0, share=first)
         return tally.finish()
 
     @property
@@ -173,7 +178,9 @@ class Updater:
             raise ValueError("at most one constraint may hold the refinements, whose gradients are one sum")
         return weights
 
-    def _optimize(self, minibatch: Batch, weights: list[Tensor], tally: _Tally, *, first_epoch: bool) -> None:
+    def _optimize(
+        self, minibatch: Batch, weights: list[Tensor], tally: _Tally, *, first_epoch: bool, share: bool
+    ) -> None:
         # The fused kernel has one weight for each refinement; only one constraint has any.
         total = sum(weights, torch.zeros(len(minibatch), dtype=torch.float64))
         y_mask = minibatch.mask & minibatch.surrogate.unsqueeze(-1)
@@ -183,6 +190,7 @@ class Updater:
         parts = self._parts(minibatch, torch.nonzero(weighed).flatten())
         if not parts:
             return
+        constraint_norm = self._constraint_norm(minibatch, total, weights) if share else None
         sums = _Tally()
         # No rank stops at what is not finite: the others would wait for it in the next micro-batch.
         found = [
@@ -207,6 +215,8 @@ class Updater:
             else:
                 tally.add("critic/grad_norm", critic_norm)
         tally.add("policy/grad_norm", norm)
+        if constraint_norm is not None and norm:
+            tally.add("constraint/gradient_share", constraint_norm / norm)
         tally.take(sums.over(self.world), constrained=first_epoch)
 
     def _backward(
@@ -224,11 +234,9 @@ class Updater:
         weights = self.algorithm.weights(mask, tokens, sequences)
         policy_loss = (self.algorithm.policy_loss(outputs, rows) * rows.correction * weights).sum()
         entropy = (outputs.entropies * weights).sum()
-        constraint_loss = torch.zeros((), device=mask.device)
+        constraint_loss = self._constraint_loss(outputs, rows, constraint_weights)
         for part, row_weight in zip(self._in_loss, constraint_weights, strict=True):
-            here = row_weight.to(mask.device)
-            constraint_loss = constraint_loss + part.loss(outputs, rows, here)
-            self._count_constraint(part, outputs, rows, here, sums)
+            self._count_constraint(part, outputs, rows, row_weight.to(mask.device), sums)
         loss = policy_loss + constraint_loss - self.entropy_bonus * entropy
         self.policy.backward(loss)
         self._count(outputs, rows, mask, tokens, sums)
@@ -238,6 +246,28 @@ class Updater:
         if self.critic is not None:
             losses["value loss"] = self._backward_values(self.critic, rows, tokens, sequences, sums)
         return next((name for name, part in losses.items() if not torch.isfinite(part)), None)
+
+    def _constraint_norm(self, minibatch: Batch, total: Tensor, weights: list[Tensor]) -> float | None:
+        """The norm of the constraints' gradient alone; None where there is none or the trainer cannot tell."""
+        if not self.policy.reads_gradients:
+            return None
+        weighed = torch.stack([total, *weights]).ne(0).any(0)
+        parts = self._parts(minibatch, torch.nonzero(weighed).flatten())
+        if not parts:
+            return None
+        for part in parts:
+            outputs, rows = _forward_with_grad(self.policy, minibatch.select(part), total[part])
+            self.policy.backward(self._constraint_loss(outputs, rows, [w[part] for w in weights]))
+        norm = self.policy.gradient_norm()
+        self.policy.discard()
+        return norm
+
+    def _constraint_loss(self, outputs: Outputs, rows: Batch, weights: list[Tensor]) -> Tensor:
+        """() Σ over the constraints of the loss."""
+        loss = torch.zeros((), device=rows.mask.device)
+        for part, row_weight in zip(self._in_loss, weights, strict=True):
+            loss = loss + part.loss(outputs, rows, row_weight.to(rows.mask.device))
+        return loss
 
     def _backward_values(self, critic: Trainer, rows: Batch, tokens: float, sequences: float, sums: _Tally) -> Tensor:
         """The critic's forward and backward over the y among the rows."""

@@ -210,6 +210,11 @@ def wire(
             correction=config.mismatch.correction,
             correction_cap=config.mismatch.cap,
         )
+        if not policy.reads_gradients and any(part.apply == "loss" and part.beta for part in constraint.parts):
+            telemetry.say(
+                f"constraint/gradient_share is not measured with engines.trainer={config.engines.trainer}, which does "
+                "not give gradients away before the step"
+            )
         stream = PromptStream(task.prompts(), config.seed, trainer.epochs)
         roller = Roller(generator, task, sampling, config.seed, telemetry.clock)
         evaluator = None

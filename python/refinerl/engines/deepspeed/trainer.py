@@ -131,6 +131,12 @@ class DeepSpeedTrainer:
             self._bad.zero_()
         return norm
 
+    reads_gradients = False
+
+    def gradient_norm(self) -> float:
+        """Raise: DeepSpeed has the norm of a gradient only once it has taken the step."""
+        raise NotImplementedError("DeepSpeed has no norm of a gradient before its step")
+
     def discard(self) -> None:
         """Forget the accumulated gradients.
 
