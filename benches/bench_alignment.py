@@ -1,14 +1,13 @@
 """Alignment against its rivals on the same pairs, in pairs per second and as ratios.
 
-    pytest benches/bench_alignment.py --benchmark-disable-gc --benchmark-columns=min,median
+    pytest benches/bench_alignment.py -o python_files='bench_*.py' --benchmark-only --benchmark-disable-gc -s
 
-y is random token ids below 50k; ỹ is y with a share of its tokens edited in spans of mean length 3, insertions,
-deletions and substitutions alike. The rivals get lists of ints, one pair for each call as their interfaces want it, and
-`Indel.editops` strings whose making is counted. Ours gets the same 16 pairs in one call: as the same lists, or as int32
-arrays. Lists are `shared` where ỹ holds the very int objects that y holds, as a list that was edited does, and
-`distinct` where every int is an object of its own, as tokenizers make them. All that is compared runs one after the
-other, each for the same time, so that a processor that changes its pace favours none. Batches of 256 pairs, as training
-has them, on one thread and on all.
+y is random token ids below 50k; ỹ is y with a share of its tokens edited in spans of mean length 3, by insertions,
+deletions and substitutions in equal parts. The rivals get lists of ints, one pair per call as their interfaces require,
+and `Indel.editops` gets strings, whose making is timed too. Ours gets the same 16 pairs in one call, as the same lists
+or as int32 arrays. Lists are `shared` if ỹ holds the same int objects as y, as an edited list does, and `distinct` if
+every int is its own object, as tokenizers make them. All contestants run one after the other for the same time, so that
+a processor that changes its speed favours none. Batches have 256 pairs, as in training, on one thread and on all.
 """
 
 import difflib
@@ -73,7 +72,7 @@ RIVALS = {
     "cydifflib": lambda a, b: blocks(cydifflib.SequenceMatcher, a, b),
     "Indel.editops": indel_editops,
 }
-"""On shared lists; they do not compare objects."""
+"""Rivals that run on shared lists only, because they do not compare objects."""
 CASES = {
     **{name: (rival, "shared") for name, rival in RIVALS.items()},
     **{f"LCSseq.opcodes, {kind}": (lcs_opcodes, kind) for kind in ("shared", "distinct")},
@@ -98,7 +97,7 @@ def rates(request):
 
 
 def ratios(row):
-    """Ours over each rival on the same input."""
+    """Print the ratio of ours to each rival on the same input."""
     shown = [
         f"×{row[name] / row[rival]:.1f} over {rival}"
         for name, rival in [
@@ -112,7 +111,7 @@ def ratios(row):
 
 
 def measure(benchmark, function, *arguments):
-    """Seconds of the best of the rounds that fit into `SECONDS`, at least three."""
+    """Return the seconds of the best of the rounds that fit into `SECONDS`, at least three."""
     begin = time.perf_counter()
     function(*arguments)
     rounds = max(3, int(SECONDS / (time.perf_counter() - begin)))

@@ -1,14 +1,14 @@
-"""−log π and its gradients in hidden states and head against rivals: seconds and extra memory, all in one run.
+"""Cross-entropy and its gradients against rivals: seconds and extra memory, all in one run.
 
     pytest benches/bench_cross_entropy.py -o python_files='bench_*.py' -s
 
-Forward and backward of Σ weight·nll, float32, with 100, 30 and 10 % of the rows kept (the others weigh 0), on a GPU
-where there is one. The floor is the three matrix products alone, over the kept rows, in our chunks or all at once,
-whichever is faster. Ours gives the entropies too; no rival does.
+Forward and backward of Σ weight·nll in float32, with 100, 30 and 10 % of the rows kept (the others weigh 0), on a GPU
+if there is one. The lower bound is the three matrix products alone, over the kept rows, in our chunks or all at once,
+whichever is faster. Ours also computes the entropies, which no rival does.
 
-Every contestant has a process of its own for its memory: the peak beyond inputs and their gradients, of the process or
-of what PyTorch has allocated on the GPU. The quick ones are then timed in turns in one process, so that whatever else
-the machine does hits them alike: the best of three rounds. The slow ones' time is that of their single run.
+The memory of each contestant is measured in its own process: the peak beyond inputs and their gradients, of the process
+or of PyTorch's allocations on the GPU. The fast contestants are then timed in turns in one process, so that other work
+on the machine affects all alike: the best of three rounds. The time of a slow one is that of its single run.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def packed(hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor, weig
 
 
 def contestant(name: str) -> Callable[..., torch.Tensor | None]:
-    """What makes the loss, to be differentiated; the floor returns none."""
+    """Make the function that computes a contestant's loss; that of the lower bound returns none."""
     if name in FLOORS:
         return lambda hidden, head, targets, weights: products(name == FLOORS[1], hidden, head, weights)
     if name.startswith("linear_cross_entropy"):
@@ -85,7 +85,7 @@ def contestant(name: str) -> Callable[..., torch.Tensor | None]:
 
 
 def resident(field: str) -> int:
-    """VmRSS or VmHWM of this process, in bytes."""
+    """Read VmRSS or VmHWM of this process, in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field):
             return int(line.split()[1]) * 1024
@@ -93,7 +93,7 @@ def resident(field: str) -> int:
 
 
 class Race:
-    """The inputs of one shape, and what contestants take on them."""
+    """The inputs of one shape, and the measurement of contestants on them."""
 
     def __init__(self, shape: str, kept: int) -> None:
         rows, width, vocabulary = SHAPES[shape]
@@ -114,7 +114,7 @@ class Race:
         return time.perf_counter() - start
 
     def alone(self, name: str) -> dict[str, float]:
-        """Memory of the first run after warming up, and its time; of torch.compile the second's."""
+        """Measure memory and time of the first run after warming up; for torch.compile the second."""
         loss = contestant(name)
         if name == "torch.compile":
             self.seconds(loss)  # what compiling takes is not counted
@@ -138,7 +138,7 @@ class Race:
         return {"seconds": seconds, "extra": extra}
 
     def in_turns(self) -> dict[str, float]:
-        """The quick ones' best seconds."""
+        """Time the fast contestants in turns; return the best seconds of each."""
         losses = {name: contestant(name) for name in QUICK}
         rounds = [{name: self.seconds(loss) for name, loss in losses.items()} for _ in range(ROUNDS)]
         return {name: min(one[name] for one in rounds) for name in QUICK}
@@ -155,7 +155,7 @@ Row = dict[str, dict[str, float]]
 
 
 def race(shape: str, kept: int) -> Row:
-    """Seconds and extra bytes of each contestant."""
+    """Measure the seconds and extra bytes of each contestant."""
 
     def process(*arguments: str) -> dict[str, float]:
         command = [sys.executable, __file__, shape, str(kept), *arguments]
@@ -170,7 +170,7 @@ def race(shape: str, kept: int) -> Row:
 
 
 def told(shape: str, kept: int, row: Row) -> list[str]:
-    """A line for each contestant, as in docs/measurements.md, and the goals."""
+    """Print a line for each contestant, as in docs/measurements.md, and the goals."""
     floor, own = min(row[name]["seconds"] for name in FLOORS), row["ours"]
     rows, _, vocabulary = SHAPES[shape]
     rows = sum(row % 100 < kept for row in range(rows))

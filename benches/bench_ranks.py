@@ -1,10 +1,10 @@
-"""What docs/scaling.md counts, beside what ranks measure: the work of a phase, and the bytes that ZeRO moves.
+"""The work of a phase and the bytes that ZeRO moves, measured on ranks, to compare with the counts in docs/scaling.md.
 
 torchrun --nproc-per-node 2 benches/bench_ranks.py       one thread for each rank; rank 0 prints
 
-A Llama of 5 M weights in float32. Work is the processor time of one rank, the least of four, in units of a forward pass
-without gradient (2·P FLOP a token), so that what else the machine does counts little; bytes are what the rank gives to
-DeepSpeed's collectives by DeepSpeed's own log, in units of the weights' bytes.
+The model is a Llama of 5 M weights in float32. Work is the processor time of one rank, the least of four, in units of a
+forward pass without gradient (2·P FLOP per token), so that other work on the machine matters little. Bytes are what the
+rank gives to DeepSpeed's collectives by DeepSpeed's own log, in units of the size of the weights.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def network() -> PolicyNetwork:
 
 
 def batch() -> Rows:
-    """Rows without padding; what the network does not read is empty."""
+    """Make rows without padding; tensors that the network does not read are empty."""
     generator = torch.Generator().manual_seed(dist.get_rank())
     ids = torch.randint(2048, (ROWS, PROMPT + TOKENS), generator=generator)
     fields: dict[str, Any] = dict.fromkeys(Rows.__dataclass_fields__, torch.zeros(ROWS))
@@ -63,7 +63,7 @@ def batch() -> Rows:
 
 
 def least(work: Callable[[], object]) -> float:
-    """Processor seconds of the cheapest of four, after one more."""
+    """Return the processor seconds of the cheapest of four calls, after one to warm up."""
     seconds = []
     for _ in range(5):
         dist.barrier()
@@ -74,7 +74,7 @@ def least(work: Callable[[], object]) -> float:
 
 
 def moved(work: Callable[[], object]) -> dict[str, int]:
-    """Bytes that this rank has given to each of DeepSpeed's collectives, by DeepSpeed's own log."""
+    """Return the bytes that this rank has given to each of DeepSpeed's collectives, by DeepSpeed's own log."""
     from deepspeed import comm
 
     log: Any = comm.comm.comms_logger
@@ -84,7 +84,7 @@ def moved(work: Callable[[], object]) -> dict[str, int]:
 
 
 def measured(zero: dict[str, Any], recomputed: bool, world: Ranks, rows: Rows) -> dict[str, tuple[float, str]]:
-    """Of each part of a step: seconds, and what was moved."""
+    """Measure each part of a step: its seconds, and the bytes moved."""
     native = {
         "zero_optimization": zero,
         "comms_logger": {"enabled": True, "verbose": False, "prof_all": True, "debug": False},

@@ -1,11 +1,11 @@
-"""Tests per second: the sandbox with full isolation against what others do, in one run on one machine.
+"""Tests per second of the sandbox with full isolation, against its rivals, in one run on one machine.
 
-    pytest benches/bench_sandbox.py -s
+    pytest benches/bench_sandbox.py -o python_files='bench_*.py' -q -s
 
-Rivals: an interpreter per test (`python -I -S`); a process per program that feeds all tests through patched streams,
-as LiveCodeBench's checker does (a Manager, a Process, the imports it prepends); evalplus's `untrusted_check` where
-evalplus is installed; the same sandbox where the system refuses namespaces and Landlock; and the machine's floor, a
-bare fork of a warm interpreter. All with one worker per core.
+The rivals are an interpreter per test (`python -I -S`); a process per program that feeds all tests through patched
+streams, as LiveCodeBench's checker does (a Manager, a Process, the imports it prepends); evalplus's `untrusted_check`
+if evalplus is installed; the same sandbox if the system refuses namespaces and Landlock; and as the upper limit a bare
+fork of a warm interpreter. All have one worker per core.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Problems = list[tuple[str, list[tuple[str, str]]]]
 
 
 def real() -> Problems:
-    """Standard-input problems of APPS with a solution that passes; every one that reads more than a number."""
+    """Read APPS's problems with standard input, each with a solution that passes."""
     if not DATA.is_dir():
         pytest.skip("no outside data: REFINERL_OUTSIDE names their folder")
     rows = [json.loads(line) for line in (DATA / "apps" / "apps_stdin.jsonl").read_text().splitlines()]
@@ -48,7 +48,7 @@ def real() -> Problems:
 
 @pytest.fixture(scope="module", autouse=True)
 def table() -> Iterator[None]:
-    """The ratios, at the end."""
+    """Print the ratios at the end."""
     yield
     for problems in ("trivial", "real", "functions"):
         ours = RATES.get(("sandbox", problems))
@@ -59,7 +59,7 @@ def table() -> Iterator[None]:
 
 
 def measure(name: str, problems: str, count: int, run: Callable[[], object], rounds: int = 3) -> None:
-    """The best of some rounds: noise only ever slows down."""
+    """Take the best of some rounds, since noise only slows down."""
     best = min(timed(run) for _ in range(rounds))
     RATES[name, problems] = count / best
 
@@ -81,7 +81,7 @@ def test_sandbox(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["trivial", "real"])
 def test_sandbox_without_namespaces_and_landlock(kind: str) -> None:
-    """The same code in a process that may neither mount nor use Landlock; the filters stay."""
+    """Run the same code in a process that may neither mount nor use Landlock; the filters stay."""
     done = subprocess.run(
         [sys.executable, __file__, kind],
         preexec_fn=lambda: refuse(MOUNT, LANDLOCK),
@@ -133,7 +133,7 @@ PRELUDE = "".join(f"from {name} import *\n" for name in PRELUDE_MODULES.split())
 
 
 def check_in_process(source: str, tests: list[tuple[str, str]], results: list[bool]) -> None:
-    """All tests of a program in this process, through replaced streams."""
+    """Run all tests of a program in this process, through replaced streams."""
     code = compile(PRELUDE + source, "solution.py", "exec")
     for given, expected in tests:
         out, stream = io.StringIO(), io.StringIO(given)
@@ -154,7 +154,7 @@ FUNCTIONS = [(f"def f(a, b):\n    return sorted(a)[:b] + [{n}]", [[[3, 1, 2], i]
 
 
 def test_functions_in_the_sandbox() -> None:
-    """What evalplus does: all tests of a program in one process, once for each program."""
+    """Run all tests of a program in one process, as evalplus does."""
     programs = []
     for n, (source, inputs) in enumerate(FUNCTIONS):
         tests = [Test(list(given), [*sorted(given[0])[: given[1]], n]) for given in inputs]  # type: ignore[call-overload]
@@ -181,7 +181,7 @@ def test_functions_in_evalplus() -> None:
 
 
 def fork_floor() -> float:
-    """fork + exit + wait of a warm interpreter, on one core."""
+    """Measure fork, exit and wait of a warm interpreter, on one core."""
     source = (
         "import array, collections, ctypes, datetime, decimal, fractions, json, random, re, statistics, typing\n"
         "import gc, os, time\ngc.freeze()\nstart = time.perf_counter()\nfor _ in range(500):\n"

@@ -1,9 +1,9 @@
-"""Scale, by arithmetic and a simulation: the seconds of a step on 8, 64 and 512 GPUs, and what grows first.
+"""The seconds of a step on 8, 64 and 512 GPUs, by arithmetic and a simulation, and which phase grows first.
 
-python benches/scale.py       prints the tables of docs/scaling.md, the same every time, in seconds
+python benches/scale.py       prints the tables of docs/scaling.md, always the same, within seconds
 
-Every GPU has the same rows whatever their number. Nothing of this was measured on so many GPUs: lengths are drawn from
-a distribution with a long tail, work is the FLOP and bytes of docs/scaling.md at shares of the hardware's peak.
+Every GPU has the same number of rows. Nothing here was measured on so many GPUs: lengths are drawn from a distribution
+with a long tail, and work is the FLOP and bytes of docs/scaling.md at a share of the hardware's peak.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from refinerl.run.memory import find
 
 COUNTS = (8, 64, 512)
 ROWS, SAMPLES, PROMPT = 16, 8, 512
-"""Rows of a GPU, in whole groups; tokens of a prompt."""
+"""Rows of a GPU, in groups of so many samples; tokens of a prompt."""
 STEPS = 50
 BANDWIDTH, FLOPS = 0.6, 0.35
 """Shares of the peak that decoding and products reach."""
 TOKENS = 16_384
-"""Of a micro-batch."""
+"""Tokens of a micro-batch."""
 TESTS, RATE, WALL = 10, 396, 4.0
-"""Of a program; a second and core (docs/measurements.md: 792 on two cores); the limit of a test in seconds."""
+"""Tests of a program; tests per second and core (docs/measurements.md: 792 on two cores); most seconds of a test."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Eight GPUs, and what connects them to others. Bytes and FLOP a second."""
+    """A machine with eight GPUs: bytes and FLOP per second of a GPU, and of what connects it."""
 
     name: str
     memory: float
     peak: float
     network: float
-    """Into a machine, of all its cards together."""
+    """Bytes per second into the machine, by all its cards together."""
     bus: float
-    """From the host to a GPU."""
+    """Bytes per second from the host to a GPU."""
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Of responses: log-normal, half of the variance between prompts, cut at a limit."""
+    """The distribution of response lengths: log-normal, half of the variance between prompts, cut at a limit."""
 
     name: str
     median: float
@@ -51,7 +51,7 @@ class Lengths:
     limit: int
 
     def draw(self, gpus: int, rows: int, rng: np.random.Generator) -> np.ndarray:
-        """(GPUs, rows) tokens."""
+        """Draw the lengths of responses; (GPUs, rows) tokens."""
         prompts = rng.normal(size=(gpus, rows // SAMPLES, 1))
         samples = rng.normal(size=(gpus, rows // SAMPLES, SAMPLES))
         drawn = self.median * np.exp(self.spread * (prompts + samples) / np.sqrt(2))
@@ -69,7 +69,7 @@ LENGTHS = (Lengths("answers", 300, 0.7, 1024), Lengths("reasoning", 3000, 1.0, 1
 def seconds(
     machine: Machine, lengths: Lengths, gpus: int, *, rows: int = ROWS, steps: int = STEPS, seed: int = 0
 ) -> dict[str, float]:
-    """The means over some steps of what each phase takes; `wait` is for the slowest rank."""
+    """Simulate some steps; return the mean seconds of each phase, where `wait` is the wait for the slowest rank."""
     model = find("meta-llama/Llama-3.2-3B-Instruct")
     assert model is not None
     weights, token = 2 * model.parameters, 4 * model.layers * model.kv
@@ -81,7 +81,7 @@ def seconds(
         y = lengths.draw(gpus, rows, rng)
 
         def writes(prompt: np.ndarray | int, y: np.ndarray = y) -> np.ndarray:
-            """Seconds of each rank: the weights once a token of the longest, and the caches of all rows."""
+            """Count each rank's seconds: the weights once per token of the longest row, and the caches of all rows."""
             caches = token * (y * prompt + y**2 / 2).sum(1)
             return np.asarray((y.max(1) * weights + caches) / (BANDWIDTH * machine.memory))
 
@@ -100,7 +100,7 @@ def seconds(
 
 
 def cores(slow: float, share: float, spent: float) -> float:
-    """Cores that one GPU's programs need, if scoring may take a share of what the rest of the step takes.
+    """Count the cores that one GPU's programs need if scoring may take a share of the rest of the step.
 
     `slow` is the share of programs that run into the limit of every test.
     """
@@ -114,7 +114,7 @@ def _spent(found: dict[str, float]) -> float:
 
 
 def tables(counts: tuple[int, ...] = COUNTS, steps: int = STEPS) -> Iterator[str]:
-    """Lines of Markdown."""
+    """Write the tables as lines of Markdown."""
     names = ("generate", "refine", "measure", "update", "wait", "hand-over", "ZeRO-2", "ZeRO-3")
     yield f"| machines | responses | GPUs | {' | '.join(names)} |"
     yield "|---" * (len(names) + 3) + "|"

@@ -193,7 +193,7 @@ def test_gspos_ratio_and_mean_are_of_responses():
 HELP = {
     "constraint.name=hinge:Hinge": "  constraint.options.margin=0.1   Nats of a token that are free.",
     "algorithm.name=gspo:GSPO": "  algorithm.loss_reduction=sequence",
-    "task.name=maths:MathTask": "  task.options.digits=2   Of each number, at most.",
+    "task.name=maths:MathTask": "  task.options.digits=2   Most digits of each number.",
 }
 
 
