@@ -1,4 +1,4 @@
-"""The console command: `refinerl COMMAND …` does what `python -m refinerl.COMMAND …` does."""
+"""The console command `refinerl COMMAND …`, which is `python -m refinerl.COMMAND …`."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from refinerl import __version__
 
 COMMANDS = {
-    "train": "fine-tune a model by a recipe",
-    "evaluate": "pass@k of a model or of samples on HumanEval(+), MBPP(+), APPS",
-    "audition": "what a refiner improves and costs, before a run",
-    "report": "a run as an HTML page; its refinements as training data",
-    "sandbox": "judge reference solutions; what isolates programs here",
-    "doctor": "what works on this machine, what does not, and what would mend it",
+    "train": "fine-tune a model with a recipe",
+    "evaluate": "compute pass@k of a model or of samples on HumanEval(+), MBPP(+), APPS",
+    "audition": "measure what a refiner improves and costs, before a run",
+    "report": "show a run as an HTML page; export its refinements as training data",
+    "sandbox": "judge reference solutions; show how programs are isolated here",
+    "doctor": "show what works on this machine, what does not, and how to fix it",
 }
 MODULES = {"doctor": "refinerl.run.doctor"}
-"""Where a command is not `python -m refinerl.COMMAND`."""
+"""Modules of commands that are not `refinerl.COMMAND`."""
 EXAMPLES = ("refinerl doctor", "refinerl train demo")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit code: 2 where none is named, or one that does not exist."""
+    """Run a command; return its exit code, 2 if none or an unknown one is named."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     name, rest = (words[0], words[1:]) if words else ("", [])
     if name == "--version":
@@ -40,11 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def usage() -> str:
-    """The commands, a line each, and two to begin with."""
+    """Return the help text: one line per command, and two examples."""
     lines = [f"  {name:9} {effect}" for name, effect in COMMANDS.items()]
     examples = [f"  {command}" for command in EXAMPLES]
     head = "usage: refinerl COMMAND …     (refinerl COMMAND --help, refinerl --version)"
-    return "\n".join((head, "", *lines, "", "To begin with:", *examples))
+    return "\n".join((head, "", *lines, "", "Examples:", *examples))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""The exceptions that a command turns into a calm message."""
+"""The exceptions that commands report without a traceback."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something the user gave us cannot be used; the message says what, and what would work.
+    """An input cannot be used. The message says which, and what would work.
 
-    Commands print it without a traceback and end with exit code 2.
+    Commands print it without a traceback and exit with code 2.
     """
 
 
 class TrainingStoppedError(RuntimeError):
-    """A guard ended the run; its state was saved. The message says where and why. Commands exit with code 1."""
+    """A guard stopped the run, whose state was saved. The message says where and why. Commands exit with code 1."""

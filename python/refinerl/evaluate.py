@@ -35,7 +35,7 @@ DEFAULT_TOKENS = {"humaneval": 512, "mbpp": 512, "apps": 1024}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code: 0 done, 1 our own fault, 2 bad input, 130 interrupted."""
+    """Run the command line; return the exit code: 0 done, 1 internal error, 2 bad input, 130 interrupted."""
     try:
         return _run(_checked(_parser().parse_args(arguments)), Console())
     except UserError as error:
@@ -91,7 +91,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
 
 
 def _device(options: argparse.Namespace) -> Any:
-    """The model's torch device, which is there and can do what is asked."""
+    """Choose the model's torch device, and check that it supports the type."""
     # Imported here, as below.
     from refinerl.engines import devices
 
@@ -124,7 +124,7 @@ def _show(
 def _generated(
     options: argparse.Namespace, suite: Suite, scorer: Scorer, bars: Progress, console: Console, device: Any
 ) -> tuple[list[Sample], dict[str, Any]]:
-    """The model's samples, and what the summary says of how they were made."""
+    """Generate the model's samples; return them with the settings that the summary records."""
     # Imported here, so that scoring existing samples starts without the model library.
     from refinerl.engines.models import load_model, resolve_model
     from refinerl.engines.transformers import TransformersGenerator
@@ -167,10 +167,10 @@ def _bars(console: Console) -> Progress:
 
 
 def _checked(options: argparse.Namespace) -> argparse.Namespace:
-    """The options, seen to fit each other.
+    """Check the options against each other; return them.
 
     Raises:
-        UserError: they do not.
+        UserError: two of them contradict each other.
     """
     named = [name for name in (options.model, options.model_option) if name is not None]
     if len(named) + (options.samples is not None) != 1:
@@ -185,7 +185,7 @@ def _checked(options: argparse.Namespace) -> argparse.Namespace:
     if options.seconds is not None and not 0 < options.seconds <= 3600:
         raise UserError(f"--seconds must be above 0 and at most 3600, got {options.seconds}")
     if options.samples is None and options.n > 1 and options.temperature == 0:
-        raise UserError(f"--n {options.n} needs a --temperature above 0: greedy samples are all alike")
+        raise UserError(f"--n {options.n} needs a --temperature above 0: greedy samples are all the same")
     if options.samples is not None and not options.samples.exists():
         raise UserError(f"there is no file or folder {options.samples}")
     if options.output is not None:

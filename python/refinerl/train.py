@@ -1,4 +1,4 @@
-"""The method on one screen, and its command.
+"""The training loop: the method on one screen, and its command.
 
 python -m refinerl.train [RECIPE [PART …]] [key=value …] [--output-dir DIR] [--resume] [--dry-run] [--list]
 """
@@ -28,7 +28,7 @@ from refinerl.run.wiring import Parts
 
 
 def train(parts: Parts) -> State:
-    """max J(θ) − β·C(θ), from the step after the keeper's state to the end. Return the last step's state."""
+    """Maximize J(θ) − β·C(θ), from the step after the keeper's state to the last; return the state at the end."""
     pace, stream, task, algorithm, constraint = parts.pace, parts.stream, parts.task, parts.algorithm, parts.constraint
     updater, keeper, telemetry, world = parts.updater, parts.keeper, parts.telemetry, parts.world
     state = keeper.state
@@ -72,7 +72,7 @@ def train(parts: Parts) -> State:
             evaluated: Mapping[str, float] = {}
             if parts.evaluator is not None and step % pace.evaluate_every == 0:
                 with telemetry.clock("evaluate"):
-                    # A slow test may end differently elsewhere, and all ranks have to agree on the best step.
+                    # A slow test may end differently on another rank, and all ranks have to agree on the best step.
                     evaluated = world.all_gather_object(parts.evaluator.metrics())[0]
             metrics = merged(
                 rollout_metrics(collected, anchors, world),

@@ -511,7 +511,7 @@ def test_a_folder_that_exists_is_refused_and_kept(small, tmp_path):
     refinerl.fine_tune(output_dir=folder, **small)
     before = (folder / "metrics.jsonl").read_text()
     with pytest.raises(
-        refinerl.UserError, match="holds a run already: continue it with resume=True, or choose another"
+        refinerl.UserError, match="already holds a run: continue it with resume=True, or choose another"
     ):
         refinerl.fine_tune(output_dir=folder, **small)
     assert (folder / "metrics.jsonl").read_text() == before

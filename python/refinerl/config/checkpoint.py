@@ -6,7 +6,7 @@ from refinerl.contracts.options import Count, Section
 
 
 class CheckpointConfig(Section):
-    """How often checkpoints are written, and how many are kept."""
+    """Frequency of checkpoints, and the number that is kept."""
 
     every: Count = 50
     """Steps between checkpoints. The last step always writes one."""

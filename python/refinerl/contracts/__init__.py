@@ -83,7 +83,7 @@ class Author(Protocol):
 
 
 class Trainer(Protocol):
-    """One model, trainable or frozen. Policy, critic and reference are three of these."""
+    """A model, trainable or frozen. Policy, critic and reference are three of these."""
 
     def forward(self, rows: Rows, weights: Tensor | None = None, *, adapter: bool = True) -> Outputs:
         """Compute logprobs and entropies of the targets, or values; differentiable unless under `torch.no_grad()`.
@@ -249,7 +249,7 @@ class Algorithm(Protocol):
 
 
 class Constraint(Protocol):
-    """One term of max J(θ) − β·C(θ); `refinerl.constraints.Constraint` has the defaults."""
+    """A term of max J(θ) − β·C(θ); `refinerl.constraints.Constraint` has the defaults."""
 
     @property
     def beta(self) -> float:

@@ -1,4 +1,4 @@
-"""The arguments of `refinerl.fine_tune` -> a configuration, and the objects that it names."""
+"""The arguments of `refinerl.fine_tune`, resolved into a configuration and the objects that it names."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Model: TypeAlias = str | os.PathLike[str] | nn.Module | None
 Tokenizer: TypeAlias = PreTrainedTokenizerBase | None
 
 CODE = ("code", "adaptive", "coarse")
-"""Rewards of the code task; the first leaves open which."""
+"""Rewards of the code task; the first means the default."""
 
 
 TRLS = {
@@ -48,7 +48,7 @@ TRLS = {
 
 @dataclass(frozen=True)
 class Asked:
-    """What `refinerl.fine_tune` was called with; documented there."""
+    """The arguments of a call of `refinerl.fine_tune`, where they are documented."""
 
     model: Any
     tokenizer: Any
@@ -63,7 +63,7 @@ class Asked:
 
     @property
     def recipes(self) -> tuple[str, ...]:
-        """A recipe and the parts laid over it, or nothing."""
+        """The recipe and its parts; empty if none is given."""
         if self.recipe is None:
             return ()
         if isinstance(self.recipe, str | os.PathLike):
@@ -83,14 +83,14 @@ class Asked:
 
     @property
     def name(self) -> str:
-        """What the run's folder is named after."""
+        """The name that the run's folder starts with."""
         return self.recipes[0] if self.recipes else "fine-tune"
 
     def resolve(self) -> tuple[Config, Given]:
-        """The configuration, which names what is an object, and the objects.
+        """Return the configuration, in which objects have names, and the objects.
 
         Raises:
-            UserError: an argument cannot be used, or two say the same thing.
+            UserError: an argument cannot be used, or two arguments set the same knob.
         """
         if self.on_step is not None and not callable(self.on_step):
             raise UserError(f"on_step must be a function of a row of metrics, got {type(self.on_step).__name__}")
@@ -165,7 +165,7 @@ class Asked:
         return {"model": name_of(model), "dtype": dtype, **adapter}
 
     def _named_rewards(self) -> dict[str, Callable[..., Any] | None]:
-        """Each reward by its name in the configuration; None where the name says all."""
+        """Return the reward functions by their names in the configuration; None for a reward that is given by name."""
         if self.reward is None:
             return {}
         several = self.reward if isinstance(self.reward, list | tuple) else [self.reward]
@@ -202,7 +202,7 @@ class Asked:
             return {"task.name": hand_over(task), **({"task.options": own} if own else {})}
         if not self.recipes and "task.name" not in self.knobs and (self.prompts is None or not rewards):
             missing = "prompts" if self.prompts is None else "reward"
-            raise UserError(f"{missing} must be given where no recipe says it, or recipe= for one that does")
+            raise UserError(f"{missing} must be given, or a recipe that sets it, such as recipe='demo'")
         values: dict[str, Any] = {}
         if rewards:
             code = rewards[0] in CODE and len(rewards) == 1
@@ -232,7 +232,7 @@ class Asked:
         if task is not None or self.prompts is None or isinstance(self.prompts, str | os.PathLike):
             return None
         rows = self.prompts
-        if hasattr(rows, "iterrows"):  # pandas, which would give the names of its columns
+        if hasattr(rows, "iterrows"):  # iterating over a pandas frame gives its column names
             rows = rows.to_dict("records")
         if isinstance(rows, Mapping) and not hasattr(rows, "column_names"):
             raise UserError("prompts must be rows, not columns: datasets.Dataset.from_dict(prompts) makes rows of them")
@@ -246,19 +246,19 @@ class Asked:
 
 
 _DEFAULTS = {"task.prompt_format"}
-"""What a knob may say otherwise than an argument does."""
+"""Knobs that override what an argument implies."""
 
 
 CONTRACTS: dict[Kind, tuple[type, ...]] = {"algorithm": (Algorithm,), "constraint": (Constraint, Constraints)}
 THE_RUNS = {"samples_per_prompt", "epochs", "entropy_bonus", "max_resamples"}
-"""Knobs of the section `algorithm` that the run reads, and not the algorithm."""
+"""Knobs of the section `algorithm` that the run reads and not the algorithm."""
 
 
 def _choice(kind: Kind, chosen: Any, knobs: Mapping[str, Any]) -> dict[str, Any]:
-    """What an argument says of the section of its kind: a name, or an object's name and its options.
+    """Return the section that an argument stands for: a name, or an object's name and its options.
 
     Raises:
-        UserError: an object lacks a part of the contract, or a knob says what only the object can.
+        UserError: the object lacks a part of its contract, or a knob sets what the object decides.
     """
     if chosen is None:
         return {}

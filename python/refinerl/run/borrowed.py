@@ -1,4 +1,4 @@
-"""What a run inside somebody else's process leaves as it found it."""
+"""Global state of the process that a run changes and restores."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from transformers import PreTrainedModel
 from refinerl.run.checkpoint import current_random_states, restore_random_states
 
 NAMES = ("LOCAL_RANK", "DS_ACCELERATOR")
-"""What engines set for DeepSpeed: another trainer would take itself for one of many ranks."""
+"""Variables that engines set for DeepSpeed. Left set, another trainer would take itself for one of several ranks."""
 
 
 @contextmanager
 def as_found(model: PreTrainedModel | None = None) -> Iterator[None]:
-    """Restore the random generators, PyTorch's threads and precision, the current GPU, the environment's words to
-    launchers, and of a model its mode, its device and what learns.
+    """Restore the random generators, PyTorch's threads and precision, the current GPU and launchers' variables.
+
+    Of a model, restore mode, device and `requires_grad`.
     """
     gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
     owner = torch.device("cpu") if gpu is None else torch.device("cuda", gpu)

@@ -1,4 +1,4 @@
-"""A run's folder and its state: create, save, list, resume. A kill at any moment leaves something that resumes."""
+"""A run's folder and its checkpoints. A run that is killed at any moment can be resumed."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands after a step; with the trainers' files all that the next step depends on."""
+    """The state of a run after a step. With the trainers' files it determines the next step."""
 
     step: int = 0
     prompts_drawn: int = 0
-    """Position in the data, over all passes."""
+    """Number of prompts drawn so far, over all passes."""
     skipped_in_a_row: int = 0
-    """Optimizer steps that were not taken, since the last one that was."""
+    """Optimizer steps that were skipped since the last one that was taken."""
     optimizer_steps: int = 0
-    """That were taken, over the whole run."""
+    """Optimizer steps that were taken in the whole run."""
     ranks: int = 1
-    """Processes that the run had: each wrote its own shards."""
+    """Number of ranks, each of which wrote its own shards."""
     best_step: int | None = None
-    """The step whose evaluation was the best; its checkpoint is kept whatever its age."""
+    """The step with the best evaluation. Its checkpoint is always kept."""
     best_score: float | None = None
-    """`evaluate/pass@1` there."""
+    """`evaluate/pass@1` at that step."""
 
     def after(self, step: int, prompts_drawn: int, update: Update, score: float | None) -> State:
-        """The state a step later; `score` is its evaluation, None without one. Of equal scores the earlier is best."""
+        """Return the state one step later. `score` is its evaluation or None; of equal scores the earlier is best."""
         later = replace(
             self,
             step=step,
@@ -58,13 +58,13 @@ class State:
 
 
 def check_new(folder: Path) -> None:
-    """Sees that a new run may have this folder, which need not exist.
+    """Check that a new run may use this folder, which need not exist.
 
     Raises:
         UserError: the folder holds a run already, or something else.
     """
     if (folder / "config.yaml").exists():
-        raise UserError(f"{folder} holds a run already: continue it with --resume, or choose another --output-dir")
+        raise UserError(f"{folder} already holds a run: continue it with --resume, or choose another --output-dir")
     if not folder.exists():
         return
     if not folder.is_dir() or any(not fnmatch(path.name, ".config.yaml.*partial") for path in folder.iterdir()):
@@ -72,14 +72,14 @@ def check_new(folder: Path) -> None:
 
 
 def begin(folder: Path, config_yaml: str) -> None:
-    """Makes a run's folder with its resolved configuration; that of a resumed run is replaced."""
+    """Create a run's folder with its resolved configuration. A resumed run replaces the configuration."""
     folder.mkdir(parents=True, exist_ok=True)
     write(folder / "config.yaml", config_yaml)
     (folder / "rollouts").mkdir(exist_ok=True)
 
 
 def checkpoints(folder: Path) -> list[int]:
-    """Steps of the complete checkpoints, in order."""
+    """Return the steps of the complete checkpoints, in order."""
     found = (_NAME.fullmatch(path.name) for path in folder.iterdir())
     return sorted(int(match[1]) for match in found if match)
 
@@ -94,10 +94,18 @@ def save(
     *,
     random_states: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes checkpoint-N under a temporary name, renames it, then removes all but the last `keep` and the best.
+    """Write checkpoint-N under a temporary name, rename it, then remove all but the last `keep` and the best.
 
-    Every rank writes its shards into the same folder, which they share; the first one does the rest. `random_states`
-    are those of the state's own moment; None: those of now, of this process and its `device`.
+    Every rank writes its shards into the same, shared folder; the first rank does the rest.
+
+    Args:
+        folder: the run's.
+        state: the state to save.
+        trainers: the models to save, by the names of their folders.
+        keep: checkpoints to keep, in addition to the best one.
+        world: the ranks of the run.
+        device: the device whose random state is saved.
+        random_states: the random states at the time of `state`; None: the current ones.
     """
     final = folder / f"checkpoint-{state.step}"
     partial = folder / f".checkpoint-{state.step}.partial"
@@ -136,10 +144,10 @@ def save(
 def resume(
     folder: Path, trainers: dict[str, Trainer], world: World = ALONE, device: torch.device | str = "cpu"
 ) -> State:
-    """Loads the last checkpoint, if there is one, and takes back what was written after it.
+    """Load the last checkpoint, if there is one, and remove what was written after it.
 
     Raises:
-        UserError: the checkpoint is of another version, of another number of ranks, or lacks a part.
+        UserError: the checkpoint was written by another version or number of ranks, or lacks a part.
     """
     if world.rank == 0:
         _clear(folder)
@@ -151,7 +159,7 @@ def resume(
         state = _read_state(path / "trainer_state.json")
         if state.ranks != world.size:
             raise UserError(
-                f"{path} was written by {state.ranks} ranks and cannot go on with {world.size}: start it again with "
+                f"{path} was written by {state.ranks} ranks and cannot go on with {world.size}: start the run with "
                 f"`deepspeed --num_accelerators {state.ranks}` or `torchrun --nproc-per-node {state.ranks}` (on one "
                 "machine), or without a launcher for 1"
             )
@@ -168,14 +176,14 @@ def resume(
 
 
 class Saves(Protocol):
-    """Something that writes itself into a folder, as a tokenizer does."""
+    """Anything that can save itself into a folder, such as a tokenizer."""
 
     def save(self, folder: Path) -> None:
-        """Writes it."""
+        """Save it."""
 
 
 def export(folder: Path, policy: Trainer, tokenizer: Saves, world: World = ALONE) -> None:
-    """The model and its tokenizer as `from_pretrained` reads them, the merged one too; whole or not at all."""
+    """Save model and tokenizer for `from_pretrained`, with the merged model if there is one; all or nothing."""
     partial = folder.with_name(f".{folder.name}.partial")
     if world.rank == 0:
         shutil.rmtree(partial, ignore_errors=True)
@@ -197,12 +205,12 @@ def _read_state(path: Path) -> State:
         raise UserError(f"{path} cannot be read: {error}") from error
     if fields.pop("schema", None) != SCHEMA:
         raise UserError(f"{path} was written by another version of refinerl (schema is not {SCHEMA})")
-    # Checkpoints of before the count: whatever got so far was taught something.
+    # Older checkpoints lack the count. A run that got this far has taken optimizer steps.
     return State(**({"optimizer_steps": fields["step"]} | fields))
 
 
 def _truncate(folder: Path, step: int) -> None:
-    """Leaves the rows and files up to a step: what came later was written by steps that are now repeated."""
+    """Remove the rows and files of steps after `step`, which are going to be repeated."""
     metrics = folder / "metrics.jsonl"
     if metrics.exists():
         kept = [line for line in metrics.read_text().splitlines(keepends=True) if _step_of(line) <= step]
@@ -214,7 +222,7 @@ def _truncate(folder: Path, step: int) -> None:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what a process that was killed left half written."""
+    """Remove incomplete files of a process that was killed."""
     for path in [*folder.glob(".*.partial"), *(folder / "rollouts").glob(".*.partial")]:
         if path.is_dir():
             shutil.rmtree(path)
@@ -223,7 +231,7 @@ def _clear(folder: Path) -> None:
 
 
 def _step_of(line: str) -> float:
-    """A row's step; infinite for a line that a kill cut short."""
+    """Return a row's step; infinity for an incomplete line of a process that was killed."""
     try:
         return float(json.loads(line)["step"])
     except ValueError:
@@ -231,27 +239,27 @@ def _step_of(line: str) -> float:
 
 
 def current_random_states(device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The states of every global random generator: Python's, NumPy's, PyTorch's, the device's.
+    """Return the states of all global random generators: Python's, NumPy's, PyTorch's, the device's.
 
-    To ask other devices for theirs would take memory on each.
+    Other devices are not included, because reading their states would take memory on each.
     """
     device = torch.device(device)
     return {
         "python": random.getstate(),
-        "numpy": np.random.get_state(),  # noqa: NPY002 - code of the user may draw from it
+        "numpy": np.random.get_state(),  # noqa: NPY002 - the user's code may use it
         "torch": torch.get_rng_state(),
         "device": None if device.type == "cpu" else torch.get_device_module(device).get_rng_state(device),
     }
 
 
 def restore_random_states(states: Mapping[str, Any], device: torch.device | str = "cpu") -> None:
-    """Undo what was drawn since `states` were read."""
+    """Restore the random generators to `states`."""
     device = torch.device(device)
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])  # noqa: NPY002
     torch.set_rng_state(states["torch"])
     own = states.get("device")
-    if device.type == "cuda" and states.get("cuda"):  # an older checkpoint holds those of all GPUs that it saw
+    if device.type == "cuda" and states.get("cuda"):  # older checkpoints hold the states of all visible GPUs
         index = device.index or 0
         own = states["cuda"][index] if index < len(states["cuda"]) else None
     if own is not None and device.type != "cpu":

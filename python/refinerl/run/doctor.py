@@ -1,4 +1,4 @@
-"""What works on this machine: versions, extras, GPUs, kernels, the sandbox's isolation, disk.
+"""Report of what works on this machine: versions, extras, GPUs, kernels, isolation, disk space.
 
 python -m refinerl doctor [--json]
 """
@@ -28,19 +28,19 @@ from refinerl.errors import UserError
 
 GIB = 2**30
 ROOM = 2 * GIB
-"""Free disk below which a run is not likely to end: the demo's checkpoint alone takes 135M weights × 12 bytes."""
+"""Free disk space that a run is likely to need: a checkpoint of the demo alone has 135M weights × 12 bytes."""
 REQUIRED = ("torch", "transformers", "numpy", "safetensors", "pydantic", "omegaconf", "yaml", "filelock", "rich")
 """Modules that every command needs."""
 
 
 @dataclass(frozen=True)
 class Extra:
-    """Packages that `pip install 'refinerl[NAME]'` brings, and what they add."""
+    """An extra of the package: what `pip install 'refinerl[NAME]'` installs, and what that adds."""
 
     packages: tuple[str, ...]
     adds: str
     besides: str = ""
-    """A package that pip has to be asked for by itself, without its dependencies."""
+    """A package that has to be installed separately, without its dependencies."""
 
 
 EXTRAS = {
@@ -52,12 +52,12 @@ EXTRAS = {
     "report": Extra(("jinja2",), "a run as an HTML page (refinerl report)"),
     "trackers": Extra(("tensorboard", "wandb", "trackio"), "curves elsewhere (telemetry.trackers)"),
 }
-"""The extras of pyproject.toml that add something by themselves."""
+"""The extras of pyproject.toml, without those that only combine others."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One row of the table: `absent` is something that this machine can do without, `wrong` something to mend."""
+    """A row of the table. `absent`: optional and not there; `wrong`: to be fixed."""
 
     topic: str
     state: Literal["ok", "absent", "wrong"]
@@ -66,7 +66,7 @@ class Finding:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the findings; return the exit code: 0, or 1 where something is wrong."""
+    """Print the findings; return the exit code: 0, or 1 if something is wrong."""
     parser = argparse.ArgumentParser(prog="python -m refinerl doctor", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--json", action="store_true", help="a list of rows: topic, state, found, remedy")
     parser.add_argument("--version", action="version", version=f"refinerl {__version__}")
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def examine() -> list[Finding]:
-    """Every finding, in the table's order. Starts a sandbox for a moment and initialises CUDA where there is a GPU."""
+    """Collect all findings, in the table's order. Briefly starts a sandbox, and initialises CUDA if there is a GPU."""
     topics = {"GPU": gpus, "kernels": kernels, "sandbox": isolation}
     findings = [*machine(), *packages(), *extras()]
     for topic, look in topics.items():
@@ -92,7 +92,7 @@ def examine() -> list[Finding]:
 
 
 def show(findings: Sequence[Finding], console: Console) -> None:
-    """Print the table, and a line that sums it up."""
+    """Print the table and a summary line."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=False)
     for _ in range(3):
         table.add_column(overflow="fold")
@@ -108,7 +108,7 @@ def show(findings: Sequence[Finding], console: Console) -> None:
 
 
 def machine() -> Iterator[Finding]:
-    """Version, Python and memory."""
+    """Report version, Python and memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     python = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
     yield Finding("refinerl", "ok", f"{__version__}, {python}")
@@ -118,7 +118,7 @@ def machine() -> Iterator[Finding]:
 
 
 def packages() -> Iterator[Finding]:
-    """What every command needs."""
+    """Report the packages that every command needs."""
     missing = [name for name in REQUIRED if find_spec(name) is None]
     if missing:
         yield Finding("packages", "wrong", f"missing: {', '.join(missing)}", "pip install --force-reinstall refinerl")
@@ -128,7 +128,7 @@ def packages() -> Iterator[Finding]:
 
 
 def extras() -> Iterator[Finding]:
-    """Each extra: there, or what it would add and the command that brings it."""
+    """Report each extra: installed, or what it would add and how to install it."""
     for name, extra in EXTRAS.items():
         missing = [package for package in extra.packages if find_spec(package) is None]
         commands = [f"pip install 'refinerl[{name}]'"] if missing else []
@@ -144,11 +144,11 @@ def extras() -> Iterator[Finding]:
 
 
 def gpus() -> Iterator[Finding]:
-    """Each CUDA device, or why there is none.
+    """Report each CUDA device, or why there is none.
 
     Raises:
-        UserError: there is one that cannot be used.
-        RuntimeError: one refuses to say how much of its memory is free.
+        UserError: a device cannot be used.
+        RuntimeError: the free memory of a device cannot be read.
     """
     from refinerl.engines import devices
 
@@ -167,7 +167,7 @@ def gpus() -> Iterator[Finding]:
 
 
 def kernels() -> Iterator[Finding]:
-    """Each implementation of `kernels.impl`, and why it cannot run."""
+    """Report each implementation of `kernels.impl`, or why it cannot run."""
     from refinerl.kernels import available
 
     for name, found in available().items():
@@ -181,7 +181,7 @@ def kernels() -> Iterator[Finding]:
 
 
 def isolation() -> Iterator[Finding]:
-    """The sandbox's protections. Only control groups may be off, which an ordinary user can seldom make."""
+    """Report the sandbox's protections. Only control groups may be off, as ordinary users can seldom create them."""
     from refinerl.sandbox import Sandbox, SandboxError, cores
 
     try:
@@ -200,7 +200,7 @@ def isolation() -> Iterator[Finding]:
 
 
 def disks() -> Iterator[Finding]:
-    """Free space where runs, converted models and the hub's downloads go."""
+    """Report the free disk space for runs, converted models and downloads from the hub."""
     cache = Path(os.environ.get("REFINERL_CACHE") or Path.home() / ".cache" / "refinerl").expanduser()
     hub = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface").expanduser()
     places = {

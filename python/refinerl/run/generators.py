@@ -1,4 +1,4 @@
-"""Which engines write: the policy's and the refiner's. A part of the wiring."""
+"""The engines that generate for the policy and the refiner. A part of the wiring."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def make_generators(
     closing: ExitStack,
     say: Callable[[str], None],
 ) -> tuple[Generator, Author]:
-    """The policy's engine, and who refines.
+    """Make the policy's engine, and the author of the refinements.
 
     Args:
-        folder: the model, as `from_pretrained` reads it.
-        weights: the trainer's, of the policy.
-        reference: None where it is the policy without its adapter.
-        closing: ends what holds memory of its own.
-        say: shows a line.
+        folder: the model, a name or folder for `from_pretrained`.
+        weights: gives the policy's weights from its trainer.
+        reference: None if the reference is the policy without its adapter.
+        closing: closes engines that hold memory of their own.
+        say: prints a line.
 
     Raises:
-        UserError: the engine is not installed, or cannot be had so.
+        UserError: the engine is not installed, or cannot be used in this way.
     """
     theirs, place = tokenizer, folder
     if config.refines and config.refiner.source == "model":
@@ -64,10 +64,10 @@ def make_generators(
 
 
 def load_refiner_tokenizer(config: Config) -> tuple[str, ChatTokenizer]:
-    """The folder of refiner.model, and its tokenizer.
+    """Return the folder of refiner.model, and its tokenizer.
 
     Raises:
-        UserError: it cannot be had.
+        UserError: the model or its tokenizer cannot be loaded.
     """
     place = resolve_model(config.refiner.model or "")
     return place, ChatTokenizer.load(place, chat_template=config.refiner.chat_template)
@@ -76,7 +76,7 @@ def load_refiner_tokenizer(config: Config) -> tuple[str, ChatTokenizer]:
 def make_server(
     config: Config, tokenizer: ChatTokenizer, progress: Callable[[int], None], say: Callable[[str], None]
 ) -> ServerAuthor:
-    """The author behind refiner.url; `tokenizer` counts the tokens of replies where the server does not.
+    """Connect to the server at refiner.url. `tokenizer` counts the tokens of replies if the server does not.
 
     Raises:
         UserError: the server cannot be used.
@@ -102,7 +102,7 @@ def _transformers(
     place: str,
     theirs: ChatTokenizer,
 ) -> tuple[Generator, Generator]:
-    """The policy's and the refiner's, on the trainers' own modules, so that handing over weights is free."""
+    """Make the engines on the trainers' own modules, so that no weights have to be copied."""
     rows, home = config.generation.max_batch, home_of_reference(config)
     base = policy.base if isinstance(policy, LoraNetwork) else nullcontext
     generator = TransformersGenerator(policy.model, tokenizer, max_rows=rows, base=base, progress=progress)
@@ -111,7 +111,7 @@ def _transformers(
     model, device = reference, device_of(config.device)
     if config.refiner.source == "model":
         model = load_model(place, dtype=config.dtype).to("cpu" if home else device)
-    assert model is not None  # a refiner apart is either of the two
+    assert model is not None  # a separate refiner is one of the two
     return generator, TransformersGenerator(model, theirs, max_rows=rows, home=home, progress=progress)
 
 
@@ -125,14 +125,14 @@ def make_refiner(
     context: int,
     world: World = ALONE,
 ) -> Refiner:
-    """The refiner of a run or of an audition.
+    """Make the refiner of a run or of an audition.
 
     Args:
         author: writes the refinements.
-        task: gives the refiner's prompts and the rewards.
-        tokenizer: the policy's, whose tokens ỹ becomes.
-        clock: times its phases.
-        context: tokens that the policy reads at most.
+        task: makes the refiner's prompts and scores.
+        tokenizer: the policy's, with which ỹ is tokenized.
+        clock: times the phases.
+        context: the policy's context in tokens.
         world: the ranks that share the work.
     """
     return Refiner(
@@ -173,7 +173,7 @@ def _vllm(
             f"sees; set CUDA_VISIBLE_DEVICES={index} in the environment, and device=cuda"
         )
 
-    on_host = device_of(config.device) == "cpu"  # where vLLM has a cache of a fixed size
+    on_host = device_of(config.device) == "cpu"  # there the size of vLLM's cache is fixed
 
     def engine(
         share: float,

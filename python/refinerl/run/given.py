@@ -1,4 +1,4 @@
-"""Objects that stand in the place of what a configuration names: how Python hands over what YAML cannot hold."""
+"""Objects that Python passes to a run in place of what a configuration names."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from refinerl.data.conversations import Dialogue
 from refinerl.errors import UserError
 
 OnStep = Callable[[Mapping[str, Any]], Any]
-"""Called with each step's row of metrics, as metrics.jsonl holds it."""
+"""Function that is called with each step's row of metrics, as in metrics.jsonl."""
 
 
 @dataclass(frozen=True)
 class Given:
-    """The objects of a run, beside its configuration. None: the configuration says it by name."""
+    """The objects of a run, in addition to its configuration. None: the configuration gives the name."""
 
     model: PreTrainedModel | None = None
-    """Policy, reference and refiner start from copies of it; it stays as it is."""
+    """The model that policy, reference and refiner are copied from; it is not changed."""
     adapted: Any = None
-    """A `PeftModel`, whose adapter is the policy's and learns in place."""
+    """A `PeftModel` whose adapter is trained in place."""
     tokenizer: PreTrainedTokenizerBase | None = None
     data: ProblemSet | Sequence[Dialogue] | None = None
     rewards: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
@@ -37,20 +37,20 @@ class Given:
 
 
 NOTHING = Given()
-"""The command's: everything is said by name."""
+"""The default: everything is given by name, as on the command line."""
 
 
 def refuse_object(name: str, knob: str, argument: str) -> None:
-    """Refuse a name in a configuration that stands for an object, which a file cannot hold.
+    """Refuse a name that stands for an object, because a configuration file cannot hold the object.
 
     Raises:
-        UserError: it does; the message names the argument of `refinerl.fine_tune` that takes the object.
+        UserError: the name stands for an object. The message says which argument of `refinerl.fine_tune` takes it.
     """
     if name.startswith(OBJECT):
         raise UserError(f"{knob}={name} was an object, which only refinerl.fine_tune({argument}=…) can hand over")
 
 
 def name_of(thing: Any) -> str:
-    """The name that stands in the configuration for an object."""
+    """Return the name that stands for an object in the configuration."""
     owner = thing if hasattr(thing, "__qualname__") and hasattr(thing, "__module__") else type(thing)
     return f"{OBJECT}{owner.__module__}.{owner.__qualname__}"

@@ -1,4 +1,4 @@
-"""A run's checkpoints as it goes: when one is due, and what can still be saved when the run ends too early."""
+"""The checkpoints of a run: when one is due, and what can be saved when the run is interrupted."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from refinerl.run.checkpoint import State
 
 
 class Keeper:
-    """Knows the state after the last whole step, and whether the weights are still those of that step.
+    """Keeps the state after the last complete step, and tracks whether the weights still belong to it.
 
     Args:
         folder: the run's.
         trainers: the models that learn, by the name of their folder in a checkpoint.
         every: steps between checkpoints.
-        keep: checkpoints that stay, beside the best one.
-        device: whose random state is kept beside the host's.
+        keep: checkpoints that are kept, in addition to the best one.
+        device: the device whose random state is saved with the host's.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Keeper:
         self._whole = True
 
     def resume(self) -> State:
-        """Load the folder's last checkpoint, if there is one; raises as `checkpoint.resume`."""
+        """Load the folder's last checkpoint, if there is one. Raises as `checkpoint.resume`."""
         self.state = checkpoint.resume(self.folder, self._trainers, self._world, self._device)
         self._saved = self.state.step or None
         self._random = checkpoint.current_random_states(self._device)
@@ -52,21 +52,21 @@ class Keeper:
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """Mark that weights change: until the next `reached` they belong to no whole step."""
+        """Mark the weights as changing: until the next `reached` they belong to no complete step."""
         self._whole = False
         yield
 
     def reached(self, state: State) -> State:
-        """Take the state of a step that is whole; return it."""
+        """Record the state of a complete step; return it."""
         self.state, self._random, self._whole = state, checkpoint.current_random_states(self._device), True
         return state
 
     def due(self, step: int) -> bool:
-        """Is a checkpoint to be written after this step."""
+        """Return True if a checkpoint is to be written after this step."""
         return self.state.best_step == step or step % self._every == 0
 
     def save(self) -> Path:
-        """Write the state's checkpoint; raises as `checkpoint.save`."""
+        """Write a checkpoint of the state. Raises as `checkpoint.save`."""
         saved = checkpoint.save(
             self.folder, self.state, self._trainers, self._keep, self._world, random_states=self._random
         )
@@ -74,10 +74,10 @@ class Keeper:
         return saved
 
     def rescue(self) -> None:
-        """Save the last whole step of a run that ends too early, if it can be saved.
+        """Save the last complete step of an interrupted run, if possible.
 
-        It cannot where an update has begun, where another rank would have to take part, or where the disk or the memory
-        is full: then the last checkpoint stands.
+        It is not possible if an update has begun, if other ranks would have to take part, or if disk or memory are
+        full. Then the last checkpoint remains the state to resume from.
         """
         if self._world.size > 1 or not self._whole or self.state.step in (0, self._saved):
             return
@@ -87,7 +87,7 @@ class Keeper:
             return
 
     def standing(self) -> str:
-        """Say what a resumed run goes on from."""
+        """Describe the state that a resumed run continues from."""
         if self._saved is None:
             return "no checkpoint was written yet, so --resume begins again"
         return f"--resume goes on after step {self._saved}, from {self.folder / f'checkpoint-{self._saved}'}"

@@ -1,4 +1,4 @@
-"""How the processes of a run begin and end together. A part of the commands."""
+"""Start and end of the processes of a run. Used by the commands."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from refinerl.errors import TrainingStoppedError, UserError
 from refinerl.sandbox import SandboxError
 
 _ECHOES = ("closed by peer", "connection reset", "broken pipe", "connection was closed", "heartbeat")
-"""What a collective says when another rank has died."""
+"""Parts of the messages of a collective operation after another rank has died."""
 
 
 EXPECTED = (UserError, TrainingStoppedError, SandboxError, FloatingPointError)
-"""Exceptions whose message says all that there is to say."""
+"""Exceptions that are reported by their message alone, without a traceback."""
 
 
 def last_words(error: BaseException) -> tuple[str, int]:
-    """Return what a command prints of an expected exception, and its exit code.
+    """Return the message that a command prints for an expected exception, and the exit code.
 
     >>> last_words(UserError("trainer.steps must be at least 1"))
     ('error: trainer.steps must be at least 1', 2)
@@ -38,35 +38,35 @@ def last_words(error: BaseException) -> tuple[str, int]:
 
 
 class Link:
-    """This process among those of its run, or alone."""
+    """A single process."""
 
     def __init__(self) -> None:
         self.rank = 0
         self._launched: Launched | None = None
 
     def claim(self, device: str) -> torch.device:
-        """This process's device, as the knob `device` asks for it; each rank of a machine gets its own.
+        """Choose this process's device according to the knob `device`. Each rank of a machine gets its own.
 
         Raises:
-            UserError: there is none such, or it cannot be used.
+            UserError: it does not exist or cannot be used.
         """
         return devices.claim(device, self._launched)
 
     def join(self, timeout: float, device: torch.device) -> World:
-        """The ranks of the run, each with its device, which wait `timeout` seconds for each other."""
+        """Join the ranks of the run, each with its device. They wait `timeout` seconds for each other."""
         return ALONE
 
     def notice(self, phase: str) -> None:
-        """What this process is about to do."""
+        """Note what this process does next."""
 
     def end(self, message: str, code: int) -> int:
-        """Says why the run ends; returns the exit code."""
+        """Print why the run ends; return the exit code."""
         print(message, file=sys.stderr)
         return code
 
 
 class RankLink(Link):
-    """One of many: whatever ends one ends all, and is said once."""
+    """A rank among several: an error in one ends all, and is printed once."""
 
     def __init__(self, launched: Launched) -> None:
         self.rank = launched.rank
@@ -77,22 +77,22 @@ class RankLink(Link):
         self._phase = "start"
 
     def join(self, timeout: float, device: torch.device) -> World:
-        """The ranks of the run, each with its device, which wait `timeout` seconds for each other."""
+        """Join the ranks of the run, each with its device. They wait `timeout` seconds for each other."""
         self._timeout = timeout
         self._lifeline.timeout = timeout
         return Ranks(self._ranked, dist.PrefixStore("ranks", self._store), timeout, device)
 
     def notice(self, phase: str) -> None:
-        """What this process is about to do: said should it die."""
+        """Note what this process does next; it is reported if the process dies."""
         self._phase = phase
         self._lifeline.phase(phase)
 
     def end(self, message: str, code: int) -> int:
-        """Says why the run ends, once for all ranks, and ends all."""
+        """Print why the run ends, once for all ranks, and end all of them."""
         self._lifeline.fail(message, code)
 
     def fail(self, error: BaseException) -> None:
-        """End all ranks because of an exception, with its traceback unless it was expected."""
+        """End all ranks because of an exception; print its traceback unless it is an expected one."""
         if isinstance(error, EXPECTED):
             self.end(*last_words(error))
         text = str(error).lower()
@@ -102,23 +102,23 @@ class RankLink(Link):
             self._lifeline.wait()
         traceback.print_exception(error)
         self._lifeline.fail(
-            f"stopped: rank {self.rank} failed in {self._phase}: {type(error).__name__}{hint}; its traceback stands "
+            f"stopped: rank {self.rank} failed in {self._phase}: {type(error).__name__}{hint}; see the traceback "
             "above; --resume goes on from the last checkpoint",
             1,
         )
 
     def close(self) -> None:
-        """Leaves in peace."""
+        """Close the connections to the other ranks."""
         self._lifeline.close()
         leave()
 
 
 @contextmanager
 def linked() -> Iterator[Link]:
-    """This process's link, closed at the end; an exception that nobody caught ends all ranks.
+    """Yield this process's link and close it at the end. An exception that is not caught ends all ranks.
 
     Raises:
-        UserError: the launcher does not say enough.
+        UserError: the launcher's environment is incomplete.
     """
     launched = Launched.read()
     if launched is not None:
@@ -139,11 +139,11 @@ def linked() -> Iterator[Link]:
 
 
 def end_process(code: int) -> NoReturn:
-    """What `sys.exit` does, except that a process which was in a process group does not take its interpreter down.
+    """Exit as `sys.exit` does, but without finalizing the interpreter if the process was in a process group.
 
-    A thread of gloo may still hold the tensors of the last collective. To let go of them it takes the interpreter's
-    lock, and in an interpreter that is going down that aborts the process: "terminate called without an active
-    exception". The end of a process group would wait for its threads, but DeepSpeed keeps its groups to the last.
+    A thread of gloo may still hold the tensors of the last collective operation. To release them it takes the
+    interpreter's lock, which aborts the process while the interpreter is being finalized ("terminate called without an
+    active exception"). Destroying the group would wait for its threads, but DeepSpeed keeps its groups to the end.
     """
     if not has_joined():
         sys.exit(code)
@@ -151,5 +151,5 @@ def end_process(code: int) -> NoReturn:
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    ctypes.CDLL(None).exit(code)  # libraries still clean up behind them: vLLM removes its shared memory
+    ctypes.CDLL(None).exit(code)  # C exit handlers still run: vLLM removes its shared memory
     raise AssertionError("exit returned")

@@ -47,7 +47,7 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """One row per step, by metric name (docs/equations.md). None stands for a metric without a value."""
+        """A row for each step, by metric name (docs/equations.md). None stands for a metric without a value."""
         return rows.read_metrics(self.folder)
 
     def metrics_frame(self) -> Any:

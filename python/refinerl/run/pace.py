@@ -1,4 +1,4 @@
-"""The numbers of the loop: how many prompts and steps, what happens how often, and when a run ends itself."""
+"""The numbers of the training loop, and the guards that stop it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from refinerl.run.checkpoint import State
 
 @dataclass(frozen=True)
 class Pace:
-    """What `train` reads of a configuration."""
+    """The values of a configuration that `train` reads."""
 
     steps: int
     prompts: int
-    """Drawn in each step, over all ranks."""
+    """Prompts drawn in each step, over all ranks."""
     max_resamples: int
     revive: int
-    """Rollouts of dropped groups that are refined all the same, at most."""
+    """Maximum number of rollouts of dropped groups that are refined nevertheless."""
     merge: bool
-    """May equal (x, ỹ) share a row: only where a step has one minibatch."""
+    """True if identical (x, ỹ) share a row, which needs a step of one minibatch."""
     kl_every: int
     evaluate_every: int
     max_skipped: int
@@ -31,7 +31,7 @@ class Pace:
 
     @staticmethod
     def of(config: Config) -> Pace:
-        """The pace that a configuration asks for."""
+        """Read the values from a configuration."""
         trainer, algorithm = config.trainer, config.algorithm
         return Pace(
             steps=trainer.steps,
@@ -48,7 +48,7 @@ class Pace:
 
 
 def reason_to_stop(pace: Pace, state: State, update: Update, metrics: Mapping[str, float]) -> str | None:
-    """Say why a guard ends the run after this step; None if it goes on."""
+    """Return the reason for which a guard stops the run after this step, or None."""
     skipped = state.skipped_in_a_row
     if update.skipped and skipped >= pace.max_skipped:
         return (

@@ -1,4 +1,4 @@
-"""What a configuration asks of its devices, seen before anything is loaded. A part of the commands."""
+"""Checks of a run's devices and ranks before anything is loaded. Used by the commands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from refinerl.run.trainers import device_of, spread
 
 
 def planned_ranks(config: Config) -> int:
-    """Count the ranks that a launcher started, else those of `plan.gpus`."""
+    """Return the number of ranks that a launcher started, else `plan.gpus`."""
     launched = Launched.read()
     if launched is not None:
         return launched.size
@@ -25,7 +25,7 @@ def planned_ranks(config: Config) -> int:
 
 
 def check_ranks(config: Config, ranks: int) -> None:
-    """See that the ranks can share the work.
+    """Check that the ranks can share the work.
 
     Raises:
         UserError: they cannot; the message names the nearest value that works.
@@ -81,15 +81,15 @@ def check_abilities(config: Config, device: torch.device) -> None:
 
 
 def check_memory(config: Config, policy: str, ranks: int = 1) -> None:
-    """Sees that each device has free what the weights take that are put there first; the rest is for --dry-run to say.
+    """Check that each device has enough free memory for the weights that are loaded first. `--dry-run` covers the rest.
 
     Args:
         config: the run's.
-        policy: the policy's model, by name or folder; one whose size nobody here knows counts nothing.
-        ranks: those that ZeRO-3 spreads the weights over.
+        policy: name or folder of the policy's model. A model of unknown size is not counted.
+        ranks: the ranks over which ZeRO-3 partitions the weights.
 
     Raises:
-        UserError: it has not, for want of size or because another process holds the memory.
+        UserError: a device is too small, or another process uses its memory.
     """
     needs: dict[str, dict[str, int]] = {}
     for name, device, size in _weights(config, policy, ranks):
@@ -103,7 +103,7 @@ def check_memory(config: Config, policy: str, ranks: int = 1) -> None:
 
 
 def _weights(config: Config, policy: str, ranks: int) -> Iterator[tuple[str, str, int]]:
-    """Models, their devices and the bytes they take there at least; without those that are not on this machine."""
+    """Iterate over (model, device, minimum bytes), without models that are not on this machine."""
     device, width = device_of(config.device), 4 if config.dtype == "float32" else 2
     count = parameters(policy) or 0
     share = ranks if spread(config) else 1
@@ -127,5 +127,5 @@ def _turn(config: Config, sizes: dict[str, int]) -> str:
     turns = []
     if "reference" in sizes and not spread(config):
         turns += ["engines.offload_reference=true", "lora.rank=16"]
-    turns.append("a smaller model")  # bfloat16 is no help: what learns in it has float32 weights beside
+    turns.append("a smaller model")  # bfloat16 does not help: trained weights are kept in float32 as well
     return f"choose {', '.join(turns[:-1])}{' or ' if turns[:-1] else ''}{turns[-1]}"

@@ -1,4 +1,4 @@
-"""What `--dry-run` prints: the resolved configuration and the plan. Starts nothing."""
+"""The output of `--dry-run`: the resolved configuration and a plan. Nothing is started."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from refinerl.run.tasks import count_prompts
 
 
 def show(config: Config, console: Console) -> None:
-    """Prints the configuration as YAML, then the plan as comments, so that the whole can be kept as a recipe.
+    """Print the configuration as YAML and the plan as comments, so that the output is itself a recipe.
 
     Raises:
         UserError: the data cannot be read, or the ranks cannot share the work.
@@ -33,7 +33,10 @@ def show(config: Config, console: Console) -> None:
 
 
 def plan(config: Config, prompts: int | None) -> Iterator[str]:
-    """Lines that say what a run would do: models, engines, memory, steps. `prompts` is None if uncounted."""
+    """Describe in lines what a run would do: models, engines, memory, steps.
+
+    `prompts` is the number of prompts, None if they were not counted.
+    """
     trainer, algorithm = config.trainer, config.algorithm
     constraints = " and ".join(constraint.name for constraint in config.held)
     samples = algorithm.samples_per_prompt

@@ -1,4 +1,4 @@
-"""The memory part of what `--dry-run` prints: a table of phases against the card, and what to turn."""
+"""The memory table of `--dry-run`: each phase against the card's memory, and knobs that help."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from refinerl.run.tasks import workers_of
 
 MIB = 2**20
 PROMPT = 1024
-"""Tokens of a prompt that are counted with where nothing bounds them."""
+"""Assumed tokens of a prompt if no knob limits them."""
 
 COLUMNS = ("weights", "gradients", "optimizer", "frozen", "engines", "passing", "context")
 
 
 def memory(config: Config) -> Iterator[str]:
-    """Lines on the memory of each GPU and of the host. All of it is arithmetic (docs/scaling.md), nothing is loaded."""
+    """Describe the memory of each GPU and of the host in lines, by arithmetic (docs/scaling.md). Loads nothing."""
     run, unknown = run_of(config)
     if run is None:
         yield f"memory: unknown, {unknown} is neither on this machine nor among the models whose sizes are known here"
@@ -46,7 +46,7 @@ def memory(config: Config) -> Iterator[str]:
 
 
 def run_of(config: Config) -> tuple[Run | None, str]:
-    """What decides over the memory of a run, and the models whose sizes nobody here knows; None: the policy's."""
+    """Return what determines the memory of a run, and the models of unknown size; None if the policy is one."""
     policy = find(config.model)
     if policy is None:
         return None, config.model
@@ -106,7 +106,7 @@ def run_of(config: Config) -> tuple[Run | None, str]:
 
 
 def _row_length(config: Config) -> tuple[int, int]:
-    """Tokens of the longest row that is trained on, and of its prompt."""
+    """Return the tokens of the longest row that is trained on, and of its prompt."""
     written = config.generation.max_tokens
     prompt = config.task.max_prompt_tokens
     if prompt is None:
@@ -116,12 +116,12 @@ def _row_length(config: Config) -> tuple[int, int]:
 
 
 def _sandbox(config: Config, ranks: int) -> int:
-    """Bytes that the programs of a machine's ranks may take together."""
+    """Return the bytes that the programs of all ranks of a machine may use together."""
     return ranks * workers_of(config, ranks) * config.sandbox.memory_mb * MIB if config.task.name == "code" else 0
 
 
 def _card(config: Config) -> tuple[float | None, str]:
-    """GiB of each GPU, and a clause on where that is from."""
+    """Return the GiB of each GPU, and a clause that says where the figure comes from."""
     if config.device_memory is not None:
         return config.device_memory, f"; a card of {config.device_memory:g} (device_memory)"
     if config.device == "cpu":

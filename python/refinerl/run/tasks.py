@@ -1,4 +1,4 @@
-"""What is asked and what it is worth: data, task, reward, sandbox, benchmark. A part of the wiring."""
+"""Data, task, reward, sandbox and benchmark of a run. A part of the wiring."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from refinerl.tokenization import ChatTokenizer
 Say = Callable[[str], None]
 
 MANY_PROMPTS = 10_000
-"""From here on their tokenizing takes so long that it is announced."""
+"""Number of prompts from which on tokenizing them takes long enough to be announced."""
 
 
 def load_data(config: Config, given: Given = NOTHING) -> ProblemSet | Sequence[Dialogue]:
@@ -58,7 +58,7 @@ def built_in(config: Config) -> CodeTask.Options | DialogueTask.Options:
 def make_task(
     config: Config, tokenizer: ChatTokenizer, say: Say, room: int, world: World = ALONE, given: Given = NOTHING
 ) -> Task:
-    """The data with its reward; programs get a sandbox. `room` is how many tokens a prompt may have at most."""
+    """Make the task: data, reward, and a sandbox for programs. `room` is the maximum number of tokens of a prompt."""
     longest = min(room, config.task.max_prompt_tokens or room)
     own = given.task or (make_own_task(config) if ":" in config.task.name else None)
     if isinstance(own, OwnTask):
@@ -123,10 +123,10 @@ def make_task(
 
 
 def make_own_task(config: Config) -> OwnTask:
-    """The task at `module:Class`, with its options; its prompts are made when it is connected.
+    """Make a user's task, `module:Class`, with its options. Its prompts are made when it is connected.
 
     Raises:
-        UserError: there is none such, or it was an object.
+        UserError: it does not exist, or it was an object.
     """
     refuse_object(config.task.name, "task.name", "reward")
     found: type[OwnTask] = resolve("task", config.task.name)
@@ -134,7 +134,7 @@ def make_own_task(config: Config) -> OwnTask:
 
 
 def count_prompts(config: Config) -> int:
-    """The prompts of the data, too long ones included.
+    """Count the prompts of the data, including those that are too long.
 
     Raises:
         UserError: they cannot be read.
@@ -146,10 +146,10 @@ def count_prompts(config: Config) -> int:
 
 
 def user_reward(name: str, given: Given = NOTHING) -> UserReward:
-    """The user's function: one that was given, or `module:function`.
+    """Return a user's reward function: a given one, or `module:function`.
 
     Raises:
-        UserError: it cannot be had.
+        UserError: it cannot be imported.
     """
     if name in given.rewards:
         return UserReward(given.rewards[name], name.removeprefix(OBJECT))
@@ -158,7 +158,7 @@ def user_reward(name: str, given: Given = NOTHING) -> UserReward:
 
 
 def make_dialogue_reward(name: str, config: Config, given: Given = NOTHING) -> UserReward | RewardModel:
-    """The reward model, a rule or the user's function."""
+    """Make a reward of the dialogue task: the reward model, a rule or a user's function."""
     r = config.reward_model
     if name != "model":
         return rules.load_rule(name.removeprefix("rule:")) if name.startswith("rule:") else user_reward(name, given)
@@ -175,12 +175,12 @@ def make_dialogue_reward(name: str, config: Config, given: Given = NOTHING) -> U
 
 
 def workers_of(config: Config, ranks: int = 1) -> int:
-    """Return how many programs each of a machine's `ranks` runs at once; they share `sandbox.workers` or the cores."""
+    """Return how many programs each of a machine's ranks runs at once. They share `sandbox.workers`, or the cores."""
     return max(1, (config.sandbox.workers or cores()) // ranks)
 
 
 def make_sandbox(config: Config, say: Say, world: World = ALONE) -> Sandbox:
-    """The sandbox with the configured limits; says once what protects the machine and what does not.
+    """Start the sandbox with the configured limits, and report which protections are on.
 
     The ranks of a machine share its cores.
     """
@@ -203,7 +203,7 @@ def make_sandbox(config: Config, say: Say, world: World = ALONE) -> Sandbox:
 
 
 def make_evaluator(config: Config, generator: Generator, tokenizer: ChatTokenizer, box: Sandbox, say: Say) -> Evaluator:
-    """The benchmark that runs between the steps, on the policy's own generator."""
+    """Make the benchmark that runs during training, with the policy's own generator."""
     e = config.evaluate
     suite = load_suite(Choice(e.benchmark, e.data, limit=e.limit))
     for note in suite.notes:

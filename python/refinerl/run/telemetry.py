@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl and rollouts/, trackers when asked, a line a step, a bar for each phase."""
+"""Output of a run: metrics.jsonl, rollouts/, trackers, a line per step, a progress bar per phase."""
 
 from __future__ import annotations
 
@@ -33,21 +33,27 @@ PHASES = ("generate", "score", "refine", "update", "sync")
 
 
 class Tracker(Protocol):
-    """A place that metrics also go to."""
+    """A service that metrics are also sent to."""
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """One step's metrics; those without a value are left out."""
+        """Send one step's metrics, without those that have no value."""
 
     def close(self) -> None:
-        """Send what is waiting."""
+        """Send what is pending."""
 
 
 class Telemetry:
-    """Writes a run's folder as the run goes, and shows where it stands.
+    """Writes the files of a run and shows its progress. With several ranks, only the first writes and prints.
 
-    Of many ranks the first one writes and speaks, for all. `notice` is told of every phase that begins. `settle` waits
-    for the device at the end of each, so that work which still waits there is not counted to the next phase. `on_step`
-    gets the row of each step that is over, in the place of the line on the console.
+    Args:
+        folder: the run's.
+        console: where lines and progress bars are shown.
+        steps: steps of the whole run.
+        trackers: services that metrics are also sent to.
+        world: the ranks of the run.
+        notice: called with the name of every phase that begins.
+        settle: waits for the device at the end of a phase, so that pending work is not attributed to the next one.
+        on_step: called with the row of each finished step, in place of a line on the console.
     """
 
     def __init__(
@@ -78,7 +84,7 @@ class Telemetry:
 
     @contextmanager
     def step(self, step: int) -> Iterator[None]:
-        """Times one step; `log` within it. Once it is whole, `on_step` gets its row."""
+        """Time one step, within which `log` is called; at the end call `on_step` with its row."""
         self._row = {}
         self._times = dict.fromkeys(PHASES, 0.0)
         self._step = step
@@ -89,7 +95,7 @@ class Telemetry:
 
     @contextmanager
     def clock(self, phase: str, total: int | None = None) -> Iterator[None]:
-        """Adds to the step's time of a phase, and shows that it runs; with a `total`, how far it is."""
+        """Time a phase of the step and show that it runs; with a `total`, also its progress."""
         start = time.perf_counter()
         self.notice(f"{phase} of step {self._step}")
         with self._shown(f"step {self._step}/{self.steps} · {phase}", total), memory.explained(phase):
@@ -99,7 +105,7 @@ class Telemetry:
 
     @contextmanager
     def busy(self, what: str) -> Iterator[None]:
-        """Shows that something runs that is no phase of a step."""
+        """Show that something runs that is not a phase of a step."""
         start = time.perf_counter()
         self.notice(what)
         with self._shown(what), memory.explained(what):
@@ -109,13 +115,13 @@ class Telemetry:
             self.say(f"{what}: {time.perf_counter() - start:.1f} s")
 
     def tick(self, done: int) -> None:
-        """`done` more of the running phase's total are finished."""
+        """Advance the progress of the current phase by `done`."""
         if self._bar is not None:
             progress, task = self._bar
             progress.advance(task, done)
 
     def say(self, text: str) -> None:
-        """A line for the user."""
+        """Print a line."""
         self.console.print(text, highlight=False, soft_wrap=True)
 
     @contextmanager
@@ -138,9 +144,9 @@ class Telemetry:
                 self._bar = None
 
     def log(self, metrics: Mapping[str, float]) -> None:
-        """Appends the step's row to metrics.jsonl, with its times, the longest of all ranks.
+        """Append the step's row to metrics.jsonl. Times are the longest over all ranks.
 
-        `metrics` are those of all ranks.
+        `metrics` already cover all ranks.
         """
         mine = {f"time/{phase}": seconds for phase, seconds in self._times.items()}
         mine["time/step"] = time.perf_counter() - self._start
@@ -176,7 +182,7 @@ class Telemetry:
         return f"[bold]step {self._step}/{self.steps}[/]  " + "  ".join(shown)
 
     def rollouts(self, groups: Sequence[RolloutGroup], kept: Sequence[RolloutGroup], anchors: Anchors) -> None:
-        """Writes rollouts/step-N.jsonl: every y of all ranks with its ỹ, if there is one."""
+        """Write rollouts/step-N.jsonl: every y of all ranks, with its ỹ if there is one."""
         mine = [(group.position, row) for group, row in self._rows(groups, kept, anchors)]
         every = [row for part in self.world.all_gather_object(mine) for row in part]
         if self.world.size > 1:
@@ -196,7 +202,7 @@ class Telemetry:
                 yield group, rows.to_json(row)
 
     def close(self) -> None:
-        """Flushes the trackers."""
+        """Close the trackers."""
         for tracker in self.trackers:
             tracker.close()
 
@@ -217,7 +223,7 @@ class _TensorBoard:
 
 
 class _Run:
-    """wandb and trackio share one face: init(project=, name=), log(dict, step=), finish()."""
+    """A run of wandb or trackio, which have the same interface: init(project=, name=), log(dict, step=), finish()."""
 
     def __init__(self, name: str, folder: Path, config: Mapping[str, Any]) -> None:
         self._module: Any = _module(name, name)
@@ -231,7 +237,11 @@ class _Run:
 
 
 def make_trackers(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> list[Tracker]:
-    """The trackers asked for; raises UserError where one is not installed."""
+    """Make the trackers that are asked for.
+
+    Raises:
+        UserError: one is not installed.
+    """
     return [_TensorBoard(folder) if name == "tensorboard" else _Run(name, folder, config) for name in names]
 
 

@@ -1,4 +1,4 @@
-"""What learns, and with what: networks, trainers, devices. A part of the wiring."""
+"""Networks, trainers and devices of a run. A part of the wiring."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from refinerl.engines.torch import TorchTrainer
 
 
 def make_network(config: Config, model: PreTrainedModel, adapted: Any = None) -> PolicyNetwork:
-    """What the policy learns: all weights, or an adapter beside them, which `adapted` has already."""
+    """Make the policy's network: all weights are trained, or a LoRA adapter, which `adapted` may already have."""
     lora = config.lora
     if not lora.rank:
         return _full(config, model)
@@ -36,15 +36,15 @@ def make_network(config: Config, model: PreTrainedModel, adapted: Any = None) ->
 
 
 def make_policy(config: Config, network: PolicyNetwork, world: World) -> Trainer:
-    """The policy, which learns."""
+    """Make the policy's trainer."""
     return _make_trainer(config, network, config.trainer.learning_rate, world)
 
 
 def make_reference(config: Config, model: PreTrainedModel | None, world: World) -> Trainer | None:
-    """The frozen reference; None where it is the policy without its adapter.
+    """Make the frozen reference; None if it is the policy without its adapter.
 
-    It is whole on every rank where it is also the refiner that transformers writes with. Where vLLM has the refiner,
-    ZeRO-3 spreads it like the policy.
+    With transformers the reference is also the refiner, so every rank holds all of it. With vLLM, ZeRO-3 partitions it
+    as it does the policy.
     """
     if model is None:
         return None
@@ -57,14 +57,14 @@ def make_reference(config: Config, model: PreTrainedModel | None, world: World) 
 def make_critic(
     config: Config, policy_name: str, device: str, world: World, trunk: PreTrainedModel | None = None
 ) -> Trainer:
-    """A value model from `critic.model` or the policy, with its scalar head if it has one, else a head of zeros.
+    """Make the value model from `critic.model`, with its scalar head if it has one, else with a head of zeros.
 
-    `trunk` is a copy of the policy's, where the policy was given as an object and `critic.model` is the policy's.
+    `trunk` is a copy of the policy's trunk, if the policy was given as an object and the critic starts from it.
     """
     if trunk is not None:
         return _make_trainer(config, ValueNetwork(trunk).to(device), config.critic.learning_rate, world)
     name = policy_name if config.critic.model == config.model else resolve_model(config.critic.model)
-    # Started from the reward model, its values are to be in the rewards' units.
+    # A critic that starts from the reward model predicts values in the units of the rewards.
     r = config.reward_model
     normalize = config.critic.model == r.model and r.normalize is not False
     loaded, head = load_trunk(name, dtype=config.dtype, normalize=normalize)
@@ -72,26 +72,26 @@ def make_critic(
 
 
 def home_of_reference(config: Config) -> str | None:
-    """Where the reference is while it is used, if it waits on the CPU in between; None if it stays where it is."""
+    """Return the device on which an offloaded reference is used; None if it is not offloaded."""
     return device_of(config.device) if config.engines.offload_reference else None
 
 
 def spread(config: Config) -> bool:
-    """Are the trainers' weights cut up over the ranks (ZeRO-3)."""
+    """Return True if ZeRO-3 partitions the trainers' weights over the ranks."""
     zero = config.deepspeed.get("zero_optimization", {})
     return config.engines.trainer == "deepspeed" and zero.get("stage") == 3
 
 
 def writing_network(config: Config, network: PolicyNetwork) -> PolicyNetwork:
-    """The network that transformers writes with: the trainer's own, or a copy where that will be cut up."""
+    """Return the network that transformers generates with: the trainer's own, or a copy if ZeRO-3 partitions that."""
     return copy.deepcopy(network) if spread(config) and config.engines.generator == "transformers" else network
 
 
 def device_of(name: str, knob: str = "device") -> str:
-    """The torch device that a knob means: `auto` is the GPU where there is one.
+    """Resolve a device knob to a torch device: `auto` is the GPU if there is one, else the CPU.
 
     Raises:
-        UserError: there is none such, or it cannot be used.
+        UserError: it does not exist or cannot be used.
     """
     return str(devices.resolve(name, knob))
 

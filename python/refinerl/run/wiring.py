@@ -1,4 +1,4 @@
-"""Where the parts of a run are chosen and connected, and nowhere else."""
+"""The selection and connection of the parts of a run, which happens here only."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from refinerl.tokenization import ChatTokenizer
 
 @dataclass(frozen=True)
 class Parts:
-    """What a run is made of."""
+    """The parts of a run."""
 
     stream: PromptStream
     task: Task
@@ -59,26 +59,26 @@ class Parts:
     keeper: Keeper
     pace: Pace
     evaluator: Evaluator | None = None
-    """Where `evaluate.every` asks for one."""
+    """The benchmark, if `evaluate.every` is above 0."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """The models and the tokenizer that a run starts from."""
+    """The models and the tokenizer at the start of a run."""
 
     name: str
-    """As `from_pretrained` reads it; of an object its name in the configuration."""
+    """Name for `from_pretrained`, or the name in the configuration of a model that was given as an object."""
     tokenizer: ChatTokenizer
     policy: PreTrainedModel
     reference: PreTrainedModel | None
-    """None where it is the policy without its adapter."""
+    """None for a LoRA policy, which without its adapter is the reference."""
 
 
 def load(config: Config, given: Given, device: str) -> Loaded:
-    """Load what the configuration names, or copy what was given.
+    """Load the models that the configuration names, or copy the given one.
 
     Raises:
-        UserError: it cannot be had.
+        UserError: a model or the tokenizer cannot be loaded.
     """
     name = resolve_model(config.model)
     reference = None
@@ -104,7 +104,7 @@ def load(config: Config, given: Given, device: str) -> Loaded:
 
 
 def trunk_for_critic(config: Config, given: Given) -> PreTrainedModel | None:
-    """A copy of a given model's trunk for the critic to start from; None where it is loaded by a name."""
+    """Copy the trunk of a given model for the critic; None if the critic is loaded by name."""
     if config.critic.model != config.model or (given.model is None and given.adapted is None):
         return None
     model: Any = copy.deepcopy(given.model) if given.adapted is None else copy.deepcopy(given.adapted).unload()
@@ -121,10 +121,10 @@ def wire(
     notice: Callable[[str], None] = lambda _: None,
     given: Given = NOTHING,
 ) -> Iterator[Parts]:
-    """Choose and connect the parts; close what holds processes or files.
+    """Select and connect the parts; yield them; close those that hold processes or files.
 
     Raises:
-        UserError: the ranks cannot share the work, or a part cannot be had.
+        UserError: the ranks cannot share the work, or a part cannot be loaded.
     """
     check_ranks(config, world.size)
     torch.manual_seed(config.seed)
@@ -148,7 +148,7 @@ def wire(
         telemetry.say(f"device: {devices.describe(torch.device(device))}")
         check_memory(config, config.model, world.size)
         with telemetry.busy(f"load {config.model}"):
-            if (fetched := resolve_model(config.model)) != config.model:  # its size is known now
+            if (fetched := resolve_model(config.model)) != config.model:  # now its size is known
                 check_memory(config, fetched, world.size)
             loaded = load(config, given, device)
         name, tokenizer, reference_model = loaded.name, loaded.tokenizer, loaded.reference
@@ -251,10 +251,10 @@ def wire(
 
 
 def room_for_prompts(config: Config, context: int) -> int:
-    """Tokens that a prompt may have at most, where the model reads `context` and vLLM perhaps fewer.
+    """Return the maximum tokens of a prompt, for a model with this `context`; vLLM may be limited further.
 
     Raises:
-        UserError: there is no room.
+        UserError: no room is left.
     """
     if config.engines.generator == "vllm":
         context = min(context, config.vllm.max_model_len or context)
@@ -268,7 +268,7 @@ def room_for_prompts(config: Config, context: int) -> int:
 
 
 def make_algorithm(config: Config, given: contracts.Algorithm | None = None) -> contracts.Algorithm:
-    """The algorithm that was given, or the one that the recipe names, with its options."""
+    """Return the given algorithm, or make the one that the recipe names."""
     options = config.algorithm
     made: contracts.Algorithm = given or _named("algorithm", options.name)(options)
     if not isinstance(made, Algorithm):
@@ -282,7 +282,7 @@ def make_algorithm(config: Config, given: contracts.Algorithm | None = None) -> 
 
 
 def make_constraint(config: Config, refiner: Refiner, given: Constraints | None = None) -> Constraints:
-    """The constraint that was given or that the recipe names, or the sum of several."""
+    """Return the given constraint, or make the one that the recipe names, or the sum of several."""
     if given is not None:
         if isinstance(given, Constraint | Sum):
             given.connect(refiner)
@@ -292,7 +292,7 @@ def make_constraint(config: Config, refiner: Refiner, given: Constraints | None 
         constraint.connect(refiner)
     if len(made) == 1:
         return made[0]
-    # A class of the user's is called by its name alone in the metrics.
+    # In the metrics a class of the user's has its bare name.
     labels = [
         type(part).__name__ if ":" in options.name else options.name
         for options, part in zip(config.held, made, strict=True)

@@ -1,8 +1,11 @@
-"""Memory: what a run takes of each GPU and of the host, by arithmetic, and what to turn where it ends.
+"""The memory of a run on each GPU and on the host, by arithmetic, and the knobs that change it.
 
-exhaustion: the message of a phase that ran out of it · shapes: of models, known or read from a folder
-learning: what a model that learns holds · passing: what forward and backward passes take for a moment
-phases: all of it, phase by phase · advice: the knob and the value that make a phase fit
+exhaustion   the message of a phase that ran out of memory
+shapes       shapes of models, known or read from a folder
+learning     memory that a model in training holds
+passing      memory that forward and backward passes use temporarily
+phases       the memory of each phase
+advice       knobs and values with which a run fits
 """
 
 from refinerl.run.memory.exhaustion import KNOBS, explained

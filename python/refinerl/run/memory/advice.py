@@ -1,4 +1,4 @@
-"""The knobs and values with which a run fits: each is tried on the model of its memory."""
+"""Knobs and values with which a run fits into memory, found by trying them on the memory model."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from refinerl.run.memory.shapes import Shape
 
 _ZERO = "deepspeed.zero_optimization"
 Lever = tuple[str, Run]
-"""An override, and the run with it."""
+"""An override, and the run with that override."""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """Overrides that help."""
+    """Overrides that reduce the memory of a run."""
 
     overrides: tuple[str, ...]
     fits: bool
-    """All phases are then below the card."""
+    """True if all phases then fit."""
     gpus: int | None = None
-    """So many GPUs that it fits with them, where the overrides alone do not do; None: not known."""
+    """Number of GPUs with which the run fits, if the overrides do not suffice; None if unknown."""
 
 
 def over(run: Run) -> list[str]:
-    """Names of the phases that need more than a plan may fill of the card, the worst first."""
+    """Return the names of the phases that exceed the share of the card that a plan may fill, the largest first."""
     if run.card is None:
         return []
     found = [(phase.total, phase.name) for phase in phases(run) if phase.total > ROOM * run.card]
@@ -34,7 +34,7 @@ def over(run: Run) -> list[str]:
 
 
 def starved(run: Run) -> list[str]:
-    """The vLLM engines' knobs whose share is less than an engine needs."""
+    """Return the knobs of vLLM engines whose share of memory is smaller than the engine needs."""
     if run.generator != "vllm" or run.card is None:
         return []
     shares = {"vllm.memory_policy": run.share_policy}
@@ -44,7 +44,7 @@ def starved(run: Run) -> list[str]:
 
 
 def advise(run: Run) -> Advice:
-    """What to turn so that every phase fits; nothing where it does."""
+    """Find overrides with which every phase fits; none if the run fits as it is."""
     found: dict[str, str] = {}
     better = _improve(run, found)
     fits = not over(better) and not starved(better)
@@ -61,7 +61,7 @@ def _fits(run: Run) -> bool:
 
 
 def _improve(run: Run, found: dict[str, str]) -> Run:
-    """Pull levers for the worst phase, the cheapest that is enough, until all fit or none helps."""
+    """Apply levers to the largest phase, the cheapest that suffices first, until all phases fit or none helps."""
     for _ in range(12):
         worst, hungry = over(run), starved(run)
         if not worst and not hungry:
@@ -86,7 +86,7 @@ def _improve(run: Run, found: dict[str, str]) -> Run:
 
 
 def _feed(run: Run, knob: str, found: dict[str, str]) -> Run | None:
-    """Give an engine the share that it needs; where the others leave less, spare it the cache of longer requests."""
+    """Give an engine the share that it needs; if less is left, limit the length of its requests and so its cache."""
     phase = "refine" if knob.endswith("refiner") else "generate"
     card = run.card or GIB
     share = math.ceil(100 * engine_needs(run, _model_of(run, knob)) / card) / 100
@@ -114,7 +114,7 @@ def _size(run: Run, name: str) -> int:
 
 
 def _levers(run: Run, phase: str) -> Iterator[Lever]:
-    """In the order of what they cost."""
+    """Yield the levers for a phase, the cheapest first."""
     t = run.training
     if phase in ("generate", "refine"):
         yield from _smaller_share(run, phase)
@@ -154,7 +154,7 @@ def _zero(run: Run) -> Iterator[Lever]:
 
 
 def _smaller_share(run: Run, phase: str) -> Iterator[Lever]:
-    """The largest share of vLLM that leaves the rest its room; or fewer rows of transformers'."""
+    """Yield the largest share for vLLM that leaves enough to the rest, or fewer rows for transformers."""
     if run.generator == "transformers":
         rows = run.rows
         while rows > 1:

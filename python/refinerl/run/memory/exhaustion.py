@@ -1,4 +1,4 @@
-"""The message of a phase that ran out of memory: which one it was, and what to turn."""
+"""The message of a phase that ran out of memory: its name, and the knobs that help."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KNOBS = {
     "update": f"lower trainer.micro_batch_tokens, set trainer.gradient_checkpointing=true; {_SPREAD}",
     "sync": f"lower vllm.memory_policy and vllm.memory_refiner; {_SPREAD}",
 }
-"""What to turn where a phase runs out of memory. A resumed run may turn all of it, unless it says otherwise."""
+"""Knobs that help a phase that ran out of memory. A resumed run may change them, unless the text says otherwise."""
 
 _ELSEWHERE = (
     "lower the models' sizes (dtype=bfloat16, or spread them: deepspeed.zero_optimization.stage=3 on more ranks)"
@@ -29,10 +29,10 @@ _SAID = ("out of memory", "can't allocate memory", "cannot allocate memory", "de
 
 @contextmanager
 def explained(phase: str) -> Iterator[None]:
-    """Says which phase ran out of memory, and what to turn.
+    """Turn an out-of-memory error into one that names the phase and the knobs that help.
 
     Raises:
-        TrainingStoppedError: instead of PyTorch's or Python's error.
+        TrainingStoppedError: in place of PyTorch's or Python's error.
     """
     try:
         yield

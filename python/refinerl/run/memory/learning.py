@@ -1,6 +1,6 @@
-"""What a model that learns holds on each rank and on the host, by trainer, type and ZeRO stage.
+"""Memory that a model in training holds on each rank and on the host, by trainer, type and ZeRO stage.
 
-Read off the sources of DeepSpeed 0.19.8 and of our trainers; docs/scaling.md has it as a table. P weights, N ranks.
+Derived from the sources of DeepSpeed 0.19.8 and of our trainers; docs/scaling.md has it as a table. P weights, N ranks.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ DType = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True)
 class Training:
-    """The trainer of a run, as far as memory knows it."""
+    """The properties of a trainer that determine its memory."""
 
     engine: Literal["torch", "deepspeed"] = "torch"
     dtype: DType = "float32"
     stage: int = 0
-    """ZeRO's; 0 for torch."""
+    """ZeRO stage; 0 for torch."""
     ranks: int = 1
     offload: bool = False
-    """The optimizer lies on the host and steps there."""
+    """True if the optimizer is offloaded to the host."""
     offload_weights: bool = False
-    """ZeRO-3: the pieces of the weights lie on the host."""
+    """True if ZeRO-3 offloads the partitions of the weights to the host."""
     pinned: bool = True
-    """What lies on the host is page-locked where DeepSpeed does so."""
+    """True if host memory is page-locked where DeepSpeed supports it."""
     accumulate: int = 4
-    """Bytes of a weight's accumulated gradient (`data_types.grad_accum_dtype`)."""
+    """Bytes per weight of the accumulated gradient (`data_types.grad_accum_dtype`)."""
     bucket: int = 500_000_000
-    """`reduce_bucket_size`, elements; never more than a model has weights."""
+    """`reduce_bucket_size` in elements; at most the number of weights."""
     overlap: bool = False
-    """`overlap_comm`, which stage 2 knows here: two buckets."""
+    """`overlap_comm`, which doubles the bucket at stage 2."""
     live: int = 1_000_000_000
-    """`stage3_max_live_parameters`: weights that are gathered at a time."""
+    """`stage3_max_live_parameters`: weights that are gathered at once."""
     prefetch: int = 50_000_000
     """`stage3_prefetch_bucket_size`."""
     group: int = 1_000_000_000
-    """`sub_group_size`: weights that stage 3 steps on at a time."""
+    """`sub_group_size`: weights that stage 3 updates at once."""
     recompute: bool = False
 
     @property
@@ -55,7 +55,7 @@ class Training:
         ranks: int = 1,
         recompute: bool = False,
     ) -> Training:
-        """The one of a recipe, whose `deepspeed` section is `native`."""
+        """Read the properties from a recipe; `native` is its section `deepspeed`."""
         if engine == "torch":
             return Training(engine, dtype, recompute=recompute)
         native = native or {}
@@ -90,18 +90,18 @@ class Shares:
     weights: int
     gradients: int
     optimizer: int
-    """Both moments of AdamW, and the float32 weights where the model computes in a smaller type or in pieces."""
+    """Both moments of AdamW, and float32 weights if the model computes in bfloat16 or is partitioned."""
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The sum."""
         return self.weights + self.gradients + self.optimizer
 
 
 def held(parameters: int, training: Training, *, gradient: bool = False) -> Shares:
-    """Bytes that a model holds between two steps; with `gradient`, once its gradient is complete.
+    """Count the bytes that a model holds between two steps; with `gradient`, when its gradient is complete.
 
-    Buckets are counted apart (`buckets`), and so is what passes (`refinerl.run.memory.passing`).
+    Buckets (`buckets`) and temporary memory (`refinerl.run.memory.passing`) are counted separately.
     """
     t, p = training, parameters
     masters = t.dtype == "bfloat16" or t.stage > 0
@@ -116,21 +116,21 @@ def held(parameters: int, training: Training, *, gradient: bool = False) -> Shar
 
 
 def _gradients(p: int, t: Training, *, complete: bool) -> int:
-    """Of DeepSpeed, on the device."""
-    if t.stage == 3:  # one buffer for the whole run, where the optimizer is
+    """Count the bytes of DeepSpeed's gradients on the device."""
+    if t.stage == 3:  # one buffer for the whole run, on the device of the optimizer
         return 0 if t.offload else _share(t.accumulate * p, t)
     if t.stage == 1 and t.dtype == "bfloat16" and t.accumulate == 4 and not t.offload:
-        return 4 * p  # its own optimizer for this case keeps them whole, and for the whole run
+        return 4 * p  # the optimizer for this case keeps all of them for the whole run
     if not complete:
         return 0
     if t.stage == 2:
-        # On the device even where the optimizer is not, if the sum has another type than the weights.
+        # On the device even if the optimizer is offloaded, if their type differs from that of the weights.
         return 0 if t.offload and t.accumulate == t.width else _share(t.accumulate * p, t)
     return t.accumulate * p
 
 
 def buckets(parameters: int, training: Training) -> int:
-    """Bytes in which DeepSpeed sends gradients: while they are summed, under stage 3 for the whole run."""
+    """Count the bytes of DeepSpeed's communication buckets, which exist during reduction, at stage 3 always."""
     t = training
     if t.engine == "torch" or (t.stage == 0 and t.ranks == 1):
         return 0
@@ -139,7 +139,7 @@ def buckets(parameters: int, training: Training) -> int:
 
 @dataclass(frozen=True)
 class OnHost:
-    """Bytes of one rank in the host's memory."""
+    """Bytes of one rank in host memory."""
 
     pinned: int = 0
     """Page-locked."""
@@ -150,12 +150,12 @@ class OnHost:
 
 
 def on_host(parameters: int, training: Training) -> OnHost:
-    """Bytes of a model that learns, where its optimizer or its weights are offloaded."""
+    """Count the bytes on the host of a model whose optimizer or weights are offloaded."""
     t, mine = training, _share(parameters, training)
     host = OnHost()
-    if t.offload and t.stage < 3:  # float32 weights, their gradient and the copy on its way back; moments
+    if t.offload and t.stage < 3:  # float32 weights, their gradient and the copy that is sent back; moments
         host += _lock(t, 4 * mine, 4 * mine, t.width * mine) + OnHost(pageable=8 * mine)
-    elif t.offload:  # two gradients: the sum, and what the optimizer reads
+    elif t.offload:  # two gradients: the sum, and the optimizer's
         host += _lock(t, 4 * mine, t.accumulate * mine) + OnHost(pageable=12 * mine)
     if t.offload_weights:
         host += _lock(t, t.width * mine)
@@ -163,7 +163,7 @@ def on_host(parameters: int, training: Training) -> OnHost:
 
 
 def _lock(t: Training, *sizes: int) -> OnHost:
-    """PyTorch rounds a page-locked tensor up to a power of two."""
+    """Return the host memory of tensors of these sizes. PyTorch rounds page-locked ones up to a power of two."""
     if t.pinned:
         return OnHost(pinned=sum(1 << (size - 1).bit_length() for size in sizes if size))
     return OnHost(pageable=sum(sizes))

@@ -1,4 +1,4 @@
-"""What forward and backward passes take for a moment: activations, logits, the head's gradient, ZeRO's copies."""
+"""Temporary memory of forward and backward passes: activations, logits, the head's gradient, ZeRO's copies."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from refinerl.run.memory.learning import Training, buckets, held
 from refinerl.run.memory.shapes import Shape
 
 CHUNK = 512 * 2**20
-"""Bytes of float32 logits that exist at a time on a GPU (`kernels.chunked.WORKSPACE`)."""
+"""Bytes of float32 logits that exist at once on a GPU (`kernels.chunked.WORKSPACE`)."""
 
 
 def of_a_layer(shape: Shape, width: int) -> int:
-    """Bytes that one layer keeps for its backward pass, for each token.
+    """Count the bytes per token that one layer keeps for its backward pass.
 
-    The normalisations keep their input in float32 and two of its size; attention keeps queries, keys, values, its
-    output and the softmax's sums; the MLP four of its width. Flash attention: no scores. A test counts them.
+    The normalisations keep their input in float32 and two tensors of its size; attention keeps queries, keys, values,
+    its output and the softmax's sums, but no scores (flash attention); the MLP keeps four tensors of its width. A test
+    measures them.
     """
     norms = 2 * (4 * shape.hidden + 4) + 4 * width * shape.hidden
     attention = width * (2 * shape.q + 2 * shape.kv) + 4 * shape.heads
@@ -24,29 +25,29 @@ def of_a_layer(shape: Shape, width: int) -> int:
 
 
 def activations(shape: Shape, tokens: int, width: int, *, recompute: bool) -> int:
-    """Bytes that a forward pass keeps for the backward pass, and the gradients of one layer on their way."""
+    """Count the bytes that a forward pass keeps for the backward pass, and the gradients inside one layer."""
     one = of_a_layer(shape, width)
     kept = shape.layers * width * shape.hidden + one if recompute else shape.layers * one
     on_the_way = width * (3 * shape.intermediate + 2 * shape.hidden)
-    states = 3 * width * shape.hidden + 4 * shape.hidden  # last norm, the targets' states and their gradient
+    states = 3 * width * shape.hidden + 4 * shape.hidden  # last norm, states of the targets and their gradient
     return tokens * (kept + on_the_way + states)
 
 
 def reading(shape: Shape, tokens: int, width: int) -> int:
-    """Bytes of a forward pass without gradients: one layer's, and the states that go round it."""
+    """Count the bytes of a forward pass without gradients: those of one layer, and the residual states."""
     return tokens * (of_a_layer(shape, width) + 2 * width * shape.hidden)
 
 
 def logits(shape: Shape, tokens: int) -> int:
-    """Bytes of the chunk of logits."""
+    """Count the bytes of a chunk of logits."""
     return min(CHUNK, 4 * shape.vocabulary * tokens)
 
 
 def head(shape: Shape, tokens: int, width: int, *, constraint: bool) -> int:
-    """Bytes of the cross-entropy with its gradients: the chunk, its copy in the weights' type, the head's gradients.
+    """Count the bytes of the cross-entropy: a chunk of logits, its copy in the weights' type, the head's gradients.
 
-    The head's gradient is summed in float32, then converted; in bfloat16 there are beside it the one of the
-    constraint's rows, which its forward pass made, that of y's, and the sum of both.
+    The head's gradient is summed in float32, then converted. In bfloat16 three more exist: that of the constraint's
+    rows, made in the forward pass, that of y's rows, and their sum.
     """
     chunk = logits(shape, tokens)
     if width == 2:
@@ -55,7 +56,7 @@ def head(shape: Shape, tokens: int, width: int, *, constraint: bool) -> int:
 
 
 def gathered(parameters: int, training: Training) -> int:
-    """Bytes of the weights that ZeRO-3 holds whole for a moment."""
+    """Count the bytes of weights that ZeRO-3 has gathered at once."""
     t = training
     if t.stage != 3:
         return 0
@@ -63,9 +64,9 @@ def gathered(parameters: int, training: Training) -> int:
 
 
 def staying(shape: Shape, training: Training, learning: int) -> int:
-    """Bytes of DeepSpeed's own buffers that stay for the whole run, of a model of which so many weights learn.
+    """Count the bytes of DeepSpeed's buffers that exist for the whole run, for a model with `learning` trained weights.
 
-    Stage 3 keeps its bucket, stages 1 and 2 a place for the largest gradient where the optimizer is on the host.
+    Stage 3 keeps its bucket. Stages 1 and 2 keep a buffer for the largest gradient if the optimizer is offloaded.
     """
     t = training
     if t.stage == 3:
@@ -75,38 +76,38 @@ def staying(shape: Shape, training: Training, learning: int) -> int:
 
 @dataclass(frozen=True)
 class Pass:
-    """A micro-batch of a model that learns."""
+    """A forward and backward pass over a micro-batch."""
 
     shape: Shape
     training: Training
     tokens: int
-    """Rows times the longest of them."""
+    """Number of rows times the longest row."""
     loss: Literal["policy", "value"] = "policy"
     constraint: bool = True
-    """Rows of the constraint are among them."""
+    """True if the micro-batch has rows of the constraint."""
     adapter: int = 0
-    """Weights of the LoRA adapter that learns in the place of the model; 0: the model learns."""
+    """Weights of the LoRA adapter; 0 without one."""
 
     @property
     def learning(self) -> int:
-        """Weights that learn."""
+        """Number of trained weights."""
         return self.adapter or (self.shape.trunk if self.loss == "value" else self.shape.parameters)
 
     def backward(self) -> int:
-        """Bytes that exist for a moment, in forward and backward pass."""
+        """Count the temporary bytes of forward and backward pass."""
         s, t = self.shape, self.training
         size = activations(s, self.tokens, t.width, recompute=t.recompute) + self.adapter * t.width
         if self.loss == "policy":
-            if self.adapter:  # the head does not learn
+            if self.adapter:  # the head is frozen
                 size += logits(s, self.tokens) * (3 if t.width == 2 else 2) // 2
             else:
                 size += head(s, self.tokens, t.width, constraint=self.constraint)
         size += gathered(s.parameters, t)
-        # Stage 3 scatters a copy of its bucket; the others make theirs in the backward pass.
+        # Stage 3 reduces a copy of its bucket; the other stages allocate theirs in the backward pass.
         return size + buckets(self.learning, t)
 
     def step(self) -> int:
-        """Bytes that exist for a moment while the optimizer steps: a flat copy of the gradients."""
+        """Count the temporary bytes of the optimizer step: a flat copy of the gradients."""
         t = self.training
         mine = -(-self.learning // t.ranks)
         if t.engine == "torch" or t.offload or t.stage in (0, 1):
@@ -116,7 +117,7 @@ class Pass:
         return 0 if (t.width, t.accumulate) == (2, 4) else (4 + (t.width if t.width == 2 else 0)) * mine
 
     def peak(self) -> int:
-        """The larger of both."""
+        """Return the larger of both."""
         return max(self.backward(), self.step())
 
 
@@ -129,17 +130,15 @@ def update_peak(
     constraint: bool = True,
     adapter: int = 0,
 ) -> int:
-    """The most bytes that are allocated in forward pass, backward pass and step of one micro-batch.
-
-    With all that the model holds meanwhile, and without what other models hold.
+    """Return the peak in bytes of training on one micro-batch, including all that the model itself holds.
 
     Args:
-        shape: of the model.
-        training: how it learns.
+        shape: the shape of the model.
+        training: its trainer.
         tokens: rows of the micro-batch times their padded length.
-        loss: that of a policy, with logits, or of a critic.
-        constraint: the constraint's rows are among them (`constraint.apply=loss`).
-        adapter: weights of the LoRA adapter that learns in the model's place.
+        loss: the loss of a policy, with logits, or of a critic.
+        constraint: True if there are rows of the constraint (`constraint.apply=loss`).
+        adapter: weights of the LoRA adapter; 0 without one.
     """
     one = Pass(shape, training, tokens, loss, constraint, adapter)
     always = staying(shape, training, one.learning)

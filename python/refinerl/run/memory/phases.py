@@ -1,4 +1,4 @@
-"""A run's memory, phase by phase: what each GPU holds and what passes through it, and what the host holds."""
+"""The memory of each phase of a run, on each GPU and on the host."""
 
 from __future__ import annotations
 
@@ -12,72 +12,71 @@ from refinerl.run.memory.shapes import Shape
 
 GIB = 2**30
 ROOM = 0.95
-"""Share of a card that a plan may fill; the rest is for holes between the allocator's blocks. An assumption, as are the
-next three."""
+"""Share of a card that a plan may fill; the rest is for fragmentation. An assumption, as are the next three."""
 CONTEXT = GIB
-"""Bytes of a GPU that no tensor of ours is in: CUDA's context, NCCL's and cuBLAS's workspaces."""
+"""Bytes of a GPU that hold no tensors: CUDA's context, and the workspaces of NCCL and cuBLAS."""
 ASLEEP = GIB // 2
-"""Bytes that a sleeping vLLM engine keeps: CUDA graphs and what lies outside its pool."""
+"""Bytes that a sleeping vLLM engine keeps: CUDA graphs, and memory outside its pool."""
 ENGINE = 3 * GIB // 2
-"""Bytes that an awake vLLM engine needs beside its weights, its cache and its sampler."""
+"""Bytes that an active vLLM engine needs in addition to weights, cache and sampler."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """All of a run that decides over its memory."""
+    """The properties of a run that determine its memory."""
 
     policy: Shape
     training: Training
     tokens: int
-    """Of a micro-batch at most: rows times the longest of them."""
+    """Maximum tokens of a micro-batch: number of rows times the longest row."""
     row: int
     """Tokens of the longest row."""
     written: int
-    """Tokens of a completion at most."""
+    """Maximum tokens of a completion."""
     generator: Literal["transformers", "vllm"] = "transformers"
     rows: int = 32
-    """Completions that transformers writes at a time."""
+    """Completions that transformers generates at once."""
     critic: Shape | None = None
     reward: Shape | None = None
     reward_width: int = 2
-    """Bytes of one of its weights."""
+    """Bytes per weight of the reward model."""
     reward_rows: int = 8
-    """Conversations that go through it at once."""
+    """Conversations that the reward model scores at once."""
     adapter: int = 0
-    """Weights of a LoRA adapter; 0: all weights learn."""
+    """Weights of a LoRA adapter; 0 without one."""
     refines: bool = True
-    """The constraint is dynamic, and the model that refines is here."""
+    """True if refinements are generated on these GPUs."""
     refiner: Shape | None = None
-    """The refiner where it is neither the reference nor the policy."""
+    """The refiner, if it is neither the reference nor the policy."""
     policy_refines: bool = False
-    """The policy refines its own responses."""
+    """True if the policy refines its own responses."""
     constraint_rows: bool = True
-    """Refinements are rows of the loss."""
+    """True if refinements are rows of the loss."""
     offload_reference: bool = False
     share_policy: float = 0.3
-    """Of the card, for the policy's vLLM engine; 0 on a CPU."""
+    """Share of the card for the policy's vLLM engine; 0 on a CPU."""
     share_refiner: float = 0.3
     tensor_parallel: int = 1
     engine_rows: int = 256
-    """Completions that an engine of vLLM's writes at a time (`vllm.max_num_seqs`)."""
+    """Completions that a vLLM engine generates at once (`vllm.max_num_seqs`)."""
     engine_context: int = 0
-    """Tokens of the longest request that an engine has to have a cache for; 0: of the longest row and a completion."""
+    """Tokens of the longest request that the cache must hold; 0: the longest row and a completion."""
     sleeps: bool = True
     card: float | None = None
     """Bytes of each GPU; None: unknown, or the CPU's memory."""
     local_ranks: int = 1
-    """Ranks on one machine."""
+    """Number of ranks on a machine."""
     sandbox: int = 0
-    """Bytes that its programs may take together."""
+    """Bytes that all programs in the sandbox may use together."""
 
     @property
     def width(self) -> int:
-        """Bytes of a weight."""
+        """Bytes per weight."""
         return self.training.width
 
     @property
     def second_engine(self) -> bool:
-        """vLLM has an engine for the refiner, beside the policy's."""
+        """True if the refiner has a vLLM engine of its own."""
         apart = self.refiner is not None or not (self.adapter or self.policy_refines)
         return self.generator == "vllm" and self.refines and apart
 
@@ -88,40 +87,40 @@ class Run:
 
     @property
     def learners(self) -> list[tuple[int, Training]]:
-        """Weights that learn, policy first, and how."""
-        if self.adapter:  # in float32 over frozen weights
+        """Numbers of trained weights with their training, the policy first."""
+        if self.adapter:  # trained in float32
             return [(self.adapter, replace(self.training, dtype="float32"))]
         return [(self.policy.parameters, self.training)] + ([(self.critic.trunk, self.training)] if self.critic else [])
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Bytes on each rank's GPU at the height of a phase."""
+    """Bytes on each rank's GPU at the peak of a phase."""
 
     name: str
     weights: int
-    """Of what learns."""
+    """Weights of the models in training."""
     gradients: int
-    """And DeepSpeed's buffers for them, where they stay."""
+    """Gradients, and DeepSpeed's permanent buffers for them."""
     optimizer: int
     frozen: int
-    """Reference, reward model, a LoRA policy's base, the copy that transformers writes with."""
+    """Reference, reward model, base model of a LoRA policy, and the copy with which transformers generates."""
     engines: int
-    """vLLM's."""
+    """vLLM's engines."""
     passing: int
-    """What comes and goes in the phase."""
+    """Temporary memory of the phase."""
     context: int
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum."""
         return sum(
             (self.weights, self.gradients, self.optimizer, self.frozen, self.engines, self.passing, self.context)
         )
 
 
 def phases(run: Run) -> Iterator[Phase]:
-    """The phases of a step, and the loading before the first."""
+    """Iterate over the phases of a step, after the loading before the first."""
     passes = [Pass(run.policy, run.training, run.tokens, "policy", run.constraint_rows, run.adapter)]
     if run.critic is not None:
         passes.append(Pass(run.critic, run.training, run.tokens, "value"))
@@ -137,7 +136,7 @@ def phases(run: Run) -> Iterator[Phase]:
     reads += max(gathered(p.shape.parameters, run.training) for p in passes)
     yield _phase(run, "measure", passing=reads, reference=True)
     yield _phase(run, "update", passing=max(p.peak() for p in passes), gradient=True)
-    # vLLM makes a layer anew before it copies: the largest is the embedding, which ZeRO-3 has gathered besides.
+    # vLLM allocates a new layer before it copies. The largest is the embedding, which ZeRO-3 has gathered as well.
     layer = run.width * run.policy.embedding if run.generator == "vllm" and not run.adapter else 0
     gathers = run.width * run.policy.embedding if run.training.stage == 3 else 0
     yield _phase(run, "sync", awake="weights", passing=layer + gathers)
@@ -152,7 +151,7 @@ def _phase(
     reference: bool = False,
     gradient: bool = False,
 ) -> Phase:
-    """With what lies on the GPU in every phase; `reference` says that an offloaded one is there."""
+    """Make a phase with what is on the GPU in all phases; `reference`: an offloaded reference is there too."""
     shares = [held(p, t, gradient=gradient) for p, t in run.learners]
     shapes = [run.policy, run.critic or run.policy]
     kept = sum(staying(shape, t, p) for shape, (p, t) in zip(shapes, run.learners, strict=False))
@@ -174,7 +173,7 @@ def _frozen(run: Run, *, reference: bool, refiner: bool) -> int:
     scorer = 0 if run.reward is None else run.reward_width * run.reward.trunk
     if run.refiner is not None and run.generator == "transformers" and (refiner or not run.offload_reference):
         scorer += run.width * run.refiner.parameters
-    copy = model if t.stage == 3 and run.generator == "transformers" else 0  # that writes, because pieces cannot
+    copy = model if t.stage == 3 and run.generator == "transformers" else 0  # generates, as partitions cannot
     if run.adapter:
         return scorer + copy + (pieces if t.stage == 3 else model)
     if t.stage == 3 and run.generator == "vllm":
@@ -199,12 +198,12 @@ def _engines(run: Run, awake: Literal["policy", "refiner", "weights"] | None) ->
 
 
 def engine_size(run: Run, share: float, shape: Shape | None = None) -> int:
-    """Bytes of an awake vLLM engine: its share of the card, or what it needs at least where no card is known."""
+    """Return the bytes of an active vLLM engine: its share of the card, or its minimum if no card is known."""
     return engine_needs(run, shape) if run.card is None else int(share * run.card)
 
 
 def engine_needs(run: Run, shape: Shape | None = None) -> int:
-    """Bytes with which vLLM starts at all: weights, a cache for the longest request, the sampler's logits, its work.
+    """Return the minimum bytes of a vLLM engine: weights, a cache for the longest request, logits, workspaces.
 
     `shape` is the engine's model; None: the policy.
     """
@@ -213,7 +212,7 @@ def engine_needs(run: Run, shape: Shape | None = None) -> int:
     least = -(-(run.width * model.parameters + cache) // run.tensor_parallel)
     if run.card is None:
         return least
-    sampler = 4 * 4 * model.vocabulary * run.engine_rows  # float32, in a few copies
+    sampler = 4 * 4 * model.vocabulary * run.engine_rows  # float32, four copies
     return least + sampler + ENGINE
 
 
@@ -222,7 +221,7 @@ def _cache_of_a_token(run: Run, model: Shape) -> int:
 
 
 def _writing(run: Run, length: int, shape: Shape | None = None) -> int:
-    """Of the transformers engine: keys and values of its rows, and their logits in float32."""
+    """Count the bytes that transformers needs to generate: keys, values and float32 logits of its rows."""
     if run.generator == "vllm":
         return 0
     model = shape or run.policy
@@ -230,11 +229,11 @@ def _writing(run: Run, length: int, shape: Shape | None = None) -> int:
 
 
 def _loading(run: Run) -> int:
-    """What models take beside their shares while they are loaded: the whole, before ZeRO cuts or flattens them."""
+    """Count the additional bytes while models are loaded: the whole models, before ZeRO partitions them."""
     t = run.training
     if t.engine == "torch" or not t.stage:
         return 0
-    apart = t.stage == 3 and run.generator == "vllm" and not run.adapter  # the reference will be cut, too
+    apart = t.stage == 3 and run.generator == "vllm" and not run.adapter  # the reference is partitioned as well
     first = (1 + apart) * run.policy.parameters
     return run.width * max(first, 0 if run.critic is None else run.critic.trunk)
 
@@ -244,7 +243,7 @@ def _offloads_refiner(run: Run) -> bool:
 
 
 def host(run: Run) -> dict[str, OnHost]:
-    """Bytes in the memory of a machine, of all its ranks together, by what they are for."""
+    """Count the bytes in host memory of all ranks of a machine, by purpose."""
     model = run.width * run.policy.parameters
     learning = OnHost()
     for parameters, training in run.learners:
@@ -253,7 +252,7 @@ def host(run: Run) -> dict[str, OnHost]:
     asleep = -(-sleeping // run.tensor_parallel) if run.generator == "vllm" and run.sleeps else 0
     parts = {
         "what learns": learning,
-        # The policy's engine gets its weights anew in every step, so that it keeps none.
+        # The policy's engine receives new weights in every step, so it keeps none.
         "sleeping refiner": OnHost(pinned=asleep if run.second_engine or run.adapter else 0),
         "reference": OnHost(pageable=model if run.offload_reference else 0),
         "refiner": OnHost(pageable=sleeping if _offloads_refiner(run) else 0),

@@ -1,4 +1,4 @@
-"""Shapes of models: enough to know their sizes without their weights."""
+"""Shapes of models, from which their sizes follow without loading weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Shape:
-    """A decoder of Llama's kind: grouped-query attention and a gated MLP."""
+    """The shape of a decoder like Llama, with grouped-query attention and a gated MLP."""
 
     layers: int
     hidden: int
@@ -20,13 +20,13 @@ class Shape:
     head_dim: int
     vocabulary: int
     tied: bool = True
-    """The head is the embedding."""
+    """True if the head is the embedding."""
     bias: bool = False
-    """The projections to queries, keys and values have one, as in Qwen2."""
+    """True if the projections to queries, keys and values have a bias, as in Qwen2."""
     context: int = 0
-    """Tokens that it reads at most."""
+    """Maximum tokens of a sequence."""
     counted: int | None = None
-    """Weights, where they were counted on the model itself; None: by the shape."""
+    """Number of weights if it was counted on the model; None: it follows from the shape."""
 
     @property
     def q(self) -> int:
@@ -40,25 +40,25 @@ class Shape:
 
     @property
     def embedding(self) -> int:
-        """Weights of the embedding, and of the head."""
+        """Number of weights of the embedding, and of the head."""
         return self.vocabulary * self.hidden
 
     @property
     def parameters(self) -> int:
-        """Weights with the head, tied ones once."""
+        """Number of weights with the head; tied weights count once."""
         if self.counted is not None:
             return self.counted
         return self.trunk + (0 if self.tied else self.embedding)
 
     @property
     def trunk(self) -> int:
-        """Weights without a head of their own: of a critic or a reward model."""
+        """Number of weights without a separate head: those of a critic or a reward model."""
         layer = 2 * self.hidden * (self.q + self.kv) + 3 * self.hidden * self.intermediate + 2 * self.hidden
         layer += self.bias * (self.q + 2 * self.kv)
         return self.layers * layer + self.hidden + self.embedding
 
     def adapter(self, rank: int, targets: tuple[str, ...] = ()) -> int:
-        """Weights of a LoRA adapter on these linear layers, all but the head if none are named."""
+        """Count the weights of a LoRA adapter on these linear layers, by default all but the head."""
         h, i = self.hidden, self.intermediate
         sides = {"q_proj": h + self.q, "k_proj": h + self.kv, "v_proj": h + self.kv, "o_proj": self.q + h}
         sides |= {"gate_proj": h + i, "up_proj": h + i, "down_proj": i + h}
@@ -66,7 +66,7 @@ class Shape:
 
     @staticmethod
     def of(config: Any, counted: int | None = None) -> Shape:
-        """The shape that a transformers configuration describes."""
+        """Read the shape from a transformers configuration."""
         text = config.get_text_config()
         heads = text.num_attention_heads
         return Shape(
@@ -97,13 +97,14 @@ KNOWN = {
     "Qwen/Qwen2.5-0.5B-Instruct": _QWEN_HALF,
     "smollm2-135m-instruct": Shape(30, 576, 1536, 9, 3, 64, 49_152, context=8192),
 }
-"""Models that recipes name, so that a plan needs neither them nor a network."""
+"""Models of the recipes, so that a plan needs neither their files nor a network."""
 
 
 def find(model: str) -> Shape | None:
-    """The shape of a known model, or of one that is on this machine; None of any other.
+    """Return the shape of a known model or of one on this machine, which is not loaded; None for any other.
 
-    A model on this machine is counted without loading it.
+    >>> find("Qwen/Qwen2.5-0.5B-Instruct").layers
+    24
     """
     known = {name.lower(): shape for name, shape in KNOWN.items()}
     if model.lower() in known:
@@ -122,6 +123,10 @@ def find(model: str) -> Shape | None:
 
 
 def parameters(model: str) -> int | None:
-    """Weights of such a model."""
+    """Return the number of weights of such a model.
+
+    >>> parameters("Qwen/Qwen2.5-0.5B-Instruct")
+    494032768
+    """
     shape = find(model)
     return None if shape is None else shape.parameters
