@@ -115,8 +115,29 @@ def test_compile_error_wins_over_run_time_error_over_failure(task: CodeTask) -> 
     ]
 
 
+BLOCKS = {"first": "print(2)", "longest": "print(2 * int(input()))", "last": "1"}
+SEVERAL = "\nor\n".join(f"```python\n{code}\n```" for code in BLOCKS.values())
+
+
+@pytest.mark.parametrize(("block", "value"), [("first", 0.1333), ("longest", 1.0), ("last", -0.3)])
+def test_the_block_that_counts(box: Sandbox, block: Any, value: float) -> None:
+    task = CodeTask([DOUBLE], box, encode, block=block)
+    assert task.extract(SEVERAL) == BLOCKS[block]
+    (reward,) = task.score(task.prompts(), [answer(SEVERAL)])
+    assert reward is not None
+    assert reward.value == pytest.approx(value, abs=1e-3)
+    assert task.telemetry()["completion/several_blocks"] == 1
+    refined = task.refined_response(rollout(SEVERAL, task.prompts()[0]), "y = 1")
+    assert task.extract(refined) == "y = 1"  # though it is not the longest any more
+    assert ("or" in refined) == (block != "longest")
+
+
 def test_telemetry_counts_tests_since_the_last_call(task: CodeTask) -> None:
-    assert task.telemetry() == {"sandbox/tests_per_second": 0.0, "sandbox/errors": 0.0}
+    assert task.telemetry() == {
+        "sandbox/tests_per_second": 0.0,
+        "sandbox/errors": 0.0,
+        "completion/several_blocks": 0.0,
+    }
     task.score([task.prompts()[0]], [answer("print(1)")])
     metrics = task.telemetry()
     assert 1 < metrics["sandbox/tests_per_second"] < 1e6

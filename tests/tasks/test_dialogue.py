@@ -62,12 +62,21 @@ def test_bare_text_prompts() -> None:
 def test_refining() -> None:
     task = DialogueTask([Dialogue("1", tuple(TURNS), {})], encode, reward=UserReward(brevity))
     rollout = Rollout(task.prompts()[0], completion("The end of"), Reward(-10.0, "scored"), 0)
-    (asked,) = task.refine_prompt(rollout)
+    system, asked = task.refine_prompt(rollout)
+    assert system == {"role": "system", "content": "Be brief."}  # the conversation's own
     assert "User: Hello?\n\nAssistant: Yes.\n\nUser: Hello?" in asked["content"]
     assert "The end of" in asked["content"]
     assert "Be brief." not in asked["content"]
     assert task.refined_response(rollout, "Sure.\n<response>\nThe end.\n</response>") == "The end."
     assert task.refined_response(rollout, "The end.") == "The end."
+
+
+def test_the_refiner_sees_the_conversations_system_message_else_the_tasks() -> None:
+    dialogues = [Dialogue("1", tuple(TURNS), {}), Dialogue("2", "Hello?", {})]
+    task = DialogueTask(dialogues, encode, reward=UserReward(brevity), system="Be kind.")
+    for prompt, expected in zip(task.prompts(), ("Be brief.", "Be kind."), strict=True):
+        system, _ = task.refine_prompt(Rollout(prompt, completion("Hi"), Reward(-10.0, "scored"), 0))
+        assert system["content"] == prompt.messages[0]["content"] == expected
 
 
 def test_another_template_for_the_refiner(tmp_path: Path) -> None:

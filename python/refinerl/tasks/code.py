@@ -18,7 +18,7 @@ from refinerl.records import Completion, Message, Prompt, Reward, Rollout
 from refinerl.sandbox import Outcome, Program, Sandbox, SandboxError, Test, Verdict
 from refinerl.tasks import templates
 from refinerl.tasks.feedback import count_visible, feedback
-from refinerl.tasks.fences import extract, find_block, is_python
+from refinerl.tasks.fences import Which, extract, find_block, find_blocks, is_python
 from refinerl.tasks.hard_coding import gains_only_shown, names_the_answer
 from refinerl.tasks.refining import Refinable
 from refinerl.tasks.user_reward import UserReward, user_rewards
@@ -78,6 +78,7 @@ class CodeTask(Refinable):
         system: a system message before the question and before the refiner's prompt.
         max_sandbox_errors: share of a batch that may be lost to faults of the sandbox, as in `rewards_of`.
         visible_tests: how many of a problem's tests the refiner may be shown; a float is a share.
+        block: which of an answer's closed code blocks is its program.
 
     Raises:
         UserError: a template or a test cannot be used; no problem is left; the reward function asks for a column that
@@ -100,6 +101,8 @@ class CodeTask(Refinable):
         0.5 is a share. The others stay hidden."""
         reward: str | tuple[str, ...] = "adaptive"
         """`adaptive` (Eq. 8), `coarse` (Eq. 7), or `module:function` of your own, in TRL's signature."""
+        extract: Literal["last", "first", "longest"] = "last"
+        """Which of an answer's code blocks is scored, in y and ỹ alike; LiveCodeBench takes the last."""
         prompt_format: Literal["chat", "apps"] = "chat"
         """`chat`: the question in the template; `apps`: APPS's own text (`QUESTION: … ANSWER:`)."""
         template: str | None = None
@@ -162,10 +165,12 @@ class CodeTask(Refinable):
         system: str | None = None,
         max_sandbox_errors: float = 0.01,
         visible_tests: int | float = 1,
+        block: Which = "last",
     ) -> None:
         if box is None and not isinstance(reward, UserReward):
             raise ValueError(f"box must be a Sandbox for reward {reward!r}, got None")
         self._box = box
+        self._block: Which = block
         self._reward = reward
         self._max_sandbox_errors = max_sandbox_errors
         self._no_feedback = (
@@ -198,7 +203,7 @@ class CodeTask(Refinable):
             self._visible[problem.id] = count_visible(problem, visible_tests)
         if not self._prompts:
             raise UserError(f"no problem is left: all prompts have more than {max_prompt_tokens} tokens")
-        self._ran = self._faults = 0
+        self._ran = self._faults = self._several = 0
         self._seconds = 0.0
 
     def prompts(self) -> Sequence[Prompt]:
@@ -206,8 +211,8 @@ class CodeTask(Refinable):
         return self._prompts
 
     def extract(self, text: str) -> str:
-        """Return the program in an answer: the last closed ``` block, else an open block, else the whole text."""
-        return extract(text)
+        """Return the program in an answer: the closed block that counts, else an open block, else the whole text."""
+        return extract(text, self._block)
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Reward | None]:
         """Run each program on all tests of its prompt, in one batch; None where the sandbox was at fault.
@@ -222,6 +227,7 @@ class CodeTask(Refinable):
             Program(self.extract(completion.text), tests=self._tests[prompt.id], fn_name=prompt.payload.fn_name)
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
+        self._several += sum(len(find_blocks(completion.text)) > 1 for completion in completions)
         started = time.perf_counter()
         verdicts = self._box.judge(programs)
         self._seconds += time.perf_counter() - started
@@ -264,16 +270,24 @@ class CodeTask(Refinable):
         A reply with fences of its own stays as it is: their content, and the text around them, is the refiner's choice.
         """
         response = self._refine.strip_markers(reply)
-        block = find_block(rollout.completion.text)
+        block = find_block(rollout.completion.text, self._block)
         if block is None or "```" in response or not is_python(response):
             return response
-        return block.with_code(response)
+        made = block.with_code(response)
+        scored = find_block(made, self._block)
+        if scored is not None and scored.before == block.before:
+            return made
+        return f"{block.ticks}python\n{response.strip()}\n{block.ticks}"  # shorter than another block of y
 
     def telemetry(self) -> Mapping[str, float]:
-        """Return the tests per second (0 if none ran) and the masked samples since the last call."""
+        """Return what was counted since the last call.
+
+        The tests per second (0 if none ran), the masked samples, and the scored answers, y and ỹ, of several blocks.
+        """
         rate = self._ran / self._seconds if self._seconds else 0.0
         metrics = {"sandbox/tests_per_second": rate, "sandbox/errors": float(self._faults)}
-        self._ran = self._faults = 0
+        metrics["completion/several_blocks"] = float(self._several)
+        self._ran = self._faults = self._several = 0
         self._seconds = 0.0
         return metrics if self._box is not None else {}
 

@@ -6,6 +6,7 @@ import ast
 import re
 import warnings
 from dataclasses import dataclass
+from typing import Literal
 
 _FENCE = re.compile(r"(?P<before>.*?)(?P<ticks>`{3,})[ \t]*(?P<info>[^`]*)", re.DOTALL)
 _LANGUAGE = re.compile(r"[\w.+#-]*")
@@ -34,8 +35,23 @@ class Block:
         return self.before + body + (self.after if self.closed else self.indent + self.ticks)
 
 
-def find_block(text: str) -> Block | None:
-    """Find the last closed block, else one that is open to the end; None if there is no fence.
+Which = Literal["last", "first", "longest"]
+
+
+def find_block(text: str, which: Which = "last") -> Block | None:
+    """Find the closed block that counts, else one that is open to the end; None if there is no fence.
+
+    Of several closed blocks the last one counts, the first one, or the one with the longest code (of equally long ones
+    the last).
+    """
+    found = find_blocks(text)
+    if not found or which == "first":
+        return found[0] if found else None
+    return found[-1] if which == "last" else max(reversed(found), key=lambda block: len(block.code))
+
+
+def find_blocks(text: str) -> list[Block]:
+    """Find all closed blocks in their order; if there is none, the one that is open to the end, if there is one.
 
     A line of backticks alone closes an open block, or opens one. Backticks with a language at the start of a line
     always open a block, since models forget to close one. Sloppy fences count too: an opening fence after words
@@ -43,7 +59,7 @@ def find_block(text: str) -> Block | None:
     such as in a string literal, are code.
     """
     lines = text.split("\n")
-    found: Block | None = None
+    found: list[Block] = []
     opened: tuple[int, str, str] | None = None  # line, indentation, backticks
     for number, line in enumerate(lines):
         match = _FENCE.fullmatch(line.rstrip())
@@ -58,10 +74,10 @@ def find_block(text: str) -> Block | None:
         elif at_start and info and language:
             opened = (number, before, ticks)
         elif len(ticks) >= len(opened[2]) and (at_start or not info):
-            found = _block(lines, opened, number, glued=None if at_start else before)
+            found.append(_block(lines, opened, number, glued=None if at_start else before))
             opened = None
-    if found is None and opened is not None:
-        found = _block(lines, opened, None, glued=None)
+    if not found and opened is not None:
+        found.append(_block(lines, opened, None, glued=None))
     return found
 
 
@@ -80,13 +96,15 @@ def _block(lines: list[str], opened: tuple[int, str, str], end: int | None, glue
     return Block(before, code, after, indent, ticks, closed=end is not None)
 
 
-def extract(text: str) -> str:
-    r"""Return the program in an answer: the last closed block, else an open block, else the whole text.
+def extract(text: str, which: Which = "last") -> str:
+    r"""Return the program in an answer: of its closed blocks the one that counts, else an open block, else all of it.
 
     >>> extract("Try this:\n```python\nprint(1)\n```\nIt prints 1.")
     'print(1)'
+    >>> extract("```\nx = 1\n```\nor\n```\nx = 2\n```", "first")
+    'x = 1'
     """
-    block = find_block(text)
+    block = find_block(text, which)
     return text if block is None else block.code
 
 

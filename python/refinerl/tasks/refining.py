@@ -34,13 +34,14 @@ class Refinable:
         return text
 
     def refine_prompt(self, rollout: Rollout) -> Sequence[Message]:
-        """Return the conversation that asks the refiner for a minimal correction of y."""
+        """Return the conversation that asks the refiner for a minimal correction of y, after x's system message."""
         asked = self._refine.messages(
             question=rollout.prompt.text,
             response=rollout.completion.text,
             feedback="" if rollout.reward is None else rollout.reward.feedback,
         )
-        return (*self._system, *asked)
+        own = [message for message in rollout.prompt.messages[:1] if message["role"] == "system"]
+        return (*(own or self._system), *asked)
 
     def refined_response(self, rollout: Rollout, reply: str) -> str:
         """Return ỹ: the refiner's reply without chat text around the template's markers."""
