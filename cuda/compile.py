@@ -1,8 +1,8 @@
-"""Compiles the kernels for every architecture, with NVRTC alone: `python cuda/compile.py FOLDER`.
+"""Compile the kernels for every architecture with NVRTC alone: `python cuda/compile.py FOLDER`.
 
-NVRTC comes from PyPI (`nvidia-cuda-nvrtc-cu12`, release 12.9); no GPU, driver or other compiler is needed. Writes
-`sm_NN.cubin` for each architecture, `compute_NN.ptx` of the newest, and `usage.txt`, what the assembler says of each.
-Exit status: 0 done, 3 no fit NVRTC here (stderr says where it was looked for), 1 the source does not compile.
+NVRTC comes from PyPI (`nvidia-cuda-nvrtc-cu12`, release 12.9). No GPU, driver or other compiler is needed. The command
+writes `sm_NN.cubin` for each architecture, `compute_NN.ptx` for the newest, and the assembler's report, `usage.txt`.
+Exit status: 0 if done, 1 if the source does not compile, 3 if there is no suitable NVRTC (stderr says where it looked).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 SOURCE = Path(__file__).with_name("sequence_cross_entropy.cu")
 NO_COMPILER = 3
 OLDEST = (12, 9)
-"""Of the releases of NVRTC 12, the one that is tested; those before 12.8 do not know the newest architectures."""
+"""The tested release of NVRTC 12. Releases before 12.8 do not know the newest architectures."""
 
 
 class CompileError(Exception):
@@ -25,7 +25,7 @@ class CompileError(Exception):
 
 
 def find_nvrtc() -> Path | None:
-    """The library: REFINERL_NVRTC where that is set, else the one of this Python's packages."""
+    """Find the library: REFINERL_NVRTC if that is set, else the one among the packages of this Python."""
     if named := os.environ.get("REFINERL_NVRTC"):
         return Path(named) if Path(named).is_file() else None
     spec = importlib.util.find_spec("nvidia")
@@ -36,22 +36,22 @@ def find_nvrtc() -> Path | None:
 
 
 class Nvrtc:
-    """The few calls of NVRTC that a compilation takes."""
+    """The calls of NVRTC that a compilation needs."""
 
     def __init__(self, library: Path) -> None:
-        # The builtins beside it are opened by name; this makes them the ones of the same package.
+        # NVRTC opens its builtins by name; loading them first makes them those of the same package.
         for builtins in sorted(library.parent.glob("libnvrtc-builtins.so*")):
             ctypes.CDLL(str(builtins), mode=ctypes.RTLD_GLOBAL)
         self._library = ctypes.CDLL(str(library))
 
     def version(self) -> tuple[int, int]:
-        """Major and minor."""
+        """Return the major and minor version."""
         major, minor = ctypes.c_int(), ctypes.c_int()
         self._call("nvrtcVersion", ctypes.byref(major), ctypes.byref(minor))
         return major.value, minor.value
 
     def compile(self, source: Path, options: list[str], result: str) -> tuple[bytes, str]:
-        """The result ("CUBIN" or "PTX") and what the compiler said."""
+        """Compile a source. Returns the result ("CUBIN" or "PTX") and the compiler's log."""
         program = ctypes.c_void_p()
         text, name = source.read_bytes(), source.name.encode()
         self._call("nvrtcCreateProgram", ctypes.byref(program), text, name, 0, None, None)
@@ -79,7 +79,7 @@ class Nvrtc:
 
 
 def compile_all(nvrtc: Nvrtc, folder: Path, source: Path = SOURCE) -> dict[int, str]:
-    """Writes the cubins and the PTX into `folder`; for each architecture, what the assembler says of its kernels."""
+    """Write the cubins and the PTX to `folder`. Returns the assembler's report for each architecture."""
     common = ["--std=c++17", f"--include-path={source.parent}", "--ptxas-options=-v"]
     usage = {}
     for number in ARCHITECTURES:
@@ -92,7 +92,7 @@ def compile_all(nvrtc: Nvrtc, folder: Path, source: Path = SOURCE) -> dict[int, 
 
 
 def main() -> int:
-    """The command."""
+    """Run the command."""
     folder = Path(sys.argv[1])
     library = find_nvrtc()
     if library is None:

@@ -1,12 +1,12 @@
-// What the kernels need of a device beyond the language. `emulator/device.cuh` has the same names for the host's compiler.
+// What the kernels need of a device beyond C++. `emulator/device.cuh` defines the same names for the host's compiler.
 #pragma once
 
 #define DEVICE __device__ __forceinline__
-// A kernel that the driver finds by its plain name, for blocks of at most `threads`.
+// A kernel that the driver finds by its plain name, for blocks of at most `threads` threads.
 #define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
-// A variable that the threads of a block share; uninitialised.
+// An uninitialised variable that the threads of a block share.
 #define SHARED(type, name) __shared__ type name
-// The shared memory whose size the launch gives, at a multiple of 16 bytes.
+// The shared memory whose size the launch sets, aligned to 16 bytes.
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
 
 #define INFINITE __int_as_float(0x7f800000)

@@ -1,11 +1,12 @@
-// The kernels around the GEMMs of fused sequence cross-entropy. The logits are [rows, length] with `stride` items from row
-// to row, of any alignment that their type allows; each row is one block. Nothing here allocates or synchronises.
+// The kernels around the GEMMs of fused sequence cross-entropy. The logits are [rows, length] with `stride` items from
+// row to row, at any alignment that their type allows. Each row takes one block. Nothing here allocates or
+// synchronises.
 //
-// Of a row with target t, in nats: nll = log Σ exp(z) − z[t], entropy = −Σ p·log p. A target of −100 makes all results of
-// the row zero; any other target outside [0, length) makes them NaN and reads nothing.
+// For a row with target t, in nats: nll = log Σ exp(z) − z[t], entropy = −Σ p·log p. A target of −100 makes all results
+// of the row zero. Any other target outside [0, length) makes them NaN, and nothing is read out of bounds.
 #include "sequence_cross_entropy.cuh"
 
-// A row's results, of which each thread has the same.
+// The results of a row, the same in each thread.
 struct Summary {
     float maximum, total, log_total, entropy;
 
@@ -18,7 +19,7 @@ struct Summary {
 
 DEVICE bool inside(int64 target, int length) { return target >= 0 && target < length; }
 
-// The logit of the target, for the one thread that reports; NaN where there is none.
+// The logit of the target in the thread that reports; NaN in the others, and if there is none.
 template <typename T>
 DEVICE float target_logit(const T* row, int64 target, int length) {
     return threadIdx.x == 0 && inside(target, length) ? widen(row[target]) : NOT_A_NUMBER;
@@ -50,9 +51,10 @@ DEVICE void statistics(const T* logits, int64 stride, int length, const int64* t
     }
 }
 
-// Statistics, then the logits are overwritten with scale·(weight·(p − onehot) − tilt·p·(log p + entropy)); `tilts`, the slopes
-// of the entropy, may be null for zero. RESIDENT_ROW reads the logits once, into shared memory of length·sizeof(T) + 16 bytes;
-// else they are read twice, the second time from the end that was read last.
+// Computes the statistics, then overwrites the logits with scale·(weight·(p − onehot) − tilt·p·(log p + entropy)).
+// `tilts`, the slopes of the entropy, may be null for zero. With RESIDENT_ROW the logits are read once, into shared
+// memory of length·sizeof(T) + 16 bytes. Without it they are read twice, the second time from the end that was read
+// last.
 template <bool RESIDENT_ROW, typename T>
 DEVICE void fused(T* logits, int64 stride, int length, const int64* targets, float scale, const float* weights,
                   const float* tilts, float* nll, float* entropy) {
@@ -83,13 +85,13 @@ DEVICE void fused(T* logits, int64 stride, int length, const int64* targets, flo
     rewrite(row, static_cast<const T*>(kept), layout, [=](float logit, int item) {
         const float distance = logit - maximum;
         const float p = exp2f(distance * rate) * inverse;
-        // log p + entropy, without the log Σ that is in both; 0·∞ would be no number.
+        // log p + entropy, without the log Σ that both contain. The bound avoids 0·∞, which is NaN.
         const float surprise = fmaxf(distance * scale, -LARGEST) - mean;
         return slope * (p - (item == target ? 1.0f : 0.0f)) - tilt * p * surprise;
     });
 }
 
-// The two kernels, one of them in two forms, for one type of logits.
+// The kernels for one type of logits, one of them in two forms.
 #define EPILOGUE(T, suffix)                                                                                             \
     KERNEL(STREAMING)                                                                                                   \
     statistics_##suffix(const T* logits, int64 stride, int length, const int64* targets, float scale, float* nll,       \
@@ -111,7 +113,7 @@ EPILOGUE(float, float32)
 EPILOGUE(Half, float16)
 EPILOGUE(Bfloat16, bfloat16)
 
-// The indices of the rows whose weight is not zero, in order, and how many they are. One block.
+// Writes the indices of the rows whose weight is not zero, in order, and their number. Runs in one block.
 KERNEL(RESIDENT)
 kept_rows(const float* weights, int64 rows, int64* indices, int64* count) {
     struct Counts {
@@ -126,7 +128,8 @@ kept_rows(const float* weights, int64 rows, int64* indices, int64* count) {
         const int64 index = first + threadIdx.x;
         const bool keep = index < rows && weights[index] != 0.0f;
         const unsigned votes = __ballot_sync(ALL_LANES, keep);
-        // Two sets of counts in turn: one barrier parts both the writing from the reading and this turn from the last.
+        // Two sets of counts take turns, so that one barrier separates both writing from reading and this turn from the
+        // last.
         int* of_warp = counts.of_warp[turn];
         turn = 1 - turn;
         if (lane == 0) of_warp[warp] = __popc(votes);

@@ -1,19 +1,19 @@
-// The parts of the epilogue's kernels. A block works on one row x[0..V) of logits; z = scale·x, p = softmax(z). All sums
-// are float32 and relative to the row's largest logit.
+// The parts of the epilogue's kernels. A block works on one row x[0..V) of logits; z = scale·x, p = softmax(z). All
+// sums are float32, and relative to the largest logit of the row.
 #pragma once
 #include <device.cuh>
 
 typedef long long int64;
 
-// The target of a row that costs nothing and has no gradient.
+// The target of a row without cost and gradient.
 constexpr int64 IGNORED = -100;
 constexpr int WARP = 32;
 constexpr unsigned ALL_LANES = 0xffffffffu;
-// Threads of a block that streams its row, and of one that holds it in shared memory and so has an SM for itself.
+// Threads of a block that streams its row, and of a block that holds it in shared memory and so has an SM to itself.
 constexpr int STREAMING = 512;
 constexpr int RESIDENT = 1024;
-// Packs that a thread has in flight: 32 kB with 1024 threads on an SM, about twice the share that an SM has of an H100's
-// bandwidth (3.35 TB/s) times the latency of its memory (some 0.6 µs).
+// Packs that a thread has in flight: 32 kB with 1024 threads on an SM, about twice the share that an SM has of an
+// H100's bandwidth (3.35 TB/s) times the latency of its memory (some 0.6 µs).
 constexpr int BATCH = 2;
 constexpr float LOG2_E = 1.4426950408889634f;
 constexpr float LARGEST = 3.402823466e38f;
@@ -25,7 +25,7 @@ struct alignas(16) Pack {
     T items[SIZE];
 };
 
-// Where a row's packs lie: `head` items before the first 16-byte boundary, `packs` packs, then fewer items than a pack has.
+// The layout of a row: `head` items before the first 16-byte boundary, `packs` packs, then fewer items than a pack has.
 template <typename T>
 struct Layout {
     int head, packs, tail, length;
@@ -38,7 +38,7 @@ struct Layout {
         tail = head + packs * Pack<T>::SIZE;
     }
 
-    // Items from the last 16-byte boundary to the row's first.
+    // Items from the last 16-byte boundary to the first item of the row.
     static DEVICE int offset(const T* row) {
         return static_cast<int>(reinterpret_cast<unsigned long long>(row) % 16 / sizeof(T));
     }
@@ -60,7 +60,7 @@ struct Sums {
             const float distance = values[i] - base;
             const float e = exp2f(distance * rate);
             total += e;
-            moment = fmaf(e, fmaxf(distance, -LARGEST), moment);  // 0·∞ would be no number
+            moment = fmaf(e, fmaxf(distance, -LARGEST), moment);  // 0·∞ would be NaN
         }
     }
 
@@ -154,7 +154,7 @@ DEVICE Sums read(const T* row, const Layout<T>& layout, float rate, T* kept) {
     return sums;
 }
 
-// Derives COUNT packs, a block's width apart, downwards from `last`; `head` is the index of the first pack's first item.
+// Rewrites COUNT packs, a block's width apart, downwards from `last`; `head` is the index of the first item of pack 0.
 template <int COUNT, typename T, typename Derivative>
 DEVICE void rewrite_packs(Pack<T>* to, const Pack<T>* from, int last, int head, Derivative derivative) {
     Pack<T> loaded[COUNT];
@@ -172,8 +172,8 @@ DEVICE void rewrite_packs(Pack<T>* to, const Pack<T>* from, int last, int head, 
     }
 }
 
-// Writes derivative(x, index) over each item of a row, from its end to its start; x comes from `source`, which is the row
-// itself or a copy aligned like it.
+// Overwrites each item of a row with derivative(x, index), from its end to its start. x comes from `source`, which is
+// the row itself or a copy aligned like it.
 template <typename T, typename Derivative>
 DEVICE void rewrite(T* row, const T* source, const Layout<T>& layout, Derivative derivative) {
     const int thread = threadIdx.x, threads = blockDim.x;

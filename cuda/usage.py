@@ -1,6 +1,6 @@
-"""What each kernel takes of a device, from the assembler's report: `python cuda/usage.py FOLDER/usage.txt`.
+"""Resources of each kernel, from the assembler's report: `python cuda/usage.py FOLDER/usage.txt`.
 
-`compile.py` writes the report. Prints the table of docs/measurements.md.
+`compile.py` writes the report. The command prints the table of docs/measurements.md.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ENTRY = re.compile(
 
 @dataclass(frozen=True)
 class Usage:
-    """Of one kernel on one architecture; bytes but for the registers of a thread."""
+    """Resources of a kernel on an architecture: registers of a thread, and bytes."""
 
     kernel: str
     architecture: int
@@ -31,7 +31,7 @@ class Usage:
 
 
 def read(report: str) -> list[Usage]:
-    """What the assembler says of every kernel."""
+    """Parse the assembler's report on every kernel."""
     found = []
     for entry in ENTRY.finditer(report):
         shared = re.search(r"(\d+) bytes smem", entry["rest"])
@@ -49,7 +49,7 @@ def read(report: str) -> list[Usage]:
 
 
 def table(usages: list[Usage]) -> str:
-    """Markdown: a row for each kernel, its registers on each architecture, its static shared memory."""
+    """Format a Markdown table: for each kernel its registers on each architecture and its static shared memory."""
     architectures = sorted({usage.architecture for usage in usages})
     lines = ["| kernel | " + " | ".join(f"sm_{number}" for number in architectures) + " | shared |"]
     lines.append("|---" * (len(architectures) + 2) + "|")

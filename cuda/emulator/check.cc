@@ -1,5 +1,6 @@
-// Runs every kernel over small cases in exactly sized memory and compares with double precision: the program that the
-// sanitizers watch. Prints what is wrong; exit status 0 where nothing is. Argument: the first of a few seeds.
+// Runs every kernel on small cases in memory of exactly their size and compares the results with double precision. This
+// is the program that the sanitizers watch. Prints errors; the exit status is 0 if there are none. Argument: the first
+// of a few seeds.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -15,7 +16,7 @@ namespace {
 int wrong = 0;
 std::uint64_t seed = 0;
 
-// Memory of just these items, whose first lies `offset` items after a 16-byte boundary.
+// Memory of exactly these items. The first lies `offset` items after a 16-byte boundary.
 template <typename T>
 struct Exact {
     std::unique_ptr<unsigned char[]> bytes;

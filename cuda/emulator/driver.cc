@@ -1,6 +1,7 @@
-// A stand-in for the CUDA driver's library, for machines without a device: the entry points that refinerl uses, with host
-// memory as the device's and launches carried out by the emulator. Built as libcuda.so.1 by the tests. It is strict where
-// the real one is: a context must be current, an image must be for the device, a launch within the device's limits.
+// A stand-in for the CUDA driver's library on machines without a device. It has the entry points that refinerl uses,
+// takes host memory as the device's, and runs launches on the emulator. The tests build it as libcuda.so.1. It is as
+// strict as the real one: a context must be current, an image must be for the device, a launch must be within the
+// device's limits.
 //
 // The environment describes the device and its faults:
 //   STANDIN_DEVICES=1  STANDIN_VERSION=12090  STANDIN_CAPABILITY=8.6  STANDIN_SHARED=101376 (bytes that a block can have)
@@ -44,14 +45,14 @@ unsigned capability() {
     return static_cast<unsigned>(10 * std::atoi(text.c_str()) + std::atoi(text.c_str() + text.find('.') + 1));
 }
 
-// The status that the environment orders for an entry point.
+// The status that the environment sets for an entry point.
 int fault(const char* entry) {
     const std::string text = setting("STANDIN_FAULT", "");
     const std::string prefix = std::string(entry) + ":";
     return text.rfind(prefix, 0) == 0 ? std::atoi(text.c_str() + prefix.size()) : OK;
 }
 
-// The architecture of a cubin, which its ELF flags hold.
+// The architecture of a cubin, read from its ELF flags.
 unsigned architecture(const unsigned char* image) {
     std::uint32_t flags;
     std::memcpy(&flags, image + 48, sizeof flags);

@@ -19,7 +19,7 @@
 #include <sanitizer/tsan_interface.h>
 #endif
 
-// This file is compiled without instrumentation, so that the sanitizers see the kernels' memory accesses and no others.
+// This file is compiled without instrumentation, so that the sanitizers see only the memory accesses of the kernels.
 namespace emulator {
 namespace {
 
@@ -29,7 +29,7 @@ constexpr std::size_t STACK = 64 * 1024;
 struct Warp {
     unsigned arrived = 0;
     unsigned long phase = 0;
-    std::uint64_t values[2][WARP];  // of this exchange and of the last, which slower lanes may still read
+    std::uint64_t values[2][WARP];  // of this exchange and of the last one, which slower lanes may still read
 };
 
 enum class Wait { nothing, warp, block, left };
@@ -39,7 +39,7 @@ struct Fiber {
     jmp_buf jump;
     bool started = false;
     Wait wait = Wait::nothing;
-    unsigned long phase = 0;  // the one that it waits to end
+    unsigned long phase = 0;  // the phase whose end it waits for
     unsigned thread = 0;
     std::unique_ptr<char[]> stack;
 #ifdef EMULATOR_ADDRESS
@@ -93,7 +93,7 @@ void happens_after(char* event) {
     std::abort();
 }
 
-// Sanitizers follow swapcontext, with their own notes; without them a long jump spares its system call.
+// Sanitizers follow swapcontext with the help of annotations. Without sanitizers a long jump avoids its system call.
 void change(Fiber& from, Fiber& to) {
 #if defined(EMULATOR_ADDRESS)
     __sanitizer_start_switch_fiber(from.wait == Wait::left ? nullptr : &from.fake_stack,
@@ -114,7 +114,7 @@ void change(Fiber& from, Fiber& to) {
 
 void body() {
 #ifdef EMULATOR_ADDRESS
-    // The scheduler's stack is the thread's own, whose bounds only the sanitizer knows.
+    // The scheduler runs on the thread's own stack, whose bounds only the sanitizer knows.
     const void* bottom = nullptr;
     std::size_t size = 0;
     __sanitizer_finish_switch_fiber(nullptr, &bottom, &size);
@@ -149,7 +149,7 @@ bool ready(const Fiber& fiber) {
 void start(Fiber& fiber, unsigned thread) {
     if (!fiber.stack) fiber.stack = std::make_unique<char[]>(STACK);
 #ifdef EMULATOR_ADDRESS
-    __asan_unpoison_memory_region(fiber.stack.get(), STACK);  // of the frames of the last block
+    __asan_unpoison_memory_region(fiber.stack.get(), STACK);  // after the frames of the last block
 #endif
     fiber.thread = thread;
     fiber.started = false;
@@ -161,8 +161,8 @@ void start(Fiber& fiber, unsigned thread) {
     makecontext(&fiber.context, body, 0);
 }
 
-// Lets one warp after another take a step, in random order within and among them; a warp often goes on alone for long, so
-// that one which does not wait for the others runs far ahead of them.
+// Lets one warp after another take a step, in random order within and among them. A warp often continues alone for
+// long, so that a warp which does not wait for the others gets far ahead of them.
 void schedule(std::mt19937_64& random) {
     std::vector<Fiber*> turn;
     const unsigned count = static_cast<unsigned>(block->warps.size());
@@ -259,7 +259,7 @@ void* shared(const void* site, std::size_t bytes) {
         happens_after(static_cast<char*>(piece.memory));
         return piece.memory;
     }
-    // malloc, not new: its bounds are the sanitizer's, and 16-byte alignment is what a kernel may rely on.
+    // malloc, not new: the sanitizer checks its bounds, and a kernel may rely on 16-byte alignment and no more.
     void* memory = std::malloc(bytes);
     std::memset(memory, 0xff, bytes);
     block->pieces.push_back({site, memory});

@@ -1,4 +1,4 @@
-// The kernels' source itself, compiled by the host's compiler, and their table.
+// The source of the kernels, compiled by the host's compiler, and a table of them.
 #include "kernels.h"
 
 #include <map>
@@ -45,7 +45,7 @@ Invoke find(const std::string& name) {
 
 }  // namespace emulator
 
-// For callers in other languages. 0, or 1 where there is no such kernel.
+// The entry for callers in other languages. Returns 0, or 1 if there is no such kernel.
 extern "C" int emulate(const char* name, unsigned blocks, unsigned threads, std::size_t dynamic_bytes, std::uint64_t seed,
                        void** arguments) {
     const emulator::Invoke invoke = emulator::find(name);

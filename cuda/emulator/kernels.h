@@ -1,4 +1,4 @@
-// The emulated kernels by name, with their arguments as the driver gets them.
+// The emulated kernels by name. Their arguments have the form in which the driver gets them.
 #pragma once
 #include <functional>
 #include <string>
@@ -9,7 +9,7 @@ namespace emulator {
 
 using Invoke = void (*)(void** arguments);
 
-// Null where there is no kernel of that name.
+// Null if there is no kernel of that name.
 Invoke find(const std::string& name);
 
 }  // namespace emulator

@@ -198,7 +198,7 @@ class TestReport:
 
 @final
 class Protection:
-    """One mechanism that isolates programs."""
+    """A mechanism that isolates programs."""
 
     @property
     def name(self) -> str: ...
@@ -217,7 +217,7 @@ class Zygotes:
         cls, *, python: str | PathLike[str], workers: int, full: bool, packages: Sequence[tuple[str, str]]
     ) -> Zygotes: ...
     def run(self, orders: Sequence[_Order], *, keep: bool) -> list[list[TestReport]]:
-        """Reports for each test of each program. With `keep`, they hold standard output and the returned value."""
+        """Run all tests and return a report on each. With `keep`, reports hold standard output and returned values."""
     def isolation(self) -> list[Protection]:
         """The isolation report."""
     def close(self) -> None: ...

@@ -1,5 +1,5 @@
-//! Compiles `cuda/` to cubins and PTX with NVRTC, through `cuda/compile.py` and the Python of this build. Where no Python
-//! has NVRTC, the crate is built without CUDA and says so when asked.
+//! Compile `cuda/` to cubins and PTX with NVRTC, through `cuda/compile.py` and the Python of this build. If no Python
+//! has NVRTC, the crate is built without CUDA, and reports that at run time.
 
 use std::env;
 use std::fmt::Write;
@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What `compile.py` exits with where it finds no NVRTC.
+/// The exit code of `compile.py` if it finds no NVRTC.
 const NO_COMPILER: i32 = 3;
 
 fn main() {
@@ -24,19 +24,19 @@ fn main() {
     for name in ["PYO3_PYTHON", "VIRTUAL_ENV", "REFINERL_NVRTC"] {
         println!("cargo:rerun-if-env-changed={name}");
     }
-    // Cargo keeps this folder from one run to the next: an image of an older source must not ship.
+    // Cargo keeps this folder between runs, and an image of an older source must not ship.
     let _ = fs::remove_dir_all(&out);
     fs::create_dir_all(&out).expect("OUT_DIR can be written");
     let compiled = compile(&source.join("compile.py"), &out);
     if let Err(reason) = &compiled {
         println!("cargo:warning=built without CUDA kernels: {reason}");
-        // A file that is never there: the next build asks again, as NVRTC may be installed by then.
+        // A file that never exists makes the next build try again, as NVRTC may be installed by then.
         println!("cargo:rerun-if-changed={}", out.join("never").display());
     }
     fs::write(out.join("images.rs"), listing(&out, compiled.err())).expect("OUT_DIR can be written");
 }
 
-/// Why no Python could compile; the images are in `out` where one did. A source that does not compile ends the build.
+/// Compile the images into `out`. The error says why no Python could; a source that does not compile ends the build.
 fn compile(script: &Path, out: &Path) -> Result<(), String> {
     let mut reasons = Vec::new();
     for python in pythons() {
@@ -67,7 +67,7 @@ fn pythons() -> Vec<PathBuf> {
     named.into_iter().chain(environment).chain(plain).collect()
 }
 
-/// The Rust source that embeds what is in `out`.
+/// The Rust source that embeds the images in `out`.
 fn listing(out: &Path, reason: Option<String>) -> String {
     let mut images: Vec<(String, u32, PathBuf)> = Vec::new();
     for entry in fs::read_dir(out).expect("just made").flatten() {

@@ -2,7 +2,7 @@
 //!
 //! y is random tokens; ỹ is y with a share of its tokens edited in spans of mean length 3, insertions, deletions and
 //! substitutions alike. Two kinds of text: uniform over 50k ids, and Zipf-like, where tokens recur as in real text.
-//! The figure is the best of many rounds over 32 pairs: other work on the machine can only lower it.
+//! The figure is the best of many rounds over 32 pairs, because other work on the machine can only lower it.
 
 use std::time::{Duration, Instant};
 
@@ -55,7 +55,7 @@ impl Random {
 }
 
 fn main() {
-    // cargo test runs benches too, to see that they run.
+    // cargo test runs benches too, as a check that they run.
     let time = if std::env::args().any(|argument| argument == "--bench") {
         200
     } else {

@@ -1,6 +1,6 @@
-//! What an alignment is, and what is read off it: masks, charges, ratios.
+//! An alignment of two sequences, and what follows from it: masks, charges, ratios.
 
-/// A maximal run of kept tokens: `length` tokens of y from `original` on stand in ỹ from `refined` on.
+/// A maximal run of kept tokens: `length` tokens of y from `original` on are those of ỹ from `refined` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Run {
     /// Position in y.
@@ -11,9 +11,9 @@ pub struct Run {
     pub length: u32,
 }
 
-/// How ỹ derives from y by the fewest insertions and deletions: the kept runs, in order.
+/// The derivation of ỹ from y by the fewest insertions and deletions: the kept runs, in order.
 ///
-/// Everything else is computed when it is asked for; an alignment of two long, similar sequences is a few dozen bytes.
+/// Everything else is computed on demand, so an alignment of two long, similar sequences takes a few dozen bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Alignment {
     pub(crate) original_length: u32,
@@ -32,7 +32,7 @@ struct Departure {
 }
 
 impl Alignment {
-    /// An alignment from its parts, if they are one: runs in order, within the lengths, maximal.
+    /// Build an alignment from its parts; None unless the runs are in order, within the lengths, and maximal.
     pub fn from_runs(original_length: u32, refined_length: u32, runs: Vec<Run>) -> Option<Self> {
         let (mut x, mut y) = (0u64, 0u64);
         for (index, run) in runs.iter().enumerate() {
@@ -51,12 +51,12 @@ impl Alignment {
         })
     }
 
-    /// L, the number of y's tokens.
+    /// L, the number of tokens of y.
     pub fn original_length(&self) -> usize {
         self.original_length as usize
     }
 
-    /// L′, the number of ỹ's tokens.
+    /// L′, the number of tokens of ỹ.
     pub fn refined_length(&self) -> usize {
         self.refined_length as usize
     }
@@ -74,7 +74,7 @@ impl Alignment {
         }
     }
 
-    /// Number of tokens that are kept.
+    /// Number of kept tokens.
     pub fn kept(&self) -> usize {
         self.runs.iter().map(|run| run.length as usize).sum()
     }
@@ -84,7 +84,7 @@ impl Alignment {
         self.original_length() + self.refined_length() - 2 * self.kept()
     }
 
-    /// Share of ỹ's tokens that are kept; of an empty ỹ 1 if y is empty too, else 0.
+    /// Share of the tokens of ỹ that are kept. For an empty ỹ: 1 if y is empty too, else 0.
     pub fn copy_ratio(&self) -> f64 {
         match (self.original_length, self.refined_length) {
             (0, 0) => 1.0,
@@ -93,7 +93,7 @@ impl Alignment {
         }
     }
 
-    /// \[L\] which tokens of y stand in ỹ.
+    /// Mask \[L\] of the tokens of y that are kept.
     pub fn original_kept(&self) -> Vec<bool> {
         let mut mask = vec![false; self.original_length()];
         for run in &self.runs {
@@ -102,7 +102,7 @@ impl Alignment {
         mask
     }
 
-    /// \[L′\] which tokens of ỹ stand in y.
+    /// Mask \[L′\] of the tokens of ỹ that are kept.
     pub fn refined_kept(&self) -> Vec<bool> {
         let mut mask = vec![false; self.refined_length()];
         for run in &self.runs {
@@ -111,12 +111,12 @@ impl Alignment {
         mask
     }
 
-    /// \[L′\] the position of y that each token of ỹ is charged to; −1 throughout if y is empty.
+    /// Positions \[L′\] of y to which the tokens of ỹ are charged; all −1 if y is empty.
     ///
-    /// - A kept token charges its own partner,
-    /// - an inserted or substituted run the first token of the deleted run that it replaces; if it replaces nothing, the
-    ///   token of y before which it stands; at the very end the last token of y,
-    /// - the kept token directly after a pure deletion the first deleted token: there the departure is predicted.
+    /// - A kept token is charged to its partner.
+    /// - An inserted run is charged to the first token of the deleted run that it replaces; if it replaces nothing, to
+    ///   the token of y before which it stands; at the very end, to the last token of y.
+    /// - The kept token directly after a pure deletion is charged to the first deleted token, where y departs from ỹ.
     pub fn refined_to_original(&self) -> Vec<i64> {
         let mut target = Vec::with_capacity(self.refined_length());
         if self.original_length == 0 {
@@ -145,9 +145,9 @@ impl Alignment {
         target
     }
 
-    /// Adds the costs of ỹ's tokens to the positions of y that they are charged to.
+    /// Add the costs of the tokens of ỹ to the positions of y that they are charged to.
     ///
-    /// `costs` holds at least L′ and `charges` at least L values; an empty y has no position, its costs are dropped.
+    /// `costs` has at least L′ and `charges` at least L values. An empty y has no position: its costs are dropped.
     pub fn charge(&self, costs: &[f64], charges: &mut [f64]) {
         if self.original_length == 0 {
             return;
@@ -173,7 +173,7 @@ impl Alignment {
         }
     }
 
-    /// Departures in order: one before each kept run (empty only before a common prefix) and one at the end.
+    /// Departures in order: one before each kept run (empty only before a common prefix), and one at the end.
     fn departures(&self) -> impl Iterator<Item = Departure> + '_ {
         let end = Run {
             original: self.original_length,

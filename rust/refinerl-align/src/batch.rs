@@ -1,4 +1,4 @@
-//! Many pairs at once.
+//! Batches of pairs.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Mutex;
@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use crate::alignment::Alignment;
 use crate::pair::Aligner;
 
-/// One sequence of token ids, borrowed in the width that it came in.
+/// A borrowed sequence of token ids of either width.
 #[derive(Clone, Copy, Debug)]
 pub enum Tokens<'a> {
     /// 32-bit ids.
@@ -24,14 +24,14 @@ impl Tokens<'_> {
         }
     }
 
-    /// Whether there are none.
+    /// True if there are no tokens.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// The first id outside 0 … 2³¹ − 1.
     pub fn invalid(&self) -> Option<i64> {
-        // One pass that vectorises finds whether there is any; only then is it looked for.
+        // A pass that vectorises tells whether there is one; only then is it searched for.
         match self {
             Self::I32(ids) => {
                 let any = ids.iter().fold(0, |all, &id| all | id) < 0;
@@ -47,7 +47,7 @@ impl Tokens<'_> {
 }
 
 impl Aligner {
-    /// The canonical alignment of two sequences of any width.
+    /// Compute the canonical alignment of two sequences of any width.
     pub fn align_tokens(&mut self, original: Tokens<'_>, refined: Tokens<'_>) -> Alignment {
         let widen = |ids: &[i32]| ids.iter().map(|id| i64::from(*id)).collect::<Vec<_>>();
         match (original, refined) {
@@ -59,11 +59,10 @@ impl Aligner {
     }
 }
 
-/// A batch of fewer tokens is done before other threads would have woken up.
+/// Batches of fewer tokens are finished before other threads would have woken up.
 const PARALLEL_TOKENS: usize = 1 << 16;
 
-/// The alignments of many pairs, in order: on this thread alone, or with the help of rayon's current pool if that is
-/// worth it.
+/// Align many pairs, in order: on this thread alone, or with `parallel` also on rayon's current pool where that pays.
 pub fn align_batch(pairs: &[(Tokens<'_>, Tokens<'_>)], parallel: bool) -> Vec<Alignment> {
     let worth_it = || pairs.iter().map(|(a, b)| a.len() + b.len()).sum::<usize>() >= PARALLEL_TOKENS;
     let threads = rayon::current_num_threads().min(pairs.len());
@@ -71,7 +70,7 @@ pub fn align_batch(pairs: &[(Tokens<'_>, Tokens<'_>)], parallel: bool) -> Vec<Al
         let mut aligner = Aligner::default();
         return pairs.iter().map(|(a, b)| aligner.align_tokens(*a, *b)).collect();
     }
-    // Whoever is free takes the next pair; this thread does not wait for the others to wake up.
+    // A free thread takes the next pair; this one does not wait for the others to wake up.
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::with_capacity(pairs.len()));
     let work = || {

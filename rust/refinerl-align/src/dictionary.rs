@@ -1,12 +1,12 @@
-//! Token ids made dense, so that they can index tables.
+//! Dense token ids, which can index tables.
 
-/// Not in the table.
+/// The id of a free slot.
 const VACANT: u32 = u32::MAX;
 
 /// Two sequences over 0 ..= distinct; the memory is reused from pair to pair.
 #[derive(Default)]
 pub(crate) struct Dictionary {
-    /// Open addressing: (token, id) with linear probing, `VACANT` as the id of a free slot.
+    /// (token, id) with open addressing and linear probing.
     table: Vec<(u32, u32)>,
     shift: u32,
     /// y as dense ids; `distinct` stands for all tokens that ỹ lacks.
@@ -18,7 +18,7 @@ pub(crate) struct Dictionary {
 }
 
 impl Dictionary {
-    /// Takes in a pair.
+    /// Number the tokens of a pair.
     pub(crate) fn number(&mut self, a: &[u32], b: &[u32]) {
         let slots = (4 * b.len()).next_power_of_two().max(16);
         self.shift = 32 - slots.trailing_zeros();
@@ -41,7 +41,7 @@ impl Dictionary {
         }
     }
 
-    /// The token's slot, or the free one where it belongs.
+    /// The slot of a token, or the free slot where it belongs.
     #[inline]
     fn slot(&self, token: u32) -> usize {
         // Fibonacci hashing: the high bits of a product with 2³²/φ.

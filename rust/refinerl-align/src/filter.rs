@@ -1,25 +1,25 @@
-//! Which refinements teach: the filter of Eq. 4, its ablations, and the merging of identical rows.
+//! The selection of refinements: the filter of Eq. 4, its ablations, and the merging of identical rows.
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 
 use crate::batch::Tokens;
 
-/// What a refinement must be to teach.
+/// The condition that a refinement must meet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Accept {
     /// R(ỹ) > R(y), the paper's filter.
     Better,
-    /// Better, and at the highest reward there is.
+    /// Better, and of the highest possible reward.
     Perfect {
         /// That reward.
         max_reward: f64,
     },
-    /// Whatever has rewards and is not empty.
+    /// All refinements that have rewards and are not empty.
     All,
 }
 
-/// Why a refinement teaches or not. The first that applies, in this order.
+/// The reason why a refinement is accepted or not: the first that applies, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// ỹ has no tokens.
@@ -30,22 +30,22 @@ pub enum Reason {
     NotBetter,
     /// Better, but below the highest reward.
     NotPerfect,
-    /// It teaches.
+    /// It meets the condition.
     Accepted,
 }
 
 /// The verdict on a batch of refinements, row by row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filtered {
-    /// Why each row teaches or not.
+    /// The reason for each row.
     pub reasons: Vec<Reason>,
-    /// For an accepted row the first accepted row identical to it, itself perhaps; −1 for the others.
+    /// For an accepted row the first accepted row identical to it (possibly itself); −1 for the others.
     pub representative: Vec<i64>,
-    /// How many rows a representative stands for; 0 for all others.
+    /// Number of rows that a representative stands for; 0 for all other rows.
     pub weight: Vec<i64>,
 }
 
-/// Token ids of either width, equal where the ids are.
+/// Token ids that are equal whatever their width.
 struct Ids<'a>(Tokens<'a>);
 
 impl Ids<'_> {
@@ -71,7 +71,7 @@ impl Hash for Ids<'_> {
     }
 }
 
-/// Filters n refinements; `rewards` are R(y), `refined_rewards` R(ỹ), NaN where there is none.
+/// Filter n refinements. `rewards` are R(y) and `refined_rewards` R(ỹ); NaN means that there is none.
 ///
 /// Accepted rows with the same prompt and the same ỹ merge into the first of them.
 ///

@@ -1,29 +1,30 @@
 //! Myers' greedy algorithm with stored waves: O(n + m + d²) time, O(d²) memory.
 //!
-//! Wave d holds, for each diagonal k = x − y of d's parity, the furthest x with D(x, x − k) ≤ d, where D is the distance
-//! of the prefixes of lengths x and y. Cell i of wave d is diagonal k = 2i − d, so the two cells that lead to it stand at
-//! i − 1 and i of the wave before, and neighbouring diagonals fill a vector.
+//! Wave d holds, for each diagonal k = x − y of the parity of d, the furthest x with D(x, x − k) ≤ d, where D is the
+//! distance of the prefixes of lengths x and y. Cell i of wave d is diagonal k = 2i − d. The two cells that lead to it
+//! are i − 1 and i of the wave before, so neighbouring diagonals fill a vector.
 
 use crate::alignment::Run;
 use crate::simd::{Padded, Vectors, MAX_LANES};
 
-/// What stands beside a wave: no diagonal there.
+/// The value beside a wave, where there is no diagonal.
 const NOWHERE: i32 = i32::MIN / 2;
 
 /// Waves of fewer cells than this are computed one cell at a time.
 const VECTOR_CELLS: usize = 4;
 
-/// The distance is projected from the progress after every so many waves, once a sixth of the limit is reached: earlier
-/// the progress says little.
+/// Number of waves between projections of the distance. They begin at a sixth of the limit: the progress before that
+/// predicts little.
 const PROJECT_EVERY: i32 = 8;
 
 /// Stored waves; the memory is reused from pair to pair.
 #[derive(Default)]
 pub(crate) struct Waves {
     cells: Vec<i32>,
-    /// Where cell 0 of each wave would stand in `cells`; cells of diagonals outside the grid are not stored.
+    /// Index in `cells` of cell 0 of each wave, which may be virtual: cells of diagonals outside the grid are not
+    /// stored.
     origins: Vec<isize>,
-    /// How many of `cells` are taken.
+    /// Number of `cells` in use.
     end: usize,
 }
 
@@ -33,14 +34,15 @@ fn cells(n: i32, m: i32, d: i32) -> (i32, i32) {
 }
 
 impl Waves {
-    /// Cell i of wave d, where stored.
+    /// Index of cell i of wave d.
     fn at(&self, d: i32, i: i32) -> usize {
         (self.origins[d as usize] + i as isize) as usize
     }
 
-    /// The kept runs of the canonical alignment, last first, if its distance is at most `limit`.
+    /// Pass the kept runs of the canonical alignment to `keep`, last first. Returns false if its distance is above
+    /// `limit`.
     ///
-    /// Gives up early where the progress so far projects a distance well above the limit.
+    /// It also gives up early, when the progress so far projects a distance well above the limit.
     pub(crate) fn align(
         &mut self,
         vectors: Vectors,
@@ -97,9 +99,9 @@ impl Waves {
         false
     }
 
-    /// Room for the next wave behind the others; where its cells begin.
+    /// Make room for the next wave behind the others; return the index of its first cell.
     ///
-    /// A whole vector may be read behind any cell but the last, and one be written from any cell on.
+    /// A whole vector may be read behind any cell but the last, and one may be written from any cell on.
     fn push(&mut self, first: i32, count: usize) -> usize {
         let start = self.end + 1;
         self.end = start + (count + 1).next_multiple_of(MAX_LANES) + 1;
@@ -110,7 +112,7 @@ impl Waves {
         start
     }
 
-    /// The distance if the rest goes as it went up to wave d.
+    /// The distance projected from the progress up to wave d.
     fn projected(&self, n: i32, m: i32, d: i32) -> usize {
         let (first, last) = cells(n, m, d);
         let furthest = (first..=last)
@@ -119,7 +121,7 @@ impl Waves {
         d as usize * (n + m) as usize / furthest.unwrap_or(0).max(1) as usize
     }
 
-    /// Walks back from (n, m): an insertion where one is on a shortest path, else a deletion where one is, else a match.
+    /// Walk back from (n, m): by an insertion if a shortest path has one there, else by a deletion, else by a match.
     fn trace(&self, n: i32, m: i32, distance: i32, keep: &mut impl FnMut(Run)) {
         let mut push = |x: i32, y: i32, length: i32| {
             keep(Run {

@@ -1,4 +1,5 @@
-//! One pair: trim, then the algorithm that suits the distance. All of them give the same alignment.
+//! Alignment of one pair: trim the common ends, then run the algorithm that suits the distance. All algorithms give the
+//! same alignment.
 
 use crate::alignment::{Alignment, Run};
 use crate::dictionary::Dictionary;
@@ -7,27 +8,27 @@ use crate::reduce::Reduced;
 use crate::rows::Rows;
 use crate::simd::{Level, Padded, Vectors, Words};
 
-/// How to align what is left between the common ends. The result does not depend on it.
+/// The algorithm for what is left between the common ends. The result does not depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
-    /// Whatever is fastest, within bounded memory.
+    /// The fastest one, within bounded memory.
     Auto,
     /// The greedy algorithm, O(n + d²) time and O(d²) memory.
     Waves,
-    /// The same without the tokens that the other side lacks.
+    /// The greedy algorithm, without the tokens that the other side lacks.
     ReducedWaves,
     /// The bit-parallel longest common subsequence, O(n²/64) time and at most 8 MiB.
     Rows,
 }
 
-/// The greedy algorithm stores d²/2 cells of 4 bytes, and d² stays below this: at most 8 MiB with what growing takes.
+/// Upper bound of d². The greedy algorithm stores d²/2 cells of 4 bytes: at most 8 MiB while its buffer grows.
 const STORED_CELLS: usize = 1 << 21;
 
-/// Pairs of fewer tokens are reduced at once.
+/// Pairs of fewer tokens are reduced straight away.
 const SHORT: usize = 768;
 
-/// A token id as it comes: `i32` or `i64`, from 0 to 2³¹ − 1.
-#[allow(private_bounds)] // Only the two widths that the vector code reads.
+/// A token id of the caller: `i32` or `i64`, from 0 to 2³¹ − 1.
+#[allow(private_bounds)] // only the two widths that the vector code reads
 pub trait Token: Words + Send + Sync {
     /// The same id in the width that the algorithms work on.
     fn narrow(self) -> u32;
@@ -47,7 +48,7 @@ impl Token for i64 {
     }
 }
 
-/// Aligns pair after pair and reuses its memory; one for each thread.
+/// An aligner that reuses its memory from pair to pair. Each thread needs its own.
 pub struct Aligner {
     vectors: Vectors,
     algorithm: Algorithm,
@@ -67,7 +68,7 @@ impl Default for Aligner {
 }
 
 impl Aligner {
-    /// An aligner for tests and benches that want a certain path.
+    /// Create an aligner for tests and benches that need a certain path.
     ///
     /// # Panics
     /// If this processor lacks the level.
@@ -85,7 +86,7 @@ impl Aligner {
         }
     }
 
-    /// The canonical alignment of y (`original`) and ỹ (`refined`): see the crate's documentation.
+    /// Compute the canonical alignment of y (`original`) and ỹ (`refined`), as the crate's documentation defines it.
     pub fn align<T: Token>(&mut self, original: &[T], refined: &[T]) -> Alignment {
         let prefix = self.vectors.common_prefix(original, refined);
         let (a, b) = (&original[prefix..], &refined[prefix..]);
@@ -126,7 +127,7 @@ impl Aligner {
         }
     }
 
-    /// Prepends the runs of what is left between the common ends, which begins at `offset`.
+    /// Prepend the runs of what is left between the common ends, which begins at `offset`.
     fn core(&mut self, offset: u32) {
         let Self {
             vectors,
@@ -178,8 +179,8 @@ impl Aligner {
     }
 }
 
-/// Up to which distance the tokens are taken as they are: as far as that costs about as much as reducing them would,
-/// which is next to nothing for short pairs.
+/// The distance up to which the tokens are aligned without reducing them first: there it costs about as much as
+/// reducing them would. Short pairs are reduced for next to nothing.
 fn direct_limit(length: usize) -> usize {
     if length < SHORT {
         return 0;
@@ -187,13 +188,13 @@ fn direct_limit(length: usize) -> usize {
     (4 * length).isqrt()
 }
 
-/// Up to which distance waves cost less than rows, which take time for each token and each word of its row.
+/// The distance up to which waves cost less than rows, which take time for each token and each word of its row.
 fn reduced_limit(n: usize, m: usize) -> usize {
     let rows = n * (30 + m.div_ceil(64));
     rows.min(STORED_CELLS).isqrt()
 }
 
-/// Adds a run in front of runs that are collected last first.
+/// Add a run in front of runs that are collected last first.
 fn prepend(reversed: &mut Vec<Run>, run: Run) {
     match reversed.last_mut() {
         Some(next) if next.original == run.original + run.length && next.refined == run.refined + run.length => {

@@ -1,12 +1,12 @@
-//! Tokens that the other side lacks are never kept, so dropping them is exact, and it shortens the distance a lot.
+//! Reduction of a pair to tokens that both sides have. The others are never kept, so dropping them is exact, and it
+//! shortens the distance a lot.
 //!
-//! What the other side holds is asked of a bitmap over the low bits of the ids: a token that seems to be there and is
-//! not merely stays.
+//! A bitmap over the low bits of the ids says which tokens a side has. A token that it wrongly reports merely stays.
 
 use crate::alignment::Run;
 use crate::simd::Padded;
 
-/// Two sequences without the tokens that the other lacks, and where their tokens stood; the memory is reused.
+/// Two sequences without the tokens that the other lacks, and the original positions of the rest; the memory is reused.
 pub(crate) struct Reduced {
     held_by_a: Vec<u64>,
     held_by_b: Vec<u64>,
@@ -14,9 +14,9 @@ pub(crate) struct Reduced {
     pub(crate) a: Padded,
     /// ỹ, reduced.
     pub(crate) b: Padded,
-    /// Where each token of `a` stood in y.
+    /// Position in y of each token of `a`.
     pub(crate) a_positions: Vec<u32>,
-    /// Where each token of `b` stood in ỹ.
+    /// Position in ỹ of each token of `b`.
     pub(crate) b_positions: Vec<u32>,
 }
 
@@ -34,9 +34,9 @@ impl Default for Reduced {
 }
 
 impl Reduced {
-    /// Takes in a pair.
+    /// Reduce a pair.
     pub(crate) fn reduce(&mut self, a: &[u32], b: &[u32]) {
-        // 16 to 32 bits for each token: of the tokens that are lacking, one in 16 stays at most.
+        // With 16 to 32 bits for each token, at most one in 16 of the tokens that the other side lacks stays.
         let words = (a.len().max(b.len()) / 4).next_power_of_two();
         hold(&mut self.held_by_a, a, words);
         hold(&mut self.held_by_b, b, words);
@@ -44,11 +44,11 @@ impl Reduced {
         sift(b, &self.held_by_a, &mut self.b, &mut self.b_positions);
     }
 
-    /// A kept run as it stands in y and ỹ: in pieces where tokens were dropped within it. The last piece first.
+    /// Pass a kept run to `keep` in positions of y and ỹ, split where tokens were dropped within it, last piece first.
     pub(crate) fn restore(&self, run: Run, keep: &mut impl FnMut(Run)) {
         let (x, y, length) = (run.original as usize, run.refined as usize, run.length as usize);
         let (a, b) = (&self.a_positions[x..x + length], &self.b_positions[y..y + length]);
-        // Positions ascend, so their ends tell whether any is missing between.
+        // Positions ascend, so the two ends tell whether any between is missing.
         if a[length - 1] - a[0] == run.length - 1 && b[length - 1] - b[0] == run.length - 1 {
             return keep(Run {
                 original: a[0],
@@ -70,7 +70,7 @@ impl Reduced {
     }
 }
 
-/// Sets the bits of the ids in a map of `words` words, a power of two.
+/// Set the bits of the ids in a map of `words` words, a power of two.
 fn hold(map: &mut Vec<u64>, ids: &[u32], words: usize) {
     map.clear();
     map.resize(words, 0);
@@ -79,13 +79,13 @@ fn hold(map: &mut Vec<u64>, ids: &[u32], words: usize) {
     }
 }
 
-/// Lists the ids whose bits are set, and their positions.
+/// List the ids whose bits are set, and their positions.
 fn sift(ids: &[u32], map: &[u64], kept: &mut Padded, positions: &mut Vec<u32>) {
     positions.clear();
     positions.resize(ids.len() + 1, 0);
     let mut count = 0;
     for (position, &id) in ids.iter().enumerate() {
-        // Written always, counted if it stays: whether it does is unforeseeable, a branch would cost more.
+        // Always written, counted only if it stays: a branch would cost more, as it cannot be predicted.
         positions[count] = position as u32;
         count += (map[(id / 64) as usize & (map.len() - 1)] >> (id % 64) & 1) as usize;
     }

@@ -1,12 +1,12 @@
 //! Bit-parallel longest common subsequence (Crochemore et al. 2001, Hyyrö 2004) with stored rows.
 //!
-//! Row i holds one bit for each token of b: bit j is 0 where L(i, j + 1) = L(i, j) + 1, L being the length of the longest
-//! common subsequence of the prefixes. A row differs from the one before only in words that hold an occurrence of a's
-//! token, and where a carry runs on; the occurrences are kept as (word, mask) for each distinct token, so that memory
-//! stays linear and rare tokens cost little. Above `STORED_WORDS` only every √n-th row is stored, and the rows between
-//! are made again while walking back.
+//! Row i holds one bit for each token of b: bit j is 0 where L(i, j + 1) = L(i, j) + 1, L being the length of the
+//! longest common subsequence of the prefixes. A row differs from the one before only in words in which the token of a
+//! occurs, and in words that a carry reaches. The occurrences are kept as (word, mask) for each distinct token, so that
+//! memory stays linear and rare tokens cost little. Above `STORED_WORDS` only every √n-th row is stored, and the rows
+//! between them are computed again while walking back.
 
-/// Rows are all stored up to this many 64-bit words (8 MiB).
+/// The number of 64-bit words (8 MiB) up to which all rows are stored.
 const STORED_WORDS: usize = 1 << 20;
 
 /// Occurrences of b's tokens and stored rows; the memory is reused from pair to pair.
@@ -20,7 +20,7 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    /// Lists the words in which each of `distinct` tokens of b occurs.
+    /// List the words in which each of the `distinct` tokens of b occurs.
     fn index(&mut self, b: &[u32], distinct: usize) {
         let mut last_word = vec![u32::MAX; distinct];
         self.starts.clear();
@@ -51,7 +51,7 @@ impl Rows {
         }
     }
 
-    /// Fills `segment` with the rows from `first` (already there as row 0 of it) to `last`, in their lowest `used` words.
+    /// Fill `segment` with the rows from `first` (already its row 0) to `last`, in their lowest `used` words.
     fn fill(&mut self, a: &[u32], first: usize, last: usize, words: usize, used: usize) {
         for (step, &token) in a[first..last].iter().enumerate() {
             let (before, after) = self.segment[step * words..].split_at_mut(words);
@@ -62,7 +62,7 @@ impl Rows {
         }
     }
 
-    /// The kept pairs of the canonical alignment, last first. Tokens of both are below `distinct`.
+    /// Pass the kept pairs of the canonical alignment to `keep`, last first. Tokens of both are below `distinct`.
     pub(crate) fn align(&mut self, a: &[u32], b: &[u32], distinct: usize, keep: impl FnMut(u32, u32)) {
         self.align_within(STORED_WORDS, a, b, distinct, keep);
     }
@@ -108,7 +108,7 @@ impl Rows {
             let Some(column) = last_zero(&self.segment[(i - first) * words..], j) else {
                 return;
             };
-            // The topmost row in which this column already counts: its token is the one to keep.
+            // Keep the token of the topmost row in which this column already counts.
             while i > first && is_zero(&self.segment[(i - first - 1) * words..], column) {
                 i -= 1;
                 if i == first && first > 0 {
@@ -134,7 +134,7 @@ impl Rows {
     }
 }
 
-/// One row: v = (v + (v & mask)) | (v − (v & mask)), the carry running from word to word.
+/// Advance one row: v = (v + (v & mask)) | (v − (v & mask)), with the carry running from word to word.
 #[inline]
 fn advance(row: &mut [u64], entries: &[(u32, u64)]) {
     let mut carry = 0;
@@ -158,11 +158,11 @@ fn advance(row: &mut [u64], entries: &[(u32, u64)]) {
     ripple(&mut row[next..], carry);
 }
 
-/// Adds a carry to words without an occurrence; the carry that comes out at their end.
+/// Add a carry to words without an occurrence; return the carry out of the last one.
 #[inline]
 fn ripple(words: &mut [u64], mut carry: u64) -> u64 {
     for v in words {
-        // Whether there is a carry cannot be foreseen, so it is added either way; that it runs on is rare.
+        // The carry cannot be predicted, so it is added either way; it rarely runs on.
         let (sum, over) = v.overflowing_add(carry);
         *v |= sum;
         carry = u64::from(over);

@@ -1,7 +1,7 @@
 //! The vector code, and the only unsafe code of this crate: common ends of two sequences, and one wave of the greedy
-//! algorithm. Each is written once over [`Lanes`] and compiled for AVX-512, AVX2 and plain arrays, so the paths cannot
-//! drift apart; the portable one has as many lanes as AVX-512, so it runs the same loop where that is missing. Tests run
-//! every level that their processor has.
+//! algorithm. Each is written once over [`Lanes`] and compiled for AVX-512, AVX2 and plain arrays, so the levels cannot
+//! drift apart. The portable level has as many lanes as AVX-512, so it runs the same loop where that is missing. Tests
+//! run every level that their processor has.
 #![allow(unsafe_code)]
 
 mod lanes;
@@ -24,10 +24,10 @@ impl Vectors {
     }
 }
 
-/// Lanes of the widest level; buffers are padded by as many.
+/// Lanes of the widest level. Buffers are padded by as many.
 pub(crate) const MAX_LANES: usize = 16;
 
-/// Token ids followed by a sentinel that equals nothing on the other side, and by room for a whole vector.
+/// Token ids, followed by a sentinel that equals nothing on the other side and by room for a whole vector.
 pub(crate) struct Padded {
     ids: Vec<u32>,
     length: usize,
@@ -35,12 +35,12 @@ pub(crate) struct Padded {
 }
 
 impl Padded {
-    /// For y; ids are below 2³¹.
+    /// Create one for y; ids are below 2³¹.
     pub(crate) fn original() -> Self {
         Self::with_sentinel(u32::MAX)
     }
 
-    /// For ỹ; ids are below 2³¹.
+    /// Create one for ỹ; ids are below 2³¹.
     pub(crate) fn refined() -> Self {
         Self::with_sentinel(u32::MAX - 1)
     }
@@ -55,7 +55,7 @@ impl Padded {
         padded
     }
 
-    /// Takes in other ids.
+    /// Replace the ids.
     pub(crate) fn replace(&mut self, ids: impl Iterator<Item = u32>) {
         self.ids.clear();
         self.ids.extend(ids.inspect(|id| debug_assert!(*id < 1 << 31)));
@@ -63,7 +63,7 @@ impl Padded {
         self.ids.resize(self.length + 2 * MAX_LANES, self.sentinel);
     }
 
-    /// The ids alone.
+    /// The ids without the padding.
     pub(crate) fn ids(&self) -> &[u32] {
         &self.ids[..self.length]
     }
@@ -121,7 +121,7 @@ unsafe fn suffix_words<L: Lanes>(a: *const i32, b: *const i32, length: usize) ->
     taken
 }
 
-/// How far the diagonal from (x, y) runs on equal tokens.
+/// Length of the run of equal tokens on the diagonal from (x, y).
 ///
 /// # Safety
 /// `a` and `b` are padded, x and y do not lie behind their sentinels, and the feature of `L`.
@@ -138,7 +138,7 @@ unsafe fn run<L: Lanes>(a: *const i32, b: *const i32) -> usize {
     }
 }
 
-/// What a wave is computed from; see `wave`.
+/// The inputs of a wave; see `wave`.
 #[derive(Clone, Copy)]
 struct Step {
     a: *const i32,
@@ -178,7 +178,7 @@ unsafe fn wave_cells<L: Lanes>(step: Step) {
             let mut y = x.sub(k).max(zero).min(m);
             let valid = L::ALL >> L::COUNT.saturating_sub(cells - i);
             let mut equal = L::gather(a, x).equal(L::gather(b, y)) & valid;
-            // While many diagonals run on together they advance together; then each of the few alone, vector by vector.
+            // Many diagonals that run on advance together; once few are left, each advances alone, vector by vector.
             while equal.count_ones() > 3 {
                 x = x.bump(equal);
                 y = y.bump(equal);
@@ -201,7 +201,7 @@ unsafe fn wave_cells<L: Lanes>(step: Step) {
     }
 }
 
-/// Declares a safe function that runs `$generic` at the level of `self`, whose processor feature it switches on.
+/// Run `$generic` at the level of `$vectors` with the processor features of that level enabled.
 macro_rules! dispatch {
     ($vectors:expr, $generic:ident($($name:ident: $kind:ty),*) $(-> $result:ty)?) => {{
         #[cfg(target_arch = "x86_64")]
@@ -258,7 +258,7 @@ impl Vectors {
         dispatch!(self, suffix_words(a: *const i32, b: *const i32, length: usize) -> usize) / words
     }
 
-    /// How far the diagonal from (x, y) runs on equal tokens.
+    /// Length of the run of equal tokens on the diagonal from (x, y).
     pub(crate) fn run(self, original: &Padded, x: usize, refined: &Padded, y: usize) -> usize {
         assert!(x <= original.length && y <= refined.length && original.sentinel != refined.sentinel);
         let (a, b) = (original.pointer().wrapping_add(x), refined.pointer().wrapping_add(y));

@@ -1,4 +1,4 @@
-//! Every path against the quadratic dynamic programme, and against each other.
+//! Comparison of every path with the quadratic dynamic program, and with each other.
 
 use proptest::prelude::*;
 use refinerl_align::{align_batch, Algorithm, Aligner, Alignment, Level, Run, Tokens};
@@ -103,7 +103,7 @@ fn apply(ids: &mut Vec<u32>, edit: Edit) {
     }
 }
 
-/// y, and ỹ as an edited copy or something else altogether, over alphabets from 1 to 100k.
+/// y, and ỹ as an edited copy or an unrelated sequence, over alphabets from 1 to 100k.
 fn pair(longest: usize) -> impl Strategy<Value = (Vec<i32>, Vec<i32>)> {
     let tokens = move || prop::collection::vec(any::<u32>(), 0..longest);
     let edits = prop::collection::vec(edit(), 0..longest / 6);

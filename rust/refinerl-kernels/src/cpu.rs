@@ -1,4 +1,4 @@
-//! On the CPU: vectorised rows, shared out among threads.
+//! The epilogue on the CPU: vectorised rows, shared out among threads.
 //!
 //! With z = scale·logits, p = softmax(z) and H = −Σ p·log p:
 //!
@@ -6,8 +6,8 @@
 //! nll = logsumexp(z) − z[target]        d nll/dz = p − onehot        dH/dz = −p·(log p + H)
 //! ```
 //!
-//! Elements are float32, exponentials are summed in blocks of float32 and the blocks in float64. A logit may be −∞; a
-//! row of nothing else, one with +∞ and one with NaN have NaN for their statistics, as in PyTorch.
+//! Elements are float32. Exponentials are summed in float32 within a block, and in float64 over the blocks. A logit may
+//! be −∞. A row of only −∞, with +∞ or with NaN has NaN for its statistics, as in PyTorch.
 
 mod row;
 mod simd;
@@ -18,10 +18,10 @@ pub use simd::Level;
 
 use simd::Vectors;
 
-/// Elements below which a thread of its own does not pay.
+/// Elements below which another thread does not pay.
 const ELEMENTS_PER_JOB: usize = 1 << 15;
 
-/// How rows are computed: with which instructions, on how many threads.
+/// The computation of rows at a level of SIMD, on a number of threads.
 #[derive(Clone, Copy, Debug)]
 pub struct Epilogue {
     vectors: Vectors,
@@ -38,10 +38,10 @@ impl Epilogue {
         }
     }
 
-    /// The statistics of rows of `vocabulary` logits each; one target below `vocabulary` for every row.
+    /// Compute the statistics of rows of `vocabulary` logits each; every row has one target below `vocabulary`.
     ///
     /// # Panics
-    /// If the lengths do not agree or a target lies outside.
+    /// If the lengths do not agree or a target is out of range.
     pub fn statistics(&self, logits: &[f32], vocabulary: usize, targets: &[i64], scale: f32) -> Vec<Statistics> {
         assert_eq!(logits.len(), targets.len() * vocabulary);
         let mut found = vec![Statistics::default(); targets.len()];
@@ -58,8 +58,8 @@ impl Epilogue {
         found
     }
 
-    /// The statistics, and the gradient of Σ `slopes.nll`·nll + `slopes.entropy`·H with respect to the logits written
-    /// over them. `slopes` has one member for each row.
+    /// Compute the statistics, and overwrite the logits with the gradient of Σ `slopes.nll`·nll + `slopes.entropy`·H.
+    /// `slopes` has one item for each row.
     ///
     /// # Panics
     /// As `statistics`.

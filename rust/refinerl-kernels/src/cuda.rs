@@ -1,7 +1,8 @@
-//! The CUDA kernels of `cuda/`: embedded images, the driver opened at run time, launches on the caller's stream.
+//! The CUDA kernels of `cuda/`: embedded images, the driver, which is opened at run time, and launches on the caller's
+//! stream.
 //!
-//! Nothing is allocated on the device and nothing waits for it: a launch fails at once (bad configuration, driver
-//! trouble), or its failure shows in whatever synchronises next, as with any other kernel of the stream.
+//! Nothing is allocated on the device, and nothing waits for it. A launch fails at once (a bad configuration, a fault
+//! of the driver), or its failure appears at the next synchronisation, as with any other kernel of the stream.
 
 mod device;
 #[allow(unsafe_code)]

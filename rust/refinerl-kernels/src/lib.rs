@@ -1,5 +1,5 @@
-//! Epilogues of the fused cross-entropy: what lies between the matrix products. A row of logits comes in; its target's
-//! −log softmax, its entropy and its log-sum-exp go out, and the gradient is written over the logits.
+//! Epilogues of the fused cross-entropy: the work between the matrix products. From each row of logits they compute the
+//! −log softmax of its target and its entropy, and they overwrite the logits with the gradient.
 
 #![deny(unsafe_code)]
 

@@ -1,9 +1,9 @@
-//! Every level that this processor has, against the same formulas in float64.
+//! Comparison of every level that this processor has with the same formulas in float64.
 
 use proptest::prelude::*;
 use refinerl_kernels::cpu::{Epilogue, Level, Slopes, Statistics};
 
-/// (nll, entropy, p and log p) of one row.
+/// (nll, entropy, p and log p) of one row, in float64.
 fn exact(row: &[f32], target: usize, scale: f32) -> (f64, f64, Vec<(f64, f64)>) {
     let z: Vec<f64> = row.iter().map(|&logit| f64::from(logit) * f64::from(scale)).collect();
     let largest = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -31,7 +31,7 @@ fn close(got: f32, expected: f64, tolerance: f64) -> bool {
     f64::from(got) == expected || (f64::from(got) - expected).abs() <= tolerance * expected.abs().max(1.0)
 }
 
-/// All entry points on the same rows.
+/// Check all entry points on the same rows.
 fn check(logits: &[f32], vocabulary: usize, targets: &[i64], scale: f32) {
     let rows = targets.len();
     let weights: Vec<f32> = (0..rows).map(|row| row as f32 * 0.7 - 0.9).collect();
@@ -56,7 +56,7 @@ fn check(logits: &[f32], vocabulary: usize, targets: &[i64], scale: f32) {
                     assert!(close(a, nll, 1e-6), "{level:?} nll {a} {nll}");
                     assert!(close(b, entropy, 3e-6), "{level:?} entropy {b} {entropy}");
                     let expected = exact_gradient(&logits[of.clone()], target, scale, weights[row], slope);
-                    // A probability of almost 1 is known to half a unit of its last place.
+                    // A probability near 1 is known to half a unit in its last place.
                     let allowed = 1.2e-7 * f64::from((weights[row] * scale).abs() + slope);
                     let largest = expected.iter().fold(0.0f64, |m, g| m.max(g.abs()));
                     for (got, expected) in values[of.clone()].iter().zip(expected) {

@@ -8,24 +8,24 @@ use refinerl_align as core;
 
 use crate::integers;
 
-/// Ctrl-C is looked for whenever about this many tokens have been aligned.
+/// Tokens to align between checks for Ctrl-C.
 const TOKENS_BETWEEN_SIGNALS: usize = 1 << 22;
 
-/// How a refined sequence derives from an original one by the fewest insertions and deletions.
+/// The derivation of a refined sequence from an original one by the fewest insertions and deletions.
 ///
-/// The arrays are made anew on each access.
+/// Each access creates the arrays anew.
 #[pyclass(frozen, eq, hash, module = "refinerl._core")]
 #[derive(PartialEq, Eq, Hash)]
 struct Alignment(core::Alignment);
 
-/// What every id must be.
+/// The rule for token ids in error messages.
 const RANGE: &str = "token ids from 0 to 2**31 - 1";
 
 type Runs = Vec<(u32, u32, u32)>;
 
 #[pymethods]
 impl Alignment {
-    /// Rebuilds an alignment from its lengths and kept runs (position in y, position in ỹ, length).
+    /// Rebuild an alignment from its lengths and kept runs (position in y, position in ỹ, length).
     #[staticmethod]
     fn from_runs(original_length: u32, refined_length: u32, runs: Runs) -> PyResult<Self> {
         let shown = format!("{runs:?}");
@@ -124,7 +124,7 @@ fn invalid(name: &str, rule: &str, value: impl std::fmt::Display) -> PyErr {
     PyValueError::new_err(format!("{name} must be {rule}, got {value}"))
 }
 
-/// The sequences, or None if one is no list, tuple or one-dimensional array of int32 or int64.
+/// Borrow or copy the sequences. Returns None if one is no list, tuple or one-dimensional array of int32 or int64.
 fn hold<'py>(name: &str, sequences: &Bound<'py, PyList>) -> PyResult<Option<Vec<Held<'py>>>> {
     let mut all = Vec::with_capacity(sequences.len());
     for (index, item) in sequences.iter().enumerate() {
@@ -153,7 +153,7 @@ fn hold<'py>(name: &str, sequences: &Bound<'py, PyList>) -> PyResult<Option<Vec<
     Ok(Some(all))
 }
 
-/// A tuple lends its items, a list would count a reference to each.
+/// Read a tuple item by item. A tuple lends its items; a list would count a reference to each.
 fn one_by_one(name: &str, index: usize, items: &Bound<'_, PyTuple>) -> PyResult<Vec<i32>> {
     let mut ids = Vec::with_capacity(items.len());
     for item in items.iter_borrowed() {
@@ -165,7 +165,7 @@ fn one_by_one(name: &str, index: usize, items: &Bound<'_, PyTuple>) -> PyResult<
     Ok(ids)
 }
 
-/// The sequences as the core takes them. 2³⁰ tokens a side are as many as its 32-bit positions allow.
+/// Check the sequences and convert them to the core's type, whose 32-bit positions allow 2³⁰ tokens a side.
 fn valid<'a>(name: &str, held: &'a [Held<'_>]) -> PyResult<Vec<core::Tokens<'a>>> {
     let check = |(index, sequence): (usize, &'a Held<'_>)| {
         let tokens = sequence.tokens()?;
@@ -184,9 +184,9 @@ fn valid<'a>(name: &str, held: &'a [Held<'_>]) -> PyResult<Vec<core::Tokens<'a>>
     held.iter().enumerate().map(check).collect()
 }
 
-/// The alignments of pairs of token sequences; None if one is no list, tuple or one-dimensional array of int32 or int64.
+/// Align pairs of token sequences. Returns None if one is no list, tuple or one-dimensional array of int32 or int64.
 ///
-/// `threads` None is all cores, 1 the calling thread alone.
+/// `threads`: None is all cores, 1 is the calling thread alone.
 #[pyfunction]
 #[pyo3(signature = (originals, refined, *, threads = None))]
 fn align(
@@ -229,7 +229,7 @@ fn align(
     Ok(Some(alignments.into_iter().map(Alignment).collect()))
 }
 
-/// Carries costs (n, T′) of refined tokens to (n, max(lengths)) positions of the originals.
+/// Carry costs (n, T′) of refined tokens to (n, max(lengths)) positions of the originals.
 #[pyfunction]
 fn charge<'py>(
     py: Python<'py>,
@@ -252,7 +252,7 @@ fn charge<'py>(
 
 type Verdict<'py> = (Vec<&'static str>, Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>);
 
-/// Reasons, representatives and weights of a batch of refinements.
+/// Filter a batch of refinements. Returns reasons, representatives and weights.
 #[pyfunction]
 #[pyo3(signature = (*, rewards, refined_rewards, prompts, refined, accept, max_reward))]
 fn filter_refinements<'py>(

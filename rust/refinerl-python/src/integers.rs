@@ -1,10 +1,10 @@
-//! Token ids out of lists and tuples of Python ints.
+//! Token ids from lists and tuples of Python ints.
 //!
-//! The stable ABI hands out one int for each call, at 8 ns apiece: for similar sequences far more than aligning them
-//! takes. The fields that this module reads instead have stood in the same places in every CPython from 3.10 to 3.14,
-//! but nobody promises so. Hence it asks the interpreter first: version, kind of build, the sizes that types state of
-//! themselves, so that no read can fall outside an object; then it reads ints whose values it knows. Unless everything
-//! agrees, and for whatever is not an exact `int` from 0 to 2³¹ − 1, the stable ABI decides.
+//! The stable ABI returns one int for each call, at 8 ns apiece: for similar sequences far more than aligning them
+//! takes. This module reads the fields of the objects instead. They have been in the same places in every CPython from
+//! 3.10 to 3.14, but that is not guaranteed. So it first checks the interpreter's version, its kind of build, and the
+//! sizes that types report, so that no read can fall outside an object; then it reads ints whose values it knows.
+//! Unless everything agrees, and for anything but an exact `int` from 0 to 2³¹ − 1, the stable ABI is used.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyInt, PyList, PyTuple};
 
-/// What every object begins with.
+/// The head of every object.
 #[repr(C)]
 struct Object {
     references: usize,
@@ -26,8 +26,8 @@ struct Object {
 #[repr(C)]
 struct Integer {
     object: Object,
-    /// To 3.11 the number of digits, negative for negative numbers; from 3.12 on that number above three bits of which
-    /// the lower two tell the sign (0 for positive, 1 for zero) and the third, from 3.14 on, whether it is immortal.
+    /// Up to 3.11 the number of digits, negative for negative numbers. From 3.12 on that number above three bits: the
+    /// lower two are the sign (0 for positive, 1 for zero), and the third, from 3.14 on, marks immortal objects.
     size: usize,
     digits: [u32; 1],
 }
@@ -41,21 +41,21 @@ struct List {
     allocated: isize,
 }
 
-/// What differs between versions.
+/// The differences between versions.
 #[derive(Clone, Copy)]
 struct Layout {
-    /// Whether `size` is as from 3.12 on.
+    /// True if `size` has the form of 3.12 and later.
     tagged: bool,
-    /// Where a tuple's items begin.
+    /// Offset of the items of a tuple.
     tuple_items: usize,
 }
 
 static LAYOUT: PyOnceLock<Option<Layout>> = PyOnceLock::new();
 static ALLOWED: AtomicBool = AtomicBool::new(true);
 
-/// The layout that this interpreter was found to have, if it is one of the known.
+/// The layout of this interpreter, if it is a known one.
 fn layout(py: Python<'_>) -> Option<Layout> {
-    // An interpreter that raises where it is asked for its sizes is not one of the known either.
+    // An interpreter that raises when asked for its sizes is not a known one either.
     let found = LAYOUT.get_or_init(py, || {
         stated(py)
             .ok()
@@ -65,14 +65,14 @@ fn layout(py: Python<'_>) -> Option<Layout> {
     found.filter(|_| ALLOWED.load(Ordering::Relaxed))
 }
 
-/// Allows (as from the start) or forbids to read ints where they stand; returns whether that is done from now on.
+/// Allow (the default) or forbid to read the fields of ints directly. Returns true if that is done from now on.
 #[pyfunction]
 pub fn read_ints_directly(py: Python<'_>, allowed: bool) -> bool {
     ALLOWED.store(allowed, Ordering::Relaxed);
     layout(py).is_some()
 }
 
-/// The layout that the interpreter's own statements imply.
+/// The layout that follows from what the interpreter reports of itself.
 fn stated(py: Python<'_>) -> PyResult<Option<Layout>> {
     let sys = py.import("sys")?;
     let (major, minor) = (py.version_info().major, py.version_info().minor);
@@ -103,7 +103,7 @@ fn stated(py: Python<'_>) -> PyResult<Option<Layout>> {
 }
 
 impl Layout {
-    /// Whether what is read equals what the stable ABI says, for every kind of item.
+    /// Check that direct reads agree with the stable ABI, for every kind of item.
     fn reads_right(self, py: Python<'_>) -> PyResult<bool> {
         let powers = [0, 1, 8, 15, 16, 29, 30, 31, 32, 40, 59, 60, 61, 62];
         let near = powers
@@ -141,15 +141,15 @@ impl Layout {
         })
     }
 
-    /// The ids of a list, if all are exact ints in range.
+    /// Read the ids of a list; None unless all are exact ints in range.
     fn list(self, list: &Bound<'_, PyList>) -> Option<Vec<i32>> {
-        // SAFETY: a list is as large as `List`; nothing can change it before `read` is done, which runs no Python.
+        // SAFETY: a list is as large as `List`, and `read` runs no Python, so nothing can change the list meanwhile.
         unsafe { self.read(list.py(), (*list.as_ptr().cast::<List>()).items, list.len()) }
     }
 
-    /// The ids of a tuple, if all are exact ints in range.
+    /// Read the ids of a tuple; None unless all are exact ints in range.
     fn tuple(self, tuple: &Bound<'_, PyTuple>) -> Option<Vec<i32>> {
-        // SAFETY: behind its head a tuple holds as many items as it is long.
+        // SAFETY: behind its head a tuple holds as many items as its length says.
         unsafe {
             self.read(
                 tuple.py(),
@@ -193,7 +193,8 @@ impl Layout {
     }
 }
 
-/// The ids of a list or tuple of exact ints from 0 to 2³¹ − 1; None for anything else, or if they must not be read.
+/// Read the ids of a list or tuple of exact ints from 0 to 2³¹ − 1. Returns None for anything else, or if direct reads
+/// are forbidden.
 pub fn ids(sequence: &Bound<'_, PyAny>) -> Option<Vec<i32>> {
     let layout = layout(sequence.py())?;
     match sequence.cast_exact::<PyList>() {

@@ -1,4 +1,4 @@
-//! The binding of `refinerl_kernels::cpu`. Arrays are views of PyTorch's tensors, contiguous.
+//! The binding of `refinerl_kernels::cpu`. Arrays are contiguous views of PyTorch's tensors.
 
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1, PyReadonlyArray2, PyReadwriteArray2, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
@@ -11,7 +11,7 @@ fn invalid(name: &str, rule: &str, value: impl std::fmt::Display) -> PyErr {
     PyValueError::new_err(format!("{name} must be {rule}, got {value}"))
 }
 
-/// Contiguous values of one argument.
+/// The values of an argument, which must be contiguous.
 macro_rules! slice {
     ($array:ident) => {
         $array
@@ -28,7 +28,7 @@ fn epilogue(level: &str, threads: usize) -> PyResult<Epilogue> {
     }
 }
 
-/// The levels of SIMD that this processor has, the best one last.
+/// List the levels of SIMD that this processor has, the best one last.
 #[pyfunction]
 fn cross_entropy_levels() -> Vec<&'static str> {
     Level::available().into_iter().map(Level::name).collect()
@@ -59,7 +59,7 @@ fn columns<'py>(py: Python<'py>, found: &[Statistics]) -> Columns<'py> {
     (column(|row| row.nll), column(|row| row.entropy))
 }
 
-/// −log softmax of the target and entropy of each row.
+/// Compute −log softmax of the target and the entropy of each row.
 #[pyfunction]
 #[pyo3(signature = (logits, targets, *, scale, threads, level))]
 fn cross_entropy_statistics<'py>(
@@ -78,7 +78,7 @@ fn cross_entropy_statistics<'py>(
     Ok(columns(py, &found))
 }
 
-/// The same; the gradient of Σ grad_nll·nll + grad_entropy·entropy is written over the logits.
+/// Compute the same, and overwrite the logits with the gradient of Σ grad_nll·nll + grad_entropy·entropy.
 #[pyfunction]
 #[pyo3(signature = (logits, targets, *, grad_nll, grad_entropy, scale, threads, level))]
 #[expect(clippy::too_many_arguments, reason = "a loss has two slopes")]

@@ -1,5 +1,6 @@
-//! The binding of `refinerl_kernels::cuda`. `refinerl.kernels.cuda`, its only caller, has checked the tensors whose addresses
-//! it passes, keeps them alive over the call, and leaves their life on the stream to PyTorch's allocator.
+//! The binding of `refinerl_kernels::cuda`. `refinerl.kernels.cuda`, its only caller, has checked the tensors whose
+//! addresses it passes and keeps them alive during the call. PyTorch's allocator keeps their memory until the stream
+//! has passed.
 #![allow(unsafe_code)] // the addresses are PyTorch's
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -50,7 +51,7 @@ fn fault(error: Error) -> PyErr {
     }
 }
 
-/// The names of the embedded images.
+/// List the names of the embedded images.
 #[pyfunction]
 fn cuda_architectures() -> Vec<String> {
     cuda::architectures()
@@ -64,7 +65,7 @@ struct CudaDevice {
     reason: Option<String>,
 }
 
-/// The CUDA devices; a RuntimeError says why there are none. Initialises the driver.
+/// List the CUDA devices; a RuntimeError says why there are none. Initialises the driver.
 #[pyfunction]
 fn cuda_devices(py: Python<'_>) -> PyResult<Vec<CudaDevice>> {
     let reports = py.detach(cuda::devices).map_err(fault)?;
@@ -82,7 +83,7 @@ fn cuda_devices(py: Python<'_>) -> PyResult<Vec<CudaDevice>> {
     Ok(reports.into_iter().map(device).collect())
 }
 
-/// Loads the kernels on a device; a RuntimeError where they cannot run there.
+/// Load the kernels on a device; a RuntimeError says why they cannot run there.
 #[pyfunction]
 fn cuda_load(py: Python<'_>, device: i32) -> PyResult<()> {
     py.detach(|| cuda::load(device)).map_err(fault)

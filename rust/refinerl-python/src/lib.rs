@@ -1,6 +1,6 @@
-//! `refinerl._core`: what Python sees of the Rust cores. One file per face, each with its own `register`.
+//! `refinerl._core`, the extension module: one file for each crate that it binds, each with its own `register`.
 
-#![deny(unsafe_code)] // but in `integers`, and in `kernels_cuda`, whose pointers are PyTorch's
+#![deny(unsafe_code)] // except in `integers`, and in `kernels_cuda`, whose pointers are PyTorch's
 
 mod align;
 mod integers;

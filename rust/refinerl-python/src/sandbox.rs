@@ -109,7 +109,7 @@ impl TestReport {
     }
 }
 
-/// One mechanism that isolates programs.
+/// A mechanism that isolates programs.
 #[pyclass(frozen, get_all, module = "refinerl._core")]
 struct Protection {
     name: String,
@@ -139,7 +139,7 @@ impl Zygotes {
             .map_err(fault)
     }
 
-    /// Reports for each test of each program. With `keep`, they hold standard output and the returned value.
+    /// Run all tests and return a report on each. With `keep`, reports hold standard output and returned values.
     #[pyo3(signature = (orders, *, keep))]
     fn run(&self, py: Python<'_>, orders: Vec<Order>, keep: bool) -> PyResult<Vec<Vec<TestReport>>> {
         let programs: Vec<Program<'_>> = orders.iter().map(Order::program).collect();

@@ -1,4 +1,5 @@
-//! What protection costs: the same zygotes with all of it and with none, in turns. Tests per second, all cores.
+//! The cost of protection, in tests per second on all cores: the same zygotes with all protections and with none, in
+//! turns.
 //!
 //! `cargo bench -p refinerl-sandbox --features unprotected --bench isolation`, with trivial programs and, where the
 //! shared data lie beside the project, with problems of APPS that read standard input. `PYTHON` names the interpreter.
@@ -10,8 +11,8 @@ use refinerl_sandbox::program::{Compare, Entry, Limits, Program, Test};
 use refinerl_sandbox::{Error, Interpreter, Outcome, Sandbox};
 
 const ROUNDS: usize = 5;
-/// Each number of a stream is a length, and so many bytes follow: the source, then as many tests as the next length
-/// says, each of an input and an output.
+/// Read programs from a stream in which each number is a length that so many bytes follow: the source, then as many
+/// tests as the next length says, each with an input and an output.
 const EXPORT: &str = r#"
 import json, sys
 def put(number, data=b""): sys.stdout.buffer.write(number.to_bytes(4, "little") + data)
@@ -37,7 +38,7 @@ fn main() -> Result<(), Error> {
         tests: vec![(format!("{n}\n").into_bytes(), format!("{}\n", 2 * n).into_bytes())],
     });
     compare("trivial", &python, &trivial.collect::<Vec<_>>())?;
-    // As tests/outside.py finds them.
+    // The same search as in tests/outside.py.
     let outside = std::env::var("REFINERL_OUTSIDE")
         .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared").into());
     let data = format!("{outside}/data/apps/apps_stdin.jsonl");

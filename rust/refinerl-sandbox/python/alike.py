@@ -1,8 +1,9 @@
-"""What a program finds as under bare Python where the sandbox would show.
+"""Likeness to bare Python in places where the sandbox would show.
 
-Streams by name, memory maps, semaphores, stacks, the depth of recursion, files that nobody closed. Set up before the
-first fork. None of it protects anything: a program may undo it all, and gains nothing. Functions that stand for
-built-in ones are static methods: as attributes of a class they are not bound to its instances either.
+Streams by name, memory maps, semaphores, stacks, the depth of recursion, files that the program left open. It is set up
+before the first fork. None of it protects anything: a program may undo it all, and gains nothing by it. Functions that
+replace built-in ones are static methods, so that as attributes of a class they are not bound to its instances, which
+built-in functions are not either.
 """
 
 import _io
@@ -20,27 +21,27 @@ import sys
 import threading
 import types
 
-# The streams have no names here: there is no /proc, and under Landlock no way to it.
+# The streams have no names in the sandbox: there is no /proc, or Landlock denies it.
 STREAMS = {
     name.format(number): number
     for number, stream in enumerate(("stdin", "stdout", "stderr"))
     for name in ("/dev/" + stream, "/dev/fd/{}", "/proc/self/fd/{}")
 }
-# Where seccomp alone denies writing, /dev/null is opened before it does, and kept here.
+# The descriptor of /dev/null, which is opened before the filter where only seccomp denies writing.
 SINK = 5
-# Frames of ours below the program's first one: so many more than bare Python has.
+# Frames of ours below the program's first frame; bare Python has none.
 DEPTH = {(3, 10): 10, (3, 11): 10}.get(sys.version_info[:2], 9)
 MOST_DEPTH = 2**31 - 1
-# Of a thread, where the program asks for no size: as many threads as a test may have fit the usual memory.
+# Stack of a thread for which the program asks for no size. As many threads as a test may have fit the usual memory.
 STACK = 3 << 20
 ENDS = re.compile(r"__del__|open|\bio\b|codecs|logging|Writer|Wrapper|File|detach")
 LIBC = ctypes.CDLL(None)
 
 
 def prepare(sink, base_memory):
-    """Put everything in place; with `sink`, a descriptor for /dev/null lies ready in each child.
+    """Set everything up. With `sink`, each child has a descriptor for /dev/null.
 
-    `base_memory` is what a child's limit of memory, in bytes, has for the warm interpreter.
+    `base_memory` is the part of a child's limit of memory, in bytes, that the warm interpreter takes.
     """
     open_streams(STREAMS | {"/dev/null": SINK} if sink else STREAMS)
     mmap.mmap = Mapping
@@ -52,13 +53,13 @@ def prepare(sink, base_memory):
 
 
 def open_streams(names):
-    """`open` and `os.open` duplicate a stream's descriptor where they are given its name."""
+    """Make `open` and `os.open` duplicate the descriptor of a stream that is given by name."""
     real, real_os = io.open, os.open
 
     def descriptor(path):
         try:
             return names.get(os.fsdecode(path))
-        except TypeError:  # a number, or nothing that could be a path
+        except TypeError:  # a descriptor, or not a path at all
             return None
 
     def stream_open(file, mode="r", buffering=-1, encoding=None, errors=None, newline=None, closefd=True, opener=None):
@@ -78,12 +79,12 @@ def open_streams(names):
 
 
 class Mapping(mmap.mmap):
-    """A map that would be shared is private: nobody else could see it, and no limit counts shared memory."""
+    """A memory map that is private even if asked to be shared: no limit counts shared memory, and none is needed."""
 
     def __new__(
         cls, fileno, length, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ | mmap.PROT_WRITE, access=0, *rest, **more
     ):
-        """As the class that it stands for."""
+        """Create a map with the arguments of the class that this one replaces."""
         if access in (mmap.ACCESS_READ, mmap.ACCESS_WRITE) and flags == mmap.MAP_SHARED:
             prot = mmap.PROT_READ | (mmap.PROT_WRITE if access == mmap.ACCESS_WRITE else 0)
             access = mmap.ACCESS_DEFAULT
@@ -97,7 +98,7 @@ Mapping.__module__ = "mmap"
 
 
 class Semaphore:
-    """`_multiprocessing.SemLock` between threads: there are no other processes that could wait for it."""
+    """`_multiprocessing.SemLock` between threads only: no other process could wait for it."""
 
     SEM_VALUE_MAX = 2**31 - 1
     handle = 0
@@ -108,7 +109,7 @@ class Semaphore:
         self.changed = threading.Condition()
 
     def acquire(self, block=True, timeout=None):
-        """Take one, or with kind 0 take the same again."""
+        """Acquire the semaphore, or with kind 0 the lock that this thread holds once more."""
         me = threading.get_ident()
         with self.changed:
             if self.kind == 0 and self.owner == me:
@@ -120,7 +121,7 @@ class Semaphore:
             return True
 
     def release(self):
-        """Give one back; a lock only by its owner, a semaphore not above its highest value."""
+        """Release it. Only the owner may release a lock, and a semaphore has a highest value."""
         with self.changed:
             if self.kind == 0:
                 if not self._is_mine():
@@ -157,7 +158,7 @@ class Semaphore:
 
 
 def hide_depth():
-    """The recursion limit counts our frames too: it is that much higher, and says that it is not."""
+    """Raise the recursion limit by the number of our frames, which it counts too, and report it without them."""
     get, put = sys.getrecursionlimit, sys.setrecursionlimit
     shown = get()
     put(shown + DEPTH)
@@ -174,7 +175,7 @@ def hide_depth():
 
 
 def fit_stacks(base_memory):
-    """Stacks count as memory from their start on: threads have less each, and never more than half of what there is."""
+    """Give threads smaller stacks, because a stack counts as memory in full: never more than half of the limit."""
     attributes = ctypes.create_string_buffer(64)
     LIBC.pthread_attr_init(attributes)
     LIBC.pthread_attr_setstacksize(attributes, ctypes.c_size_t(STACK))
@@ -185,7 +186,7 @@ def fit_stacks(base_memory):
         nonlocal asked
         before = asked
         if size:
-            # More is only said to be given: it would leave too little for the rest.
+            # A larger size is reported but not set: it would leave too little memory for the rest.
             most = (resource.getrlimit(resource.RLIMIT_AS)[0] - base_memory) // 2
             real(min(*size, most) if isinstance(size[0], int) else size[0], *size[1:])
             asked = size[0]
@@ -195,7 +196,7 @@ def fit_stacks(base_memory):
 
 
 def allow_stacks():
-    """Programs that recurse deeply ask for a stack without limit first: they get the highest that there is."""
+    """Grant the hard limit where a program asks for a larger stack, as deeply recursive programs do first."""
     real = resource.setrlimit
 
     def setrlimit(kind, limits, /):
@@ -209,9 +210,9 @@ def allow_stacks():
 
 
 def tear_down(source):
-    """What the end of bare Python does to a program's objects, where it could be seen: finalisers, buffered output.
+    """Do what bare Python does to the objects of a program at its end: run finalisers, flush buffered output.
 
-    Programs with many objects would pay for the search; it is made only where the source has a word of it.
+    The search through many objects takes time, so it is made only if the source has a word that hints at them.
     """
     if not ENDS.search(source):
         return
@@ -221,14 +222,14 @@ def tear_down(source):
         return
     finalisers = any(isinstance(getattr(kind, "__del__", None), types.FunctionType) for kind in kinds)
     files = any(issubclass(kind, _io._IOBase) for kind in kinds)
-    # A class keeps its module's objects.
+    # A class keeps the objects of its module alive.
     del kinds
     if finalisers:
         sys.modules.pop("__main__", None)
         gc.collect()
     if files:
         still_open = [thing for thing in gc.get_objects() if isinstance(thing, _io._IOBase)]
-        # Text before the bytes below it.
+        # Flush text streams before the byte streams below them.
         for thing in sorted(still_open, key=lambda file: not isinstance(file, _io._TextIOBase)):
             try:
                 if not thing.closed:

@@ -1,7 +1,7 @@
-"""What the zygote gives up before it forks for the first time; its children inherit all of it.
+"""The isolation of a zygote, before it forks for the first time. Its children inherit all of it.
 
-Every step raises OSError where the system refuses it. `probe.py` tries them in a process of its own and writes the
-plan; the zygote carries it out and does not start where a step of it fails: nothing degrades silently.
+Every step raises OSError if the system refuses it. `probe.py` tries the steps in a separate process and writes the
+plan. The zygote carries it out, and does not start if a step fails: nothing degrades silently.
 """
 
 import ctypes
@@ -18,14 +18,14 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NE
 SECCOMP_MODE_FILTER = 2
 SYS_LANDLOCK_CREATE, SYS_LANDLOCK_RESTRICT = 444, 446
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
-# Where the second filter compares with the child's own pid; the core writes it, each child replaces it.
+# The placeholder for the child's own pid in the second filter: the core writes it, each child replaces it.
 PID_MARK = struct.pack("<I", 0x7FFFFFF1)
 
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 def call(name, *arguments):
-    """A function of libc that returns -1 and sets errno on failure."""
+    """Call a function of libc that returns -1 and sets errno on failure."""
     result = getattr(libc, name)(*arguments)
     if result < 0:
         number = ctypes.get_errno()
@@ -34,14 +34,14 @@ def call(name, *arguments):
 
 
 def enter(plan, landlock, first_filter):
-    """Carry out the plan. Returns in the process that is to be the zygote; one that only waits may stay behind.
+    """Carry out the plan. Returns in the process that becomes the zygote; another one that only waits may stay behind.
 
-    The result is a descriptor of the zygote's own score for the out-of-memory killer, None where it cannot be had.
+    The result is a descriptor of the zygote's own score for the out-of-memory killer, or None if it cannot be opened.
     """
     processes = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
     if plan["namespaces"]:
         unshare(plan["user_namespace"])
-        # The new namespace begins with the host's.
+        # The new namespace begins with the host's name.
         call("sethostname", HOST, len(HOST))
         build_root(plan["binds"], plan["links"])
         become_first_process()
@@ -55,7 +55,7 @@ def enter(plan, landlock, first_filter):
         become_nobody()
     drop_capabilities()
     call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL if plan["namespaces"] else 0, 0, 0, 0)
-    # Not even a process of the same user may look into this one.
+    # Not even a process of the same user may read this one.
     call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
     call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if landlock is not None:
@@ -66,7 +66,7 @@ def enter(plan, landlock, first_filter):
 
 
 def unshare(user):
-    """Namespaces of its own; with `user`, also one for users, in which root and nobody, or only nobody, exist."""
+    """Enter new namespaces; with `user`, also one of users, in which only root and nobody, or only nobody, exist."""
     flags = NEW_MOUNT | NEW_UTS | NEW_IPC | NEW_PID | NEW_NET
     if not user:
         call("unshare", flags)
@@ -76,7 +76,7 @@ def unshare(user):
     ready, writing = os.pipe()
     helper = os.fork()
     if helper == 0:
-        # Only a process outside the new namespace may map more than its own user.
+        # Only a process outside the new namespace may map users other than its own.
         os.close(writing)
         os.read(ready, 1)
         status = 1
@@ -99,19 +99,19 @@ def unshare(user):
 
 
 def identity_maps():
-    """An ordinary user may map only itself."""
+    """Map an ordinary user, who may map only itself, to nobody."""
     return f"{NOBODY} {os.geteuid()} 1\n", f"{NOBODY} {os.getegid()} 1\n"
 
 
 def write_file(path, text):
-    """In one write, as the kernel's map files demand."""
+    """Write a text in one call, as the kernel's map files require."""
     descriptor = os.open(path, os.O_WRONLY)
     os.write(descriptor, text.encode())
     os.close(descriptor)
 
 
 def build_root(binds, links):
-    """An empty root with read-only binds of what the interpreter needs, and nothing else; no /proc."""
+    """Build an empty root with read-only binds of what the interpreter needs, and nothing else; no /proc."""
     mount(None, "/", None, MS_REC | MS_PRIVATE)
     mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,nr_inodes=4k,mode=755")
     os.mkdir("/tmp/old")
@@ -121,7 +121,7 @@ def build_root(binds, links):
         if not os.path.lexists(path):
             os.makedirs(os.path.dirname(path), exist_ok=True)
             os.symlink(target, path)
-    # Shorter paths first, so that what is to be covered exists before its cover, and that before what lies in it.
+    # Shorter paths first, so that a folder exists before its cover, and the cover before what lies in it.
     for path, source in sorted(binds):
         bind(path, source)
     for path, source in binds:
@@ -133,7 +133,7 @@ def build_root(binds, links):
 
 
 def bind(path, source):
-    """Read-only; a source of "" covers the path with an empty folder, which is so once everything is bound."""
+    """Bind a path read-only. A source of "" covers it with an empty folder, read-only once everything is bound."""
     if not source:
         mount("tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=64k,nr_inodes=1k,mode=755")
         return
@@ -145,7 +145,7 @@ def bind(path, source):
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o444))
     mount(inside, path, None, MS_BIND)
     has = os.statvfs(path).f_flag
-    # In a user namespace, flags of the original mount are locked and must be repeated.
+    # In a user namespace, the flags of the original mount are locked and must be repeated.
     kept = sum(
         mount_flag
         for flag, mount_flag in (
@@ -161,13 +161,13 @@ def bind(path, source):
 
 
 def mount(source, target, kind, flags, options=None):
-    """mount(2)."""
+    """Call mount(2)."""
     encode = lambda text: None if text is None else os.fsencode(text)  # noqa: E731
     call("mount", encode(source), encode(target), encode(kind), ctypes.c_ulong(flags), encode(options))
 
 
 def become_first_process():
-    """Go on as PID 1 of the new PID namespace, whose end is the end of every test; the outer process waits for it."""
+    """Continue as PID 1 of the new PID namespace, whose end ends every test. The outer process waits for it."""
     inner = os.fork()
     if inner == 0:
         return
@@ -177,14 +177,14 @@ def become_first_process():
 
 
 def become_nobody():
-    """For good: no group, no way back."""
+    """Become the user nobody for good, without groups."""
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
 
 
 def drop_capabilities():
-    """All sets; the bounding set as far as it may be changed."""
+    """Drop all capabilities, from the bounding set as far as that may be changed."""
     for capability in range(64):
         libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
     header, none = struct.pack("<Ii", 0x20080522, 0), bytes(24)
@@ -192,22 +192,22 @@ def drop_capabilities():
 
 
 def landlock_version():
-    """The ABI the kernel offers, 0 for none."""
+    """The version of Landlock that the kernel offers, 0 for none."""
     return max(0, libc.syscall(SYS_LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1))
 
 
 def install(program):
-    """Install a seccomp filter for this process and all that come from it."""
+    """Install a seccomp filter for this process and its descendants."""
     prepared(program)()
 
 
 def second_filter(template):
-    """What each child calls before its program: no descendants, and signals only to itself."""
+    """Return the function that a child calls before its program: no descendants, and signals only to itself."""
     return prepared(template)
 
 
 def prepared(program):
-    """A function that installs a filter, with its caller's pid in place of the mark."""
+    """Return a function that installs a filter, with its caller's pid in place of the mark."""
     code = ctypes.create_string_buffer(program, len(program))
     head = struct.pack("<HxxxxxxQ", len(program) // 8, ctypes.addressof(code))
     bytes_of_code = memoryview(code).cast("B")

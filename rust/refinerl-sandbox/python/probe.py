@@ -1,6 +1,7 @@
-"""What this machine offers, found out once per sandbox in a process of its own; the result is the zygotes' plan.
+"""Probe of this machine, once for each sandbox in a separate process. The result is the plan of the zygotes.
 
-Each doubtful step is tried in a fork and its errno kept for the report. Nothing here reads programs or inputs.
+Each step that may be refused is tried in a fork, and its error is kept for the report. Nothing here reads programs or
+inputs.
 """
 
 import ctypes
@@ -15,14 +16,14 @@ import jail
 EXTRAS = """
     /etc/ld.so.cache /etc/localtime /usr/share/zoneinfo /dev/null /dev/zero /dev/full /dev/random /dev/urandom
 """
-# Before this version a limit of processes counts those of the whole machine.
+# The first kernel whose limit of processes counts per namespace, and not on the whole machine.
 NPROC_PER_NAMESPACE = (5, 14)
-# The first interface of Landlock that can deny truncating files.
+# The first version of Landlock that can deny truncating files.
 TRUNCATES = 3
 
 
 def main(packages):
-    """Answer with the plan and the report, and end."""
+    """Send the plan, with the report in it, and end."""
     places = [place for _, place in packages]
     folders, libraries, links = interpreter(places)
     hidden = [path for folder in folders for path in glob.glob(folder + "/*-packages")]
@@ -46,11 +47,10 @@ def main(packages):
     why_root = why_user and why_not(lambda: enter_namespaces(plan, user=False))
     plan["namespaces"] = not (why_user and why_root)
     plan["user_namespace"] = not why_user
-    # Landlock knows of truncation from then on.
     plan["confine_writes"] = not plan["namespaces"] and plan["landlock"] < TRUNCATES
     modern = tuple(int(part) for part in os.uname().release.split(".")[:2]) >= NPROC_PER_NAMESPACE
     plan["processes"] = 128 if plan["user_namespace"] and modern else 0
-    # Outside a mount namespace nobody must be able to read the interpreter where it lies.
+    # Outside a mount namespace, the user nobody must be able to read the interpreter at its own path.
     readable = (lambda: None) if plan["namespaces"] else lambda: [os.listdir(folder) for folder in folders]
     why_nobody = why_not(lambda: (jail.become_nobody(), readable())) if root else None
     plan["nobody"] = root and why_nobody is None
@@ -61,7 +61,7 @@ def main(packages):
 
 
 def why_not(step):
-    """None if the step works in a fork of this process, else the reason."""
+    """Try a step in a fork. Returns None if it works, else the reason."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -81,14 +81,14 @@ def why_not(step):
 
 
 def enter_namespaces(plan, user):
-    """All of them, and the root folder, in which the interpreter must still be readable."""
+    """Enter all namespaces and the root folder, in which the interpreter must still be readable."""
     jail.unshare(user)
     jail.build_root(plan["binds"], plan["links"])
     os.listdir(plan["binds"][0][0])
 
 
 def try_seccomp():
-    """A null filter is a bad address where filters exist, and a bad argument where they do not."""
+    """Try a null filter: it is a bad address if filters exist, and a bad argument if they do not."""
     try:
         jail.call("prctl", jail.PR_SET_SECCOMP, jail.SECCOMP_MODE_FILTER, None, 0, 0)
     except OSError as error:
@@ -97,7 +97,7 @@ def try_seccomp():
 
 
 def interpreter(places):
-    """(folders, shared objects, symbolic links to them) that imports of the standard library and of packages need."""
+    """Find what imports of the standard library and of packages need: (folders, shared objects, links to them)."""
     folders = [path for path in sys.path if os.path.exists(path)]
     extensions = [path for folder in folders for path in glob.glob(folder + "/*.so")]
     extensions += [path for place in places for path in glob.glob(place + "/**/*.so", recursive=True)]
@@ -112,7 +112,7 @@ def interpreter(places):
 
 
 def mapped_files(extensions):
-    """What the dynamic linker loads for the interpreter and all its extension modules."""
+    """List the files that the dynamic linker loads for the interpreter and all its extension modules."""
     for path in [*extensions, "libgcc_s.so.1"]:
         try:
             ctypes.CDLL(path)
@@ -124,7 +124,7 @@ def mapped_files(extensions):
 
 
 def in_fork(function):
-    """The function's plain result, without its traces in this process."""
+    """Call a function in a fork, so that it leaves no traces here, and return its plain result."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -140,14 +140,14 @@ def in_fork(function):
 
 
 def beside(folders, binds):
-    """Without a mount namespace: the folders' entries without installed packages, so that those stay unreadable."""
+    """List what can be read without a mount namespace: the entries of the folders except installed packages."""
     entries = [entry.path for folder in folders if os.path.isdir(folder) for entry in os.scandir(folder)]
     files = [source for path, source in binds if path not in folders]
     return files + [path for path in entries if not path.endswith("-packages")]
 
 
 def report(plan, why_user, why_root, why_nobody, why_seccomp, root):
-    """(name, on, why not, what that exposes), from the strongest to the weakest."""
+    """Build the report: (name, on, why not, what that exposes) of each protection."""
     spaces, landlock = plan["namespaces"], plan["landlock"]
     why = f"{why_user}; as root: {why_root}" if root else why_user
     files = (

@@ -1,12 +1,12 @@
 """The zygote: a warm interpreter that forks once per test, and reads neither programs nor inputs.
 
 It talks to its parent over descriptor 0, a SOCK_SEQPACKET socket:
-    order:  b"n": a child is wanted
-    answer: b"p" + pid, with a pidfd of the child and the other ends of its streams, control and results;
+    order:  b"n": fork a child
+    answer: b"p" + pid, with a pidfd of the child and the other ends of its streams, control and results
             b"e" + text, if it could not fork
-            b"x" + pid, wait status, processor seconds, once a child is gone
-A child waits for its job on its control socket, so that the next one can be ready before it is needed. End-of-file on
-the command socket, or the end of the parent, ends the zygote and its children.
+            b"x" + pid, wait status, processor seconds, after a child has ended
+A child waits for its job on its control socket, so that the next one is ready before it is needed. End-of-file on the
+command socket, or the end of the parent, ends the zygote and its children.
 """
 
 import gc
@@ -29,8 +29,8 @@ HIGHEST_SCORE = b"1000"
 
 
 def main(packages):
-    """From the second packet, the configuration, to the last."""
-    # Its own session: Ctrl-C at the terminal is for the parent, which ends its tests in order.
+    """Read the configuration, the second packet, and serve until the end."""
+    # Ctrl-C at the terminal must reach only the parent, which then ends its tests in order.
     os.setsid()
     config = marshal.loads(os.read(0, 1 << 18))
     lifeline = os.pidfd_open(config["parent"])
@@ -43,7 +43,7 @@ def main(packages):
     except LookupError as error:
         refuse(command, str(error))
     except BaseException:
-        # Not on standard error, which is a program's by now.
+        # Standard error is a pipe for programs by now.
         refuse(command, "no sandbox process: " + traceback.format_exc())
     command.send(b"r")
     gc.freeze()
@@ -51,7 +51,7 @@ def main(packages):
 
 
 def prepare(config, command, packages, landlock):
-    """Get warm, and give up everything that programs must not have; returns what makes a child."""
+    """Warm up, and give up everything that programs must not have. Returns the function that forks a child."""
     warm.standard_streams()
     sink = [os.open(os.devnull, os.O_RDWR)] if config["plan"]["confine_writes"] else []
     life = child.Child(config["plan"]["processes"], packages, bool(sink))
@@ -63,31 +63,31 @@ def prepare(config, command, packages, landlock):
 
 
 def refuse(command, reason):
-    """Say why there will be no zygote, and end."""
+    """Report why there will be no zygote, and end."""
     command.send(b"f" + reason.encode())
     os._exit(1)
 
 
 class Score:
-    """The zygote's rank for the out-of-memory killer: children are born with the highest, and die before all others."""
+    """The zygote's score for the out-of-memory killer. Children inherit the highest one, and are killed first."""
 
     def __init__(self, descriptor):
         self.descriptor = descriptor
         self.own = os.pread(descriptor, 16, 0) if descriptor is not None else b""
 
     def set(self, score):
-        """Of this process, and of those that it forks from now on."""
+        """Set the score of this process and of its future forks."""
         if self.own:
             os.pwrite(self.descriptor, score, 0)
 
 
 def serve(command, lifeline, bear):
-    """One order after the other, until the parent is gone; then all children end, also where no namespace ends them."""
+    """Serve orders until the parent is gone, then kill all children: without a PID namespace nothing else would."""
     children = {}  # pidfd -> pid
     try:
         follow(command, lifeline, bear, children)
     except OSError:
-        pass  # the parent went while it was told something
+        pass  # the parent ended during a message to it
     finally:
         for pidfd in children:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -95,7 +95,7 @@ def serve(command, lifeline, bear):
 
 
 def follow(command, lifeline, bear, children):
-    """The orders, and the children's ends."""
+    """Follow orders, and report the ends of children."""
     waiting = select.poll()
     waiting.register(command, select.POLLIN)
     waiting.register(lifeline, select.POLLIN)
@@ -116,9 +116,9 @@ def follow(command, lifeline, bear, children):
 
 
 def bear(command, life, score, sink):
-    """Fork a child, and hand the parent what it talks to the child with; its pid and a pidfd, or twice None."""
+    """Fork a child and send the parent its descriptors. Returns its pid and a pidfd, or None twice."""
     (from_stdout, stdout), (from_stderr, stderr), (from_results, results) = (os.pipe() for _ in range(3))
-    # Sockets, because their end can be told, whoever else holds a copy of them. Programs only read from theirs.
+    # Sockets, because shutdown ends them whoever else holds a copy. Programs only read from theirs.
     reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     reader.shutdown(socket.SHUT_WR)
     stdin, to_stdin = reader.detach(), writer.detach()

@@ -1,13 +1,13 @@
-//! `compare = "apps"`: the verdicts of the official APPS checker, quirk for quirk.
+//! `compare = "apps"`: the verdicts of the official APPS checker, with all its quirks.
 //!
-//! Each step mirrors one of the checker's, in its order, because its leniency is the sum of all of them. Not for
-//! rewards: the order and repetition of lines and of tokens do not matter to it.
+//! Each step mirrors a step of the checker, in the same order, because its leniency is the sum of all of them. It is
+//! not for rewards: it ignores the order and the repetition of lines and of tokens.
 
 use std::collections::BTreeSet;
 
 use crate::value::{Equality, Value};
 
-/// Standard input: what the program printed against the expected text.
+/// Compare the output of a script with the expected text.
 pub fn output_matches(got: &[u8], expected: &[u8]) -> bool {
     let (Ok(got), Ok(expected)) = (std::str::from_utf8(got), std::str::from_utf8(expected)) else {
         return false;
@@ -38,7 +38,7 @@ pub fn output_matches(got: &[u8], expected: &[u8]) -> bool {
     output == expected || matches!((rounded(&output), rounded(&expected)), (Some(a), Some(b)) if a == b)
 }
 
-/// `numpy.allclose` over lines that are one number each (rtol 1e-5, atol 1e-8; nan equals nothing).
+/// Compare lines of one number each like `numpy.allclose` (rtol 1e-5, atol 1e-8; nan equals nothing).
 fn lines_are_close(got: &[&str], expected: &[&str]) -> bool {
     let numbers = |lines: &[&str]| {
         lines
@@ -57,7 +57,7 @@ fn lines_are_close(got: &[&str], expected: &[&str]) -> bool {
     }
 }
 
-/// Sets of sets of numbers rounded to three digits; None where a token is no number or is nan (equal to nothing).
+/// Sets of sets of numbers rounded to three digits; None if a token is not a number or is nan, which equals nothing.
 fn rounded(lines: &BTreeSet<BTreeSet<&str>>) -> Option<BTreeSet<BTreeSet<u64>>> {
     lines
         .iter()
@@ -65,7 +65,7 @@ fn rounded(lines: &BTreeSet<BTreeSet<&str>>) -> Option<BTreeSet<BTreeSet<u64>>> 
         .collect()
 }
 
-/// The bits of Python's `round(x, 3)`: half to even on the exact decimal value, which is how Rust formats too.
+/// The bits of Python's `round(x, 3)`: half to even on the exact decimal value, as Rust's formatting does too.
 fn round3(x: f64) -> Option<u64> {
     if x.is_nan() {
         return None;
@@ -87,7 +87,7 @@ fn python_float(text: &str) -> Option<f64> {
     if bytes.iter().enumerate().any(|(i, &b)| b == b'_' && !between_digits(i)) {
         return None;
     }
-    // Rust's grammar is Python's, once underscores are gone: both take inf, infinity and nan in any case.
+    // Without underscores Rust's grammar is Python's: both accept inf, infinity and nan in any case.
     text.replace('_', "").parse().ok()
 }
 
@@ -128,11 +128,11 @@ fn split_lines(text: &str) -> Vec<&str> {
     lines
 }
 
-/// Call-based: what the function returned against the expected value, which may be wrapped in a list.
+/// Compare the result of a call with the expected value, which may be wrapped in a list.
 pub fn result_matches(got: &Value, expected: &Value) -> bool {
     let expected = &with_integer_keys(expected);
     let equal = |a: &Value, b: &Value| Equality::PYTHON.holds(a, b);
-    // The ground truth comes from JSON, so a tuple at the top counts as a list, and one level down in a second try.
+    // Expected values come from JSON, so a tuple at the top counts as a list, and one level down in a second try.
     let got = match got {
         Value::Tuple(items) => &Value::List(items.clone()),
         other => other,
@@ -154,8 +154,8 @@ pub fn result_matches(got: &Value, expected: &Value) -> bool {
     }
 }
 
-/// JSON turned the integer keys of a dict into text: the checker turns them back where all of them are integers,
-/// for a bare dict and for the first item of a list (whose other items it drops).
+/// Convert the keys of a dict back to integers, which JSON turned into text. The checker does so if all keys are
+/// integers, for a bare dict and for the first item of a list (whose other items it drops).
 fn with_integer_keys(expected: &Value) -> Value {
     let dict = match expected {
         Value::Dict(items) => items,
@@ -185,7 +185,7 @@ fn integer_key(key: &Value) -> Option<Value> {
     }
 }
 
-/// Python's `list(x)`, where its order is defined.
+/// Python's `list(x)`, for values whose order is defined.
 fn as_list(value: &Value) -> Option<Value> {
     match value {
         Value::List(items) | Value::Tuple(items) => Some(Value::List(items.clone())),

@@ -15,7 +15,7 @@ use crate::verdict::{Judge, Verdicts};
 use crate::zygote::{Launch, Lost, Zygote};
 use crate::{resources, Error, Outcome};
 
-/// How often the caller is asked whether to stop.
+/// Time between questions to the caller whether to stop.
 pub const INTERRUPT_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A worker's zygote; None while it is to be replaced, and once the sandbox is closed.

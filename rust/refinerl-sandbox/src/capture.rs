@@ -1,4 +1,4 @@
-//! What comes out of a child, capped.
+//! Output of a child, read up to a limit.
 
 use std::os::fd::OwnedFd;
 use std::time::Instant;
@@ -7,11 +7,11 @@ use rustix::io::Errno;
 
 use crate::channel::{read_available, set_nonblocking};
 
-/// One stream: at most `limit` bytes are read in all, the last `keep` of them are kept.
+/// A stream of which at most `limit` bytes are read in all and the last `keep` are kept.
 pub struct Capture {
-    /// None once it has ended.
+    /// The descriptor; None once the stream has ended.
     pub fd: Option<OwnedFd>,
-    /// What was kept (for a moment up to twice `keep`).
+    /// The bytes kept so far, up to twice `keep` of them.
     pub bytes: Vec<u8>,
     total: usize,
     limit: usize,
@@ -19,7 +19,7 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Read `fd` without ever waiting for it.
+    /// Read from `fd`, which becomes non-blocking.
     pub fn new(fd: OwnedFd, limit: usize, keep: usize) -> Result<Capture, Errno> {
         set_nonblocking(&fd)?;
         Ok(Capture {
@@ -31,12 +31,12 @@ impl Capture {
         })
     }
 
-    /// Take what is there, until the limit is exceeded.
+    /// Read what is available, until the limit is exceeded.
     pub fn drain(&mut self) {
         self.drain_some(usize::MAX);
     }
 
-    /// The same, until at least `enough` bytes are kept; whether more may be there.
+    /// Do the same until at least `enough` bytes are kept. Returns true if more may be available.
     pub fn drain_some(&mut self, enough: usize) -> bool {
         let Some(fd) = &self.fd else { return false };
         let (bytes, total, limit, keep) = (&mut self.bytes, &mut self.total, self.limit, self.keep);
@@ -57,38 +57,38 @@ impl Capture {
         full && open
     }
 
-    /// It wrote more than it may.
+    /// True if the child wrote more than it may.
     pub fn overflown(&self) -> bool {
         self.total > self.limit
     }
 
-    /// The last `keep` bytes.
+    /// Take the last `keep` bytes.
     pub fn tail(&mut self) -> Vec<u8> {
         self.bytes.split_off(self.bytes.len().saturating_sub(self.keep))
     }
 }
 
-/// Tag, processor seconds, length.
+/// Size of a frame's header: tag, processor seconds, length.
 const HEADER: usize = 1 + 8 + 4;
 
 /// One result of a call-based program.
 pub struct Frame {
-    /// v: a value, e: an exception, m: out of memory.
+    /// `v` is a value, `e` an exception, `m` out of memory, `s` the end of the import.
     pub tag: u8,
-    /// Processor seconds, as the child says.
+    /// Processor seconds, as the child claims.
     pub cpu: f64,
-    /// On the clock, since the result before it.
+    /// Wall-clock seconds since the previous result.
     pub wall: f64,
     /// The encoded value.
     pub payload: Vec<u8>,
 }
 
-/// The stream of results: at most `count` frames of at most `limit` bytes each, given away as they come.
+/// The stream of results: at most `count` frames of at most `limit` bytes each, passed on as they arrive.
 pub struct Frames<'a> {
-    /// What is not yet a frame.
+    /// The stream, with the bytes that do not yet make a frame.
     pub capture: Capture,
     take: &'a mut dyn FnMut(Frame),
-    /// So many more may come.
+    /// Number of frames that may still come.
     count: usize,
     limit: usize,
     too_long: bool,
@@ -96,7 +96,7 @@ pub struct Frames<'a> {
 }
 
 impl<'a> Frames<'a> {
-    /// Read at most `count` frames from `fd`; none is as many as may come from programs that print.
+    /// Read at most `count` frames from `fd`; 0 for programs that print.
     pub fn new(fd: OwnedFd, count: usize, limit: usize, take: &'a mut dyn FnMut(Frame)) -> Result<Frames<'a>, Errno> {
         let all = count.saturating_mul(limit.saturating_add(HEADER));
         let mut capture = Capture::new(fd, all, usize::MAX)?;
@@ -113,7 +113,7 @@ impl<'a> Frames<'a> {
         })
     }
 
-    /// Take what is there; whether that completed a frame.
+    /// Read what is available. Returns true if that completed a frame.
     pub fn drain(&mut self) -> bool {
         let before = self.count;
         while self.count > 0 && !self.too_long && self.capture.drain_some(self.limit.saturating_add(HEADER)) {
@@ -121,7 +121,7 @@ impl<'a> Frames<'a> {
         }
         self.split();
         if self.count == 0 && self.capture.fd.is_some() {
-            // One byte more is enough to know that there is too much.
+            // One byte more is enough to know that there are too many.
             self.capture.drain_some(1);
             if self.garbled() {
                 self.capture.fd = None;
@@ -130,7 +130,7 @@ impl<'a> Frames<'a> {
         self.count < before
     }
 
-    /// Take the frames that are complete.
+    /// Pass on the frames that are complete.
     fn split(&mut self) {
         let mut start = 0;
         while self.count > 0 {
@@ -161,12 +161,12 @@ impl<'a> Frames<'a> {
         self.capture.bytes.drain(..start);
     }
 
-    /// More, or longer, than allowed.
+    /// True if there are more or longer frames than allowed.
     pub fn overflown(&self) -> bool {
         self.too_long || self.capture.overflown()
     }
 
-    /// Something that is no frame is left.
+    /// True if bytes are left that make no frame.
     pub fn garbled(&self) -> bool {
         !self.capture.bytes.is_empty()
     }

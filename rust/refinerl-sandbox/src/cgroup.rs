@@ -1,9 +1,9 @@
-//! A control group for each zygote, where the system lets us make one.
+//! Control groups, one for each zygote, where the system allows them.
 //!
-//! `RLIMIT_AS` caps the address space of a test and the second filter denies it descendants; a group counts what those
-//! do not: page cache and kernel memory, and everything that a zygote and its tests have together. Where this process is in
-//! a group of the processor, a zygote has a share of its own in it, however many threads a test has. Version 2 of the kernel's interface is taken where it has
-//! the controllers, else version 1.
+//! `RLIMIT_AS` caps the address space of a test, and the second filter denies it descendants. A group counts what those
+//! do not: page cache and kernel memory, and everything that a zygote and its tests have together. If this process is
+//! in a group of the cpu controller, each zygote gets a share of its own in it, however many threads a test has.
+//! Version 2 of the kernel's interface is used where it has the controllers, else version 1.
 
 use std::cell::Cell;
 use std::fs;
@@ -12,17 +12,18 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Beyond a test's memory: the zygote, the child that waits, page tables, pipes, and page cache.
+/// Bytes beyond the memory of a test: for the zygote, the child that waits, page tables, pipes, and page cache.
 const ROOM: u64 = 128 << 20;
-/// Of a zygote and its children; a child's own limit of threads is 128.
+/// Most processes and threads of a zygote and its children. The limit of threads of a child is 128.
 const PROCESSES: &str = "300";
 const NAME: &str = "refinerl-";
 
-/// Where groups can be made.
+/// The place where groups can be created.
 #[derive(Clone, Debug)]
 pub struct Parent {
     folders: Vec<PathBuf>,
-    /// Version 1 has the processor in a tree of its own. It is taken where that works, and not asked for.
+    /// The folder of the cpu controller, which is a separate tree in version 1. It is used where possible, not
+    /// required.
     processor: Option<PathBuf>,
     version: Version,
 }
@@ -41,7 +42,7 @@ impl Version {
         }
     }
 
-    /// The file and the key of the counter that rises when the group's own limit, and not one above it, is reached.
+    /// File and key of the counter that rises when the limit of this group, and not one above it, is reached.
     const fn reached(self) -> (&'static str, &'static str) {
         match self {
             Version::One => ("memory.failcnt", ""),
@@ -50,7 +51,7 @@ impl Version {
     }
 }
 
-/// One group. Dropping it removes it: its processes must be gone.
+/// A control group. Dropping it removes it, so its processes must have ended.
 #[derive(Debug)]
 pub struct Group {
     folders: Vec<PathBuf>,
@@ -59,17 +60,17 @@ pub struct Group {
     owner: u32,
 }
 
-/// Where memory was short when the kernel killed a process.
+/// The limit that was reached when the kernel killed a process for want of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shortage {
-    /// The test took more than it may.
+    /// The group's own: the test took more than it may.
     Here,
-    /// A limit above, or the machine: it may have been somebody else's need.
+    /// One above, or the machine's: other processes may have taken the memory.
     Above,
 }
 
 impl Parent {
-    /// The place, or why there is none; removes what processes that were killed left there.
+    /// Find the place, and remove the groups that killed processes left there. The error says why there is none.
     pub fn find() -> Result<Parent, String> {
         let read = |path: &str| fs::read_to_string(path).map_err(|error| format!("{path}: {error}"));
         let parent = Parent::of(&read("/proc/self/cgroup")?, &read("/proc/self/mountinfo")?)?;
@@ -77,7 +78,7 @@ impl Parent {
         Ok(parent)
     }
 
-    /// The same from the texts of the two files.
+    /// Find the place from the texts of the two files.
     fn of(groups: &str, mounts: &str) -> Result<Parent, String> {
         let mounts: Vec<Mount<'_>> = mounts.lines().filter_map(Mount::parse).collect();
         let own = |controller: &str| -> Option<PathBuf> {
@@ -100,15 +101,15 @@ impl Parent {
         match (own("memory"), own("pids")) {
             (Some(memory), Some(pids)) => Ok(Parent {
                 folders: vec![memory, pids],
-                // At the root, the kernel's autogroup gives each test, which is a session, a share of its own already.
+                // At the root, the kernel's autogroup already gives each test, which is a session, a share of its own.
                 processor: own("cpu").filter(|folder| mounts.iter().all(|mount| mount.point != *folder)),
                 version: Version::One,
             }),
-            _ => Err("no control group above this process hands memory and pids on to its children".into()),
+            _ => Err("no control group above this process gives its children the controllers memory and pids".into()),
         }
     }
 
-    /// A new group without processes.
+    /// Create a group without processes.
     pub fn make(&self) -> Result<Group, String> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -145,7 +146,7 @@ impl Parent {
                 .to_str()
                 .and_then(|name| name.strip_prefix(NAME)?.split('-').next());
             if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-                // One that somebody else removed, or in which something still lives, is not ours to mind.
+                // It may have been removed by others, or still hold a process: then leave it.
                 let _ = fs::remove_dir(entry.path());
             }
         }
@@ -153,14 +154,14 @@ impl Parent {
 }
 
 impl Group {
-    /// Take in a process, and with it all that it will fork.
+    /// Add a process, and with it all its future forks.
     pub fn add(&self, pid: u32) -> Result<(), String> {
         self.folders
             .iter()
             .try_for_each(|folder| put(&folder.join("cgroup.procs"), &pid.to_string()))
     }
 
-    /// The next test may take so many bytes.
+    /// Set the memory that the next test may take, in bytes.
     pub fn limit(&self, memory: u64) -> Result<(), String> {
         if self.memory.replace(memory.max(1)) == memory.max(1) {
             return Ok(());
@@ -171,12 +172,12 @@ impl Group {
         )
     }
 
-    /// How many processes the kernel has killed here for want of memory.
+    /// Number of processes in this group that the kernel has killed for want of memory.
     pub fn killed(&self) -> u64 {
         self.counter(self.version.memory().1, "oom_kill ")
     }
 
-    /// How often something here wanted more memory than the group may have.
+    /// Number of times that the group reached its limit of memory.
     pub fn reached(&self) -> u64 {
         let (name, key) = self.version.reached();
         self.counter(name, key)
@@ -202,10 +203,10 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         if self.owner != std::process::id() {
-            return; // in a fork of our process; the group is not its to remove
+            return; // a fork of our process does not own the group
         }
         for folder in &self.folders {
-            // The kernel may need a moment to see that the last process is gone; who starts next removes what is left.
+            // The kernel may need a moment after the last process ends. The next sandbox removes what is left.
             for _ in 0..100 {
                 match fs::remove_dir(folder) {
                     Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
@@ -218,7 +219,7 @@ impl Drop for Group {
     }
 }
 
-/// From the group upwards, the first that hands both controllers on to its children.
+/// From the group upwards, the first whose children have both controllers.
 fn delegated(own: &Path) -> Option<PathBuf> {
     let hands_on = |folder: &&Path| {
         fs::read_to_string(folder.join("cgroup.subtree_control")).is_ok_and(|text| {
@@ -229,12 +230,12 @@ fn delegated(own: &Path) -> Option<PathBuf> {
     own.ancestors().find(hands_on).map(Path::to_path_buf)
 }
 
-/// How many processes the kernel has killed for want of memory, on the whole machine.
+/// Number of processes on the whole machine that the kernel has killed for want of memory.
 pub fn killed_anywhere() -> u64 {
     counter(Path::new("/proc/vmstat"), "oom_kill ")
 }
 
-/// The number after `key` in a file of the kernel's; 0 where it is not there.
+/// Read the number after `key` in a file of the kernel; 0 if there is none.
 fn counter(path: &Path, key: &str) -> u64 {
     let text = fs::read_to_string(path).unwrap_or_default();
     let number = |line: &str| line.strip_prefix(key)?.trim().parse().ok();
@@ -271,7 +272,7 @@ impl<'a> Mount<'a> {
         })
     }
 
-    /// Whether it is the tree of a controller; "" is version 2, which is one tree for all.
+    /// True if it is the tree of a controller; "" is version 2, which has one tree for all.
     fn controls(&self, controller: &str) -> bool {
         match controller {
             "" => self.kind == "cgroup2",
@@ -333,7 +334,7 @@ mod tests {
     #[test]
     fn a_process_that_takes_more_is_killed_and_counted() {
         let Ok(group) = Parent::find().and_then(|parent| parent.make()) else {
-            return; // `python -m refinerl.sandbox doctor` says why
+            return; // `python -m refinerl.sandbox doctor` shows the reason
         };
         group.limit(0).unwrap();
         let mut child = Command::new("python3")

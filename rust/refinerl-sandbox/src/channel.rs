@@ -1,4 +1,4 @@
-//! Packets with file descriptors over a SOCK_SEQPACKET socket, and small conveniences on descriptors.
+//! Packets with file descriptors over a SOCK_SEQPACKET socket, and helpers for reading and writing descriptors.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -23,7 +23,7 @@ pub fn send(socket: &OwnedFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()
     retry(|| sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)).map(drop)
 }
 
-/// Receive one packet, and the descriptors that it carries. An empty packet is end-of-file.
+/// Receive one packet and the descriptors that it carries. An empty packet is end-of-file.
 pub fn receive(socket: &OwnedFd, size: usize) -> Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -36,7 +36,7 @@ pub fn receive(socket: &OwnedFd, size: usize) -> Result<(Vec<u8>, Vec<OwnedFd>)>
             RecvFlags::CMSG_CLOEXEC,
         )
     })?;
-    // The kernel leaves out descriptors for which this process has no room left.
+    // The kernel drops descriptors for which this process has no room left.
     if received.flags.contains(ReturnFlags::CTRUNC) {
         return Err(Errno::MFILE);
     }
@@ -48,13 +48,13 @@ pub fn receive(socket: &OwnedFd, size: usize) -> Result<(Vec<u8>, Vec<OwnedFd>)>
     Ok((bytes, fds.flatten().collect()))
 }
 
-/// Write to a stream socket as much as fits now. A peer that is gone is an error, and no signal.
+/// Write to a stream socket as much as fits now. If the peer is gone, that is an error and not a signal.
 pub fn write(socket: &OwnedFd, bytes: &[u8]) -> Result<usize> {
     retry(|| rustix::net::send(socket, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT))
 }
 
-/// Pass to `take` the bytes that can be read from a non-blocking descriptor now, until it returns false. Returns false at
-/// end-of-file or after an error.
+/// Pass to `take` the bytes that can be read from a non-blocking descriptor now, until it returns false. Returns false
+/// at end-of-file or after an error.
 pub fn read_available(fd: &OwnedFd, mut take: impl FnMut(&[u8]) -> bool) -> bool {
     let mut buffer = [0u8; 65536];
     loop {
@@ -81,13 +81,13 @@ pub fn retry<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
     }
 }
 
-/// Reads and writes on this descriptor no longer wait.
+/// Make reads and writes on this descriptor non-blocking.
 pub fn set_nonblocking(fd: impl AsFd) -> Result<()> {
     let fd = fd.as_fd();
     fcntl_setfl(fd, fcntl_getfl(fd)? | OFlags::NONBLOCK)
 }
 
-/// Wait until a descriptor can be read or has ended.
+/// Wait until a descriptor is readable or at end-of-file. Returns false after `timeout`.
 pub fn readable(fd: impl AsFd, timeout: Duration) -> bool {
     let deadline = Instant::now() + timeout;
     retry(|| {

@@ -1,36 +1,37 @@
-//! Systems other than Linux have none of the mechanisms; programs are refused there and never run unprotected.
+//! The sandbox on systems other than Linux, which have none of the mechanisms: programs are refused, and never run
+//! unprotected.
 
 use std::path::PathBuf;
 
 use crate::program::{Program, Report};
 use crate::Error;
 
-/// One row of an isolation report that does not exist here.
+/// A row of the isolation report, which does not exist here.
 #[derive(Clone, Debug)]
 pub struct Protection {
     /// Its name.
     pub name: String,
-    /// Whether it is on.
+    /// True if it is on.
     pub on: bool,
-    /// Why it is off.
+    /// The reason why it is off.
     pub reason: String,
-    /// What a program gains by its absence.
+    /// The gain of a program from its absence.
     pub exposed: String,
 }
 
-/// What would be run.
+/// The interpreter that would run programs.
 pub struct Interpreter {
-    /// The program.
+    /// The executable.
     pub python: PathBuf,
     /// Packages beside the standard library.
     pub packages: Vec<(String, String)>,
 }
 
-/// Cannot be started.
+/// A sandbox, which cannot be started.
 pub struct Sandbox(std::convert::Infallible);
 
 impl Sandbox {
-    /// Fails, and names the platform.
+    /// Fail with the name of the platform.
     pub fn start(_interpreter: Interpreter, _workers: usize, _full: bool) -> Result<Sandbox, Error> {
         Err(Error::Fault(format!(
             "the sandbox needs Linux; this is {}",

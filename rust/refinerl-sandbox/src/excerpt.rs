@@ -1,9 +1,9 @@
-//! The short texts beside a verdict: where output differs, how a value reads, how an error log ends.
+//! Short texts beside a verdict: the first line that differs, a value as Python would write it.
 
 use crate::strict::{line_matches, lines};
 use crate::value::Value;
 
-/// Characters of an excerpt, beyond which it is cut.
+/// Most characters of an excerpt.
 const LIMIT: usize = 200;
 
 /// Line number and text of the first line that differs: (expected, got).
@@ -20,7 +20,7 @@ pub fn of_output(got: &[u8], expected: &[u8], atol: f64) -> (String, String) {
 
 fn line(text: Option<&[u8]>, number: usize) -> String {
     match text {
-        // The rest of a long line would only be cut later; bytes beyond the limit are never decoded.
+        // Bytes that would be cut later are not decoded.
         Some(text) => cut(format!(
             "line {number}: {}",
             String::from_utf8_lossy(&text[..text.len().min(4 * LIMIT)]).trim_end()
@@ -29,7 +29,7 @@ fn line(text: Option<&[u8]>, number: usize) -> String {
     }
 }
 
-/// A value as Python would write it, cut.
+/// A value as Python would write it, up to the limit.
 pub fn of_value(value: &Value) -> String {
     let mut out = String::new();
     write(value, &mut out);
@@ -37,7 +37,7 @@ pub fn of_value(value: &Value) -> String {
 }
 
 fn write(value: &Value, out: &mut String) {
-    // Whatever follows will be cut away; stopping here keeps the work small for huge values.
+    // What follows would be cut; stopping here limits the work for huge values.
     if out.len() > 4 * LIMIT {
         return;
     }
@@ -83,7 +83,7 @@ fn sequence(open: &str, items: &[Value], close: &str, out: &mut String) {
     out.push_str(close);
 }
 
-/// At most `LIMIT` characters.
+/// Cut a text to `LIMIT` characters.
 fn cut(text: String) -> String {
     match text.char_indices().nth(LIMIT) {
         Some((end, _)) => format!("{}…", &text[..end]),

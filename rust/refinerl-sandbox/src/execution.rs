@@ -1,4 +1,4 @@
-//! One child, from the order to its end: the event loop that owns deadlines, output caps and the kill.
+//! The event loop for one child, from its job to its end: deadlines, limits of output, and the kill.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -15,49 +15,49 @@ use crate::job::Job;
 use crate::usage::{self, Excess};
 use crate::zygote::{Gone, Lost, Zygote};
 
-/// A killed process is gone at once; this long only on a machine in deep trouble.
+/// The wait for a killed process. It ends at once, except on a machine in serious trouble.
 const KILL_GRACE: Duration = Duration::from_secs(10);
-/// As wait(2) reports it.
+/// The signal's number in a wait status.
 const SIGKILL: i32 = 9;
-/// How often a test is measured where no control group counts. Most have ended before the first time.
+/// Time between measurements of a test that no control group counts. Most tests end before the first one.
 const MEASURE_INTERVAL: Duration = Duration::from_millis(10);
-/// Kept of standard error.
+/// Bytes of standard error to keep.
 const STDERR_TAIL: usize = 4096;
 
-/// Why we killed it.
+/// The reason for killing a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Killed {
-    /// The wall clock.
+    /// It reached the wall-clock limit.
     Wall,
-    /// Too much output.
+    /// It wrote too much output.
     Output,
-    /// The caller wants to stop.
+    /// The caller asked to stop.
     Interrupted,
-    /// It took more than its limits count.
+    /// It took more than its kernel-enforced limits count.
     Excess(Excess),
 }
 
-/// What is known once it is gone.
+/// The facts about a child that has ended.
 pub struct Ending {
-    /// As wait(2) reports it.
+    /// Its status from wait(2).
     pub wait_status: i32,
-    /// The kernel killed it for want of memory.
+    /// Set if the kernel killed it for want of memory.
     pub shortage: Option<Shortage>,
-    /// Why we killed it, if we did.
+    /// The reason, if we killed it.
     pub killed: Option<Killed>,
-    /// It ran out of time, and had waited for a processor most of it.
+    /// True if it ran out of time after waiting for a processor most of that time.
     pub crowded: bool,
-    /// What came over the control socket before user code ran.
+    /// Its answer on the control socket, from before the program ran.
     pub control: Vec<u8>,
     /// Standard output.
     pub stdout: Vec<u8>,
     /// The end of standard error.
     pub stderr: Vec<u8>,
-    /// What followed the frames was none.
+    /// True if bytes are left that make no frame.
     pub garbled: bool,
-    /// On the clock.
+    /// Wall-clock time.
     pub wall: Duration,
-    /// User and system time.
+    /// Seconds of user and system time.
     pub cpu: f64,
 }
 
@@ -76,13 +76,13 @@ struct Running<'a> {
     killed: Option<Killed>,
     crowded: bool,
     deadline: Instant,
-    /// When it is measured next; None where the kernel counts for us, or where it cannot be measured.
+    /// The time of the next measurement; None if a control group counts, or if it cannot be measured.
     measure: Option<Instant>,
     number: Option<i32>,
 }
 
-/// Run one child of `zygote` until it is gone; `take` gets its results as they come. `cancel` becomes readable when the
-/// caller wants to stop.
+/// Run one child of `zygote` to its end; `take` gets its results as they arrive. `cancel` becomes readable when the
+/// caller asks to stop.
 pub fn execute<'a>(
     zygote: &mut Zygote,
     job: &'a Job<'_>,
@@ -138,7 +138,7 @@ pub fn execute<'a>(
 }
 
 impl Running<'_> {
-    /// Until the zygote reports the child's end.
+    /// Loop until the zygote reports the end of the child.
     fn watch(&mut self, zygote: &mut Zygote, cancel: BorrowedFd<'_>) -> Result<Gone, Lost> {
         loop {
             let ready = self.wait(zygote.socket(), cancel)?;
@@ -172,7 +172,7 @@ impl Running<'_> {
         }
     }
 
-    /// What no limit and no control group counts.
+    /// Check what no other limit counts; kill the child if it took too much.
     fn measure(&mut self) {
         let number = self.number();
         if let Some(excess) = number.and_then(|number| usage::excess(number, self.job.memory)) {
@@ -192,7 +192,7 @@ impl Running<'_> {
             fds.push(PollFd::from_borrowed_fd(cancel, PollFlags::IN));
         }
         let watched = fds.len();
-        // What comes over control fits its buffer, and is read in the end.
+        // The answer on control fits the socket's buffer, and is read at the end.
         let reading = [&self.stdout, &self.stderr, &self.frames.capture];
         fds.extend(
             reading
@@ -234,7 +234,7 @@ impl Running<'_> {
                 Ok(count) if count < self.stdin_rest.len() => self.stdin_rest = &self.stdin_rest[count..],
                 Err(Errno::AGAIN) => break,
                 _ => {
-                    // Its end must be seen also where a fork of this process holds a copy of the socket.
+                    // The child must see the end even if a fork of this process holds a copy of the socket.
                     let _ = shutdown(stdin, Shutdown::Write);
                     self.stdin = None;
                 }
@@ -242,7 +242,7 @@ impl Running<'_> {
         }
     }
 
-    /// Read what is there. Each complete result begins the next one's time.
+    /// Read what is available. A complete result restarts the wall clock for the next one.
     fn drain(&mut self) {
         self.control_in.drain();
         self.stdout.drain();
@@ -265,7 +265,7 @@ impl Running<'_> {
     }
 
     fn signal(&self) {
-        // ESRCH: it ended by itself in the meantime.
+        // ESRCH: it ended in the meantime.
         let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
 }

@@ -1,4 +1,5 @@
-//! The two seccomp filters: what the zygote and its children may ask of the kernel, and what the children may not.
+//! The two seccomp filters: the system calls that a zygote and its children may make, and those of them that a child
+//! gives up.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +8,12 @@ use seccompiler::{
     SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
-/// Stands for the child's own pid in the second filter; see `jail.py`.
+/// A placeholder for the child's own pid in the second filter; see `jail.py`.
 const PID_MARK: u64 = 0x7FFF_FFF1;
 
-/// System calls without conditions: files by descriptor or by name, memory, time, threads, signals to oneself, identity.
-/// No exec, no sockets (but see `first`), no ptrace, no mounts, no keyrings, no bpf, no perf, no userfaultfd, no
-/// io_uring, no memfd, no System V IPC, no links, no renames, no removals, no modes.
+/// System calls without conditions: files by descriptor or by name, memory, time, threads, signals to oneself,
+/// identity. No exec, no sockets (but see `first`), no ptrace, no mounts, no keyrings, no bpf, no perf, no userfaultfd,
+/// no io_uring, no memfd, no System V IPC, no links, no renames, no removals, no modes.
 const ALLOWED: &[libc::c_long] = &[
     libc::SYS_brk,
     libc::SYS_capget,
@@ -120,7 +121,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_writev,
 ];
 
-/// What only older architectures still have.
+/// System calls that only older architectures still have.
 #[cfg(target_arch = "x86_64")]
 const ALLOWED_HERE: &[libc::c_long] = &[
     libc::SYS_access,
@@ -146,7 +147,7 @@ const ALLOWED_HERE: &[libc::c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const ALLOWED_HERE: &[libc::c_long] = &[];
 
-/// Terminal state, blocking and close-on-exec flags, bytes that wait: all that Python asks of a pipe.
+/// Requests of ioctl that Python makes on a pipe: terminal state, blocking and close-on-exec flags, bytes that wait.
 const IOCTLS: [u64; 6] = [0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451];
 /// Flags of `open` that create or change something.
 const OPEN_WRITES: u64 = (libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND) as u64;
@@ -161,9 +162,9 @@ const NAMESPACES: u64 = (libc::CLONE_NEWNS
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// The allow-list of the zygote, inherited by every child. Everything else is EPERM; foreign architectures and x32 are
-/// killed; clone3, whose flags a filter cannot see, does not exist. Where neither a read-only root folder nor Landlock
-/// denies writing (`confine_writes`), files cannot be opened for it at all.
+/// Build the allow-list of the zygote, which every child inherits. Everything else is EPERM. Foreign architectures and
+/// x32 are killed. clone3, whose flags a filter cannot see, is ENOSYS. If neither a read-only root folder nor Landlock
+/// denies writing (`confine_writes`), files cannot be opened for writing at all.
 pub fn first(confine_writes: bool) -> Result<Vec<u8>, String> {
     let mut rules: Rules = ALLOWED
         .iter()
@@ -178,7 +179,8 @@ pub fn first(confine_writes: bool) -> Result<Vec<u8>, String> {
             .collect::<Result<_, _>>()?,
     );
     rules.insert(libc::SYS_clone, vec![rule(&[masked(0, NAMESPACES, 0)?])?]);
-    // A pair of sockets connects nobody but oneself (asyncio has one); without an address, sendto goes nowhere else.
+    // A pair of sockets stays inside the process (asyncio uses one), and sendto without an address reaches only its
+    // peer.
     rules.insert(libc::SYS_socketpair, vec![rule(&[equal(0, libc::AF_UNIX as u64)?])?]);
     rules.insert(
         libc::SYS_sendto,
@@ -199,9 +201,10 @@ pub fn first(confine_writes: bool) -> Result<Vec<u8>, String> {
     Ok(bytes(&[&prologue(), program.as_slice()].concat()))
 }
 
-/// What a child gives up right before its program: descendants, signals and limits of others, descriptors from others;
-/// shared memory, whose pages stay when the addresses that a limit counts are gone; and of `fcntl` everything that
-/// outlasts a call (owners, notices, locks and leases, which other tests could see).
+/// Build the filter that a child installs right before its program. It denies descendants, signals and limits of other
+/// processes, and descriptors from them; shared memory, whose pages remain after the addresses that a limit counts are
+/// unmapped; and the uses of `fcntl` whose effect outlasts the call (owners, notices, locks and leases, which other
+/// tests could see).
 pub fn second() -> Result<Vec<u8>, String> {
     let mut rules = Rules::new();
     let not_me = |argument| condition(argument, Dword, SeccompCmpOp::Ne, PID_MARK);
@@ -244,7 +247,7 @@ pub fn second() -> Result<Vec<u8>, String> {
     Ok(bytes(&program))
 }
 
-/// What may be asked of one's own descriptors.
+/// Commands of fcntl that a child may use.
 const FCNTL: [i32; 7] = [
     libc::F_DUPFD,
     libc::F_DUPFD_CLOEXEC,
@@ -255,8 +258,8 @@ const FCNTL: [i32; 7] = [
     libc::F_GETPIPE_SZ,
 ];
 
-/// Load the number; clone3 is ENOSYS, so that libc falls back to clone; x32 numbers are killed. The crate's own check of
-/// the architecture follows, and kills too.
+/// The head of the filter: clone3 is ENOSYS, so that libc falls back to clone, and x32 numbers are killed. The check of
+/// the architecture that seccompiler adds follows, and kills too.
 fn prologue() -> Vec<sock_filter> {
     let instruction = |code, jt, jf, k| sock_filter { code, jt, jf, k };
     let (load, equal, above, answer) = (0x20, 0x15, 0x35, 0x06);

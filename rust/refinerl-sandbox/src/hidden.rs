@@ -1,22 +1,22 @@
-//! This process out of the sight of others of its user, while programs run that nothing else keeps from looking.
+//! Hiding this process from other processes of its user, while programs run that nothing else keeps from reading it.
 
 use std::sync::{Mutex, PoisonError};
 
 use rustix::process::{dumpable_behavior, set_dumpable_behavior, DumpableBehavior};
 
-/// How many batches run, and what to go back to after the last.
+/// Number of running batches, and the setting to restore after the last one.
 static BATCHES: Mutex<(usize, Option<DumpableBehavior>)> = Mutex::new((0, None));
 
-/// Until it is dropped, /proc/<this>/mem and its like, ptrace and core files are root's alone.
+/// A guard: until it is dropped, only root can use /proc/<this>/mem and the like, ptrace and core files.
 pub struct Hidden(());
 
 impl Hidden {
-    /// Begin.
+    /// Hide the process.
     pub fn new() -> Hidden {
         let mut batches = BATCHES.lock().unwrap_or_else(PoisonError::into_inner);
         if batches.0 == 0 {
             batches.1 = dumpable_behavior().ok();
-            // It cannot fail: there is such a call, and this is one of its values.
+            // It cannot fail: the call exists, and this is one of its values.
             let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
         }
         batches.0 += 1;
@@ -28,7 +28,7 @@ impl Drop for Hidden {
     fn drop(&mut self) {
         let mut batches = BATCHES.lock().unwrap_or_else(PoisonError::into_inner);
         batches.0 -= 1;
-        // What only the kernel may set is not to be had back, and stays as it is.
+        // A value that only the kernel may set cannot be restored.
         if batches.0 == 0 {
             let _ = batches.1.take().map(set_dumpable_behavior);
         }

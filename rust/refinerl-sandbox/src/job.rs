@@ -9,7 +9,7 @@ use crate::wire;
 /// Bytes that a result may have whatever the limit: the report of an exception is one too.
 const SHORTEST_RESULT: usize = 8192;
 
-/// What one child is to do. Expected answers are not in it.
+/// The job of one child. It holds no expected answers.
 pub struct Job<'a> {
     /// Limits and the encoded program, for the control socket.
     pub control: Vec<u8>,
@@ -55,7 +55,8 @@ impl<'a> Job<'a> {
     }
 }
 
-/// What a child reads from its control socket: processor seconds and bytes of memory, then the program and its inputs.
+/// Encode what a child reads from its control socket: processor seconds and bytes of memory, then the program and
+/// inputs.
 fn encode(program: &Program<'_>, tests: &[Test<'_>]) -> Vec<u8> {
     let limits = &program.limits;
     let cpu = limits.cpu.as_secs_f64().ceil() as u64 * tests.len() as u64;

@@ -1,8 +1,8 @@
-//! Parallel, limited execution of untrusted Python programs, and the comparison of what they answer.
+//! Parallel execution of untrusted Python programs under limits, and the comparison of their answers.
 //!
-//! `pool` holds the zygotes and begins with the theory of operation; `batch` shares tests out among them; `zygote` starts
-//! one (its own code is in `python/`); `job` is what a child is sent, `execution` runs it, and `verdict` judges what came
-//! out with `strict` or `apps`. Expected answers never enter a child.
+//! `pool` holds the zygotes and begins with the theory of operation. `batch` shares tests out among them. `zygote`
+//! starts one; its own code is in `python/`. `job` is what a child is sent, `execution` runs it, and `verdict` judges
+//! its answer with `strict` or `apps`. Expected answers never enter a child.
 
 pub mod apps;
 pub mod excerpt;
@@ -52,12 +52,12 @@ mod elsewhere;
 #[cfg(not(target_os = "linux"))]
 pub use elsewhere::{Interpreter, Protection, Sandbox};
 
-/// Why nothing was judged.
+/// The reason why nothing was judged.
 #[derive(Debug)]
 pub enum Error {
-    /// The caller wanted to stop.
+    /// The caller asked to stop.
     Interrupted,
-    /// Our own fault or the machine's; never the program's.
+    /// A fault of the sandbox or of the machine, never of a program.
     Fault(String),
 }
 

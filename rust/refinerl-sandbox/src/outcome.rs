@@ -1,30 +1,30 @@
-//! How a test or a program ends.
+//! Outcomes of a test or a program.
 
-/// The end of one test, or of a program.
+/// The outcome of a test or of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The answer was right (or, where nothing is compared, the program ended normally).
+    /// The answer was right, or the program ended normally and nothing is compared.
     Passed,
-    /// It ended normally with another answer.
+    /// It ended normally with a wrong answer.
     WrongAnswer,
     /// An exception, a signal, an exit code other than 0, no result, or one that is not plain data.
     RuntimeError,
-    /// Beyond the wall clock or the processor time.
+    /// It exceeded the limit of wall-clock or processor time.
     Timeout,
-    /// An uncaught MemoryError.
+    /// An uncaught MemoryError, or a kill for want of memory.
     MemoryLimit,
-    /// More output than allowed.
+    /// It wrote more output than allowed.
     OutputLimit,
     /// `compile()` refused the source.
     CompileError,
-    /// Left out, because an earlier test failed and the program stops early.
+    /// Not run, because an earlier test failed and the program stops early.
     NotRun,
-    /// Our own fault, twice.
+    /// A fault of the sandbox, twice.
     SandboxError,
 }
 
 impl Outcome {
-    /// The name in the Python face.
+    /// The outcome's name in Python.
     pub fn name(self) -> &'static str {
         match self {
             Outcome::Passed => "passed",

@@ -1,4 +1,5 @@
-//! What the machine offers (found out by `python/probe.py`), and what the core adds to it: Landlock and the filters.
+//! The plan for starting zygotes: the findings of `python/probe.py`, and Landlock and the filters, which are added
+//! here.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -12,26 +13,26 @@ use crate::value::Value;
 use crate::zygote::Launch;
 use crate::{filter, process, Error};
 
-/// The newest interface whose rights are denied, as far as the kernel knows them.
+/// The newest version of Landlock whose rights are denied, as far as the kernel knows them.
 const LANDLOCK: ABI = ABI::V7;
 
-/// The row of what is used where the system allows it, and not asked for by full isolation.
+/// The row of control groups, which are used where the system allows them; full isolation does not require them.
 pub const CGROUP: &str = "cgroup";
 
-/// One row of the isolation report.
+/// A row of the isolation report.
 #[derive(Clone, Debug)]
 pub struct Protection {
-    /// Its name.
+    /// The protection's name.
     pub name: String,
-    /// Whether it is on.
+    /// True if it is on.
     pub on: bool,
-    /// Why it is off.
+    /// The reason why it is off.
     pub reason: String,
-    /// What a program gains by its absence, its substitutes considered.
+    /// The gain of a program from its absence, considering its substitutes.
     pub exposed: String,
 }
 
-/// Ask the machine, in a process of its own; returns how to start zygotes, and the report.
+/// Probe the machine in a separate process. Returns the plan for starting zygotes, and the report.
 pub fn probe(interpreter: Interpreter) -> Result<(Launch, Vec<Protection>), Error> {
     let trial = Parent::find().and_then(|parent| Ok((parent.make()?, parent)));
     let mut groups = trial.as_ref().map(|(_, parent)| parent.clone()).map_err(String::clone);
@@ -67,7 +68,8 @@ pub fn probe(interpreter: Interpreter) -> Result<(Launch, Vec<Protection>), Erro
     Ok((launch, report))
 }
 
-/// Read the interpreter's files, and nothing else: no other path, no TCP, no abstract sockets, no signals out.
+/// Build the Landlock ruleset: the interpreter's files can be read; no other path, no TCP, no abstract sockets, and no
+/// signals to other domains.
 fn ruleset(readable: &[PathBuf]) -> Result<OwnedFd, Error> {
     let fault = |error: &dyn std::fmt::Display| Error::Fault(format!("Landlock: {error}"));
     let created = Ruleset::default()
@@ -76,7 +78,7 @@ fn ruleset(readable: &[PathBuf]) -> Result<OwnedFd, Error> {
         .and_then(|ruleset| ruleset.scope(Scope::from_all(LANDLOCK)))
         .and_then(Ruleset::create)
         .map_err(|error| fault(&error))?;
-    // A mapping of /dev/zero that is open for writing would be shared memory.
+    // /dev/zero is not among them: a mapping of it, open for writing, would be shared memory.
     let sinks = readable
         .iter()
         .filter(|path| [Path::new("/dev/null"), Path::new("/dev/full")].contains(&path.as_path()));
@@ -85,7 +87,7 @@ fn ruleset(readable: &[PathBuf]) -> Result<OwnedFd, Error> {
         .add_rules(path_beneath_rules(readable, AccessFs::ReadFile | AccessFs::ReadDir))
         .and_then(|created| created.add_rules(path_beneath_rules(sinks, write)))
         .map_err(|error| fault(&error))?;
-    Option::<OwnedFd>::from(created).ok_or_else(|| fault(&"the kernel offers it and then does not"))
+    Option::<OwnedFd>::from(created).ok_or_else(|| fault(&"the kernel reports it and then refuses it"))
 }
 
 fn cgroup_row(off: Option<&String>) -> Protection {
@@ -100,7 +102,7 @@ fn cgroup_row(off: Option<&String>) -> Protection {
     }
 }
 
-/// A field of the plan.
+/// Look up a field of the plan.
 pub fn field<'a>(plan: &'a Value, name: &str) -> Option<&'a Value> {
     match plan {
         Value::Dict(items) => items

@@ -134,7 +134,7 @@ impl Sandbox {
         })
     }
 
-    /// What protects this process from the programs.
+    /// The isolation report: the protections of this process from programs.
     pub fn isolation(&self) -> &[Protection] {
         &self.isolation
     }

@@ -1,4 +1,4 @@
-//! An interpreter of our own: started by exec with a scrubbed environment, told its modules over a socket.
+//! An interpreter that is started by exec with a scrubbed environment and gets its modules over a socket.
 
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,12 +13,16 @@ use crate::channel::{readable, receive, retry, send};
 use crate::value::Value;
 use crate::{wire, Error};
 
-/// Reads the modules from the socket and starts the last one with the packages that programs may import. First it gives
-/// back what an exec inherits and a trainer may have left open or changed: descriptors, ignored signals, a high limit of
-/// descriptors (below which nothing of the trainer's can hide). Where memory runs out, it is to end before its parent. `-s -S` and the filtered path keep out site files, user
-/// files and the working directory (`-P` does not exist before 3.11, `-I` would ignore the hash seed). Hooks of modules
-/// that run after each fork are left out: they reseed `random` and mend the threads that this process never has, at
-/// twice the price of the fork itself.
+/// The program of the interpreter. It reads the modules from the socket and calls `main` of the last one with the
+/// packages that programs may import.
+///
+/// First it undoes what exec inherits from a trainer: descriptors, ignored signals, and a high limit of descriptors,
+/// which is lowered to 256, so that nothing above that can be open. Its score for the out-of-memory killer is raised,
+/// so that it is killed before its parent.
+/// `-s -S` and the filtered path keep out site files, user files and the working directory (`-P` does not exist before
+/// 3.11, and `-I` would ignore the hash seed). Hooks that modules run after each fork are not registered: they reseed
+/// `random` and repair threads, which this process never has, at twice the cost of the fork itself. The modules are
+/// removed from `sys.modules`, so that no program can import them.
 const BOOT: &str = "\
 import sys
 sys.path[:] = filter(None, sys.path)
@@ -27,7 +31,7 @@ for name in os.listdir('/proc/self/fd'):
     try:
         int(name) > 2 and os.close(int(name))
     except OSError:
-        pass  # the one that listed them
+        pass  # the descriptor of the listing itself
 try:
     with open('/proc/self/oom_score_adj', 'r+') as score:
         int(score.read()) < 500 and print(500, file=score)
@@ -44,7 +48,7 @@ for name, source in modules:
     module = sys.modules[name] = type(sys)(name)
     exec(compile(source, name + '.py', 'exec'), module.__dict__)
 for name, _ in modules:
-    del sys.modules[name]  # programs must not import them
+    del sys.modules[name]
 module.main(packages)
 ";
 
@@ -58,7 +62,7 @@ const ZYGOTE: (&str, &str) = ("zygote", include_str!("../python/zygote.py"));
 
 /// The modules of a zygote; the last one's `main` is called.
 pub const ZYGOTE_MODULES: Modules = &[JAIL, ALIKE, WARM, ANSWER, CHILD, ZYGOTE];
-/// The same without any protection, for the bench that measures what protection costs.
+/// The same modules without any protection, for the bench that measures its cost.
 #[cfg(feature = "unprotected")]
 pub const UNPROTECTED_MODULES: Modules = &[
     (
@@ -72,28 +76,28 @@ pub const UNPROTECTED_MODULES: Modules = &[
     ZYGOTE,
 ];
 
-/// Names and sources.
+/// Names and sources of modules.
 pub type Modules = &'static [(&'static str, &'static str)];
 
-/// Starting takes a fraction of a second; this long only on a machine in deep trouble.
+/// The wait for an interpreter to start. It takes a fraction of a second, except on a machine in serious trouble.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What zygotes run.
+/// The interpreter that zygotes run.
 #[derive(Clone, Debug)]
 pub struct Interpreter {
-    /// The program.
+    /// The executable.
     pub python: PathBuf,
     /// Names of packages beside the standard library, and the folder or file of each.
     pub packages: Vec<(String, String)>,
 }
 
-/// A running interpreter. Dropping it closes its socket, which it takes for the end, and reaps it.
+/// A running interpreter. Dropping it closes its socket, upon which it ends, and reaps it.
 pub struct Process {
     pid: Pid,
     pidfd: OwnedFd,
     stderr: Option<ChildStderr>,
-    /// None once the end has begun.
+    /// The socket to it; None once it has been told to end.
     socket: Option<OwnedFd>,
     owner: u32,
 }
@@ -113,15 +117,15 @@ impl Process {
             // Programs written for older versions print longer integers; the processor limit bounds the cost.
             ("PYTHONINTMAXSTRDIGITS", "0"),
             ("PYTHONWARNINGS", "ignore"),
-            // Arenas for threads would count against the limit of address space.
+            // Arenas of threads would count against the limit of address space.
             ("MALLOC_ARENA_MAX", "1"),
-            // One thread each: tests run side by side already.
+            // One thread each, because tests already run side by side.
             ("OMP_NUM_THREADS", "1"),
             ("OPENBLAS_NUM_THREADS", "1"),
-            // Else every child would look up each function of libc that it calls, once more.
+            // Otherwise every child would look up each libc function that it calls again.
             ("LD_BIND_NOW", "1"),
         ]);
-        // Some interpreters find their own library by it. The zygote clears its environment once it runs.
+        // Some interpreters need it to find their own library. The zygote clears its environment once it runs.
         command.envs(std::env::var_os("LD_LIBRARY_PATH").map(|path| ("LD_LIBRARY_PATH", path)));
         command
             .stdin(Stdio::from(theirs))
@@ -130,10 +134,10 @@ impl Process {
         let mut child = command
             .spawn()
             .map_err(|error| Error::Fault(format!("{} does not start: {error}", interpreter.python.display())))?;
-        // The command holds the other end of the socket; without it, the interpreter's end would go unseen.
+        // The command holds the other end of the socket, which would hide the end of the interpreter.
         drop(command);
         let (pid, stderr) = (Pid::from_child(&child), child.stderr.take());
-        // Only a descriptor names it for sure: where SIGCHLD is ignored, or others reap, its number may be another's.
+        // Only a descriptor names it reliably: if SIGCHLD is ignored, or others reap, its pid may be reused.
         let pidfd = pidfd_open(pid, PidfdFlags::empty())
             .map_err(|errno| Error::Fault(format!("no sandbox process: it ended at its start ({errno})")))?;
         let mut process = Process {
@@ -152,7 +156,7 @@ impl Process {
         Ok(process)
     }
 
-    /// Its number.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
@@ -162,7 +166,7 @@ impl Process {
         self.socket.as_ref().expect("the socket is open until the end begins")
     }
 
-    /// The next packet of a process that is starting.
+    /// Wait for the next packet of a process that is starting.
     pub fn answer(&mut self) -> Result<Vec<u8>, Error> {
         if !readable(self.socket(), START_TIMEOUT) {
             return Err(self.fault("it does not get ready"));
@@ -174,12 +178,12 @@ impl Process {
         }
     }
 
-    /// Everything that is known about a start that failed; ends the process.
+    /// End a process that failed to start, and describe the failure with everything that is known.
     pub fn fault(&mut self, reason: &str) -> Error {
         let how = self.end();
         let mut text = Vec::new();
         if let Some(stderr) = self.stderr.take() {
-            // A fork of it may still hold the pipe; what it has said by now must do.
+            // A fork of it may still hold the pipe, so read only what it has written by now.
             if readable(&stderr, Duration::from_millis(100)) {
                 let _ = stderr.take(1 << 14).read_to_end(&mut text);
             }
@@ -193,25 +197,26 @@ impl Process {
         Error::Fault(format!("no sandbox process: {reason} ({how}){said}"))
     }
 
-    /// It is ready: what it says on standard error is of no interest any more.
+    /// Stop reading standard error, because the process is ready.
     pub fn settle(&mut self) {
         self.stderr = None;
     }
 
-    /// Let it end by itself: it sees the end of its socket, also where a fork of ours holds a copy. Dropping then waits.
+    /// Tell it to end by shutting down its socket, which works even if a fork of ours holds a copy. Dropping then
+    /// waits.
     pub fn begin_end(&mut self) {
         if let (Some(socket), true) = (self.socket.take(), self.is_ours()) {
             let _ = shutdown(&socket, Shutdown::Both);
         }
     }
 
-    /// Returns how it ended.
+    /// End the process and describe how it ended.
     fn end(&mut self) -> String {
         self.begin_end();
         if !readable(&self.pidfd, END_TIMEOUT) {
             let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
         }
-        // It may have been reaped already: by nobody where SIGCHLD is ignored, or by whoever waits for any child.
+        // It may have been reaped already: by the kernel where SIGCHLD is ignored, or by code that waits for any child.
         let status = retry(|| waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED));
         match status.ok().flatten() {
             Some(status) => match (status.exit_status(), status.terminating_signal()) {
@@ -223,7 +228,8 @@ impl Process {
         }
     }
 
-    /// In a fork of our process it is not ours to end; closing our copies of its descriptors ends nothing.
+    /// False in a fork of our process, which must not end it. Closing the fork's copies of its descriptors ends
+    /// nothing.
     fn is_ours(&self) -> bool {
         self.owner == std::process::id()
     }
@@ -237,7 +243,7 @@ impl Drop for Process {
     }
 }
 
-/// Run the probe and return its plan; `started` is told its number first.
+/// Run the probe and return its plan; `started` gets its process id first.
 pub fn ask(interpreter: &Interpreter, started: impl FnOnce(u32)) -> Result<Value, Error> {
     let mut process = Process::start(interpreter, &[JAIL, PROBE])?;
     started(process.pid());

@@ -1,19 +1,19 @@
-//! What is judged: a program, its tests, its limits.
+//! Programs with their tests and limits, and the reports on them.
 
 use std::time::Duration;
 
-/// A program and its tests; borrows everything, copies nothing.
+/// A program and its tests. It borrows everything.
 #[derive(Clone, Debug)]
 pub struct Program<'a> {
-    /// Python source in UTF-8, in which lone surrogates may stand (they are a compile error).
+    /// Python source in UTF-8. It may hold lone surrogates, which are a compile error.
     pub source: &'a [u8],
-    /// How it is entered.
+    /// The entry point.
     pub entry: Entry<'a>,
     /// The tests, at least one.
     pub tests: Vec<Test<'a>>,
-    /// How answers are compared.
+    /// The comparison of answers.
     pub compare: Compare,
-    /// What one test may use.
+    /// The limits of one test.
     pub limits: Limits,
     /// Leave out the tests after the first failure.
     pub stop_early: bool,
@@ -21,12 +21,12 @@ pub struct Program<'a> {
     pub together: bool,
 }
 
-/// How a program is entered.
+/// The entry point of a program.
 #[derive(Clone, Copy, Debug)]
 pub enum Entry<'a> {
-    /// It reads standard input and prints.
+    /// A script that reads standard input and prints.
     Stdin,
-    /// A function of the module, or a method of `Solution()`, is called.
+    /// A function of the module, or a method of `Solution()`.
     Call {
         /// The name of the function or method.
         name: &'a str,
@@ -35,16 +35,16 @@ pub enum Entry<'a> {
     },
 }
 
-/// One test. For `Entry::Stdin` texts; for `Entry::Call` the encoded list of arguments and the encoded result.
+/// One test: texts for `Entry::Stdin`, the encoded list of arguments and the encoded result for `Entry::Call`.
 #[derive(Clone, Copy, Debug)]
 pub struct Test<'a> {
-    /// What the program is given.
+    /// The input of the program.
     pub input: &'a [u8],
-    /// What it should answer; None runs it without a verdict.
+    /// The expected answer; None runs the program without a verdict.
     pub expected: Option<&'a [u8]>,
 }
 
-/// How answers are compared.
+/// The comparison of answers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Compare {
     /// See `strict`.
@@ -56,40 +56,40 @@ pub enum Compare {
     Apps,
 }
 
-/// What one test may use.
+/// The limits of one test.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// From the order to start it until its end.
+    /// Wall-clock time, from the job to the end.
     pub wall: Duration,
-    /// User and system time.
+    /// User and system time together.
     pub cpu: Duration,
     /// Bytes of address space beyond those of the warm interpreter.
     pub memory: u64,
-    /// Bytes on each of standard output, standard error and the result's pipe.
+    /// Bytes on each of standard output, standard error and the pipe of results.
     pub output: usize,
 }
 
-/// How one test ended.
+/// The result of one test.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The verdict.
     pub outcome: crate::Outcome,
-    /// Seconds on the clock.
+    /// Wall-clock seconds.
     pub wall: f64,
     /// Seconds of processor time.
     pub cpu: f64,
-    /// The end of standard error, or our own message (compile error, missing result).
+    /// The end of standard error, or a message of ours (compile error, missing result).
     pub stderr: String,
-    /// For a wrong answer: where expected and got differ.
+    /// For a wrong answer, the first difference: expected and got.
     pub difference: Option<(String, String)>,
-    /// What it printed, where the caller asked for outputs.
+    /// Standard output, if the caller asked for it.
     pub stdout: Vec<u8>,
-    /// What it returned, encoded anew, where the caller asked for outputs.
+    /// The returned value, encoded anew, if the caller asked for it.
     pub value: Option<Vec<u8>>,
 }
 
 impl Report {
-    /// A report of a test that did not run, or of which nothing more is known.
+    /// Create the report of a test of which nothing more is known than its outcome.
     pub fn bare(outcome: crate::Outcome, stderr: String) -> Report {
         Report {
             outcome,

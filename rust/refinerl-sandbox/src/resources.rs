@@ -1,4 +1,4 @@
-//! What workers need of this process: enough descriptors, and words for what is missing.
+//! Resources of this process that workers need: enough descriptors, and messages that name what is missing.
 
 use std::fs;
 
@@ -6,16 +6,18 @@ use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
 
 use crate::Error;
 
-/// Of a worker: its socket, a pidfd, and of two tests a pidfd and five ends each; one copy; what a start needs besides.
+/// Descriptors of a worker: its socket, a pidfd, a pidfd and five ends for each of two tests, one copy, and a few for
+/// its start.
 const DESCRIPTORS: usize = 17;
-/// Of a worker: a thread of ours, a zygote and the process that waits for it, a test and the one that waits for a job.
+/// Processes and threads of a worker: a thread of ours, a zygote, the process that waits for it, a test, and the child
+/// that waits for a job.
 const PROCESSES: usize = 5;
-/// Of a worker: its zygote and the child that waits, most of it in pages of their own.
+/// Memory of a worker: its zygote and the child that waits, mostly in pages of their own.
 const MEGABYTES: usize = 32;
-/// Beside the workers'; whoever opens files while programs are judged needs some too.
+/// Descriptors for other code that opens files while programs are judged.
 const SPARE: usize = 64;
 
-/// Make room for the descriptors of so many workers, or say how many are needed.
+/// Raise the soft limit of descriptors to what the workers need. The error says how many are needed.
 pub fn ensure(workers: usize) -> Result<(), Error> {
     let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
     let needed = (workers * DESCRIPTORS + open + SPARE) as u64;
@@ -38,7 +40,7 @@ pub fn ensure(workers: usize) -> Result<(), Error> {
     )))
 }
 
-/// What a start or a batch failed for, with the numbers that are needed where a resource ran out.
+/// Add to an error the number that is needed, if a resource ran out.
 pub fn explain(error: Error, workers: usize, starved: bool) -> Error {
     let Error::Fault(text) = error else { return error };
     let needs = if starved {

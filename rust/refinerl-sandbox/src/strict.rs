@@ -1,8 +1,8 @@
-//! `compare = "strict"`: what rewards use.
+//! `compare = "strict"`: the comparison for rewards.
 
 use crate::value::{close, Equality, Value};
 
-/// Per line and token-exact, except that an expected token with a decimal point or an exponent is a number:
+/// Compare texts line by line and token by token. An expected token with a decimal point or an exponent is a number:
 /// |a − b| ≤ atol·max(1, |b|). Blank lines before and after the text do not count.
 pub fn output_matches(got: &[u8], expected: &[u8], atol: f64) -> bool {
     let (mut got, mut expected) = (lines(got), lines(expected));
@@ -15,8 +15,9 @@ pub fn output_matches(got: &[u8], expected: &[u8], atol: f64) -> bool {
     }
 }
 
-/// Python's `==` with tuple = list and near floats. Where every test of the program expects a list of one item,
-/// the data may have wrapped its answers (`wrapped`), and the bare item is right as well.
+/// Compare values with Python's `==`, except that tuples equal lists and floats need only be near. If every test of the
+/// program expects a list of one item, the data may have wrapped its answers (`wrapped`), and the bare item is right
+/// too.
 pub fn result_matches(got: &Value, expected: &Value, wrapped: bool, atol: f64) -> bool {
     let equality = Equality {
         tuple_is_list: true,
@@ -29,12 +30,12 @@ pub fn result_matches(got: &Value, expected: &Value, wrapped: bool, atol: f64) -
         }
 }
 
-/// ASCII white space as Python's `bytes.split` has it.
+/// True for ASCII white space as `bytes.split` in Python has it.
 pub fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t'..=b'\r')
 }
 
-/// The lines of a text, without blank ones at either end.
+/// Split a text into lines, without blank ones at either end.
 pub fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let start = text.iter().position(|&b| !is_space(b)).unwrap_or(text.len());
     let end = text.iter().rposition(|&b| !is_space(b)).map_or(start, |last| last + 1);
@@ -47,7 +48,7 @@ fn tokens(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(|&b| is_space(b)).filter(|token| !token.is_empty())
 }
 
-/// Whether one line matches, token by token.
+/// Compare one line token by token.
 pub fn line_matches(got: &[u8], expected: &[u8], atol: f64) -> bool {
     let (mut got, mut expected) = (tokens(got), tokens(expected));
     loop {
@@ -66,10 +67,10 @@ fn numbers_match(got: &[u8], expected: &[u8], atol: f64) -> bool {
     }
 }
 
-/// A plain decimal number, and whether it is written as a float.
+/// Parse a plain decimal number; true if it is written as a float.
 fn decimal(token: &[u8]) -> Option<(f64, bool)> {
     let digits = token.strip_prefix(b"-").or(token.strip_prefix(b"+")).unwrap_or(token);
-    // Rust's parser also takes "inf" and "nan"; a number here starts with a digit or a point.
+    // Rust's parser also accepts "inf" and "nan", but a number here starts with a digit or a point.
     if !matches!(digits.first(), Some(b'0'..=b'9' | b'.')) {
         return None;
     }

@@ -1,31 +1,31 @@
-//! What a running test takes, from the kernel's own files about it: what its limits do not count, and how long it waited.
+//! Measurement of a running test in /proc: resources that its limits do not count, and its wait for a processor.
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-/// Threads of one test at once; where the kernel can count them per namespace, `python/probe.py` sets the same limit.
+/// Most threads of a test. Where the kernel can count them per namespace, `python/probe.py` sets the same limit.
 pub const THREADS: u64 = 128;
-/// Beyond a test's memory: the warm interpreter, of which a test has its own copy at worst.
+/// Bytes beyond the memory of a test: the warm interpreter, of which a test has at worst a full copy.
 const ROOM: u64 = 128 << 20;
 
-/// Why a test may not go on.
+/// A resource of which a test took too much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Excess {
     /// Resident memory, page tables included.
     Memory,
-    /// Threads.
+    /// Threads at the same time.
     Threads,
 }
 
-/// The number by which /proc knows the process, whatever namespace it lives in.
+/// The pid of the process in /proc, whatever namespace it is in.
 pub fn number(pidfd: &OwnedFd) -> Option<i32> {
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
     let pid = text.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse();
     pid.ok().filter(|&pid| pid > 0)
 }
 
-/// Whether a process takes more than `memory` bytes, or more threads than a test may have.
+/// Check if a process has more than `memory` bytes, or more threads than a test may have.
 pub fn excess(pid: i32, memory: u64) -> Option<Excess> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let field = |name: &str| -> u64 {
@@ -41,7 +41,7 @@ pub fn excess(pid: i32, memory: u64) -> Option<Excess> {
     (field("Threads:") > THREADS).then_some(Excess::Threads)
 }
 
-/// Whether a test that ran out of time spent most of it waiting for a processor, of which it got little.
+/// Check if a test that ran out of time spent most of it waiting for a processor, and got little of one.
 pub fn crowded(pid: i32, wall: Duration) -> bool {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
         return false;

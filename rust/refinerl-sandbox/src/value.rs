@@ -1,15 +1,15 @@
-//! Plain data: what a program may return, and what it is compared with.
+//! Plain data: the values that a program may return, and their comparison.
 
 use std::collections::{HashMap, HashSet};
 
-/// A Python value of a built-in type, and nothing that could run code.
+/// A Python value of a built-in type. Nothing in it can run code.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// `None`
     None,
     /// `True` or `False`
     Bool(bool),
-    /// An integer that fits 64 bits; `Big` holds the others and only the others.
+    /// An integer that fits 64 bits; all others are `Big`.
     Int(i64),
     /// An integer beyond 64 bits.
     Big(Big),
@@ -17,7 +17,7 @@ pub enum Value {
     Float(f64),
     /// A complex number.
     Complex(f64, f64),
-    /// Text in UTF-8, in which lone surrogates keep the three bytes Python gives them (`surrogatepass`).
+    /// Text in UTF-8. Lone surrogates have the three bytes that Python gives them (`surrogatepass`).
     Str(Vec<u8>),
     /// A bytes object.
     Bytes(Vec<u8>),
@@ -42,23 +42,23 @@ pub struct Big {
     pub digits: Vec<u16>,
 }
 
-/// What counts as equal, beside Python's `==`.
+/// Relaxations of Python's `==`.
 #[derive(Clone, Copy, Debug)]
 pub struct Equality {
     /// A tuple equals a list of the same items.
     pub tuple_is_list: bool,
-    /// Where the expected value is a float: |a − b| ≤ atol·max(1, |b|), and nan equals nan.
+    /// The tolerance where the expected value is a float: |a − b| ≤ atol·max(1, |b|), and nan equals nan.
     pub atol: Option<f64>,
 }
 
 impl Equality {
-    /// Python's own `==`.
+    /// Python's `==`, unchanged.
     pub const PYTHON: Equality = Equality {
         tuple_is_list: false,
         atol: None,
     };
 
-    /// Whether `got` equals `expected`.
+    /// Compare `got` with `expected`.
     pub fn holds(self, got: &Value, expected: &Value) -> bool {
         use Value::{Complex, Dict, Float, FrozenSet, List, Set, Str, Tuple};
         match (got, expected) {
@@ -71,7 +71,7 @@ impl Equality {
             (Value::None, Value::None) => true,
             (Complex(a, b), Complex(c, d)) => self.near(*a, *c) && self.near(*b, *d),
             (_, Float(b)) => match approximate(got) {
-                // An integer beyond the floats is not the infinity that it would round to.
+                // An integer beyond the range of floats does not equal the infinity that it would round to.
                 Some(a) if self.atol.is_some() => self.near(a, *b) && (a.is_finite() || matches!(got, Float(_))),
                 _ => number(got).is_some_and(|a| Some(a) == number(expected)),
             },
@@ -105,7 +105,7 @@ impl Equality {
     }
 }
 
-/// |a − b| ≤ atol·max(1, |b|); infinities equal themselves.
+/// Check that |a − b| ≤ atol·max(1, |b|); infinities equal themselves.
 pub fn close(a: f64, b: f64, atol: f64) -> bool {
     a == b || ((a - b).abs() <= atol * b.abs().max(1.0) && a.is_finite() && b.is_finite())
 }
@@ -121,7 +121,7 @@ fn approximate(value: &Value) -> Option<f64> {
     }
 }
 
-/// A number such that equal numbers of any type give equal values here; None for nan and for what is no number.
+/// A canonical form in which equal numbers of any type are equal; None for nan and for what is not a number.
 fn number(value: &Value) -> Option<Value> {
     match value {
         Value::Bool(b) => Some(Value::Int(i64::from(*b))),
@@ -139,7 +139,7 @@ fn keys(items: &[Value]) -> HashSet<Vec<u8>> {
     items.iter().map(key).collect()
 }
 
-/// Bytes that are equal for values that Python treats as one key of a dict or set.
+/// Bytes that are equal for values that are the same key of a dict or set in Python.
 pub fn key(value: &Value) -> Vec<u8> {
     let mut out = Vec::new();
     write_key(value, &mut out);
@@ -160,7 +160,7 @@ fn write_key(value: &Value, out: &mut Vec<u8>) {
         }
         Value::Float(f) => tagged(b'f', &f.to_bits().to_le_bytes()),
         Value::Complex(re, im) => {
-            // 0.0 and -0.0 are one number.
+            // 0.0 and -0.0 are the same number.
             let bits = [(re + 0.0).to_bits().to_le_bytes(), (im + 0.0).to_bits().to_le_bytes()].concat();
             tagged(b'c', &bits);
         }
@@ -173,14 +173,14 @@ fn write_key(value: &Value, out: &mut Vec<u8>) {
             sorted.sort_unstable();
             tagged(b'z', &sorted.concat());
         }
-        // Neither a dict nor a bool reaches this point as a key; a total function needs no panic.
+        // No dict or bool gets here as a key; returning something avoids a panic.
         Value::Dict(items) => tagged(b'd', &(items.len() as u64).to_le_bytes()),
         Value::Bool(b) => tagged(b'i', &i64::from(*b).to_le_bytes()),
     }
 }
 
 impl Big {
-    /// The integer with these digits, as the smallest variant that holds it.
+    /// Build an integer from its digits, as the smallest variant that holds it.
     pub fn normalise(negative: bool, mut digits: Vec<u16>) -> Value {
         while digits.last() == Some(&0) {
             digits.pop();
@@ -199,7 +199,7 @@ impl Big {
         Value::Big(Big { negative, digits })
     }
 
-    /// A finite float without a fraction, exactly.
+    /// Convert a finite float without a fraction exactly.
     fn of_integral(f: f64) -> Value {
         let bits = f.abs().to_bits();
         let exponent = (bits >> 52) as i64 - 1075;

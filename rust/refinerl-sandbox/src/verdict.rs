@@ -1,4 +1,4 @@
-//! From what is known about a child to the reports of its tests.
+//! Judgement: the reports on the tests of a child, from its results and from the way it ended.
 
 use crate::capture::Frame;
 use crate::cgroup::Shortage;
@@ -8,32 +8,32 @@ use crate::usage::{Excess, THREADS};
 use crate::zygote::Lost;
 use crate::{apps, excerpt, strict, wire, Outcome};
 
-/// The child's exit status after an uncaught MemoryError (see `child.py`).
+/// The exit status of a child after an uncaught MemoryError (see `child.py`).
 const MEMORY_EXIT: i32 = 201;
 const SIGXCPU: i32 = 24;
 
-/// Judges the results of one child as they come, and the child once it is gone.
+/// A judge of one child: of its results as they arrive, and of the child once it has ended.
 pub struct Judge<'a> {
     program: &'a Program<'a>,
     tests: &'a [Test<'a>],
     wrapped: bool,
     keep: bool,
-    /// With all tests in one child, a first frame says that the module is imported.
+    /// True once the first frame has said that the module is imported; only with all tests in one child.
     imported: bool,
-    /// Of the tests whose results have come.
+    /// Reports on the tests whose results have arrived.
     reports: Vec<Report>,
 }
 
-/// The reports of one child: of at least one test, of all where each has its own child; fewer where `again` is true.
+/// The reports of one child, on at least one test; possibly on none if `again` is true.
 pub struct Verdicts {
     /// In the order of the tests.
     pub reports: Vec<Report>,
-    /// The next test failed for want of something that others took: it should be judged once more, without them.
+    /// True if the next test lacked something that others took: it should be judged once more, while they do not run.
     pub again: bool,
 }
 
 impl<'a> Judge<'a> {
-    /// For a child that runs `tests` of `program`; with `keep`, reports carry what was printed and returned.
+    /// Create the judge of a child that runs `tests` of `program`. With `keep`, reports hold its output and values.
     pub fn new(program: &'a Program<'a>, tests: &'a [Test<'a>], keep: bool) -> Judge<'a> {
         Judge {
             program,
@@ -45,7 +45,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// A result, which is judged and not kept: together they could be larger than memory.
+    /// Judge a result. It is not kept: all results together could be larger than memory.
     pub fn take(&mut self, frame: Frame) {
         if !self.program.together {
             let report = match frame.tag {
@@ -54,7 +54,7 @@ impl<'a> Judge<'a> {
             };
             self.reports.push(report);
         } else if !self.imported && self.reports.is_empty() {
-            // Anything else than its word that it is imported, and no test can do better than the import did.
+            // If the first frame says anything else, the import has failed, and with it every test.
             self.imported = frame.tag == b's';
             if !self.imported {
                 self.tests = &[];
@@ -77,7 +77,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// The child is gone. `alone`: nothing else ran beside it, so whatever it lacked, it took itself.
+    /// Judge the child after its end. With `alone`, nothing else ran beside it, so it alone took what it lacked.
     pub fn finish(mut self, count: usize, ending: Ending, alone: bool) -> Result<Verdicts, Lost> {
         let crowded = ending.killed == Some(Killed::Wall) && ending.crowded;
         let again = !alone && (crowded || ending.shortage == Some(Shortage::Above));
@@ -91,7 +91,7 @@ impl<'a> Judge<'a> {
             });
         }
         let reports = if let Some((outcome, text)) = not_started(&ending)? {
-            // The compiler's word holds for every test; anything else only for this one.
+            // A compile error holds for every test, anything else only for this one.
             let count = if outcome == Outcome::CompileError { count } else { 1 };
             let report = Report {
                 wall: ending.wall.as_secs_f64(),
@@ -108,7 +108,7 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// Whether every test expects a list of one item, as problems do whose data wraps each answer.
+/// Check if every test expects a list of one item, as in problems whose data wraps each answer.
 fn wrapped(program: &Program<'_>) -> bool {
     program
         .tests
@@ -116,7 +116,7 @@ fn wrapped(program: &Program<'_>) -> bool {
         .all(|test| test.expected.is_some_and(|bytes| bytes.starts_with(b"[\x01\0\0\0")))
 }
 
-/// Why the program never ran, from the pipe that was closed before it could.
+/// The reason why the program never ran, from the answer on the control socket, which was closed before it could run.
 fn not_started(ending: &Ending) -> Result<Option<(Outcome, String)>, Lost> {
     let text = |rest: &[u8]| String::from_utf8_lossy(rest).trim_end().to_string();
     match ending.control.split_first() {
@@ -132,7 +132,7 @@ fn not_started(ending: &Ending) -> Result<Option<(Outcome, String)>, Lost> {
     }
 }
 
-/// How the process failed, if it did.
+/// The failure of the process, if it failed.
 fn failure(ending: &Ending, cpu_limit: f64) -> Option<(Outcome, String)> {
     match ending.killed {
         Some(Killed::Wall) => return Some((Outcome::Timeout, String::new())),
@@ -179,7 +179,7 @@ impl Judge<'_> {
         report
     }
 
-    /// One report for each result, then one for the test that ended the child early, if it did.
+    /// Return a report for each result, then one for the test that ended the child early, if one did.
     fn together(&mut self, count: usize, ending: &Ending) -> Vec<Report> {
         let log = || String::from_utf8_lossy(&ending.stderr).into_owned();
         let failed = failure(ending, f64::INFINITY)

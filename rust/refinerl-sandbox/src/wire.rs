@@ -1,18 +1,18 @@
-//! Plain data on the wire: the part of CPython's `marshal` format (version 2) that holds no code and no references.
+//! Encoding of plain data: the part of CPython's `marshal` format (version 2) without code and references.
 //!
-//! The child encodes with `marshal.dumps(value, 2)`, in C. Its bytes are hostile: every length is checked before
-//! memory is taken for it, and depth is bounded.
+//! The child encodes with `marshal.dumps(value, 2)`, in C. Its bytes are hostile: every length is checked before memory
+//! is allocated for it, and depth is bounded.
 
 use crate::value::{Big, Value};
 
-/// Deeper nesting is refused, on both sides.
+/// Deepest nesting that either side accepts.
 pub const MAX_DEPTH: usize = 200;
 
-/// Bytes that are no plain data.
+/// An error: the bytes are not plain data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);
 
-/// The one value that `bytes` holds, to their last byte.
+/// Decode the one value that fills `bytes`.
 pub fn decode(bytes: &[u8]) -> Result<Value, Malformed> {
     let mut reader = Reader { rest: bytes };
     let value = reader.value(0)?;
@@ -45,7 +45,7 @@ impl<'a> Reader<'a> {
         Ok(f64::from_le_bytes(self.array()?))
     }
 
-    /// A count of things that take at least one byte each.
+    /// Read a count of items that take at least one byte each.
     fn count(&mut self) -> Result<usize, Malformed> {
         let count = u32::from_le_bytes(self.array()?) as usize;
         if count > self.rest.len() {
@@ -128,7 +128,7 @@ fn check_hashable(value: &Value) -> Result<(), Malformed> {
     }
 }
 
-/// UTF-8 in which surrogates (ED A0 80 – ED BF BF) may stand alone; Python decodes it with `surrogatepass`.
+/// Check that bytes are UTF-8 with possibly lone surrogates (ED A0 80 – ED BF BF), as Python's `surrogatepass` decodes.
 fn text(bytes: &[u8]) -> Result<Vec<u8>, Malformed> {
     let mut rest = bytes;
     while let Err(error) = std::str::from_utf8(rest) {
@@ -140,7 +140,7 @@ fn text(bytes: &[u8]) -> Result<Vec<u8>, Malformed> {
     Ok(bytes.to_vec())
 }
 
-/// `value` as `marshal.loads` reads it.
+/// Encode a value for `marshal.loads`.
 pub fn encode(value: &Value) -> Vec<u8> {
     let mut out = Vec::new();
     write(value, &mut out);
@@ -201,7 +201,7 @@ fn write_long(negative: bool, digits: &[u16], out: &mut Vec<u8>) {
     out.extend(digits.iter().flat_map(|d| d.to_le_bytes()));
 }
 
-/// Append a type's letter and the number of things that follow it.
+/// Append the letter of a type and the number of items that follow.
 pub fn write_head(tag: u8, count: usize, out: &mut Vec<u8>) {
     out.push(tag);
     out.extend_from_slice(&(count as u32).to_le_bytes());

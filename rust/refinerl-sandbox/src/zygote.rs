@@ -1,4 +1,4 @@
-//! One zygote process. What it does is in `python/zygote.py`.
+//! A zygote as the trainer sees it. Its own code is in `python/zygote.py`.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -12,31 +12,31 @@ use crate::process::{Interpreter, Modules, Process};
 use crate::value::Value;
 use crate::{wire, Error};
 
-/// How zygotes are started.
+/// The parameters for starting zygotes.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// On what.
+    /// The interpreter.
     pub interpreter: Interpreter,
-    /// What it runs.
+    /// The modules that it runs.
     pub modules: Modules,
-    /// The probe's plan.
+    /// The plan of the probe.
     pub plan: Value,
-    /// Nothing but their own refusal keeps programs out of the memory of processes of the same user.
+    /// True if nothing but being undumpable keeps a process out of the reach of programs of the same user.
     pub visible: bool,
-    /// The Landlock ruleset, where the kernel offers it.
+    /// The Landlock ruleset, if the kernel offers Landlock.
     pub landlock: Option<Arc<OwnedFd>>,
-    /// Where control groups can be made, if they can.
+    /// The place for control groups, if they can be created.
     pub groups: Option<Parent>,
-    /// The allow-list.
+    /// The allow-list of system calls.
     pub first_filter: Vec<u8>,
-    /// What each child gives up.
+    /// The filter that each child adds.
     pub second_filter: Vec<u8>,
 }
 
-/// A fork takes a millisecond; this long only on a machine in deep trouble.
+/// The wait for a fork. It takes a millisecond, except on a machine in serious trouble.
 const FORK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The zygote is gone, or does not do its part.
+/// An error: the zygote has ended, or does not behave as it should.
 #[derive(Debug)]
 pub struct Lost(pub String);
 
@@ -46,43 +46,43 @@ impl From<Errno> for Lost {
     }
 }
 
-/// A child that waits for its job, and our ends of what it talks through.
+/// A child that waits for its job, and our ends of its descriptors.
 pub struct Waiting {
-    /// Its number, as the zygote sees it.
+    /// Its pid in the zygote's namespace.
     pub pid: i32,
-    /// To kill it.
+    /// The descriptor for killing it.
     pub pidfd: OwnedFd,
     /// Its standard input, standard output, standard error.
     pub streams: [OwnedFd; 3],
-    /// Its job goes in, what became of it before the program ran comes out.
+    /// The socket for its job and for its answer from before the program runs.
     pub control: OwnedFd,
-    /// Results of calls.
+    /// The pipe of results of calls.
     pub results: OwnedFd,
 }
 
-/// A child that is gone.
+/// A child that has ended.
 pub struct Gone {
-    /// Its number, as the zygote sees it.
+    /// Its pid in the zygote's namespace.
     pub pid: i32,
-    /// As wait(2) reports it.
+    /// Its status from wait(2).
     pub wait_status: i32,
     /// Seconds of user and system time.
     pub cpu: f64,
 }
 
-/// A running zygote, and the child that it has ready. Dropping it ends it and all its children, and reaps it.
+/// A running zygote and the child that it has ready. Dropping it ends it and all its children, and reaps it.
 pub struct Zygote {
     next: Option<Waiting>,
-    // In this order: a group can only be removed once its processes are gone.
+    // Dropped in this order, because a group can only be removed once its processes have ended.
     process: Process,
     group: Option<Group>,
-    /// The counters of kills and of the reached limit, when they were last read.
+    /// The counters of kills and of the reached limit when they were last read.
     killed: u64,
     reached: u64,
 }
 
 impl Zygote {
-    /// Exec an interpreter, hand it its modules and its plan, wait until its first child is ready.
+    /// Start an interpreter by exec, send it its modules and its plan, and wait until its first child is ready.
     pub fn start(launch: &Launch) -> Result<Zygote, Error> {
         let group = launch
             .groups
@@ -108,7 +108,7 @@ impl Zygote {
         match process.answer()?.as_slice() {
             b"r" => process.settle(),
             [b'f', rest @ ..] => return Err(Error::Fault(String::from_utf8_lossy(rest).into_owned())),
-            _ => return Err(process.fault("it says something else than that it is ready")),
+            _ => return Err(process.fault("it answered something other than that it is ready")),
         }
         let mut zygote = Zygote {
             next: None,
@@ -124,9 +124,9 @@ impl Zygote {
         }
     }
 
-    /// The child that is ready. From now on the zygote prepares the one after it.
+    /// Take the child that is ready, and order the next one.
     pub fn take(&mut self) -> Result<Waiting, Lost> {
-        // What happened to the child while nobody needed it.
+        // The child may have ended while it waited.
         while readable(self.socket(), Duration::ZERO) {
             self.must_not_end()?;
         }
@@ -137,7 +137,7 @@ impl Zygote {
             .ok_or_else(|| Lost("the zygote has no child ready".into()))
     }
 
-    /// The next test may take so many bytes.
+    /// Set the memory that the next test may take, in bytes.
     pub fn limit(&self, memory: u64) -> Result<(), Lost> {
         self.group
             .as_ref()
@@ -145,7 +145,7 @@ impl Zygote {
             .map_err(Lost)
     }
 
-    /// Whether the kernel has killed something for want of memory since this was last asked, and where it was short.
+    /// The limit that was reached, if the kernel has killed a process for want of memory since the last call.
     pub fn shortage(&mut self) -> Option<Shortage> {
         let (killed, reached) = match &self.group {
             Some(group) => (group.killed(), group.reached()),
@@ -156,12 +156,12 @@ impl Zygote {
         (before < killed).then_some(if was_reached { Shortage::Here } else { Shortage::Above })
     }
 
-    /// Whether nothing but us counts what a test takes beyond its address space.
+    /// True if no control group counts what a test takes beyond its address space.
     pub fn unaccounted(&self) -> bool {
         self.group.is_none()
     }
 
-    /// One packet; a child's end, if that is what it says.
+    /// Receive one packet; return the end of a child, if that is what it reports.
     pub fn hear(&mut self) -> Result<Option<Gone>, Lost> {
         let (packet, fds) = receive(self.socket(), 1024)?;
         let (kind, rest) = packet.split_first().ok_or_else(|| Lost("the zygote is gone".into()))?;
@@ -182,7 +182,7 @@ impl Zygote {
                 cpu: f64::from_le_bytes(rest[8..].try_into().unwrap_or_default()),
             })),
             (b'e', ..) => Err(Lost(format!("no fork: {}", String::from_utf8_lossy(rest)))),
-            _ => Err(Lost("the zygote speaks nonsense".into())),
+            _ => Err(Lost("the zygote sent an unknown message".into())),
         }
     }
 
@@ -191,7 +191,7 @@ impl Zygote {
         self.process.socket()
     }
 
-    /// Let it end by itself. Dropping then waits for it.
+    /// Tell it to end. Dropping then waits for it.
     pub fn begin_end(&mut self) {
         self.next = None;
         self.process.begin_end();

@@ -1,4 +1,4 @@
-//! The decoder and the comparators against anything that bytes can be. `PROPTEST_CASES` sets the number of cases.
+//! Properties of the decoder and the comparators on arbitrary bytes. `PROPTEST_CASES` sets the number of cases.
 
 use proptest::prelude::*;
 use refinerl_sandbox::value::{key, Big, Equality, Value};
@@ -9,7 +9,7 @@ const STRICT: Equality = Equality {
     atol: Some(1e-6),
 };
 
-/// What can be a key.
+/// Values that can be keys.
 fn hashable() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::None),
@@ -40,7 +40,7 @@ fn value() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Bytes that begin like data more often than chance would have it.
+/// Bytes that begin like data more often than by chance.
 fn hostile() -> impl Strategy<Value = Vec<u8>> {
     let letters = prop::sample::select(b"NTFilgyus[(<>{0\x00\x01\x02\x7f\x80\xff\xed\xa0".to_vec());
     prop_oneof![
@@ -55,7 +55,7 @@ fn hostile() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Output-like text: few letters, so that matches happen.
+/// Text like output, of few letters, so that matches happen.
 fn text() -> impl Strategy<Value = Vec<u8>> {
     let pieces = prop::sample::select(vec![
         "1", "2", "-0", "1.0", "1e3", "nan", "inf", "1_0", " ", "  ", "\n", "\r\n", "\n\n", "\t", "x", "\u{2028}",
@@ -73,14 +73,14 @@ proptest! {
     #[test]
     fn every_value_survives_the_wire(value in value()) {
         let bytes = wire::encode(&value);
-        // Bytes, not values, are compared, because nan is in them.
+        // Bytes are compared, not values, because they may hold nan.
         prop_assert_eq!(wire::encode(&wire::decode(&bytes).unwrap()), bytes);
     }
 
     #[test]
     fn no_bytes_make_the_decoder_panic(bytes in hostile()) {
         if let Ok(value) = wire::decode(&bytes) {
-            // What decodes can be compared, shown and sent on.
+            // Everything that decodes can be compared, shown and encoded.
             let again = wire::decode(&wire::encode(&value)).unwrap();
             prop_assert_eq!(key(&again), key(&value));
             let _ = excerpt::of_value(&value);
@@ -121,7 +121,8 @@ proptest! {
         let _ = excerpt::of_output(&a, &b, 0.0);
         prop_assert!(!same || strict::output_matches(&a, &b, 1e-6));
         prop_assert!(strict::output_matches(&a, &a, 0.0));
-        // The official checker splits only one side at \r, \u2028 and their like, so that such a text differs from itself.
+        // The official checker splits only one side at \r, \u2028 and their like, so that such a text differs from
+        // itself.
         let plain = a.iter().all(|b| matches!(b, b' '..=b'~' | b'\n'));
         prop_assert!(!plain || apps::output_matches(&a, &a));
         let _ = apps::output_matches(&a, &b);

@@ -1,4 +1,4 @@
-//! A vector of 32-bit integers, in AVX-512, AVX2 and plain arrays.
+//! Vectors of 32-bit integers in AVX-512, AVX2 and plain arrays.
 
 use super::MAX_LANES;
 
@@ -8,7 +8,7 @@ use super::MAX_LANES;
 /// Every method needs the processor feature of its type; `load`, `store` and `gather` need their memory to be there.
 pub(super) trait Lanes: Copy {
     const COUNT: usize;
-    /// `equal` of equal vectors.
+    /// The result of `equal` for equal vectors.
     const ALL: u32 = (1u32 << (Self::COUNT - 1) << 1).wrapping_sub(1);
     unsafe fn splat(value: i32) -> Self;
     unsafe fn load(from: *const i32) -> Self;
@@ -18,9 +18,9 @@ pub(super) trait Lanes: Copy {
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn min(self, other: Self) -> Self;
     unsafe fn max(self, other: Self) -> Self;
-    /// Bit l is set where lane l is equal.
+    /// Compare the lanes; bit l is set if lane l is equal.
     unsafe fn equal(self, other: Self) -> u32;
-    /// 1 added to the lanes whose bit is set.
+    /// Add 1 to the lanes whose bit is set.
     unsafe fn bump(self, lanes: u32) -> Self;
 }
 

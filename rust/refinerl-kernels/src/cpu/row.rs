@@ -1,25 +1,25 @@
-//! One row. Its blocks fit the innermost cache, so each is read from further away once in a pass.
+//! One row, in blocks that fit the innermost cache, so that a pass reads each from farther away only once.
 
 use super::simd::{Exponent, Vectors};
 
-/// Elements of a block: 8 KiB.
+/// Elements of a block (8 KiB).
 const BLOCK: usize = 2048;
 
-/// What a row of logits says of its target.
+/// The statistics of a row of logits.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Statistics {
     /// −log softmax of the target, in nats.
     pub nll: f32,
-    /// In nats.
+    /// The entropy in nats.
     pub entropy: f32,
 }
 
-/// The slopes of a loss in a row's statistics.
+/// The derivatives of a loss with respect to a row's statistics.
 #[derive(Clone, Copy, Debug)]
 pub struct Slopes {
-    /// In its nll.
+    /// With respect to nll.
     pub nll: f32,
-    /// In its entropy.
+    /// With respect to the entropy.
     pub entropy: f32,
 }
 
@@ -41,12 +41,12 @@ impl Running {
         }
     }
 
-    /// scale·largest; the product is exact in float64.
+    /// scale·largest, which is exact in float64.
     fn reference(&self) -> f64 {
         f64::from(self.largest) * f64::from(self.scale)
     }
 
-    /// Takes a higher reference.
+    /// Raise the reference to a larger logit.
     fn raise(&mut self, largest: f32) {
         if largest > self.largest {
             let before = self.reference();
@@ -64,7 +64,7 @@ impl Running {
         self.dot += dot;
     }
 
-    /// How exponents are made. A row that began with −∞ has no finite reference yet, and needs none.
+    /// The exponents of the next block. A row that began with −∞ has no finite reference yet, and needs none.
     fn exponent(&self) -> Exponent {
         let reference = self.reference();
         Exponent::new(self.scale, if reference == f64::NEG_INFINITY { 0.0 } else { reference })
@@ -109,7 +109,7 @@ fn summed(vectors: Vectors, row: &[f32], scale: f32) -> Running {
     running
 }
 
-/// The statistics; the gradient of `slopes.nll`·nll + `slopes.entropy`·H is written over the row.
+/// Compute the statistics, and overwrite the row with the gradient of `slopes.nll`·nll + `slopes.entropy`·H.
 pub(super) fn fused(vectors: Vectors, row: &mut [f32], target: usize, slopes: Slopes, scale: f32) -> Statistics {
     let aim = row[target];
     let nll = f64::from(slopes.nll) * f64::from(scale);
@@ -127,7 +127,7 @@ pub(super) fn fused(vectors: Vectors, row: &mut [f32], target: usize, slopes: Sl
         running
     };
     let log_p = running.log_p(aim);
-    // What is impossible adds nothing to the entropy, though its log is −∞.
+    // An impossible token adds nothing to the entropy, although its log is −∞.
     let of_entropy = if log_p == f64::NEG_INFINITY {
         0.0
     } else {
@@ -138,7 +138,7 @@ pub(super) fn fused(vectors: Vectors, row: &mut [f32], target: usize, slopes: Sl
     running.statistics(aim)
 }
 
-/// Writes `factor`·p over the row, with one exponential for each element.
+/// Overwrite the row with `factor`·p, with one exponential for each element.
 fn probabilities(vectors: Vectors, row: &mut [f32], factor: f64, scale: f32) -> Running {
     let mut running = Running::new(scale);
     let mut references = Vec::with_capacity(row.len().div_ceil(BLOCK));
@@ -148,7 +148,7 @@ fn probabilities(vectors: Vectors, row: &mut [f32], factor: f64, scale: f32) -> 
         references.push(running.reference());
     }
     for (block, reference) in row.chunks_mut(BLOCK).zip(references) {
-        // 0 for blocks of nothing but −∞, whose exponentials are 0 already.
+        // 0 for blocks of only −∞, whose exponentials are already 0.
         let shift = (reference - running.reference()).exp();
         vectors.multiply(block, (shift * factor / running.sum) as f32);
     }

@@ -1,5 +1,6 @@
-//! The vector code, and the only unsafe code of this crate: passes over a block of logits. Each is written once over
-//! [`Lanes`] and compiled for AVX-512, AVX2 with FMA and plain arrays; tests run every level that their processor has.
+//! The vector code, and the only unsafe code of this crate on the CPU: passes over a block of logits. Each is written
+//! once over [`Lanes`] and compiled for AVX-512, AVX2 with FMA and plain arrays; tests run every level that their
+//! processor has.
 #![allow(unsafe_code)]
 
 mod lanes;
@@ -25,7 +26,8 @@ impl Vectors {
     }
 }
 
-/// Declares a function that runs `$generic` at the level of `$vectors`, whose processor feature it switches on.
+/// Run `$generic` at the level of `$vectors` with the processor features of that level enabled. Levels differ in the
+/// last bits of a result: without FMA a product is rounded before it is added.
 macro_rules! dispatch {
     ($vectors:expr, $generic:ident($($name:ident: $kind:ty),*) $(-> $result:ty)?) => {{
         #[cfg(target_arch = "x86_64")]
@@ -55,31 +57,31 @@ macro_rules! dispatch {
 }
 
 impl Vectors {
-    /// The largest element; NaN is passed over.
+    /// The largest element, ignoring NaN.
     pub(super) fn maximum(self, block: &[f32]) -> f32 {
         let block = Block::reading(block);
         dispatch!(self, maximum(block: Block) -> f32)
     }
 
-    /// Σ e and Σ e·d over e = exp d of exponents d. Zero where d is below `LOWEST`.
+    /// Σ e and Σ e·d over e = exp d of the exponents d. Terms with d below `LOWEST` are 0.
     pub(super) fn sums(self, block: &[f32], exponent: Exponent) -> (f64, f64) {
         let block = Block::reading(block);
         dispatch!(self, reading(block: Block, exponent: Exponent) -> (f64, f64))
     }
 
-    /// `sums`, and e is written over z.
+    /// Compute `sums`, and overwrite z with e.
     pub(super) fn exponentials(self, block: &mut [f32], exponent: Exponent) -> (f64, f64) {
         let block = Block::of(block);
         dispatch!(self, writing(block: Block, exponent: Exponent) -> (f64, f64))
     }
 
-    /// Every element times `factor`.
+    /// Multiply every element by `factor`.
     pub(super) fn multiply(self, block: &mut [f32], factor: f32) {
         let block = Block::of(block);
         dispatch!(self, multiply(block: Block, factor: f32))
     }
 
-    /// p·(constant + slope·log p) is written over z; the exponents are log p.
+    /// Overwrite z with p·(constant + slope·log p); the exponents are log p.
     pub(super) fn slope(self, block: &mut [f32], exponent: Exponent, constant: f32, slope: f32) {
         let block = Block::of(block);
         dispatch!(self, sloped(block: Block, exponent: Exponent, constant: f32, slope: f32));

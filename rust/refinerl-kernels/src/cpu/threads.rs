@@ -1,13 +1,13 @@
-//! Jobs shared out among threads that live as long as the call.
+//! Distribution of jobs among threads that live as long as the call.
 //!
-//! No pool outlives a call: the caller's own threads (those of its matrix products) have the cores between calls, and a
-//! process that forks inherits no pool whose threads are gone. Starting a thread costs some ten microseconds, a chunk of
-//! logits takes milliseconds.
+//! No pool outlives a call. Between calls the caller's own threads (those of its matrix products) have the cores, and a
+//! process that forks does not inherit a pool whose threads are gone. Starting a thread costs some ten microseconds,
+//! and a chunk of logits takes milliseconds.
 
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-/// Runs `work` on every job, on at most `threads` threads, of which the caller's is one. Whoever is free takes the next.
+/// Run `work` on every job, on at most `threads` threads, the caller's included. A free thread takes the next job.
 ///
 /// # Panics
 /// If a job does.
@@ -22,7 +22,7 @@ pub(super) fn share<J>(threads: usize, jobs: impl ExactSizeIterator<Item = J> + 
     };
     thread::scope(|scope| {
         for _ in 0..helpers {
-            // Where the system refuses a thread, the others do its share.
+            // If the system refuses a thread, the others do its share.
             if thread::Builder::new().spawn_scoped(scope, toil).is_err() {
                 break;
             }

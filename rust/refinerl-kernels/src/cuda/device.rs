@@ -1,4 +1,4 @@
-//! A device with its kernels loaded.
+//! Devices on which the kernels are loaded.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -8,17 +8,17 @@ use super::error::Error;
 use super::images::{self, IMAGES};
 use super::item::Item;
 
-/// The one kernel that holds a row in dynamic shared memory.
+/// The kernel that holds a row in dynamic shared memory.
 pub const RESIDENT: &str = "fused_resident";
 
-/// The kernels that there are for each type of logits, and those that there are once.
+/// Kernels that exist for each type of logits, and kernels that exist once.
 const TYPED: [&str; 3] = ["statistics", "fused", RESIDENT];
 const UNTYPED: [&str; 1] = ["kept_rows"];
 
-/// What the kernels have of shared memory beside a row: their own variables, and what the driver keeps of each block.
+/// Bytes of shared memory that a kernel needs beside a row: its own variables, and the driver's share of each block.
 const OWN_SHARED: u32 = 2048;
 
-/// A kernel's name with the type of its logits, if it has one: (`fused`, `_float32`).
+/// A kernel's name and the suffix for its type of logits, which may be empty: (`fused`, `_float32`).
 pub type Name = (&'static str, &'static str);
 
 /// A device of this process and the image that it runs.
@@ -26,11 +26,11 @@ pub type Name = (&'static str, &'static str);
 pub struct DeviceReport {
     /// Compute capability.
     pub capability: (u32, u32),
-    /// The embedded image that runs on it, such as `sm_86`, or why none does.
+    /// The embedded image that runs on it, such as `sm_86`, or the reason why none does.
     pub image: Result<String, Error>,
 }
 
-/// All devices that the driver shows, or why it shows none.
+/// List the devices that the driver shows. The error says why it shows none.
 pub fn devices() -> Result<Vec<DeviceReport>, Error> {
     let driver = embedded_driver()?;
     let report = |ordinal| {
@@ -44,7 +44,7 @@ pub fn devices() -> Result<Vec<DeviceReport>, Error> {
     (0..driver.devices()).map(report).collect()
 }
 
-/// Loads the kernels on a device, if they are not yet: a launch then loads nothing, so it may be captured in a graph.
+/// Load the kernels on a device unless they are loaded. A launch then loads nothing, so a graph can capture it.
 pub fn load(ordinal: i32) -> Result<(), Error> {
     Device::get(ordinal).map(|_| ())
 }
@@ -56,17 +56,17 @@ fn embedded_driver() -> Result<&'static Driver, Error> {
     }
 }
 
-/// A device whose image is loaded.
+/// A device on which an image is loaded.
 pub struct Device {
     pub driver: &'static Driver,
     pub context: Handle,
-    /// The bytes of dynamic shared memory that one block can have.
+    /// Most bytes of dynamic shared memory of a block.
     pub shared: u32,
     functions: HashMap<Name, Handle>,
 }
 
 impl Device {
-    /// The device of this number; the first call loads its image, and the outcome stays.
+    /// The device of this number. The first call loads its image; its outcome is kept, also where it failed.
     pub fn get(ordinal: i32) -> Result<&'static Self, Error> {
         static DEVICES: OnceLock<Vec<OnceLock<Result<Device, Error>>>> = OnceLock::new();
         let driver = embedded_driver()?;
@@ -104,7 +104,7 @@ impl Device {
         })
     }
 
-    /// A kernel by name, one of those above.
+    /// Look up a kernel by name, one of those above.
     pub fn function(&self, name: Name) -> Handle {
         self.functions[&name]
     }

@@ -1,4 +1,4 @@
-//! The driver's library: the entry points that a launch takes, and all that is unsafe about them.
+//! The CUDA driver's library: the entry points that a launch needs, and the unsafe code that calls them.
 
 use std::ffi::{c_char, c_int, c_uint, c_void, CStr, CString};
 use std::ptr;
@@ -23,7 +23,7 @@ pub type Stream = u64;
 
 type Status = c_int;
 
-/// Declares the table of entry points and its loading by name.
+/// Declare the table of entry points, and its function that loads them by name.
 macro_rules! entry_points {
     ($($field:ident = $symbol:literal ( $($argument:ty),* );)*) => {
         struct EntryPoints { $($field: unsafe extern "C" fn($($argument),*) -> Status,)* }
@@ -66,7 +66,7 @@ pub struct Driver {
     _library: Library,
 }
 
-/// A handle that the driver gave out; it is only ever handed back to the driver, which is safe from any thread.
+/// A handle of the driver's. It is only passed back to the driver, which is safe from any thread.
 #[derive(Clone, Copy)]
 pub struct Handle(*mut c_void);
 // SAFETY: the driver's contexts, modules and functions may be used from every thread of the process.
@@ -84,7 +84,7 @@ pub enum Argument {
 }
 
 impl Argument {
-    /// The bytes that the kernel reads, at the start of the word: devices and their hosts are little-endian.
+    /// A word that begins with the bytes that the kernel reads: devices and their hosts are little-endian.
     fn word(self) -> u64 {
         match self {
             Self::Address(address) => address,
@@ -95,7 +95,7 @@ impl Argument {
     }
 }
 
-/// How many threads of how many blocks, each with how many bytes of dynamic shared memory.
+/// The shape of a launch: blocks, threads of a block, and bytes of dynamic shared memory of a block.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     pub blocks: u32,
@@ -104,7 +104,7 @@ pub struct Shape {
 }
 
 impl Driver {
-    /// The driver of this process; the first call opens it, and its outcome stays.
+    /// The driver of this process. The first call opens it; its outcome is kept, also where it failed.
     pub fn get() -> Result<&'static Self, Error> {
         static DRIVER: OnceLock<Result<Driver, Error>> = OnceLock::new();
         DRIVER.get_or_init(Self::open).as_ref().map_err(Clone::clone)
@@ -115,7 +115,7 @@ impl Driver {
             let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
             Error::NoDriver(format!("{error}{cause}"))
         };
-        // SAFETY: the driver's library is made to be opened like this; its initialisers do nothing until cuInit.
+        // SAFETY: the library is meant to be opened like this; its initialisers do nothing until cuInit.
         let library = unsafe { Library::new(LIBRARY) }.map_err(missing)?;
         let mut driver = Self {
             entry: EntryPoints::find(&library).map_err(missing)?,
@@ -145,7 +145,7 @@ impl Driver {
         Ok(driver)
     }
 
-    /// The CUDA version that the driver supports: 1000·major + 10·minor.
+    /// The newest CUDA version that the driver supports: 1000·major + 10·minor.
     pub fn version(&self) -> i32 {
         self.version
     }
@@ -154,7 +154,7 @@ impl Driver {
         self.devices
     }
 
-    /// Compute capability, and the bytes of shared memory that one block can have.
+    /// Compute capability, and most bytes of shared memory of a block.
     pub fn properties(&self, ordinal: i32) -> Result<((u32, u32), u32), Error> {
         let device = self.device(ordinal)?;
         let attribute = |which| {
@@ -179,7 +179,7 @@ impl Driver {
         Ok(device)
     }
 
-    /// The primary context of a device, which PyTorch uses too. It is kept for the life of the process.
+    /// Retain the primary context of a device, which PyTorch uses too. It is kept for the life of the process.
     pub fn context(&self, ordinal: i32) -> Result<Handle, Error> {
         let device = self.device(ordinal)?;
         let mut context = ptr::null_mut();
@@ -189,9 +189,9 @@ impl Driver {
         Ok(Handle(context))
     }
 
-    /// Loads an image into a context.
+    /// Load an image into a context.
     pub fn load(&self, context: Handle, image: &[u8], name: &str) -> Result<Handle, Error> {
-        // The driver reads an image as 64-bit words; embedded bytes have no alignment.
+        // The driver reads an image as 64-bit words, and embedded bytes are not aligned.
         let mut words = vec![0_u64; image.len().div_ceil(8)];
         for (word, bytes) in words.iter_mut().zip(image.chunks(8)) {
             let mut padded = [0; 8];
@@ -208,7 +208,7 @@ impl Driver {
         Ok(Handle(module))
     }
 
-    /// A kernel of a module, by name.
+    /// Look up a kernel of a module by name.
     pub fn function(&self, context: Handle, module: Handle, name: &str) -> Result<Handle, Error> {
         let symbol = CString::new(name).map_err(|_| Error::BadArgument("kernel names have no zero byte".into()))?;
         let mut function = ptr::null_mut();
@@ -220,7 +220,7 @@ impl Driver {
         Ok(Handle(function))
     }
 
-    /// Allows a kernel's blocks this many bytes of dynamic shared memory; without it they have at most 48 KiB.
+    /// Allow the blocks of a kernel so many bytes of dynamic shared memory. The default is at most 48 KiB.
     pub fn allow_shared(&self, context: Handle, function: Handle, name: &str, bytes: u32) -> Result<(), Error> {
         let status = self.within(context, || {
             // SAFETY: the function is of this context.
@@ -229,12 +229,12 @@ impl Driver {
         self.check(status, || format!("cuFuncSetAttribute of {name}"))
     }
 
-    /// Puts a kernel on a stream of its context.
+    /// Launch a kernel on a stream of its context.
     ///
     /// # Safety
-    /// The arguments are what the kernel declares, in order and type, and every address among them is 0 where the kernel
-    /// allows it or belongs to memory of the device that holds what the kernel reads and writes and that lives until the
-    /// stream has passed the launch. The stream is of this context.
+    /// The arguments are those that the kernel declares, in order and type. Every address among them is 0 where the
+    /// kernel allows it, or belongs to memory of the device that holds what the kernel reads and writes and that lives
+    /// until the stream has passed the launch. The stream belongs to this context.
     pub unsafe fn launch(
         &self,
         context: Handle,
@@ -272,7 +272,7 @@ impl Driver {
         })
     }
 
-    /// Runs `work` with the context current on this thread, and makes the earlier one current again.
+    /// Run `work` while the context is current on this thread, then make the previous one current again.
     fn within<R>(&self, context: Handle, work: impl FnOnce() -> R) -> Result<R, Error> {
         // SAFETY: the context is one that `context` retained.
         let pushed = unsafe { (self.entry.push_context)(context.0) };

@@ -1,8 +1,8 @@
-//! The kernels of `cuda/sequence_cross_entropy.cu`, one function each: their arguments in order, their launch shapes.
+//! One function for each kernel of `cuda/sequence_cross_entropy.cu`: its arguments in order, and its launch shape.
 //!
-//! Every function is unsafe alike: its addresses must belong to memory of the named device that holds what the kernel
-//! reads and writes, in the types that the kernel declares, and that lives until the stream has passed the launch; the
-//! stream must be of that device's primary context.
+//! Every function is unsafe for the same reason: its addresses must belong to memory of the named device that holds
+//! what the kernel reads and writes, in the types that the kernel declares, and that lives until the stream has passed
+//! the launch. The stream must belong to that device's primary context.
 
 #![allow(unsafe_code)]
 
@@ -12,14 +12,14 @@ use super::error::Error;
 pub use super::item::Item;
 use Argument::{Address as Pointer, Float, Int, Long};
 
-/// As in `sequence_cross_entropy.cuh`.
+/// Threads of a block, as in `sequence_cross_entropy.cuh`.
 const STREAMING: u32 = 512;
 const RESIDENT: u32 = 1024;
 
-/// Where a kernel runs: the number of a device and one of its streams.
+/// The device and the stream that a kernel runs on.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
-    /// As the driver counts, and PyTorch.
+    /// The device's number in the driver and in PyTorch.
     pub device: i32,
     /// `torch.cuda.Stream.cuda_stream`, 0 for the default one.
     pub stream: Stream,
@@ -28,35 +28,35 @@ pub struct Place {
 /// Rows of logits and their targets.
 #[derive(Clone, Copy, Debug)]
 pub struct Logits {
-    /// Their type.
+    /// The type of the logits.
     pub item: Item,
-    /// Of the first item, a multiple of the item's size.
+    /// The address of the first item, a multiple of the item's size.
     pub address: Address,
-    /// How many, each a block.
+    /// Number of rows; each takes a block.
     pub rows: i64,
-    /// Items from one row's first to the next one's.
+    /// Distance from one row to the next, in items.
     pub stride: i64,
-    /// Items of a row.
+    /// Length of a row, in items.
     pub length: i64,
-    /// int64, one for each row.
+    /// The address of the targets, an int64 for each row.
     pub targets: Address,
-    /// What multiplies every logit.
+    /// The factor of every logit.
     pub scale: f32,
 }
 
-/// float32 results, one for each row.
+/// The addresses of the results, a float32 for each row.
 #[derive(Clone, Copy, Debug)]
 pub struct Results {
-    /// −log p[target], in nats.
+    /// −log p[target] in nats.
     pub nll: Address,
-    /// In nats.
+    /// The entropy in nats.
     pub entropy: Address,
 }
 
 impl Logits {
     /// The first arguments of every epilogue.
     fn arguments(&self) -> Result<[Argument; 5], Error> {
-        // Indices within a row are 32-bit; a block's width may be added to the last one.
+        // Indices within a row have 32 bits, and the width of a block may be added to the last one.
         let length = match i32::try_from(self.length) {
             Ok(length) if (1..=i32::MAX - (1 << 16)).contains(&length) => length,
             _ => {
@@ -74,7 +74,7 @@ impl Logits {
     }
 }
 
-/// nll and entropy of each row.
+/// Compute nll and entropy of each row.
 ///
 /// # Safety
 /// As the module says.
@@ -86,8 +86,8 @@ pub unsafe fn statistics(place: Place, logits: &Logits, results: Results) -> Res
     unsafe { launch(place, name, rows(logits.rows)?, STREAMING, &arguments) }
 }
 
-/// The same; the logits are overwritten with weight·∂nll + tilt·∂entropy. `tilts` 0 for none. Rows that fit into a block's
-/// shared memory are read once, others twice.
+/// Compute nll and entropy, and overwrite the logits with weight·∂nll + tilt·∂entropy. An address of 0 for `tilts`
+/// means none. Rows that fit into the shared memory of a block are read once, others twice.
 ///
 /// # Safety
 /// As the module says.
@@ -102,7 +102,7 @@ pub unsafe fn fused(
     let arguments = [&logits.arguments()?[..], &rest[..]].concat();
     let blocks = rows(logits.rows)?;
     let suffix = logits.item.suffix();
-    // Up to a pack more: the copy is aligned like the row.
+    // Up to a pack more, because the copy is aligned like the row.
     let needed = logits.length * logits.item.bytes() + 16;
     if blocks == 0 {
         return Ok(());
@@ -121,7 +121,7 @@ pub unsafe fn fused(
     unsafe { launch_on(device, place.stream, name, shape, &arguments) }
 }
 
-/// The indices (int64) of the rows whose weight (float32) is not zero, in order, and their count (int64).
+/// Write the indices (int64) of the rows whose weight (float32) is not zero, in order, and their count (int64).
 ///
 /// # Safety
 /// As the module says.
@@ -137,7 +137,7 @@ pub unsafe fn kept_rows(
     unsafe { launch(place, ("kept_rows", ""), 1, RESIDENT, &arguments) }
 }
 
-/// One block for each.
+/// The number of blocks, one for each row.
 fn rows(count: i64) -> Result<u32, Error> {
     match u32::try_from(count) {
         Ok(count) if count <= i32::MAX as u32 => Ok(count),

@@ -1,15 +1,15 @@
-//! What can go wrong between the process and the device.
+//! Errors of the driver and of a launch.
 
 use std::fmt;
 
-/// Why a kernel cannot be launched here, or was not.
+/// The reason why a kernel cannot run here, or why a launch failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// The crate was built where NVRTC was missing.
+    /// NVRTC was missing when the crate was built.
     BuiltWithout(String),
-    /// There is no driver library, or it lacks an entry point; the loader's words.
+    /// There is no driver library, or it lacks an entry point. Holds the loader's message.
     NoDriver(String),
-    /// The driver knows no device.
+    /// The driver finds no device.
     NoDevice,
     /// The driver supports CUDA up to this version (1000·major + 10·minor), older than the images need.
     DriverTooOld(i32),
@@ -17,20 +17,20 @@ pub enum Error {
     NoImage {
         /// The device's compute capability.
         capability: (u32, u32),
-        /// What is embedded.
+        /// The names of the embedded images.
         embedded: String,
     },
-    /// The caller named a device that is not there.
+    /// The caller named a device that does not exist.
     UnknownDevice(i32),
-    /// A launch would not fit the kernel; the argument's name and its rule.
+    /// An argument is out of the kernel's range. Holds its name and its rule.
     BadArgument(String),
     /// An entry point failed.
     Failed {
-        /// The entry point and what it was for.
+        /// The entry point and its object.
         action: String,
-        /// Such as CUDA_ERROR_ILLEGAL_ADDRESS.
+        /// The error's name, such as CUDA_ERROR_ILLEGAL_ADDRESS.
         name: String,
-        /// The driver's description of it.
+        /// The driver's description of the error.
         description: String,
     },
 }

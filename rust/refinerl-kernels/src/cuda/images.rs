@@ -1,14 +1,14 @@
-//! The embedded kernels and which of them a device runs.
+//! The embedded images of the kernels, and the choice of the one that a device runs.
 
 use super::error::Error;
 
-/// The lowest CUDA version, as the driver counts, on which cubins of CUDA 12 load: driver 525.
+/// The oldest CUDA version, in the driver's notation, that loads cubins of CUDA 12: driver 525.
 const OLDEST_DRIVER: i32 = 12_000;
 
-/// The lowest on which the PTX of NVRTC 12.9 does.
+/// The oldest CUDA version that loads PTX of NVRTC 12.9.
 const OLDEST_FOR_PTX: i32 = 12_090;
 
-/// How an image is encoded.
+/// The encoding of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// Machine code: runs on devices of the same major capability and at least the same minor one.
@@ -27,7 +27,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// Such as `sm_80` or `compute_120`.
+    /// The image's name, such as `sm_80` or `compute_120`.
     pub fn name(&self) -> String {
         let prefix = match self.form {
             Form::Cubin => "sm",
@@ -44,12 +44,12 @@ pub fn architectures() -> Vec<String> {
     IMAGES.iter().map(Image::name).collect()
 }
 
-/// Why nothing is embedded; None where something is.
+/// The reason why no image is embedded; None if there are images.
 pub fn missing() -> Option<&'static str> {
     MISSING
 }
 
-/// The image for a device of this compute capability under a driver of this CUDA version.
+/// Choose the image for a device of this compute capability under a driver of this CUDA version.
 pub fn choose<'a>(images: &'a [Image], capability: (u32, u32), driver: i32) -> Result<&'a Image, Error> {
     if driver < OLDEST_DRIVER {
         return Err(Error::DriverTooOld(driver));
@@ -59,7 +59,7 @@ pub fn choose<'a>(images: &'a [Image], capability: (u32, u32), driver: i32) -> R
         Form::Cubin => image.architecture / 10 == capability.0 && image.architecture <= device,
         Form::Ptx => image.architecture <= device && driver >= OLDEST_FOR_PTX,
     };
-    // Machine code goes before what the driver has to compile first.
+    // Machine code is preferred to PTX, which the driver has to compile.
     let order = |image: &&Image| (image.form == Form::Cubin, image.architecture);
     images.iter().filter(runs).max_by_key(order).ok_or_else(|| {
         let names: Vec<_> = images.iter().map(Image::name).collect();

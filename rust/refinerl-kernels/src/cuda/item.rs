@@ -15,7 +15,7 @@ impl Item {
     /// Every type.
     pub const ALL: [Self; 3] = [Self::Float32, Self::Float16, Self::Bfloat16];
 
-    /// The type of this name, as PyTorch spells it.
+    /// Look up a type by its name in PyTorch.
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "float32" => Some(Self::Float32),
@@ -25,7 +25,7 @@ impl Item {
         }
     }
 
-    /// The end of the names of this type's kernels.
+    /// The suffix of the names of its kernels.
     pub fn suffix(self) -> &'static str {
         match self {
             Self::Float32 => "_float32",
@@ -34,7 +34,7 @@ impl Item {
         }
     }
 
-    /// Size of one item.
+    /// Size of an item in bytes.
     pub fn bytes(self) -> i64 {
         match self {
             Self::Float32 => 4,

@@ -3,7 +3,7 @@
 /// Lanes of the widest level.
 pub(super) const MAX_LANES: usize = 16;
 
-/// Exponents below are clamped to it; their exponential is 0, and so is its product with any of them.
+/// Lower bound of exponents; smaller ones are clamped to it. Its exponential is 0, and so is their product.
 pub(super) const LOWEST: f32 = -104.0;
 
 /// The smallest exponent whose exponential is a normal number.
@@ -27,15 +27,16 @@ pub(super) trait Lanes: Copy {
     unsafe fn exact_mul_add(self, factor: Self, term: Self) -> Self;
     /// The larger; `other` where either is NaN.
     unsafe fn max(self, other: Self) -> Self;
-    /// 0 where `of` is below `bound`, else (NaN too) self.
+    /// 0 where `of` is below `bound`, else self, also for NaN.
     unsafe fn unless_below(self, of: Self, bound: Self) -> Self;
-    /// The bits shifted left by 23, into the place of the exponent.
+    /// Shift the bits left by 23, into the field of the exponent.
     unsafe fn to_exponent(self) -> Self;
 }
 
 /// exp x within two units of the last place for x from −87.3 to 88, 0 below, NaN for NaN.
 ///
-/// x = n·ln 2 + r with |r| ≤ ln 2 / 2; a polynomial gives exp r (Cephes' coefficients), 2ⁿ is put together from bits.
+/// x = n·ln 2 + r with |r| ≤ ln 2 / 2. A polynomial approximates exp r (coefficients from Cephes); 2ⁿ is built from
+/// bits.
 ///
 /// # Safety
 /// The feature of `L`; x is at least `LOWEST`.
@@ -106,7 +107,7 @@ impl Lanes for Portable {
     #[inline(always)]
     unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
         Self(std::array::from_fn(|lane| {
-            // Without the instruction `f32::mul_add` is a slow function.
+            // Without the instruction, `f32::mul_add` calls a slow function.
             if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
                 self.0[lane].mul_add(factor.0[lane], term.0[lane])
             } else {

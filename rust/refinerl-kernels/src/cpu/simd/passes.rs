@@ -1,8 +1,8 @@
-//! What is done to a block of logits, once for every level.
+//! The passes over a block of logits, written once for all levels.
 
 use super::lanes::{exponential, Lanes, LOWEST, MAX_LANES};
 
-/// d = scale·z − origin, the origin in two parts: that of the largest logit is then exactly 0, whatever its size.
+/// Exponents d = scale·z − origin. The origin has two parts, so that d of the largest logit is exactly 0 at any size.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Exponent {
     scale: f32,
@@ -58,7 +58,7 @@ impl<L: Lanes> Spread<L> {
     }
 }
 
-/// A block by its address and length.
+/// The address and length of a block.
 #[derive(Clone, Copy)]
 pub(super) struct Block {
     at: *mut f32,
@@ -73,7 +73,7 @@ impl Block {
         }
     }
 
-    /// Nothing is written through this one: `each` writes only where it is told to.
+    /// Create one for reading: `each` writes only for passes that say so.
     pub(super) fn reading(values: &[f32]) -> Self {
         Self {
             at: values.as_ptr().cast_mut(),
@@ -82,14 +82,14 @@ impl Block {
     }
 }
 
-/// What is done to each vector of a block. No closures: they would be compiled without the level's features.
+/// An operation on each vector of a block. Closures would not do: they are compiled without the level's features.
 ///
 /// # Safety
 /// The feature of `L`.
 trait Pass<L: Lanes> {
-    /// What fills up the last vector.
+    /// The value that fills up the last vector.
     const REST: f32;
-    /// Whether results are written back.
+    /// True if results are written back.
     const WRITES: bool;
     unsafe fn step(&mut self, z: L) -> L;
 }
@@ -122,7 +122,7 @@ unsafe fn each<L: Lanes, P: Pass<L>>(block: Block, pass: &mut P) {
     }
 }
 
-/// The lanes, and 0 or −∞ behind them, as `rest` says.
+/// The lanes as an array that is filled up with `rest`.
 ///
 /// # Safety
 /// The feature of `L`.
@@ -134,7 +134,7 @@ unsafe fn lanes_of<L: Lanes>(vector: L, rest: f32) -> [f32; MAX_LANES] {
     values
 }
 
-/// Two maxima taken in turns hide the latency of one.
+/// Two maxima that take turns, to hide the latency of one.
 struct Maximum<L>([L; 2]);
 
 impl<L: Lanes> Pass<L> for Maximum<L> {
@@ -165,7 +165,7 @@ pub(super) unsafe fn maximum<L: Lanes>(block: Block) -> f32 {
     }
 }
 
-/// Two sums of each kind, taken in turns, so that none grows long.
+/// Two sums of each kind that take turns, so that each has fewer terms.
 struct Exponentials<L, const WRITES: bool> {
     exponent: Spread<L>,
     sums: [L; 2],
