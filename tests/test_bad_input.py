@@ -1,4 +1,4 @@
-"""Whatever the user gets wrong: a message, exit code 2, no traceback, nothing lost, nothing half begun."""
+"""Mistakes of users: a message, exit code 2, no traceback, nothing lost, nothing half begun."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_folder_that_holds_something_else(toy: Toy, tmp_path, capsys):
 
 
 def test_a_full_disk_leaves_what_was_written_and_says_how_to_go_on(toy: Toy, tmp_path, capsys, monkeypatch):
-    """/dev/full answers every write as a full disk does; the reward function puts it where step 2 will write."""
+    """The reward function puts /dev/full, which acts as a full disk, where step 2 will write."""
     run = tmp_path / "run"
     options = ["trainer.steps=2", "checkpoint.every=1"]
     trap = run / "rollouts" / f".step-2.jsonl.{os.getpid()}.partial"

@@ -1,4 +1,4 @@
-"""Runs of the dialogue task through the real command: reward models, rules, and what is refused."""
+"""Runs of the dialogue task by the real command: reward models, rules, and bad input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toy import Toy, metrics, rollouts
 
 @pytest.fixture(scope="module")
 def scorer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A reward model over bytes: another tokenizer than the toy's."""
+    """Write a reward model over bytes, whose tokenizer is not the toy's."""
     return write_openrlhf_reward_model(tmp_path_factory.mktemp("scorer"))
 
 

@@ -1,4 +1,4 @@
-"""The command, from start to end."""
+"""The evaluation command from start to end."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_program_that_needs_a_package(data, tmp_path, capsys):
 
 
 def test_the_extended_tests_have_a_verdict_of_their_own(data, tmp_path):
-    """Base fails by an error, plus passes: as evalplus says it, and the two together fail."""
+    """The base tests fail by an error and the extended ones pass, as in evalplus; together they fail."""
     odd = "def double(x):\n    if x == 4: raise ValueError\n    return 2 * x"
     chosen = [{"task_id": "HumanEval/0", "solution": odd}, *canonical()[1:]]
     assert score(data, write_samples(tmp_path / "s.jsonl", *chosen), tmp_path / "out") == 0
@@ -124,7 +124,7 @@ def test_the_extended_tests_have_a_verdict_of_their_own(data, tmp_path):
 
 
 def test_base_tests_alone(data, tmp_path):
-    """HumanEval itself: the calls of evalplus's file, and no verdict of extended tests."""
+    """HumanEval uses the calls of evalplus's file and has no verdict of extended tests."""
     samples = write_samples(tmp_path / "s.jsonl", *canonical())
     assert score(data, samples, tmp_path / "out", benchmark="humaneval") == 0
     assert [(r["base"], r["plus"]) for r in rows(tmp_path / "out")] == [("pass", None)] * 3
@@ -142,7 +142,7 @@ def test_humanevals_own_assertions_where_there_is_nothing_better(tmp_path, capsy
 
 
 def test_answers_are_not_where_the_program_could_find_them(data, tmp_path):
-    """It looks through everything it can reach for what the tests expect (-6, which no input holds)."""
+    """The program searches everything in reach for an expected value (-6, which no input contains)."""
     spy = (
         "import gc, sys\n"
         "def double(x):\n"
@@ -264,7 +264,7 @@ def test_a_model_that_is_none(data, tmp_path, capsys):
 @pytest.mark.parametrize("prompting", ["completion", "chat"])
 @pytest.mark.slow
 def test_a_model_from_start_to_end(data, tmp_path, prompting):
-    """The tiny random Llama writes nonsense; what is tested is the way of it, and that seeds repeat."""
+    """A tiny random Llama writes nonsense; the test is that its samples are judged, and that seeds repeat."""
     model = write_tiny(tmp_path / "model", context=2048)
     words = ("--benchmark", "humaneval+", "--data", data, "--unverified", "--prompting", prompting, "--max-tokens", 8)
     sampled = ("--n", 2, "--temperature", 1, "--k", "1,2")

@@ -1,4 +1,4 @@
-"""What the examples and the README promise from Python runs as it stands, on a tiny model in the model's place."""
+"""The Python code of the examples and the README runs as it stands, with a tiny model in the model's place."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOY = {
 
 @pytest.fixture
 def small(tiny_folder: Path, monkeypatch, tmp_path):
-    """`fine_tune` on the tiny model, with few steps of few tokens, whatever the code names."""
+    """Replace `fine_tune` by one on the tiny model, with few steps of few tokens."""
     real = refinerl.fine_tune
 
     def fine_tune(**given):
@@ -35,7 +35,7 @@ def small(tiny_folder: Path, monkeypatch, tmp_path):
 
 
 def executed(code: str, name: str, **names) -> tuple[dict, str]:
-    """The names that code leaves, and what it printed."""
+    """Run code; return the names that it defines, and its output."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         exec(compile(code, name, "exec"), names)

@@ -98,7 +98,7 @@ def test_a_task_of_ones_own_in_a_run(tiny_folder: Path, tmp_path: Path):
 
 
 def test_fine_tune_takes_them_by_name_and_as_objects(toy: Toy, tmp_path: Path):
-    """One run either way, and it is the command's."""
+    """Names and objects give the same run."""
     knobs = {"model": str(toy.folder / "model"), "prompts": WORDS, "reward": share_of_a, **KNOBS}
     hinge, gspo = resolve("constraint", "hinge:Hinge"), resolve("algorithm", "gspo:GSPO")
     own = {"constraint.options.margin": 1e-4, "constraint.beta": 0.5, "algorithm.epochs": 2}
@@ -156,7 +156,7 @@ def test_the_hinge_by_hand():
 
 @pytest.mark.parametrize("clip", [3e-4, 0.5])
 def test_gspo_is_its_formula(clip: float):
-    """Loss and gradient of two responses, by hand in float64: the one of weight 1/2 · 1/|y_i| for each token."""
+    """Loss and gradient of two responses by hand in float64, with weight 1/2 · 1/|y_i| for each token."""
     gspo = resolve("algorithm", "gspo:GSPO")(clip_low=clip, clip_high=clip)
     batch = measured(collate([group(1.0, 0.0)]), old_logprobs=OLD)
     batch = gspo.advantages(batch, torch.zeros(2, 3), WorldOfOne())

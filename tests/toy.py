@@ -21,12 +21,12 @@ TOY = (
 
 @dataclass(frozen=True)
 class Toy:
-    """The toy's model and prompts."""
+    """A tiny model with its prompts."""
 
     folder: Path
 
     def arguments(self, output: Path, *overrides: str, reward: str = "toy_rewards:share_of_a") -> list[str]:
-        """The command line of a run; later overrides win."""
+        """Return the command line of a run; later overrides win."""
         task = (
             f"model={self.folder / 'model'}",
             "task.name=dialogue",
@@ -36,13 +36,13 @@ class Toy:
         return ["demo", *task, *TOY, *overrides, "--output-dir", str(output)]
 
     def run(self, output: Path, *overrides: str, reward: str = "toy_rewards:share_of_a", resume: bool = False) -> int:
-        """Runs it in this process; returns the exit code."""
+        """Run the command in this process; return the exit code."""
         extra = ["--resume"] if resume else []
         return train.main([*self.arguments(output, *overrides, reward=reward), *extra])
 
 
 def write_problems(folder: Path) -> Path:
-    """Problems that a program of no output solves: sometimes the toy model writes one (nothing, or a space)."""
+    """Write problems that a program without output solves, which the toy model writes sometimes."""
     path = folder / "problems.jsonl"
     tests = {"inputs": [""], "outputs": [""]}
     rows = [{"problem_id": n, "question": "abcdefgh"[n], "input_output": tests} for n in range(8)]
@@ -51,15 +51,15 @@ def write_problems(folder: Path) -> Path:
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl."""
+    """Read the rows of metrics.jsonl."""
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def timeless(folder: Path) -> list[dict[str, Any]]:
-    """The rows without what differs between two runs of the same thing."""
+    """Read the rows without what differs between two equal runs."""
     return [{k: v for k, v in row.items() if not k.startswith(("time/", "sandbox/"))} for row in metrics(folder)]
 
 
 def rollouts(folder: Path, step: int) -> list[dict[str, Any]]:
-    """The rows of a step's rollouts."""
+    """Read the rows of a step's rollouts."""
     return [json.loads(line) for line in (folder / "rollouts" / f"step-{step}.jsonl").read_text().splitlines()]

@@ -12,7 +12,7 @@ LENGTH = 6
 
 
 def share_of_a(prompts, completions, **_):
-    """1 if all six characters are “a”, by share below."""
+    """Reward the share of six characters that are “a”."""
     return [completion[0]["content"].count("a") / LENGTH for completion in completions]
 
 
@@ -21,17 +21,17 @@ def constant(prompts, completions, **_):
 
 
 def never(prompts, completions, **_):
-    """No sample has a reward."""
+    """Give no sample a reward."""
     return [None for _ in completions]
 
 
 def none_for_odd(prompts, completions, **_):
-    """Every second sample has no reward."""
+    """Give every second sample no reward."""
     return [None if i % 2 else share for i, share in enumerate(share_of_a(prompts, completions))]
 
 
 def by_column(prompts, completions, wanted, **_):
-    """A column of the data set says which character counts."""
+    """Reward the character that a column of the data set names."""
     return [c[0]["content"].count(w) / LENGTH for c, w in zip(completions, wanted, strict=True)]
 
 
@@ -40,7 +40,7 @@ async def later(prompts, completions, **_):
 
 
 def fills_the_disk(prompts, completions, **_):
-    """Puts /dev/full where the next step's rollouts will be written."""
+    """Put /dev/full where the next step's rollouts will be written."""
     trap = os.environ.get("TOY_FULL_DISK")
     if trap and not Path(trap).is_symlink():
         Path(trap).symlink_to("/dev/full")
@@ -48,7 +48,7 @@ def fills_the_disk(prompts, completions, **_):
 
 
 def hangs_on_the_second_rank(prompts, completions, **_):
-    """From the moment on when there is what TOY_HANG_AFTER names."""
+    """Hang once the file that TOY_HANG_AFTER names exists."""
     if os.environ["RANK"] == "1" and "TOY_HANG_AFTER" in os.environ and Path(os.environ["TOY_HANG_AFTER"]).exists():
         threading.Event().wait()
     return share_of_a(prompts, completions)

@@ -1,4 +1,4 @@
-"""evalplus's own verdicts, in a process that holds nothing else: python evalplus_judge.py < REQUEST > VERDICTS
+"""Judge samples with evalplus, in a process that holds nothing else: python evalplus_judge.py < REQUEST > VERDICTS
 
 evalplus forks this process for each part of each sample and limits the fork's address space to 4 GiB, which a test
 run's process may have used up already. It does not confine programs.
@@ -18,7 +18,7 @@ from evalplus.gen.util import trusted_exec
 
 
 def prepared(family: str, row: dict[str, Any]) -> dict[str, tuple[list[Any], list[Any], list[float]]]:
-    """(inputs, expected values, reference's seconds) of both parts, as evalplus's evaluate makes them."""
+    """Make (inputs, expected values, reference's seconds) of both parts as evalplus's evaluate does."""
     source, function = row["prompt"] + row["canonical_solution"], row["entry_point"]
     not_none = family == "mbpp" and function in MBPP_OUTPUT_NOT_NONE_TASKS
     parts = {}
@@ -31,7 +31,7 @@ def prepared(family: str, row: dict[str, Any]) -> dict[str, tuple[list[Any], lis
 
 
 def judged(request: dict[str, Any]) -> list[list[bool]]:
-    """[base, plus] of each sample."""
+    """Return [base, plus] of each sample."""
     family, verdicts = request["family"], []
     rows = {row["task_id"]: row for row in stream_jsonl(request["file"])}
     ready: dict[str, Any] = {}

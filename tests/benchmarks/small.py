@@ -43,7 +43,7 @@ BASE = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
 
 
 def write_small(folder: Path, *, plus: bool = True, rows: list[dict[str, Any]] | None = None) -> Path:
-    """Write the files as they are published; returns the folder."""
+    """Write the files as they are published; return the folder."""
     rows = TASKS if rows is None else rows
     (folder / "humaneval").mkdir(parents=True)
     pack(folder / "humaneval" / "HumanEval.jsonl.gz", [{k: r[k] for k in BASE if k in r} for r in rows])
@@ -64,6 +64,6 @@ def write_samples(path: Path, *rows: dict[str, Any]) -> Path:
 
 
 def canonical(column: str = "solution") -> list[dict[str, Any]]:
-    """Samples that pass."""
+    """Return samples that pass."""
     start = {"solution": lambda r: r["prompt"], "completion": lambda _: ""}[column]
     return [{"task_id": r["task_id"], column: start(r) + r["canonical_solution"]} for r in TASKS]

@@ -1,4 +1,4 @@
-"""Our verdicts beside evalplus's own, one by one: its code judges the same samples.
+"""Our verdicts and evalplus's, compared one by one: its code judges the same samples.
 
 The samples are canonical solutions, each with a mutation of it, and 200 generations of SmolLM2-135M-Instruct, which
 stand beside this file. docs/evaluation.md explains the differences.
@@ -43,7 +43,7 @@ judged by evalplus once more, with patience: the clock's verdicts change, the ot
 
 
 class Mutation(ast.NodeTransformer):
-    """Changes the n-th operator, comparison or small constant of a program."""
+    """Change the n-th operator, comparison or small constant of a program."""
 
     def __init__(self, place: int) -> None:
         self.place = place
@@ -113,7 +113,7 @@ def ours(result: Result) -> tuple[bool, bool]:
 
 
 def compared(suite: Suite, samples: Sequence[Sample]) -> tuple[list[tuple[bool, bool]], list[Any]]:
-    """evalplus's verdicts, and the samples on which ours are others."""
+    """Return evalplus's verdicts, and the samples on which ours differ."""
     with Sandbox() as box:
         results = Scorer(suite, box, seconds=SECONDS).score(samples)
     said = theirs(suite, samples, SECONDS)

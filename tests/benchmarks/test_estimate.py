@@ -11,13 +11,13 @@ from refinerl.benchmarks.estimate import estimate, pass_at_k, wilson
 
 
 def by_enumeration(samples: int, passed: int, k: int) -> float:
-    """The closed form's meaning: the share of k-subsets that hold a sample that passes."""
+    """The closed form is the share of k-subsets that hold a sample that passes."""
     subsets = list(itertools.combinations(range(samples), k))
     return sum(any(i < passed for i in subset) for subset in subsets) / len(subsets)
 
 
 def human_evals_estimator(samples: int, passed: int, k: int) -> float:
-    """The formula that openai/human-eval and evalplus compute: 1 − Π (1 − k / i) for i = n−c+1 … n."""
+    """The closed form equals the product of openai/human-eval and evalplus: 1 − Π (1 − k / i) for i = n−c+1 … n."""
     if samples - passed < k:
         return 1.0
     return float(1.0 - np.prod(1.0 - k / np.arange(samples - passed + 1, samples + 1)))
@@ -53,7 +53,7 @@ def test_impossible_counts(samples, passed, k):
 
 
 def test_wilsons_interval_by_hand():
-    """Of 8 of 10 with z = 1.96: (0.490, 0.943), as in Wilson's formula; never outside [0, 1], never empty."""
+    """The interval of 8 of 10 is (0.490, 0.943), as in Wilson's formula; none leaves [0, 1] or is empty."""
     low, high = wilson(0.8, 10)
     assert (low, high) == pytest.approx((0.49016, 0.94331), abs=1e-4)
     assert wilson(0, 20)[0] == 0

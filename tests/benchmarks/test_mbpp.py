@@ -1,4 +1,4 @@
-"""MBPP's assertions, taken apart; MBPP+'s types, given back."""
+"""MBPP's assertions, split into sides, and MBPP+'s types, restored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""evalplus's rules; where evalplus is installed, tests/benchmarks/test_agreement.py compares verdicts."""
+"""evalplus's rules by hand; tests/benchmarks/test_agreement.py compares verdicts if evalplus is installed."""
 
 import math
 from typing import Any
@@ -57,7 +57,7 @@ def test_an_absolute_tolerance_asked_for():
 
 
 def test_the_tolerance_stays_once_a_float_was_expected():
-    """As evalplus has it: the ints after it are then compared with a tolerance too."""
+    """After the first float the following ints are compared with a tolerance too, as in evalplus."""
     big = 10**9
     assert first_mismatch("close", 0, [(), ()], [big + 1, 0.5], [big, 0.5]) == 0
     assert first_mismatch("close", 0, [(), ()], [0.5, big + 1], [0.5, big]) is None
@@ -80,7 +80,7 @@ def test_presence():
 
 
 def test_roots():
-    """(x − 2)(x + 1): either root will do, whatever the reference found."""
+    """Either root of (x − 2)(x + 1) is right, whichever the reference found."""
     assert right("find_zero", -1.0, 2.0, 1e-4, ([-2, -1, 1],))
     assert not right("find_zero", 1.0, 2.0, 1e-4, ([-2, -1, 1],))
     assert not right("find_zero", None, 2.0, 1e-4, ([-2, -1, 1],))

@@ -1,4 +1,4 @@
-"""Judging calls, where the command's own tests do not look: sizes, limits, references."""
+"""Scoring of calls: sizes, limits and references, which the command's tests do not cover."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_expected_answers_are_computed_once(box):
 
 @pytest.mark.slow
 def test_a_slow_reference_gives_its_programs_four_times_its_time(box):
-    """The reference spends about 0.6 s on each call; a program that takes twice as long is within its rights."""
+    """The reference takes about 0.6 s for each call; a program that takes twice as long is within the limit."""
     spend = (
         "import time\ndef f(n):\n    end = time.process_time() + {}\n"
         "    while time.process_time() < end: pass\n    return n"
@@ -76,7 +76,7 @@ def test_a_reference_that_fails_is_the_datas_fault(box):
 
 
 def test_a_task_without_extended_tests_in_an_extended_benchmark(box):
-    """Mbpp/793: its base tests are all there is."""
+    """Mbpp/793 has no extended tests, so its base tests decide."""
     lone = replace(TASK, id="T/1", plus=())
     scorer = Scorer(Suite("mixed", (TASK, lone), {}), box)
     good, bad = scorer.score([Sample("T/1", 0, TASK.canonical), Sample("T/1", 1, "def f(n): return 0")])

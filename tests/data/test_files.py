@@ -42,7 +42,7 @@ def test_what_fails_midway_leaves_the_old_file_alone(tmp_path):
 
 
 def test_a_full_disk_leaves_the_old_file_alone(tmp_path):
-    """/dev/full answers every write as a full disk does."""
+    """Write to /dev/full, which answers every write as a full disk does."""
     path = tmp_path / "rows.jsonl"
     write(path, "old")
     (tmp_path / f".rows.jsonl.{os.getpid()}.partial").symlink_to("/dev/full")

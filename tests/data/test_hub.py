@@ -1,4 +1,4 @@
-"""Data from elsewhere, by the hub's own client against a server of this test: no network is used."""
+"""Downloads by the hub's own client from a server of this test; no network is used."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REPOSITORIES = {
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """As much of the hub as the client asks for."""
+    """The part of the hub's interface that the client uses."""
 
     def do_GET(self) -> None:
         self.answer(body=True)
@@ -74,7 +74,7 @@ def hub() -> Iterator[str]:
 
 
 def resolve(endpoint: str, home: Path, name: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own: the client reads its endpoint when it is imported."""
+    """Resolve in a process of its own, because the client reads its endpoint when it is imported."""
     code = (
         "import sys\nfrom refinerl.data.hub import local\nfrom refinerl.errors import UserError\n"
         "try: print(local(sys.argv[1]).read_text())\nexcept UserError as e: print(e); sys.exit(2)"

@@ -40,7 +40,7 @@ def test_every_reference_solution_passes_every_test(box: Sandbox) -> None:
 
 
 def test_doing_nothing_passes_no_problem(box: Sandbox) -> None:
-    """Tests that an empty program or a constant passes would reward nothing."""
+    """No problem is passed by an empty program or by one that prints a constant."""
     lazy = [problem.starter_code + ("    return None\n" if problem.fn_name else "pass\n") for problem in PROBLEMS]
     verdicts = box.judge([program(*job) for job in zip(PROBLEMS, lazy, strict=True)])
     assert {verdict.outcome for verdict in verdicts} == {Outcome.wrong_answer}

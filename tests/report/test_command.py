@@ -1,4 +1,4 @@
-"""Exports of real runs: what TRL's trainers would read, and what is refused."""
+"""Exports of real runs, as TRL's trainers would read them, and runs that cannot be exported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toy import Toy, rollouts
 
 @pytest.fixture(scope="module")
 def run(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two steps in which some refinements were better."""
+    """Make a run of two steps in which some refinements are better."""
     folder = tmp_path_factory.mktemp("report") / "run"
     assert toy.run(folder, "trainer.batch=16", "algorithm.dynamic_sampling=false") == 0
     return folder
@@ -72,7 +72,7 @@ def test_datasets_reads_them(run: Path, tmp_path: Path) -> None:
 
 
 def copied(run: Path, folder: Path, *rows: Any) -> Path:
-    """A run's folder with these rows as its only rollouts."""
+    """Make a run's folder with these rows as its only rollouts."""
     (folder / "rollouts").mkdir(parents=True)
     (folder / "config.yaml").write_text((run / "config.yaml").read_text())
     lines = (row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows)

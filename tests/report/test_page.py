@@ -14,7 +14,7 @@ from toy import Toy, metrics, rollouts
 
 
 class Reader(HTMLParser):
-    """Counts tags, gathers the text of each class, and sees that what opens also closes."""
+    """A parser that counts tags, collects the text of each class, and checks that every tag is closed."""
 
     VOID = frozenset({"meta", "polyline", "circle"})
 

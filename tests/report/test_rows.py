@@ -1,4 +1,4 @@
-"""Rows of a run's files: what is written is read back whole."""
+"""Rows of a run's files, written and read back."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_row_comes_back_whole(run):
 
 
 def line(**changes):
-    """The line of a rollout, with some of its fields replaced."""
+    """Write the line of a rollout, with some of its fields replaced."""
     row = json.loads(rows.to_json(rows.rollout_row(1, ROLLOUT, None, selected=True)))
     return json.dumps(row | changes)
 

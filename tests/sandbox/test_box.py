@@ -1,4 +1,4 @@
-"""The face: outcomes, what is compared how, what is refused when it is built."""
+"""The Python interface: outcomes, comparisons, and arguments that are refused."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_results_of_other_types(box: Sandbox) -> None:
 
 
 def test_wrapped_answers(box: Sandbox) -> None:
-    """Where all tests expect lists of one item, the bare item counts; one other test shows that they are lists."""
+    """If all tests expect lists of one item, the bare item counts; one other test shows that they are lists."""
     source = "def f(n): return n"
     wrapped = Program(source, [Test([1], [1]), Test([2], [2])], fn_name="f")
     mixed = Program(source, [Test([1], [1]), Test([[2, 3]], [2, 3])], fn_name="f")
@@ -414,7 +414,7 @@ def test_package_that_needs_another_names_it(tmp_path: Path, monkeypatch: pytest
 
 
 def test_sorted_containers_and_numpy() -> None:
-    """What contest programs import beside the standard library."""
+    """Packages that contest programs import beside the standard library."""
     pytest.importorskip("sortedcontainers")
     source = (
         "import numpy as np\nfrom sortedcontainers import SortedList\nprint(np.arange(3).sum(), SortedList([2, 1])[0])"

@@ -20,7 +20,7 @@ End = tuple[str, str, str]
 
 @cache
 def programs() -> dict[str, tuple[str, str]]:
-    """name -> (source, standard input): `=== name | input`, with escapes, before each source."""
+    """Read each program by name as (source, standard input); the file has `=== name | input` before each source."""
     found = {}
     for section in PROGRAMS.read_text("utf-8").split("=== ")[1:]:
         head, source = section.split("\n", 1)
@@ -32,14 +32,14 @@ def programs() -> dict[str, tuple[str, str]]:
 
 @cache
 def bare(python: str) -> dict[str, End]:
-    """How each program ends under the interpreter itself."""
+    """Run each program under the interpreter itself."""
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
         ends = pool.map(lambda item: run_bare(python, folder, *item), programs().items())
         return dict(zip(programs(), ends, strict=True))
 
 
 def run_bare(python: str, folder: str, name: str, program: tuple[str, str]) -> End:
-    """One program, as `python solution.py`."""
+    """Run a program as `python solution.py`."""
     place = Path(folder, str(list(programs()).index(name)))
     place.mkdir()
     (place / "solution.py").write_text(program[0], "utf-8")
@@ -56,7 +56,7 @@ def run_bare(python: str, folder: str, name: str, program: tuple[str, str]) -> E
 
 
 def end(outcome: str, output: str, log: str) -> End:
-    """What is compared. Tracebacks name frames and files, and only their last line is the program's own."""
+    """Keep what is compared: of a traceback, which names frames and files, only the last line."""
     last = log.strip().rpartition("\n")[2]
     return outcome, output, "" if outcome == "passed" or last.startswith("exit code ") else last
 

@@ -56,7 +56,7 @@ except SandboxError as error:
 def judge(
     *refused: int, user: int | None = None, require: str = "best_effort", python: str = sys.executable
 ) -> list[dict[str, object]] | str:
-    """What the spy achieves, what is on, what is exposed; or the SandboxError's message."""
+    """Return what the spy achieves, what is on and what is exposed; or the SandboxError's message."""
     source = JUDGE.format(package=str(PACKAGE), spy=SPY, require=require)
     done = subprocess.run(
         [python, "-c", source],

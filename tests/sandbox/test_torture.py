@@ -1,4 +1,4 @@
-"""Hostile programs in bulk, and what is left after them: nothing."""
+"""Hostile programs in bulk, after which nothing is left."""
 
 from __future__ import annotations
 

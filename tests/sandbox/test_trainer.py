@@ -171,7 +171,7 @@ def block_everything() -> None:
 @in_each_mode
 @pytest.mark.parametrize("habit", [ignore_children, ignore_everything, block_everything])
 def test_trainer_with_other_signals(mode: Mode, habit: object) -> None:
-    """What a process ignores or blocks, an exec inherits."""
+    """An exec inherits the signals that a process ignores or blocks."""
     assert in_mode(mode, JUDGE, 2, prepare=habit) == ["passed", "passed"]  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""What the refiner is told of a program, and that nothing of a hidden test is among it."""
+"""Feedback for the refiner, which contains nothing of a hidden test."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def make(
 
 
 def rollout(task: CodeTask, source: str, index: int = 0) -> Rollout:
-    """A scored y."""
+    """Make a scored y."""
     prompt = task.prompts()[index]
     completion = Completion((1,), (), f"```python\n{source}\n```", "stop")
     return Rollout(prompt, completion, task.score([prompt], [completion])[0], 0)
@@ -156,7 +156,7 @@ TALKERS = [
     "print(",
     "Sorry.",
 ]
-"""Programs that say what they get in every way there is; `{0}` is the input."""
+"""Programs that reveal their input in every possible way; `{0}` is the input."""
 
 
 def secret(random_: random.Random) -> str:
@@ -165,7 +165,7 @@ def secret(random_: random.Random) -> str:
 
 @pytest.mark.parametrize("visible", [0, 1, 2, 0.5, 1.0])
 def test_no_byte_of_a_hidden_test_reaches_a_prompt(box: Sandbox, tmp_path: Path, visible: int | float) -> None:
-    """Markers are planted in the input and in the expected value of every test, and looked for in every prompt."""
+    """Plant markers in the input and the expected value of every test, and look for them in every prompt."""
     random_ = random.Random(3)
     problems, markers = [], []
     for number in range(4):

@@ -1,4 +1,4 @@
-"""Programs that know a shown test by heart, and programs whose literals are honest: twenty of each."""
+"""Programs that hard-code a shown test, and programs whose literals are honest: twenty of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores against a direct forward pass: padding, batches, truncation and layouts must not show."""
+"""Scores compared with a direct forward pass: they do not depend on padding, batches, truncation or layout."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def load(folder: Path, *, close: bool = True, **options: Any) -> RewardModel:
 
 
 def direct(folder: Path, ids: list[int], prefix: str = "value_head") -> float:
-    """OpenRLHF's formula by hand on one unpadded row: trunk, head, last position."""
+    """Compute OpenRLHF's formula on one unpadded row: trunk, head, last position."""
     weights = load_file(folder / "model.safetensors")
     trunk = LlamaModel(AutoConfig.from_pretrained(folder)).eval()
     trunk.load_state_dict({k.removeprefix("model."): v for k, v in weights.items() if k.startswith("model.")})
@@ -98,7 +98,7 @@ def test_left_and_right_padding_give_the_same_score(tmp_path: Path) -> None:
 
 
 def test_the_head_computes_in_float32(tmp_path: Path) -> None:
-    """So that answers that differ a little have rewards that differ a little."""
+    """Answers that differ a little then have rewards that differ a little."""
     folder = write_openrlhf_reward_model(tmp_path)
     model = load_reward_model(str(folder), dtype="bfloat16")
     ids = torch.tensor([tiny_tokenizer().encode(text) for text in ("abc", "abd")])
@@ -113,7 +113,7 @@ def test_the_head_computes_in_float32(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["", "\n\n", "<|im_end|>\n"])
 def test_a_conversation_ends_as_openrlhf_trained_it(ending: str) -> None:
-    """Its RewardDataset strips line breaks, and appends a space and the EOS to a text that does not end with it."""
+    """OpenRLHF's RewardDataset strips line breaks, and appends a space and the EOS to a text without one."""
     template = "{% for m in messages %}{{ m.content }}{% endfor %}" + ending
     tokenizer = ChatTokenizer(tiny_tokenizer(chat_template=template))
     ids = tokenizer.encode_answered(({"role": "assistant", "content": "abc"},), close=True)

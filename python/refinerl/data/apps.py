@@ -42,8 +42,6 @@ class ProblemSet:
     problems: tuple[Problem, ...]
     without_tests: int
     """Number of problems without tests, which cannot be scored (550 of APPS's 5,000 training problems)."""
-    filtered: int
-    """Number of problems of other difficulties than those asked for."""
 
 
 def load_problems(
@@ -105,7 +103,7 @@ def _kept(source: str, problems: Iterable[Problem], difficulties: Collection[str
         reason = f"{without_tests} without tests, {filtered} of another difficulty"
         known = f"; its difficulties are {', '.join(sorted(filter(None, seen)))}" if filtered else ""
         raise UserError(f"{source}: no problem left ({reason}){known}")
-    return ProblemSet(tuple(kept), without_tests, filtered)
+    return ProblemSet(tuple(kept), without_tests)
 
 
 def read_problems(path: str | Path, *, max_tests: int | None = None) -> Iterator[Problem]:

@@ -1,7 +1,7 @@
 """Feedback on a program for the refiner: the verdict, the first visible test that fails, the end of its error log.
 
-Everything here is made of the program's own source, of visible tests, and of counts. No byte of a hidden test, neither
-of its input nor of its expected answer, may get in: its input too could say what the answer has to be.
+It is made of the program's own source, of visible tests, and of counts. No byte of a hidden test may get in, neither of
+its expected answer nor of its input, which could also tell the answer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from refinerl.errors import UserError
 from refinerl.sandbox import Outcome, TestVerdict, Verdict
 
 SHOWN_CHARACTERS = 400
-"""Of an input or an answer; what is longer is cut."""
+"""Most characters of an input or an answer that are shown."""
 ERROR_LINES = 6
 ERROR_CHARACTERS = 600
 
@@ -32,12 +32,13 @@ _VERDICTS = {
 
 
 def count_visible(problem: Problem, visible_tests: int | float) -> int:
-    """How many of a problem's tests may be shown: the first ones, which in most data sets are the question's examples.
+    """Count the tests of a problem that may be shown.
 
-    An integer is a number of tests, a float a share of them, rounded down.
+    They are the first ones, which in most data sets are the question's examples. An integer is a number of tests, a
+    float a share of them, rounded down.
 
     Raises:
-        UserError: the problem has fewer tests than that.
+        UserError: the problem has fewer tests.
     """
     total = len(problem.tests)
     if isinstance(visible_tests, float):
@@ -52,13 +53,13 @@ def count_visible(problem: Problem, visible_tests: int | float) -> int:
 
 
 def first_failing(verdict: Verdict, visible: int) -> int | None:
-    """The index of the first of the `visible` first tests that the program does not pass; None where there is none."""
+    """Find the first test among the `visible` first ones that the program does not pass; None if it passes them all."""
     failing = (i for i, test in enumerate(verdict.tests[:visible]) if test.outcome is not Outcome.passed)
     return next(failing, None)
 
 
 def feedback(problem: Problem, source: str, verdict: Verdict, visible: int) -> str:
-    """The text that stands for `$feedback`; the first `visible` tests of the problem may be shown."""
+    """Write the text for `$feedback`; the first `visible` tests of the problem may be shown."""
     if verdict.outcome is Outcome.compile_error:
         return "\n".join([f"Verdict: {_VERDICTS['compile_error']}.", *_titled("Error", syntax_error(source))])
     passed = sum(test.outcome is Outcome.passed for test in verdict.tests)
@@ -75,7 +76,7 @@ def feedback(problem: Problem, source: str, verdict: Verdict, visible: int) -> s
 
 
 def syntax_error(source: str) -> str:
-    """Why Python does not compile the source, with the line; nothing is run, and no test is involved."""
+    """Explain why Python does not compile a source, with the line; nothing is run, and no test is involved."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -86,7 +87,7 @@ def syntax_error(source: str) -> str:
         return _cut(f"{where}{text}\n{type(error).__name__}: {error.msg}" if text else f"{where}{error.msg}")
     except (ValueError, MemoryError, RecursionError, OverflowError) as error:
         return _cut(f"{type(error).__name__}: {error}")
-    return ""  # another Python than this one judged it
+    return ""  # another version of Python judged it
 
 
 def _failed(problem: Problem, index: int, test: TestVerdict) -> list[str]:
@@ -119,7 +120,7 @@ def _titled(title: str, text: str) -> list[str]:
 
 
 def _text(value: Any) -> str:
-    """Standard input or output as text, without the last line break."""
+    """Format standard input or output as text, without the last line break."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     elif isinstance(value, Sequence) and not isinstance(value, str):

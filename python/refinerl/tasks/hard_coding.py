@@ -1,8 +1,8 @@
-"""Hard-coded answers: programs that know a shown test by heart instead of solving the problem.
+"""Hard-coded answers: programs that contain the answer to a shown test instead of solving the problem.
 
-A refiner that is shown a failing test can pass it by naming its answer. Two signs give that away. The program gains the
-shown tests and nothing else (`gains_only_shown`), or its source compares the input with the shown input, as a literal,
-and answers with the shown answer, as a literal (`names_the_answer`).
+A refiner that is shown a failing test can pass it by naming its answer. There are two signs of that: the program gains
+the shown tests and nothing else (`gains_only_shown`), or its source compares the input with the shown input, as a
+literal, and answers with the shown answer, as a literal (`names_the_answer`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def gains_only_shown(before: Sequence[bool], after: Sequence[bool], visible: int
     """See whether a rewrite passes all visible tests, of which y failed some, and no hidden test that y failed.
 
     Args:
-        before: for each test, did y pass it; the first `visible` tests may be shown.
+        before: for each test, whether y passed it; the first `visible` tests may be shown.
         after: the same for ỹ.
         visible: number of tests that may be shown.
     """
@@ -42,12 +42,15 @@ def gains_only_shown(before: Sequence[bool], after: Sequence[bool], visible: int
 
 
 def names_the_answer(source: str, shown: Case) -> bool:
-    """See whether the source answers the shown input with the shown answer, both as literals.
+    r"""See whether the source answers the shown input with the shown answer, both as literals.
 
-    It looks for `if n == 3: return 9` and what comes to the same: conditional expressions, `match`, tables, early
-    returns, names for the literals. Only comparisons of the input itself count: parameters, and names made of `input()`
-    or `sys.stdin`. A table of which most entries are not the shown one is a part of the solution, and so is a base case
+    It looks for `if n == 3: return 9` and its equivalents: conditional expressions, `match`, tables, early returns,
+    names for the literals. Only comparisons of the input itself count: of parameters, and of names made from `input()`
+    or `sys.stdin`. A table in which most entries are not the shown one is a part of the solution, and so is a base case
     such as `if n == 0: return 1`, whose input and answer are both trivial.
+
+    >>> names_the_answer("def f(n):\n    if n == 3: return 9\n    return n", Case([3], 9))
+    True
     """
     try:
         with warnings.catch_warnings():
@@ -59,7 +62,7 @@ def names_the_answer(source: str, shown: Case) -> bool:
 
 
 class _Program:
-    """The parts of a source that matter: literals by name, names that hold the input, rules from input to answer."""
+    """A source as literals by name, names that hold the input, and rules from input to answer."""
 
     def __init__(self, tree: ast.Module, shown: Case) -> None:
         self.tree = tree
@@ -79,7 +82,7 @@ class _Program:
         return hits > 0 and 2 * hits >= len(rules)
 
     def _constructs(self) -> Iterator[list[Rule]]:
-        """The rules of each construct: a table, a `match`, an expression, the `if`s of a body."""
+        """Find the rules of each construct: a table, a `match`, an expression, the `if`s of a body."""
         for node in ast.walk(self.tree):
             match node:
                 case ast.Dict():
@@ -109,7 +112,7 @@ class _Program:
                 yield form, tuple(self._told(case.body))
 
     def _branch_rules(self, body: Sequence[ast.stmt]) -> Iterator[Rule]:
-        """Rules of the `if`s of one body, `elif`s included."""
+        """Find the rules of the `if`s of one body, including `elif`s."""
         for index, statement in enumerate(body):
             if isinstance(statement, (ast.If, ast.While)):
                 for form, equal in self._compared(statement.test):
@@ -143,7 +146,7 @@ class _Program:
     # --- comparisons -----------------------------------------------------------------------------
 
     def _compared(self, test: ast.expr) -> Iterator[tuple[Form, bool]]:
-        """Literals that a condition compares the input with, and whether it holds where they are equal."""
+        """Find literals that a condition compares the input with, and whether it holds if they are equal."""
         match test:
             case ast.BoolOp(op=ast.And()):
                 joint = list(self._joint(test))
@@ -163,7 +166,7 @@ class _Program:
                     yield form, True
 
     def _joint(self, test: ast.BoolOp) -> Iterator[tuple[Form, bool]]:
-        """`a == 2 and b == 3` as one comparison with (2, 3)."""
+        """Read `a == 2 and b == 3` as one comparison with (2, 3)."""
         forms = []
         for value in test.values:
             pairs = list(self._compared(value)) if isinstance(value, ast.Compare) else []
@@ -187,7 +190,7 @@ class _Program:
     # --- answers ---------------------------------------------------------------------------------
 
     def _told(self, body: Iterable[ast.stmt]) -> Iterator[Form]:
-        """Literals that a branch answers with: returns, prints, or gives a name."""
+        """Find literals that a branch answers with: those that it returns, prints, or assigns to a name."""
         for statement in body:
             match statement:
                 case (
@@ -227,14 +230,14 @@ class _Program:
                 yield from self._results(node.value)
 
     def _form(self, node: ast.expr) -> Form | None:
-        """The form of a literal, or of a name that stands for one; None for anything else."""
+        """Return the form of a literal, or of a name that stands for one; None for anything else."""
         if isinstance(node, ast.Name):
             return self.literals.get(node.id)
         return literal_form(node)
 
 
 def _bodies(node: ast.AST) -> Iterator[list[ast.stmt]]:
-    """The lists of statements directly in a node, but for the `elif` that its `if` takes along."""
+    """List the statements directly in a node, except an `elif`, which belongs to its `if`."""
     for name in ("body", "orelse", "finalbody"):
         body = getattr(node, name, None)
         if isinstance(body, list) and body and isinstance(body[0], ast.stmt):

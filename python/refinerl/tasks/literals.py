@@ -1,4 +1,4 @@
-"""Literals and input in a Python source: values in the form in which they are compared, names that hold the input."""
+"""Literals and input in a Python source: values in a form for comparison, and names that hold the input."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from collections.abc import Iterator
 from typing import Any
 
 Form = Any
-"""A value in the form in which values are compared: text by tokens, sequences as tuples."""
+"""A value in a form for comparison: text by tokens, sequences as tuples."""
 
 
 def form_of(value: Any) -> Form:
-    """`3`, `3.0`, `"3"` and `"3\\n"` are alike, and so are `[1, 2]`, `(1, 2)` and `"1 2"`."""
+    r"""Convert a value to its form.
+
+    >>> {form_of(value) for value in (3, 3.0, "3", "3\n")}
+    {'3'}
+    >>> form_of([1, 2]) == form_of((1, 2)) == form_of("1 2")
+    True
+    """
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if isinstance(value, str):
@@ -35,7 +41,7 @@ def _token(text: str) -> str:
 
 
 def is_trivial(form: Form) -> bool:
-    """A value that honest base cases compare with and answer, such as 0, 1 or an empty list."""
+    """See whether honest base cases compare with a value and answer it, as with 0, 1 or an empty list."""
     return (
         form in ("", "0", "1", "2", "-1", "True", "False", "None")
         or form == ()
@@ -44,7 +50,7 @@ def is_trivial(form: Form) -> bool:
 
 
 def input_forms(given: Any) -> Iterator[Form]:
-    """The whole input, and its parts where they are not trivial."""
+    """Return the forms of the whole input, and of its parts that are not trivial."""
     yield form_of(given)
     if isinstance(given, bytes):
         given = given.decode("utf-8", "replace")
@@ -60,14 +66,14 @@ def input_forms(given: Any) -> Iterator[Form]:
 
 
 def answer_forms(expected: Any) -> Iterator[Form]:
-    """The whole answer, and for one that is wrapped in a list what it holds."""
+    """Return the forms of the whole answer and, if it is wrapped in a list, of its content."""
     yield form_of(expected)
     if isinstance(expected, (list, tuple)) and len(expected) == 1:
         yield form_of(expected[0])
 
 
 def literal_form(node: ast.AST) -> Form | None:
-    """The form of a literal; None for any other expression."""
+    """Return the form of a literal; None for any other expression."""
     if not isinstance(node, (ast.Constant, ast.UnaryOp, ast.Tuple, ast.List, ast.Set, ast.Dict)):
         return None
     try:
@@ -77,7 +83,7 @@ def literal_form(node: ast.AST) -> Form | None:
 
 
 def pattern_form(pattern: ast.pattern) -> Form | None:
-    """The form of a literal pattern of `match`; None for any other."""
+    """Return the form of a literal pattern of `match`; None for any other pattern."""
     match pattern:
         case ast.MatchValue():
             return literal_form(pattern.value)
@@ -90,7 +96,7 @@ def pattern_form(pattern: ast.pattern) -> Form | None:
 
 
 def named_literals(tree: ast.Module) -> dict[str, Form]:
-    """Names that are given one literal, once."""
+    """Find names that are assigned once, a literal."""
     found: dict[str, Form] = {}
     several: set[str] = set()
     for node in ast.walk(tree):
@@ -105,7 +111,7 @@ def named_literals(tree: ast.Module) -> dict[str, Form]:
 
 
 def input_names(tree: ast.Module) -> set[str]:
-    """Names that hold the input: parameters, and what is read from standard input, converted or split."""
+    """Find names that hold the input: parameters, and values read from standard input, converted or split."""
     found = {
         argument.arg
         for node in ast.walk(tree)
@@ -129,7 +135,7 @@ def input_names(tree: ast.Module) -> set[str]:
 
 
 def holds_input(node: ast.expr, names: set[str]) -> bool:
-    """Whether an expression is the input, or a part or another form of it, and nothing computed of it."""
+    """See whether an expression is the input, a part of it or another form of it, rather than computed from it."""
     match node:
         case ast.Name():
             return node.id in names
@@ -151,7 +157,7 @@ _TEXT_METHODS = {"strip", "rstrip", "lstrip", "split", "splitlines", "lower", "u
 
 
 def reads_input(node: ast.expr) -> bool:
-    """`input()`, `sys.stdin.read()`, `sys.stdin.readline()`, `open(0).read()`, and `sys.stdin` itself."""
+    """Recognise `input()`, `sys.stdin.read()`, `sys.stdin.readline()`, `open(0).read()`, and `sys.stdin` itself."""
     match node:
         case ast.Call(func=ast.Name(id="input")):
             return True
