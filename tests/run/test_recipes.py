@@ -160,7 +160,7 @@ def test_what_the_paper_leaves_open_is_said(name: str) -> None:
         text = file.read_text(encoding="utf-8")
         found = re.search(r"^base: (.*)$", text, re.MULTILINE)
         bases = re.split(r"[\[\], ]+", found[1].strip("[]")) if found else []
-        return "Open in the paper" in text or any(said(next(folder.rglob(f"{base}.yaml"))) for base in bases)
+        return "Left open by the paper" in text or any(said(next(folder.rglob(f"{base}.yaml"))) for base in bases)
 
     assert said(folder / f"{name}.yaml")
 
