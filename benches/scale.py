@@ -126,7 +126,7 @@ def tables(counts: tuple[int, ...] = COUNTS, steps: int = STEPS) -> Iterator[str
                 yield f"| {machine.name} | {lengths.name} | {gpus} | {cells} |"
     yield ""
     middle = counts[len(counts) // 2]
-    yield f"| share of a step that the mean rank waits, H100, {middle} GPUs | 16 rows of a GPU | 64 | 256 |"
+    yield f"| share of a step that the average rank waits, H100, {middle} GPUs | 16 rows per GPU | 64 | 256 |"
     yield "|---|---|---|---|"
     for lengths in LENGTHS:
         shares = []
@@ -135,7 +135,7 @@ def tables(counts: tuple[int, ...] = COUNTS, steps: int = STEPS) -> Iterator[str
             shares.append(f"{100 * found['wait'] / _spent(found):.0f} %")
         yield f"| {lengths.name} | {' | '.join(shares)} |"
     yield ""
-    yield "| cores of a GPU, so that scoring takes a tenth of the rest | no program at the limit | 2 % | 10 % |"
+    yield "| cores per GPU with which scoring takes a tenth of the rest | no program at the limit | 2 % | 10 % |"
     yield "|---|---|---|---|"
     for machine in MACHINES[:2]:
         for lengths in LENGTHS:
