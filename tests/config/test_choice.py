@@ -72,6 +72,24 @@ def test_the_path_of_a_recipe_is_not_that_of_a_task_of_ones_own(monkeypatch):
     assert Config(task=dumped).task == own.task
 
 
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"name": "code", "embedded": "trivial"},
+        {"name": "code", "path": "problems.jsonl", "reward": "coarse", "prompt_format": "apps", "max_tests": 3},
+        {"name": "dialogue", "path": "x", "reward": ["rule:answer", "mine:f"], "reward_weights": [1, 2], "column": "c"},
+        {"name": "dialogue", "path": "x", "reward": "rule:answer", "prompt_format": "text", "system": "Hi"},
+    ],
+)
+def test_a_file_of_an_earlier_version_has_the_knobs_of_both_tasks(own):
+    earlier = {
+        "path": None, "reward": "adaptive", "reward_weights": [], "column": None, "split": "train",
+        "max_prompt_tokens": None, "template": None, "system": None, "max_tests": None, "difficulty": None,
+        "embedded": "all", "prompt_format": "chat", "options": {},
+    }  # fmt: skip
+    assert Config(task=earlier | own).task == Config(task=own).task
+
+
 @pytest.mark.parametrize("reduction", ["sequence", "token"])
 @pytest.mark.parametrize("apply", ["loss", "reward"])
 @pytest.mark.parametrize("name", ["none", "static", "dynamic"])
