@@ -58,7 +58,7 @@ def merit(row: RolloutRow) -> tuple[bool, float, float]:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table(title="What the run did", title_justify="left", box=None, pad_edge=False)
+    table = Table(title="Metrics of the run", title_justify="left", box=None, pad_edge=False)
     table.add_column("metric", no_wrap=True)
     table.add_column("first", justify="right")
     table.add_column("last", justify="right")
