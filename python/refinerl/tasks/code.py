@@ -102,7 +102,7 @@ class CodeTask(Refinable):
         reward: str | tuple[str, ...] = "adaptive"
         """`adaptive` (Eq. 8), `coarse` (Eq. 7), or `module:function` of your own, in TRL's signature."""
         extract: Literal["last", "first", "longest"] = "last"
-        """Which of an answer's code blocks is scored, in y and ỹ alike; LiveCodeBench takes the last."""
+        """The code block of an answer that is scored, in y and ỹ alike; LiveCodeBench takes the last."""
         prompt_format: Literal["chat", "apps"] = "chat"
         """`chat`: the question in the template; `apps`: APPS's own text (`QUESTION: … ANSWER:`)."""
         template: str | None = None
