@@ -5,7 +5,7 @@
 //! ## Processes
 //!
 //! - The **trainer** is the process that this code runs in. It keeps the expected answers, starts zygotes, feeds and
-//!   watches one test per worker, and compares answers. It never forks.
+//!   watches one test per worker, and compares answers. The sandbox never forks it.
 //! - The **probe** (`python/probe.py`) is an interpreter that the trainer starts by exec, once for each sandbox. It tries
 //!   each protection in a fork of its own, answers with a plan and a report, and ends.
 //! - A **zygote** (`python/zygote.py`) is a warm interpreter that the trainer starts by exec, one for each worker. It
@@ -24,38 +24,37 @@
 //! | zygote | command socket, pidfd of the trainer, its own `oom_score_adj`, pipes of its own on 0 to 2; inherited ones are closed first | 256 descriptors; a control group with the memory of a test and 128 MiB, and 300 processes |
 //! | child | 0 stdin (socket), 1 stdout, 2 stderr (pipes), 3 control (socket), 4 results (pipe); 5 /dev/null where only seccomp denies writing | core and file size 0, 64 descriptors, 128 threads, stack; from its job: processor time and address space |
 //!
-//! Stdin and control are sockets because the end of a socket can be told with shutdown(2) while a fork of the trainer
-//! still holds a copy of it.
+//! Stdin and control are sockets, because shutdown(2) ends a socket even while a fork of the trainer holds a copy of it.
 //!
 //! ## One test
 //!
 //! 1. `Zygote::take` gets the child that the zygote has ready and orders the next one. The zygote has sent its pid, and
 //!    its pidfd and streams as SCM_RIGHTS.
 //! 2. `execute` writes the job to the control socket: limits, source, inputs. Then it feeds stdin and reads everything
-//!    that comes back, within the wall clock and the caps on each stream. Where no control group counts, it also looks
-//!    at memory and threads every 10 ms (`usage`).
-//! 3. The child takes on the limits of the job, compiles the source, and answers on the control socket with one byte:
-//!    `r` compiled, `c` not compiled, `m` out of memory, `f` a fault of ours. It closes the socket before the first line
-//!    of the program runs, so no program can speak there.
+//!    that comes back, within the wall clock and the limit of each stream. If no control group counts, it also checks
+//!    memory and threads every 10 ms (`usage`).
+//! 3. The child sets the limits of the job, compiles the source, and answers on the control socket with a letter and a
+//!    text: `r` compiled, `c` not compiled, `m` out of memory, `f` a fault of the sandbox. It closes the socket before the
+//!    first line of the program runs, so that no program can answer there.
 //! 4. The program prints, or sends its results as frames of plain data. Nothing that a child says is believed: frames
 //!    are decoded under limits of length and depth, and no frame says that a test has passed.
 //! 5. The zygote reaps the child and reports its wait status and processor time. `Judge` (`verdict`) turns the answer on
-//!    control, the output or the frames, the wait status and our own reason to kill into an outcome. The comparison with
+//!    control, the output or the frames, the wait status and the reason for a kill into an outcome. The comparison with
 //!    the expected answer happens here.
 //!
 //! ## Ends
 //!
 //! - **A test that breaks a limit** is killed through its pidfd. One that timed out while it waited for a processor, or
 //!   lacked memory that others took, is judged once more while nothing else of the batch runs.
-//! - **A lost zygote** (`Lost`) is replaced, and its test judged once more; then the outcome is `SandboxError`. One that
-//!   the kernel killed for want of memory is the test's `MemoryLimit`.
+//! - **A lost zygote** (`Lost`) is replaced, and its test judged once more; if that fails too, the outcome is
+//!   `SandboxError`. If the kernel killed it for want of memory, the outcome of the test is `MemoryLimit`.
 //! - **An interrupted caller** makes the eventfd of the batch readable. Every worker kills its child and stops.
-//! - **`close`** shuts down all command sockets. A zygote takes end-of-file for its end, kills its children, and exits;
-//!   dropping it waits, kills it after five seconds, reaps it by pidfd, and removes its control group.
-//! - **A killed trainer** closes its sockets, and its pidfd becomes readable in the zygotes: they end as above. With a
-//!   PID namespace their end is the end of everything in it. The next sandbox removes control groups that were left.
-//! - **A fork of the trainer** has copies of all descriptors, and owns nothing: there `run` refuses, and closing and
-//!   dropping do nothing. `owner` is the pid that may.
+//! - **`close`** shuts down all command sockets. On end-of-file a zygote kills its children and exits. Dropping it waits,
+//!   kills it after five seconds, reaps it by pidfd, and removes its control group.
+//! - **A killed trainer** closes its sockets, and its pidfd becomes readable in the zygotes, which end as above. The end
+//!   of PID 1 ends everything in its PID namespace. The next sandbox removes the control groups that were left.
+//! - **A fork of the trainer** has copies of all descriptors but does not own the sandbox: in it `run` refuses, and
+//!   closing and dropping do nothing. `owner` is the pid of the owner.
 
 use std::sync::{Arc, Mutex, TryLockError};
 
