@@ -15,7 +15,8 @@ from refinerl.run import recipe
 
 COLUMNS = {"dialogue-ppo": 0, "apps-ppo": 1, "apps-dapo": 2}
 OURS = ("demo", "apps-dapo-lora-24gb")
-PAPERS = [name for name in recipe.recipes() if name not in OURS]
+BETS = [name for name in recipe.recipes() if name.startswith("apps-dapo-512")]
+PAPERS = [name for name in recipe.recipes() if name not in (*OURS, *BETS)]
 GPUS = (8, 4, 2, 1)
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?(?![\w.-]*B)")
 
@@ -100,8 +101,28 @@ def test_every_recipe_that_was_asked_for_is_there() -> None:
     }
 
 
+def test_the_reading_to_bet_on_differs_from_the_papers_in_what_it_says() -> None:
+    """So that its arms can be compared with each other, and with the paper's."""
+    wanted = {"": {}, "-kl": {}, "-dynamic": {"constraint.beta": 0.01}}
+    wanted |= {f"-dynamic-beta-{beta}": {"constraint.beta": float(beta)} for beta in ("1e-3", "1e-1")}
+    assert {f"apps-dapo-512{name}" for name in wanted} == set(BETS)
+    paper = {"": "apps-dapo", "-kl": "apps-dapo-kl"}
+    for name, own in wanted.items():
+        config = recipe.load(f"apps-dapo-512{name}")
+        differing = {
+            line.split(": ")[0]: line.split(" -> ")[1]
+            for line in recipe.differences(recipe.load(paper.get(name, "apps-dapo-dynamic-loss")), config)
+        }
+        expected = {"trainer.batch": 512, "trainer.micro_batch": None, "trainer.epochs": None} | own
+        if own:
+            expected |= {"constraint.accept": "perfect", "constraint.on_dropped": True}
+        assert differing == {key: str(value) for key, value in expected.items()}
+        assert config.trainer.batch // config.trainer.minibatch == 8
+        assert config.dtype == "bfloat16"
+
+
 @pytest.mark.parametrize("gpus", GPUS)
-@pytest.mark.parametrize("name", PAPERS)
+@pytest.mark.parametrize("name", [*PAPERS, *BETS])
 @pytest.mark.slow
 def test_a_dry_run_needs_no_network(name: str, gpus: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert train.main([name, f"gpus-{gpus}", "--dry-run"]) == 0
