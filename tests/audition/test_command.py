@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from refinerl.audition import command as audition
-from refinerl.audition import trial
+from serving import Serving
 from tiny import write_tiny
-from toy import TOY, Toy
+from toy import TOY, Toy, write_problems
 
 
 def arguments(toy: Toy, *words: str, reward: str = "toy_rewards:share_of_a") -> list[str]:
@@ -22,7 +22,7 @@ def arguments(toy: Toy, *words: str, reward: str = "toy_rewards:share_of_a") -> 
 
 @pytest.fixture(scope="module")
 def results(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Sixteen answers, the recipe's refiner, another template, another model, and the control."""
+    """Sixteen answers, the recipe's refiner, another template, another model, and the two controls."""
     folder = tmp_path_factory.mktemp("audition")
     other = write_tiny(folder / "other", alphabet="abcdefgh ", scale=0.3, seed=5)
     template = folder / "mine.txt"
@@ -34,15 +34,26 @@ def results(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
 
 def test_columns(results: dict[str, Any]) -> None:
     names = [column["name"].rpartition("/")[2] for column in results["columns"]]
-    assert names == ["refiner", "mine.txt", "other", "fresh answers"]
+    assert names == ["refiner", "mine.txt", "other", "best sibling", "fresh answers"]
     assert (results["schema"], results["n"], results["config"]["trainer"]["batch"]) == (1, 16, 8)
-    *refiners, control = results["columns"]
+    *refiners, sibling, control = results["columns"]
     for column in results["columns"]:
         assert column["rollouts"] == len(column["improved"]) == 16
         assert column["improvement_ratio"] == sum(column["improved"]) / 16
         assert column["gain"] == pytest.approx(sum(column["kept"]) / 16)
         assert [gain > 0 for gain in column["kept"]] == column["improved"]
         assert column["mean_reward"] == control["mean_reward"]
+    assert (sibling["written"], sibling["read"], sibling["beyond"]) == (0, 0, [False] * 16)
+    by_prompt: dict[str, list[float]] = {}
+    for example in refiners[0]["examples"]:
+        by_prompt.setdefault(example["prompt"]["id"], []).append(example["reward"]["value"])
+    assert sorted(map(len, by_prompt.values())) == [4] * 4
+    assert sum(sibling["improved"]) == sum(v < max(part) for part in by_prompt.values() for v in part)
+    assert sum(sibling["kept"]) == pytest.approx(sum(max(part) - v for part in by_prompt.values() for v in part))
+    for column in refiners:
+        tops = [max(by_prompt[e["prompt"]["id"]]) for e in column["examples"]]
+        earned = [e["refinement"]["reward"]["value"] for e in column["examples"]]
+        assert sum(column["beyond"]) == sum(one > top for one, top in zip(earned, tops, strict=True))
     for column in refiners:
         gains = [e["refinement"]["reward"]["value"] - e["reward"]["value"] for e in column["examples"]]
         assert len(gains) == column["corrected"] == 16
@@ -71,6 +82,9 @@ def test_what_is_printed(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     for label in (
         "improvement ratio",
+        "standard error",
+        "best sibling",
+        "better than all siblings",
         "copy ratio",
         "reward gain",
         "tokens written",
@@ -78,7 +92,7 @@ def test_what_is_printed(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
         "refiner: prompt",
     ):
         assert label in out
-    assert "points)" in out or "no answer was improved" in out
+    assert "too few for a verdict" in out or "no answer was improved" in out
 
 
 def test_nothing_to_improve(toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,23 +128,41 @@ def test_a_number_that_is_none(toy: Toy, capsys: pytest.CaptureFixture[str]) -> 
     assert "--n" in capsys.readouterr().err
 
 
-def column(name: str, improved: list[bool]) -> trial.Column:
-    kept = tuple(float(i) for i in improved)
-    return trial.Column(name, len(improved), 0, tuple(improved), kept, 0.0, 0.0, 100, 0, 0.0, ())
+def test_programs_are_refined_with_and_without_feedback(toy: Toy, tmp_path: Path) -> None:
+    """The recipe's refiner has the paper's prompt, so that the other one is told; and the reverse."""
+
+    def columns(*words: str) -> list[dict[str, Any]]:
+        out = tmp_path / "out.json"
+        task = [f"model={toy.folder / 'model'}", f"task.path={write_problems(tmp_path)}"]
+        words = ("demo", *task, *TOY, *words, "--n", "6", "--output", str(out))
+        assert audition.main([*words]) == 0
+        found: list[dict[str, Any]] = json.loads(out.read_text())["columns"]
+        return found
+
+    plain, told, sibling, control = columns()
+    assert [c["name"] for c in (plain, told, sibling, control)] == [
+        "refiner",
+        "with feedback",
+        "best sibling",
+        "fresh answers",
+    ]
+    assert told["read"] / told["corrected"] > plain["read"] / plain["corrected"]
+    assert plain["groups"] == [0, 0, 0, 0, 1, 1]  # six answers in groups of four
+    assert [c["name"] for c in columns("refiner.template=refine_code_feedback")][:2] == ["refiner", "without feedback"]
+    assert [c["name"] for c in columns("--against", "refine_code_feedback")][:2] == ["refiner", "refine_code_feedback"]
+    assert [c["name"] for c in columns("algorithm.name=ppo", "algorithm.samples_per_prompt=1")][2:] == ["fresh answers"]
 
 
-@pytest.mark.parametrize(
-    ("refiner", "control", "words"),
-    [
-        ([True] * 9 + [False], [False] * 10, r"beats fresh answers (improvement ratio +90.0 ± 10.0 points)"),
-        ([False] * 10, [True] * 9 + [False], "not worth its price (improvement ratio -90.0"),
-        ([True, False] * 5, [False, True] * 5, "no clear difference"),
-        ([True], [False], "no clear difference"),
-        ([False] * 10, [False] * 10, "no answer was improved"),
-    ],
-)
-def test_verdicts(refiner: list[bool], control: list[bool], words: str) -> None:
-    assert words in trial.verdict(column("mine", refiner), column("fresh answers", control))
+def test_a_servers_refiner(toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Serving(lambda r: r.reply("aaa", usage={"completion_tokens": 9, "prompt_tokens": 50})) as url:
+        words = arguments(toy, f"refiner.url={url}", "--n", "8", "--output", str(tmp_path / "out.json"))
+        assert audition.main(words) == 0
+    refiner = json.loads((tmp_path / "out.json").read_text())["columns"][0]
+    assert (refiner["written"], refiner["read"], refiner["corrected"]) == (72, 400, 8)
+    assert "8 answers are too few for a verdict" in capsys.readouterr().out
+    with Serving(lambda r: r.raw(b"")) as url:
+        assert audition.main(arguments(toy, f"refiner.url={url}", "refiner.retries=0", "--n", "16")) == 1
+    assert "stopped: the refiner's server" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -2,9 +2,11 @@
 
 python -m refinerl.audition [RECIPE [PART …]] [key=value …] [--n N] [--against TEMPLATE_OR_MODEL …] [--output FILE.json]
 
-The recipe's model samples N answers y, and each refiner rewrites them into ỹ. The control samples fresh answers to the
-same questions, in rounds, until it has written as many tokens as the recipe's refiner: a refiner that does not beat
-them is not worth its price. Models run in this process, whatever engines the recipe names.
+The recipe's model samples N answers y, in groups as in the run, and each refiner rewrites them into ỹ: the recipe's,
+the same with or without `$feedback` (programs), and those of --against. Two controls stand beside them. The best
+sibling is the best other answer to the same question, which costs nothing. Fresh answers are sampled in rounds, until
+as many tokens are written as the recipe's refiner wrote: a refiner that does not beat them is not worth its price.
+Models run in this process, whatever engines the recipe names.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from rich.console import Console
 from refinerl import __version__
 from refinerl.audition import trial
 from refinerl.config import Config
-from refinerl.contracts import Author
+from refinerl.contracts import Author, Task
 from refinerl.engines import devices
 from refinerl.engines.models import load_model, resolve_model
 from refinerl.engines.transformers import TransformersGenerator
@@ -31,7 +33,7 @@ from refinerl.errors import TrainingStoppedError, UserError
 from refinerl.loop.author import ModelAuthor
 from refinerl.loop.rollout import Roller
 from refinerl.loop.stream import PromptStream
-from refinerl.records import Sampling
+from refinerl.records import RolloutGroup, Sampling
 from refinerl.report import export
 from refinerl.run import arguments as command_line
 from refinerl.run import placement, recipe, trainers
@@ -40,6 +42,7 @@ from refinerl.run.generators import make_refiner, make_server
 from refinerl.run.telemetry import Telemetry
 from refinerl.sandbox import SandboxError
 from refinerl.tasks import templates
+from refinerl.tasks.code import CodeTask
 from refinerl.tokenization import ChatTokenizer
 
 
@@ -83,7 +86,7 @@ class _Voice:
 
 
 def audition(config: Config, n: int, against: Sequence[str], console: Console) -> list[trial.Column]:
-    """Measure the recipe's refiner, one more for each template or model of `against`, and the control, in this order.
+    """Measure the recipe's refiner, others beside it, and the controls, the fresh answers last.
 
     Raises:
         UserError: a model, template or data set cannot be used.
@@ -98,25 +101,49 @@ def audition(config: Config, n: int, against: Sequence[str], console: Console) -
         stack.callback(task.close)
         sampling = Sampling(config.generation.max_tokens, config.generation.temperature, stop=config.generation.stop)
         with telemetry.step(1):
-            prompts = PromptStream(task.prompts(), config.seed).draw(n)
-            roller = Roller(reference.generator, task, sampling, config.seed, telemetry.clock)
-            groups = roller.rollout(prompts, step=1)
+            size = min(n, config.algorithm.samples_per_prompt)
+            prompts = PromptStream(task.prompts(), config.seed).draw(-(-n // size))
+            roller = Roller(reference.generator, task, replace(sampling, n=size), config.seed, telemetry.clock)
+            groups = first_answers(roller.rollout(prompts, step=trial.STEP), n)
             columns = []
             own = _author(config, reference, telemetry)
-            for name in ("", *wanted):
-                theirs = task.refined_by(name) if name and _is_template(name) else task
-                another = name and not _is_template(name)
+            for name, template in [("refiner", None), *_told(config, task, wanted), *((name, name) for name in wanted)]:
+                another = template is not None and not _is_template(template)
                 refiner = make_refiner(
                     config,
                     _voice(config, name, None, telemetry).author if another else own,
-                    theirs,
+                    task if template is None or another else task.refined_by(template),
                     reference.tokenizer,
                     telemetry.clock,
                     context=reference.generator.context_length,
                 )
-                columns.append(trial.refined(name or "refiner", refiner, groups))
+                columns.append(trial.refined(name, refiner, groups))
+            if size > 1:
+                columns.append(trial.siblings(groups))
             columns.append(trial.fresh(roller, groups, columns[0]))
     return columns
+
+
+def first_answers(groups: Sequence[RolloutGroup], n: int) -> list[RolloutGroup]:
+    """Return the groups with the first n answers of all; the last group may then be smaller."""
+    kept = []
+    for group in groups:
+        if n > 0:
+            kept.append(replace(group, rollouts=group.rollouts[:n]))
+        n -= len(group.rollouts)
+    return kept
+
+
+PLAIN, TOLD = "refine_code", "refine_code_feedback"
+
+
+def _told(config: Config, task: Task, wanted: Sequence[str]) -> list[tuple[str, str]]:
+    """The recipe's refiner with feedback if its template has none, or without: a column's name and its template."""
+    if not isinstance(task, CodeTask) or not task.has_feedback:
+        return []
+    uses = templates.FEEDBACK in templates.load_refine_template(config.refiner.template or PLAIN).variables
+    name, template = ("without feedback", PLAIN) if uses else ("with feedback", TOLD)
+    return [] if template in wanted else [(name, template)]
 
 
 def _author(config: Config, reference: _Voice, telemetry: Telemetry) -> Author:

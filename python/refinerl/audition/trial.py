@@ -1,4 +1,4 @@
-"""The measurements of an audition: refiners on a set of answers, beside fresh answers to the same questions."""
+"""The measurements of an audition: refiners on a set of answers, beside their siblings and fresh answers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from refinerl.audition.judgement import compare, standard_error
 from refinerl.loop.refiner import Refiner
 from refinerl.loop.rollout import Roller
 from refinerl.records import Completion, Reward, Rollout, RolloutGroup, sample_seed
@@ -29,12 +30,14 @@ class Column:
         rollouts: number of answers y that have a reward.
         corrected: number of those that got at least one correction.
         improved: for each y, whether a correction earned strictly more.
+        beyond: for each y, whether a correction earned strictly more than the best answer to the same question.
         kept: for each y, the reward gained by its best correction; 0 where none is better.
         change: mean of R(correction) − R(y) over all corrections, better or not; NaN without any.
         copied: mean share of a correction's tokens that stand in y; NaN for fresh answers.
         written: number of tokens that were generated as corrections.
         read: number of tokens in the prompts that asked for them.
         mean_reward: mean of R(y).
+        groups: for each y, which of the questions it answers.
         examples: the corrections, best first.
         decode: turns token ids into text.
     """
@@ -43,12 +46,14 @@ class Column:
     rollouts: int
     corrected: int
     improved: tuple[bool, ...]
+    beyond: tuple[bool, ...]
     kept: tuple[float, ...]
     change: float
     copied: float
     written: int
     read: int
     mean_reward: float
+    groups: tuple[int, ...]
     examples: tuple[RolloutRow, ...] = field(repr=False)
     decode: Any = field(repr=False, default=None)
 
@@ -63,6 +68,16 @@ class Column:
         return sum(self.kept) / max(self.rollouts, 1)
 
     @property
+    def improvement_error(self) -> float:
+        """Standard error of the improvement ratio, over questions; NaN for fewer than two."""
+        return standard_error([float(each) for each in self.improved], self.groups)
+
+    @property
+    def gain_error(self) -> float:
+        """Standard error of the gain, over questions; NaN for fewer than two."""
+        return standard_error(self.kept, self.groups)
+
+    @property
     def per_thousand(self) -> float:
         """Number of improved y for 1,000 tokens written."""
         return 1000 * sum(self.improved) / self.written if self.written else math.nan
@@ -72,30 +87,45 @@ class Column:
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "decode"} | {
             "examples": [example.as_json() for example in self.examples],
             "improvement_ratio": self.improvement_ratio,
+            "improvement_error": self.improvement_error,
             "gain": self.gain,
+            "gain_error": self.gain_error,
             "improved_per_1000_tokens": self.per_thousand,
         }
         return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
 
 
 def refined(name: str, refiner: Refiner, groups: Sequence[RolloutGroup]) -> Column:
-    """Measure a refiner on the answers."""
+    """Measure a refiner on the answers. A better ỹ that the filter drops (cut off, hard-coded) improves nothing."""
     anchors = refiner.refine(groups, STEP)
     made = [r for r in anchors.refinements if r.reward is not None]
-    found = {r.rollout.key: _gain(r.rollout, r.reward) for r in made}
+    gains = [_gain(r.rollout, r.reward) for r in made]
+    left_out = [gain > 0 and not r.accepted and refiner.accept == "better" for r, gain in zip(made, gains, strict=True)]
+    found = {r.rollout.key: 0.0 if out else gain for r, gain, out in zip(made, gains, left_out, strict=True)}
     copied = [r.alignment.copy_ratio for r in made]
     examples = [rollout_row(STEP, r.rollout, r, selected=True) for r in made]
     return _column(
         name,
         groups,
         found,
-        changes=list(found.values()),
+        changes=gains,
         copied=sum(copied) / len(copied) if copied else math.nan,
         written=int(anchors.metrics["refiner/tokens"]),
         read=int(anchors.metrics["refiner/tokens_read"]),
         examples=tuple(sorted(examples, key=summary.merit, reverse=True)),
         decode=refiner.decode,
     )
+
+
+def siblings(groups: Sequence[RolloutGroup]) -> Column:
+    """Measure the best other answer to the same question, which costs nothing: group advantages teach it anyway."""
+    best: dict[tuple[str, int], float] = {}
+    for group in groups:
+        for rollout in group.rollouts:
+            others = [r.reward.value for r in group.rollouts if r.key != rollout.key and r.reward is not None]
+            if rollout.reward is not None and others:
+                best[rollout.key] = max(others) - rollout.reward.value
+    return _column("best sibling", groups, best, changes=list(best.values()), copied=math.nan, written=0, read=0)
 
 
 def fresh(roller: Roller, groups: Sequence[RolloutGroup], rival: Column) -> Column:
@@ -142,13 +172,16 @@ def show(columns: Sequence[Column], console: Console, examples: int) -> None:
     table = Table(
         title=f"{first.rollouts} answers, mean reward {first.mean_reward:.3f}", title_justify="left", box=None
     )
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for column in columns:
         table.add_column(escape(column.name), justify="right")
     lines = {
         "answers corrected": [f"{c.corrected}" for c in columns],
         "improvement ratio": [f"{c.improvement_ratio:.1%}" for c in columns],
+        "  standard error": [_form(c.improvement_error, ".1%") for c in columns],
+        "better than all siblings": [f"{sum(c.beyond) / max(c.rollouts, 1):.1%}" for c in columns],
         "reward gain per answer, filtered": [f"{c.gain:+.4f}" for c in columns],
+        "  its standard error": [_form(c.gain_error, ".4f") for c in columns],
         "reward change per correction": [_form(c.change, "+.4f") for c in columns],
         "copy ratio": [_form(c.copied, ".1%") for c in columns],
         "tokens written": [f"{c.written:,}" for c in columns],
@@ -163,16 +196,15 @@ def show(columns: Sequence[Column], console: Console, examples: int) -> None:
 
 
 def verdict(column: Column, control: Column) -> str:
-    """Say if a refiner beats fresh answers: the difference of improvement ratios, paired by y, with its error."""
-    pairs = [float(a) - float(b) for a, b in zip(column.improved, control.improved, strict=True)]
-    if not any(column.improved) and not any(control.improved):
-        return f"{column.name}: no answer was improved, nor by fresh answers; try an easier task or a larger --n"
-    mean = sum(pairs) / len(pairs)
-    error = math.sqrt(sum((p - mean) ** 2 for p in pairs) / max(len(pairs) - 1, 1) / len(pairs))
-    words = "beats fresh answers" if mean > 0 else "does worse than fresh answers: not worth its price"
-    if abs(mean) < 2 * error or len(pairs) < 2:
-        words = "no clear difference from fresh answers; a larger --n would tell"
-    return f"{column.name}: {words} (improvement ratio {100 * mean:+.1f} ± {100 * error:.1f} points)"
+    """Say whether a way of correcting beats the control."""
+    return compare(
+        column.name,
+        column.improved,
+        control.name,
+        control.improved,
+        column.groups,
+        price=": not worth its price" if column.written else "",
+    )
 
 
 def _column(
@@ -186,14 +218,21 @@ def _column(
 ) -> Column:
     scored = [r for group in groups for r in group.rollouts if r.reward is not None]
     gains = [best.get(r.key, 0.0) for r in scored]
+    number = {r.key: i for i, group in enumerate(groups) for r in group.rollouts}
+    top = [groups[number[r.key]].best for r in scored]
     return Column(
         name=name,
         rollouts=len(scored),
         corrected=len(best),
         improved=tuple(gain > 0 for gain in gains),
+        beyond=tuple(
+            gain > 0 and most is not None and _value(r.reward) + gain > most + 1e-9
+            for r, gain, most in zip(scored, gains, top, strict=True)
+        ),
         kept=tuple(max(gain, 0.0) for gain in gains),
         change=sum(changes) / len(changes) if changes else math.nan,
         mean_reward=sum(_value(r.reward) for r in scored) / len(scored) if scored else math.nan,
+        groups=tuple(number[r.key] for r in scored),
         examples=examples,
         **values,
     )

@@ -29,6 +29,11 @@ class Refinable:
         self._refine = load_refine_template(template, self._no_feedback)
         self._system = () if system is None else ({"role": "system", "content": system},)
 
+    @property
+    def has_feedback(self) -> bool:
+        """Whether a template may use `$feedback`."""
+        return self._no_feedback is None
+
     def extract(self, text: str) -> str:
         """Return the part of a response that is scored, in y and ỹ alike: here the whole text."""
         return text

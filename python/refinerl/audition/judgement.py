@@ -1,0 +1,88 @@
+"""The certainty of an audition: standard errors over groups, and whether one way of correcting beats another.
+
+Answers to the same question resemble each other, so an error that took them as independent would be too small: errors
+here are computed over questions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+FEWEST = 20
+"""Answers below which no verdict is given, whatever they show."""
+LEVEL = 0.05
+"""Two-sided level of a verdict."""
+
+
+def standard_error(values: Sequence[float], groups: Sequence[int]) -> float:
+    """Compute the standard error of a mean whose values come in groups; NaN for fewer than two groups.
+
+    >>> standard_error([1.0, 0.0, 1.0, 0.0], [0, 1, 2, 3]) == (1 / 12) ** 0.5
+    True
+    >>> standard_error([1.0, 1.0, 0.0, 0.0], [0, 0, 1, 1])  # two values that say one thing are one value
+    0.5
+    """
+    count, each = len(values), set(groups)
+    if len(each) < 2:
+        return math.nan
+    mean = sum(values) / count
+    sums = dict.fromkeys(each, 0.0)
+    for value, group in zip(values, groups, strict=True):
+        sums[group] += value - mean
+    return math.sqrt(len(each) / (len(each) - 1) * sum(s * s for s in sums.values())) / count
+
+
+def sign_test(better: int, worse: int) -> float:
+    """Compute the two-sided probability of counts at least so uneven if both ways were equally good.
+
+    >>> sign_test(5, 0), sign_test(6, 0)
+    (0.0625, 0.03125)
+    """
+    trials = better + worse
+    tail = sum(math.comb(trials, k) for k in range(min(better, worse) + 1)) / 2.0**trials
+    return min(1.0, 2 * tail)
+
+
+def quantile(freedom: int) -> float:
+    """Approximate the 97.5 % quantile of Student's t distribution.
+
+    >>> [round(quantile(n), 2) for n in (5, 15, 60)]
+    [2.57, 2.13, 2.0]
+    """
+    z = 1.959964
+    first = (z**3 + z) / 4 / freedom
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96 / freedom**2
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384 / freedom**3
+    return z + first + second + third
+
+
+def compare(
+    name: str, improved: Sequence[bool], rival: str, theirs: Sequence[bool], groups: Sequence[int], *, price: str = ""
+) -> str:
+    """Say whether one way improves more of the answers than a rival, paired by answer.
+
+    A verdict takes three things: enough answers, a difference beyond Student's 95 % interval over groups, and a sign
+    test, which does not trust a handful of improvements however small their spread is.
+
+    Args:
+        name: the way that is judged.
+        improved: for each answer, whether it was improved.
+        rival: the way that it is compared with.
+        theirs: the same of the rival's.
+        groups: for each answer, which question it answers.
+        price: words that follow if the rival is better.
+    """
+    pairs = [float(a) - float(b) for a, b in zip(improved, theirs, strict=True)]
+    if not any(improved) and not any(theirs):
+        return f"{name}: no answer was improved, nor by {rival}; try an easier task or a larger --n"
+    mean, error, count = sum(pairs) / len(pairs), standard_error(pairs, groups), len(set(groups))
+    size = f"(improvement ratio {100 * mean:+.1f} ± {100 * error:.1f} points)" if not math.isnan(error) else ""
+    if len(pairs) < FEWEST:
+        return f"{name}: {len(pairs)} answers are too few for a verdict; --n 64 would be a start {size}".rstrip()
+    better, worse = pairs.count(1.0), pairs.count(-1.0)
+    clear = count > 1 and abs(mean) > quantile(count - 1) * error and sign_test(better, worse) < LEVEL
+    if not clear:
+        return f"{name}: no clear difference from {rival}; a larger --n would tell {size}".rstrip()
+    words = f"beats {rival}" if mean > 0 else f"does worse than {rival}{price}"
+    return f"{name}: {words} {size}"
