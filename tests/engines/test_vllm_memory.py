@@ -43,7 +43,7 @@ def tokenizer(folder: Path) -> ChatTokenizer:
 @pytest.fixture
 def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Card]:
     """vLLM's worker believes in a GPU; products read the parameters, not packed copies of them."""
-    from refinerl.engines.vllm import generator, process
+    from refinerl.engines.vllm import arguments, process
 
     process.import_vllm()
     from vllm import _custom_ops, device_allocator
@@ -65,8 +65,8 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Card]:
     monkeypatch.setattr(gpu_worker, "current_platform", Gpu())
     monkeypatch.setattr(torch.cuda.memory, "get_allocator_backend", lambda: "another")
     monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda *_: (0, 0))
-    monkeypatch.setattr(generator, "WORKER", "host_workers.Ours")
-    monkeypatch.setattr(generator, "CPU_CACHE", 2**22)
+    monkeypatch.setattr(arguments, "WORKER", "host_workers.Ours")
+    monkeypatch.setattr(arguments, "CPU_CACHE", 2**22)
     with recorder.put_in() as card:
         yield card
 
@@ -100,9 +100,9 @@ def named(model) -> list[tuple[str, torch.Tensor]]:
 @pytest.fixture
 def theirs(card: Card, monkeypatch: pytest.MonkeyPatch) -> Card:
     """The same card under vLLM's own worker."""
-    from refinerl.engines.vllm import generator
+    from refinerl.engines.vllm import arguments
 
-    monkeypatch.setattr(generator, "WORKER", "host_workers.Theirs")
+    monkeypatch.setattr(arguments, "WORKER", "host_workers.Theirs")
     return card
 
 

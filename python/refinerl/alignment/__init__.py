@@ -1,6 +1,6 @@
 """Exact minimal alignment of token sequences.
 
-face    the typed face of the Rust aligner
+face    the typed interface to the Rust aligner
 naive   its twin in NumPy
 """
 

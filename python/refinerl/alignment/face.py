@@ -1,9 +1,9 @@
-"""How ỹ derives from y, what that charges, and which ỹ teach: the typed face of `refinerl-align`.
+"""Alignment of responses y with their refinements ỹ: the typed face of `refinerl-align`.
 
 An alignment keeps as many tokens of y in ỹ as their order allows, so that insertions plus deletions are minimal. Among
-equally short ones it is a fixed function of the input, the same on every machine: the longest common prefix is kept, of
-the rest the longest common suffix, and between them the kept pairs, read from the last to the first, each stand as
-early as possible, first in ỹ, then in y. `refinerl.alignment.naive` says the same in plain NumPy.
+alignments of the same length the choice is a fixed function of the input, the same on every machine: the longest common
+prefix is kept, of the rest the longest common suffix, and between them each kept pair, from the last to the first, is
+placed as early as possible, first in ỹ, then in y. `refinerl.alignment.naive` does the same in plain NumPy.
 """
 
 from __future__ import annotations
@@ -33,16 +33,26 @@ _WIDTHS = (np.dtype(np.int64), np.dtype(np.int32))
 
 
 def align(originals: Sequence[Any], refined: Sequence[Any], *, threads: int | None = None) -> list[Alignment]:
-    """The alignment of each y with its ỹ.
+    """Align each y with its ỹ.
+
+    >>> (found,) = align([[1, 2, 3, 4]], [[1, 2, 9, 4, 5]])  # 3 becomes 9, and 5 is new
+    >>> found.distance, found.prefix
+    (3, 2)
+    >>> found.refined_kept.tolist()
+    [True, True, False, True, False]
+    >>> found.refined_to_original.tolist()
+    [0, 1, 2, 3, 3]
 
     `originals` and `refined` hold one sequence of token ids (0 … 2³¹ − 1) for each pair: one-dimensional arrays or CPU
     tensors (int32 and int64 are read in place, strided views and other integers copied) or sequences of ints. Empty
-    sequences are valid. `threads`: None is all cores, 1 the calling thread alone; the GIL is released either way.
+    sequences are valid. `threads` is None for all cores, 1 for the calling thread alone; the GIL is released in any
+    case.
 
     A pair of n tokens a side and d differences takes O(n + d²) time and memory while d is small, and never more than
     O(n²/64) time; a thread needs at most about 20 MiB for up to 32k tokens a side, O(n√n) bits beyond.
 
-    Raises ValueError for counts that do not match, None, floats, negative ids, tensors on another device, other shapes.
+    Raises:
+        ValueError: counts that do not match, None, floats, negative ids, tensors on another device, other shapes.
     """
     count, others = _count("originals", originals), _count("refined", refined)
     if count != others:
@@ -50,21 +60,26 @@ def align(originals: Sequence[Any], refined: Sequence[Any], *, threads: int | No
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
     found = None if _native is None else _native.align(list(originals), list(refined), threads=threads)
-    if found is None:  # there are sequences that only this side can read
+    if found is None:  # the native function does not read some of these sequences
         pairs = _token_arrays("originals", originals), _token_arrays("refined", refined)
         found = alignment_naive.align(*pairs) if _native is None else _native.align(*pairs, threads=threads)
     return cast("list[Alignment]", found)
 
 
 def charge(costs: Any, alignments: Sequence[Alignment], lengths: Sequence[int]) -> NDArray[np.float64]:
-    """Carries the costs of ỹ's tokens to positions of y (docs/equations.md, “Where the penalty acts”).
+    """Add up the costs of ỹ's tokens at positions of y (docs/equations.md, “Where the penalty acts”).
+
+    >>> alignments = align([[1, 2, 3, 4]], [[1, 2, 9, 4, 5]])
+    >>> charge(np.array([[0.5, 1.0, 2.0, 4.0, 8.0]]), alignments, [4]).tolist()
+    [[0.5, 1.0, 2.0, 12.0]]
 
     `costs` is (n, T′) floating, an array or a detached CPU tensor, row i for `alignments[i]`, padded at the right;
     `lengths` are the n lengths of y. Returns (n, max(lengths)) float64: `costs[i, j]` is added at
-    `alignments[i].refined_to_original[j]`, so each row keeps its sum. Columns from ỹ's length on are ignored. An empty
-    y has no position to charge: its row is zero and its costs are dropped.
+    `alignments[i].refined_to_original[j]`, so each row keeps its sum. Columns beyond ỹ's length are ignored. An empty y
+    has no position: its row is zero and its costs are dropped.
 
-    Raises ValueError for counts or lengths that do not match, and for costs that are not floating or not detached.
+    Raises:
+        ValueError: counts or lengths that do not match, or costs that are not floating or not detached.
     """
     if isinstance(costs, torch.Tensor):
         if costs.requires_grad:
@@ -77,7 +92,7 @@ def charge(costs: Any, alignments: Sequence[Alignment], lengths: Sequence[int]) 
     if len(set(sizes)) > 1:
         got = "{}, {} and {}".format(*sizes)
         raise ValueError(f"costs, alignments and lengths must be equally many, got {got}")
-    made = cast("Sequence[alignment_naive.Alignment]", alignments)  # by either twin; both know their lengths
+    made = cast("Sequence[alignment_naive.Alignment]", alignments)  # of either twin; both have their lengths
     for index, (alignment, length) in enumerate(zip(made, lengths, strict=True)):
         if alignment.original_length != length:
             raise ValueError(f"lengths[{index}] must be y's length, {alignment.original_length}, got {length}")
@@ -90,17 +105,17 @@ def charge(costs: Any, alignments: Sequence[Alignment], lengths: Sequence[int]) 
 
 @dataclass(frozen=True)
 class Filtered:
-    """Which of n refinements teach, and as what."""
+    """The n refinements after the filter: which are accepted, and how identical ones are merged."""
 
     accepted: NDArray[np.bool_]
-    """[n] rows that passed the filter."""
+    """[n] True for rows that passed the filter."""
     representative: NDArray[np.int64]
-    """[n] for an accepted row the first accepted row that is identical to it (itself, if none precedes); else −1."""
+    """[n] for an accepted row the index of the first accepted row identical to it, perhaps itself; −1 for others."""
     weight: NDArray[np.int64]
-    """[n] how many accepted rows a representative stands for; 0 for all other rows. Sums to the accepted rows."""
+    """[n] number of accepted rows that a representative stands for; 0 for other rows. They sum to the accepted rows."""
     counts: Mapping[str, int]
-    """Rows by reason: accepted, empty, masked, not_better, not_perfect (these sum to n), and merged: accepted rows
-    that another row stands for."""
+    """Number of rows by reason: accepted, empty, masked, not_better, not_perfect (these sum to n), and merged: accepted
+    rows that another row stands for."""
 
 
 def filter_refinements(
@@ -112,17 +127,24 @@ def filter_refinements(
     accept: Literal["better", "perfect", "all"] = "better",
     max_reward: float | None = None,
 ) -> Filtered:
-    """The filter of Eq. 4, its ablations, and the merging of identical rows, for one batch.
+    """Filter a batch of refinements by Eq. 4 or one of its ablations, and merge identical rows.
+
+    >>> found = filter_refinements([0, 0, 1], [1, 1, 1], ["a", "a", "b"], [[5, 6], [5, 6], [7]])
+    >>> found.accepted.tolist(), found.weight.tolist()
+    ([True, True, False], [2, 0, 0])
+    >>> found.counts["not_better"], found.counts["merged"]
+    (1, 1)
 
     `rewards` and `refined_rewards` are n numbers each, R(x, y) and R(x, ỹ); NaN or None where there is no reward.
-    `refined` are the token ids of the n ỹ, as for `align`. Accepted rows with equal `keys` and equal ỹ merge; a key
-    says what must not be merged: the prompt's id, and the minibatch too where rows belong to one.
+    `refined` are the token ids of the n ỹ, as for `align`. Accepted rows with equal `keys` and equal ỹ are merged, so a
+    key holds what must not be merged: the prompt's id, and the minibatch too where rows belong to one.
 
-    Of the reasons the first that holds counts: `empty` ỹ, `masked` (a reward is missing), then unless `accept` is
-    “all” `not_better` (R(x, ỹ) ≤ R(x, y)) and for “perfect” `not_perfect` (better, yet below `max_reward`). Under
-    “all” an ỹ equal to its y stays, a row of distance 0.
+    A row is counted under the first reason that applies: `empty` (ỹ), `masked` (a reward is missing), then unless
+    `accept` is “all” `not_better` (R(x, ỹ) ≤ R(x, y)), and for “perfect” `not_perfect` (better, but below
+    `max_reward`). Under “all” an ỹ equal to its y is accepted, with distance 0.
 
-    Raises ValueError for counts that do not match, an unknown `accept`, “perfect” without `max_reward`, bad token ids.
+    Raises:
+        ValueError: counts that do not match, an unknown `accept`, “perfect” without `max_reward`, bad token ids.
     """
     if accept not in ("better", "perfect", "all"):
         raise ValueError(f"accept must be one of better, perfect, all, got {accept}")
@@ -156,12 +178,22 @@ def retokenize(
     encode: Callable[[str], Sequence[int]],
     decode: Callable[[Sequence[int]], str],
 ) -> tuple[int, ...]:
-    """Token ids of ỹ's text, beginning with the most of y's own tokens that the text allows.
+    """Encode ỹ's text, beginning with as many of y's own tokens as the text allows.
 
-    `encode` adds no special tokens, `decode` leaves them out. A copy of y's text gives y's ids, without those at the
-    end that add no text (its EOS), whatever `encode` would have made of it. Otherwise the longest prefix of y's ids is
-    kept that decodes to a prefix of `text`, and the rest is encoded so that all of it decodes to `text`; where no split
-    does (a tokenizer that normalises, say), the result is `encode(text)`.
+    `encode` must add no special tokens, `decode` must leave them out. For a copy of y's text the result is y's ids
+    without those at the end that add no text (its EOS), even where `encode` would split the text otherwise. Otherwise
+    the longest prefix of y's ids that decodes to a prefix of `text` is kept, and the rest is encoded so that the whole
+    decodes to `text`; if no split achieves that (with a tokenizer that normalises, say), the result is `encode(text)`.
+
+    >>> tokens = {1: "for", 2: " i", 3: " in"}  # other ids are single characters
+    >>> def decode(ids):
+    ...     return "".join(tokens.get(i) or chr(i) for i in ids)
+    >>> def encode(text):
+    ...     return [ord(character) for character in text]
+    >>> retokenize("for j in", [1, 2, 3], encode, decode)
+    (1, 32, 106, 32, 105, 110)
+    >>> retokenize("for i in", [1, 2, 3], encode, decode)
+    (1, 2, 3)
     """
     kept = [int(token) for token in original_ids]
     if decode(kept) == text:
@@ -169,7 +201,7 @@ def retokenize(
             kept.pop()
         return tuple(kept)
     low, high = 0, len(kept)
-    while low < high:  # bisection: what a longer prefix decodes to begins with what a shorter one does
+    while low < high:  # bisection: a longer prefix decodes to a text that begins with that of a shorter one
         middle = (low + high + 1) // 2
         low, high = (middle, high) if text.startswith(_whole_characters(decode(kept[:middle]))) else (low, middle - 1)
     for back in _STEPS_BACK:
@@ -185,12 +217,12 @@ def retokenize(
 
 
 _STEPS_BACK = (0, 1, 2, 3, 4, 5, 6, 8, 12, 16, 32, 64)
-"""How many tokens less to keep where a split does not decode to the text: mostly a character cut in two, or a space
-that the tokenizer puts before whatever begins."""
+"""Numbers of tokens to drop from the prefix while a split does not decode to the text: mostly a character is cut in
+two, or the tokenizer puts a space before the first word."""
 
 
 def _encodings(rest: str, encode: Callable[[str], Sequence[int]]) -> list[list[int]]:
-    """The text that follows a prefix, encoded on its own, and as it is encoded after a line break."""
+    """Encode the text that follows a prefix: on its own, and as it is encoded after a line break."""
     if not rest:
         return [[]]
     alone, anchor, anchored = list(encode(rest)), list(encode("\n")), list(encode("\n" + rest))
@@ -209,7 +241,7 @@ def _count(name: str, batch: Any) -> int:
 
 
 def _token_arrays(name: str, sequences: Sequence[Any]) -> list[Any]:
-    """As the native twin takes them: arrays of one dimension and two widths, lists and tuples; it checks the ids."""
+    """Convert to what the native twin reads, lists, tuples and int32 or int64 arrays; it checks the ids itself."""
     if _native is None:
         return [_in_range(f"{name}[{i}]", _array(f"{name}[{i}]", ids)) for i, ids in enumerate(sequences)]
     if {list, tuple}.issuperset(map(type, sequences)):

@@ -1,6 +1,6 @@
-"""The contract of `refinerl.alignment` in plain NumPy: quadratic, readable, the oracle of its tests.
+"""The contract of `refinerl.alignment` in plain NumPy: readable, quadratic, and the oracle of its tests.
 
-It stands in where the extension was not built. Every function gives exactly what the native one gives.
+It replaces the extension where that was not built. Every function gives exactly the native one's results.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Ids = NDArray[np.int32] | NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Alignment:
-    """Which tokens of y (L of them) stand in ỹ (L′ of them): see `refinerl.alignment.align`."""
+    """The tokens that y (of length L) and ỹ (of length L′) share: see `refinerl.alignment.align`."""
 
     original_length: int
     refined_length: int
@@ -36,43 +36,44 @@ class Alignment:
 
     @cached_property
     def original_kept(self) -> NDArray[np.bool_]:
-        """[L] which tokens of y stand in ỹ."""
-        mask = np.zeros(self.original_length, bool)
-        for original, _, length in self.runs:
-            mask[original : original + length] = True
-        return mask
+        """[L] True for tokens of y that ỹ keeps."""
+        return _mask(self.original_length, [(original, length) for original, _, length in self.runs])
 
     @cached_property
     def refined_kept(self) -> NDArray[np.bool_]:
-        """[L′] which tokens of ỹ stand in y."""
-        mask = np.zeros(self.refined_length, bool)
-        for _, refined, length in self.runs:
-            mask[refined : refined + length] = True
-        return mask
+        """[L′] True for tokens of ỹ that are kept from y."""
+        return _mask(self.refined_length, [(refined, length) for _, refined, length in self.runs])
 
     @property
     def copy_ratio(self) -> float:
-        """Share of ỹ's tokens that are kept."""
+        """Share of ỹ's tokens that are kept from y."""
         return float(self.refined_kept.mean()) if self.refined_length else float(self.original_length == 0)
 
     @property
     def refined_to_original(self) -> NDArray[np.int64]:
-        """[L′] the position of y that each token of ỹ is charged to; −1 throughout if y is empty."""
+        """[L′] position in y that each token of ỹ is charged to; all −1 if y is empty."""
         target = np.full(self.refined_length, -1, np.int64)
         if self.original_length == 0:
             return target
-        x = y = 0  # where the departure before the next kept run begins, in y and in ỹ
+        x = y = 0  # start of the change before the next kept run, in y and in ỹ
         for original, refined, length in [*self.runs, (self.original_length, self.refined_length, 0)]:
             target[y:refined] = min(x, self.original_length - 1)
             target[refined : refined + length] = np.arange(original, original + length)
-            if length and refined == y:  # the run follows a pure deletion (or nothing: then x is its own partner)
+            if length and refined == y:  # the run follows a pure deletion (or nothing, and x is its own partner)
                 target[refined] = x
             x, y = original + length, refined + length
         return target
 
 
+def _mask(size: int, runs: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
+    mask = np.zeros(size, bool)
+    for first, length in runs:
+        mask[first : first + length] = True
+    return mask
+
+
 def align(originals: Sequence[Ids], refined: Sequence[Ids]) -> list[Alignment]:
-    """The canonical alignment of each pair, from the table of longest common subsequences."""
+    """Compute the canonical alignment of each pair from the table of longest common subsequences."""
     return [_align(a, b) for a, b in zip(originals, refined, strict=True)]
 
 
@@ -98,7 +99,7 @@ def _common_prefix(a: Ids, b: Ids) -> int:
 
 
 def _earliest_pairs(a: Ids, b: Ids) -> list[tuple[int, int]]:
-    """Kept pairs; from the last to the first each stands as early as possible, first in b, then in a."""
+    """Choose the kept pairs: from the last to the first, each as early as possible, first in b, then in a."""
     longest = np.zeros((len(a) + 1, len(b) + 1), np.int64)  # of the common subsequences of prefixes
     for i, token in enumerate(a):
         longest[i + 1, 1:] = np.maximum.accumulate(np.maximum(longest[i, 1:], longest[i, :-1] + (b == token)))
@@ -116,7 +117,7 @@ def _earliest_pairs(a: Ids, b: Ids) -> list[tuple[int, int]]:
 
 
 def charge(costs: NDArray[np.float64], alignments: Sequence[Alignment], lengths: Sequence[int]) -> NDArray[np.float64]:
-    """Σ of the costs (n, T′) of ỹ's tokens on the positions of y (n, max(lengths)) that they are charged to."""
+    """Add up the costs (n, T′) of ỹ's tokens at the positions of y that they are charged to, (n, max(lengths))."""
     charges = np.zeros((len(lengths), max(lengths, default=0)))
     for row, own, alignment in zip(charges, costs, alignments, strict=True):
         if alignment.original_length:
@@ -133,7 +134,7 @@ def filter_refinements(
     accept: str,
     max_reward: float | None,
 ) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
-    """Reason, representative (−1: none) and weight of each row."""
+    """Return the reason, the representative (−1 for none) and the weight of each row."""
     reasons: list[str] = []
     representative, weight = np.full(len(refined), -1), np.zeros(len(refined), np.int64)
     first: dict[Hashable, int] = {}

@@ -25,7 +25,7 @@ _ROOM = 700 * 2**20
 
 
 def bundled_model() -> Path:
-    """Give the folder of the bundled model, as `from_pretrained` reads it, after converting the model if need be.
+    """Return the folder of the bundled model, as `from_pretrained` reads it, after converting the model if need be.
 
     The folder lies under `$REFINERL_CACHE` (default `~/.cache/refinerl`). It appears whole or not at all: it is written
     under a temporary name, and its marker lists the size of every file. A folder that does not match its marker is

@@ -25,7 +25,7 @@ _claimed: torch.device | None = None
 
 
 def resolve(name: str, knob: str = "device") -> torch.device:
-    """Give the device that a knob's value means: `auto` is the GPU if there is one, `cuda` the current GPU.
+    """Return the device that a knob's value means: `auto` is the GPU if there is one, `cuda` the current GPU.
 
     Raises:
         UserError: the value names no device, or one that is absent or unusable; the message names a value that works.
@@ -88,7 +88,7 @@ def claim(name: str, launched: Launched | None = None, knob: str = "device") -> 
 
 
 def describe(device: torch.device) -> str:
-    """Give the device with its name, such as `cuda:0 (NVIDIA H100 80GB HBM3)`."""
+    """Return the device with its name, such as `cuda:0 (NVIDIA H100 80GB HBM3)`."""
     return "cpu" if device.type == "cpu" else f"{device} ({hardware.card(device).name})"
 
 
@@ -99,14 +99,14 @@ def settle(device: torch.device) -> None:
 
 
 def accelerator() -> str:
-    """Give the device type for DeepSpeed: the claimed device's, or before any claim CUDA if there is a GPU."""
+    """Return the device type for DeepSpeed: the claimed device's, or before any claim CUDA if there is a GPU."""
     if _claimed is not None:
         return "cuda" if _claimed.type == "cuda" else "cpu"
     return os.environ.get("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def identity(device: torch.device) -> str:
-    """Give a name that two processes share only if they use the same device; empty where devices have none."""
+    """Return a name that two processes share only if they use the same device; empty where devices have none."""
     return "" if device.type == "cpu" else hardware.card(device).uuid
 
 

@@ -35,7 +35,7 @@ def untouched() -> Iterator[None]:
 
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Let torch compute with `count` threads inside."""
+    """Let torch compute with `count` threads in a context."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

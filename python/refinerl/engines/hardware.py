@@ -29,7 +29,7 @@ class Hardware:
     """The devices that this process sees. Tests replace `devices.hardware` by a subclass."""
 
     def fault(self, kind: str) -> str | None:
-        """Give PyTorch's reason why no device of this type can be used, or None if one can. Creates no context."""
+        """Return PyTorch's reason why no device of this type can be used, or None if one can. Creates no context."""
         module = _module(kind)
         if module is None:
             return "this PyTorch has none of that type"
@@ -48,7 +48,7 @@ class Hardware:
         return int(_required(kind).device_count())
 
     def current(self, kind: str) -> int:
-        """Give the index of the current device, which a tensor goes to without an index."""
+        """Return the index of the current device, which a tensor goes to without an index."""
         return int(_required(kind).current_device())
 
     def use(self, device: torch.device) -> None:
@@ -77,7 +77,7 @@ class Hardware:
         return None if read is None else tuple(read(device))
 
     def kernels(self, device: torch.device) -> str:
-        """Give the reason why our CUDA kernels do not run on a device, such as an old driver; empty if they run."""
+        """Return the reason why our CUDA kernels do not run on a device, such as an old driver; empty if they run."""
         from refinerl.kernels import cuda
 
         return cuda.why_not(device.index or 0)

@@ -95,7 +95,7 @@ class LoraNetwork(PolicyNetwork):
 
     @contextmanager
     def base(self) -> Iterator[None]:
-        """Switch the adapter off inside."""
+        """Switch the adapter off in a context."""
         learns = [(p, p.requires_grad) for p in self.parameters()]
         for layer in self._layers:
             layer.enable_adapters(False)
@@ -142,7 +142,7 @@ def is_adapted(model: Any) -> bool:
 
 
 def check_adapted(adapted: Any) -> tuple[int, int, tuple[str, ...]]:
-    """Give rank, alpha and targets of a `PeftModel`'s adapter.
+    """Return rank, alpha and targets of a `PeftModel`'s adapter.
 
     Raises:
         UserError: the model does not have exactly one adapter, a LoRA adapter named `default` that is all that is

@@ -35,7 +35,7 @@ class Masters:
         return list(self._of.values())
 
     def of(self, parameter: nn.Parameter) -> nn.Parameter:
-        """Give a parameter's master, or the parameter itself if it has none."""
+        """Return a parameter's master, or the parameter itself if it has none."""
         return self._of.get(parameter, parameter)
 
     @torch.no_grad()

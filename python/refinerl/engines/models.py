@@ -21,7 +21,7 @@ DType = Literal["float32", "bfloat16", "float16", "float64"]
 
 
 def resolve_model(name: str) -> str:
-    """Give the name that `from_pretrained` reads: a cache folder for the bundled model, any other name unchanged."""
+    """Return the name that `from_pretrained` reads: a cache folder for the bundled model, any other name unchanged."""
     return str(bundled.bundled_model()) if name.lower() == bundled.NAME else name
 
 

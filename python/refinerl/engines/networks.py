@@ -144,7 +144,7 @@ def recompute(network: PolicyNetwork | ValueNetwork, *, reentrant: bool = False)
 
 
 def _model_state(model: PreTrainedModel, weights: Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
-    """Give the state for `save_pretrained`: a network's weights by the model's own names, and the model's buffers."""
+    """Return the state for `save_pretrained`: a network's weights by the model's own names, and the model's buffers."""
     if weights is None:
         return None
     state = {name.removeprefix("model."): t for name, t in weights.items() if name.startswith("model.")}
@@ -153,7 +153,7 @@ def _model_state(model: PreTrainedModel, weights: Mapping[str, Tensor] | None) -
 
 
 def target_states(trunk: PreTrainedModel, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the hidden state that predicts each target, (N, H); give it with the target's row and index, (N,) each.
+    """Compute the hidden state that predicts each target, (N, H); return it with the target's row and index, (N,) each.
 
     Rows are padded at the right, so causal attention never sees padding and no attention mask is needed.
     """

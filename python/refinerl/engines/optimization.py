@@ -42,7 +42,7 @@ class Schedule:
             raise ValueError(f"minimum must be in [0, 1], got {self.minimum}")
 
     def factor(self, step: int) -> float:
-        """Give the share for the step with this index, counted from 0. It is positive for every step of the run."""
+        """Return the share for the step with this index, counted from 0. It is positive for every step of the run."""
         warmup = math.ceil(self.warmup * self.total_steps)
         if step < warmup:
             return (step + 1) / warmup

@@ -18,7 +18,7 @@ def uniforms(seed: int, count: int) -> Tensor:
 
 
 def greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Choose the likeliest token of each row (B, V); give it with its logprob at temperature 1.
+    """Choose the likeliest token of each row (B, V); return it with its logprob at temperature 1.
 
     Raises:
         FloatingPointError: a row has no finite maximum.

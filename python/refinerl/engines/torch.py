@@ -123,7 +123,7 @@ class TorchTrainer:
         return None
 
     def weights(self) -> Iterable[tuple[str, Tensor]]:
-        """Give the trained weights by their names in the Hugging Face model; of a LoRA policy the adapter.
+        """Return the trained weights by their names in the Hugging Face model; of a LoRA policy the adapter.
 
         Tied weights come once.
         """
@@ -174,7 +174,7 @@ class TorchTrainer:
             self.network.to(self._home)
 
     def _named(self) -> dict[str, nn.Parameter]:
-        """Give the parameters by all their names, as `state_dict` has them."""
+        """Return the parameters by all their names, as `state_dict` has them."""
         return dict(self.network.named_parameters(remove_duplicate=False))
 
     def _trained(self) -> tuple[torch.optim.Optimizer, Optimization]:

@@ -42,7 +42,7 @@ class _Sample:
 
 
 class TransformersGenerator:
-    """Writes completions with a Hugging Face causal language model.
+    """A generator over a Hugging Face causal language model.
 
     Args:
         model: stays on its device and may be a trainer's own module; its mode and attention are restored after each

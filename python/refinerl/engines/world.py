@@ -45,13 +45,13 @@ class Ranks:
         _join(store, launched.rank, launched.size, device.type, timeout)
 
     def all_reduce(self, value: Tensor, op: Literal["sum", "max"] = "sum") -> Tensor:
-        """Give the sum or maximum over the ranks, a new tensor of the same type on the CPU."""
+        """Return the sum or maximum over the ranks, a new tensor of the same type on the CPU."""
         reduced = value.detach().cpu().clone()
         dist.all_reduce(reduced, {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}[op])
         return reduced
 
     def all_gather_object(self, value: Any) -> list[Any]:
-        """Give every rank's value (pickled), in rank order."""
+        """Return every rank's value (pickled), in rank order."""
         gathered: list[Any] = [None] * self.size
         dist.all_gather_object(gathered, value, group=_cpu_group())
         return gathered

@@ -1,8 +1,8 @@
-"""Numerical kernels, each behind one door.
+"""Cross-entropy of target tokens straight from hidden states, without holding the [N, V] logits.
 
-`cross_entropy`   the door: −log softmax and entropy of target tokens straight from hidden states, no [N, V] logits held
-`naive`           its twin in plain PyTorch          `chunked`   what the native ones share: products, chunks, packing
-`cpu` · `cuda`    their epilogues                    `ops`       they as PyTorch operators
+`cross_entropy`   the public functions              `chunked`   shared by the native ones: products, chunks, packing
+`naive`           their twin in plain PyTorch       `cpu` · `cuda`   the native epilogues
+`ops`             the native ones as PyTorch operators
 """
 
 from __future__ import annotations
@@ -13,23 +13,27 @@ from importlib import import_module
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether an implementation can run here, and why not."""
+    """The availability of an implementation on this machine."""
 
     usable: bool
     reason: str = ""
-    """Why not; empty where it can."""
+    """The reason why it cannot; empty if it can."""
     architectures: tuple[str, ...] = ()
-    """What this build's CUDA kernels are compiled for, usable here or not; for the CPU, the levels of SIMD that this
-    processor has, of which the last is used."""
+    """For CUDA, the architectures that this build's kernels are compiled for, usable here or not; for the CPU, the
+    levels of SIMD that this processor has, of which the last is used."""
 
 
 def available() -> dict[str, Availability]:
-    """For each implementation of `kernels.impl`: "torch", "cpu", "cuda". Initialises the CUDA driver."""
+    """Check each implementation of `kernels.impl`: "torch", "cpu", "cuda". Initializes the CUDA driver."""
     return {impl: availability(impl) for impl in ("torch", "cpu", "cuda")}
 
 
 def availability(impl: str) -> Availability:
-    """Of one implementation; only asking for CUDA initialises its driver."""
+    """Check one implementation; only "cuda" initializes the CUDA driver.
+
+    >>> availability("cpu").usable
+    True
+    """
     if impl == "torch":
         return Availability(True)
     try:

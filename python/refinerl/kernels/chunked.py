@@ -1,13 +1,13 @@
-"""What the native implementations share: matrix products through PyTorch over chunks of rows, an epilogue between them.
+"""Shared part of the native implementations: PyTorch's matrix products over chunks of rows, an epilogue between them.
 
-    logits = hidden[rows] · headᵀ + bias      into one workspace, used again by every chunk
-    epilogue                                  statistics of the rows; the logits become their own gradient
+    logits = hidden[rows] · headᵀ + bias      into one workspace, reused by every chunk
+    epilogue                                  statistics of the rows; the logits are replaced by their gradient
     d hidden[rows] = dlogits · head      d head += dlogitsᵀ · hidden[rows]      d bias += Σ dlogits
 
-Where the slopes of the loss are known beforehand this is the forward pass, in three products; else the forward pass
-takes the statistics alone, and the backward pass does all of it: four. Logits are float32; so are the sums over chunks.
-Rows that cost nothing are packed away before the first product, for which a GPU must tell how many are left: the only
-wait in here.
+If the slopes of the loss are known beforehand, all this is done in the forward pass, in three products. Else the
+forward pass computes the statistics alone, and the backward pass all of it, in four products together. Logits are
+float32, and so are the sums over chunks. Rows that cost nothing are removed before the first product. A GPU must report
+how many remain, and this is the only time that the host waits for it.
 """
 
 from __future__ import annotations
@@ -20,44 +20,45 @@ import torch
 from torch import Tensor
 
 IGNORED = -100
-"""The target of a row that does not count."""
+"""The target of a row that is ignored."""
 
 WORKSPACE = {"cpu": 320 * 2**20, "cuda": 512 * 2**20}
-"""Bytes of logits that one chunk of rows may have, by the type of the device: 552 rows of 152k logits on a CPU."""
+"""Bytes that the logits of one chunk may take, by device type: 552 rows of 152k logits on a CPU."""
 
 ENOUGH = {"cpu": 512}
-"""Rows of a chunk beyond which the products gain nothing, by the type of the device.
+"""Rows of a chunk above which the products are no faster, by device type.
 
-With fewer they wait for the head and its gradient, which each chunk reads from memory anew (docs/measurements.md).
+With fewer rows they wait for the head and its gradient, which each chunk reads from memory again
+(docs/measurements.md).
 """
 
 CONVERTED = 8 * 2**20
-"""Bytes of the head that are converted to float32 at once, where its type differs."""
+"""Bytes of the head that are converted to float32 at a time, if its type is another."""
 
 
 class Epilogue(Protocol):
-    """What happens to a chunk's logits: contiguous float32 (C, V); targets int64 (C,) in [0, V); the rest float32 (C,).
+    """The work on a chunk's logits: contiguous float32 (C, V); targets int64 (C,) in [0, V); the rest float32 (C,).
 
     With z = scale·logits, p = softmax(z): d nll/dz = p − onehot and d entropy/dz = −p·(log p + entropy).
     """
 
     def statistics(self, logits: Tensor, targets: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """Nll and entropy."""
+        """Compute nll and entropy."""
         ...
 
     def fused(
         self, logits: Tensor, targets: Tensor, grad_nll: Tensor, grad_entropy: Tensor | None, scale: float
     ) -> tuple[Tensor, Tensor]:
-        """The same; overwrites logits with the gradient of Σ grad_nll·nll + grad_entropy·entropy."""
+        """Compute both; overwrite the logits with the gradient of Σ grad_nll·nll + grad_entropy·entropy."""
         ...
 
     def kept(self, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """The indices of the rows that count (N,), at the front of an int64 tensor, and how many they are, ()."""
+        """Find the indices of the rows that count (N,), at the front of an int64 tensor, and their number, ()."""
         ...
 
 
 class Wanted(NamedTuple):
-    """Which gradients."""
+    """The gradients that are wanted."""
 
     hidden: bool
     head: bool
@@ -65,7 +66,7 @@ class Wanted(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """hidden (N, H), head (V, H), bias (V,) or None, and what divides the temperature out of its logits."""
+    """hidden (N, H), head (V, H), bias (V,) or None, and the factor of the logits, 1 / temperature."""
 
     hidden: Tensor
     head: Tensor
@@ -74,7 +75,7 @@ class Layer(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Each in its tensor's shape and type; empty where it is not wanted."""
+    """Gradients in the shape and type of their tensors; those that are not wanted are empty."""
 
     hidden: Tensor
     head: Tensor
@@ -82,7 +83,7 @@ class Gradients(NamedTuple):
 
 
 class Slopes(NamedTuple):
-    """Of a loss in each row's nll and entropy, (N,) each; None for zero."""
+    """Slopes of a loss in each row's nll and entropy, (N,) each; None for zero."""
 
     nll: Tensor
     entropy: Tensor | None
@@ -91,9 +92,12 @@ class Slopes(NamedTuple):
 def cross_entropy(
     epilogue: Epilogue, layer: Layer, targets: Tensor, counts: Tensor, slopes: Slopes | None, wanted: Wanted
 ) -> tuple[Tensor, Tensor, Gradients]:
-    """Nll and entropy (N,) in float32, and with slopes that loss's gradients.
+    """Compute nll and entropy (N,) in float32, and given slopes the gradients of that loss.
 
-    Rows that do not count are not computed and read 0.
+    Rows that do not count are skipped and read 0.
+
+    Raises:
+        ValueError: a target is neither in the vocabulary nor ignored.
     """
     kept = _kept(epilogue, counts, targets, len(layer.head))
     nll, entropy = (torch.zeros(len(targets), dtype=torch.float32, device=targets.device) for _ in range(2))
@@ -116,7 +120,7 @@ def cross_entropy(
 
 
 def _kept(epilogue: Epilogue, counts: Tensor, targets: Tensor, vocabulary: int) -> Tensor | None:
-    """(K,) indices of the rows that count and are not ignored, None if all do."""
+    """Find the (K,) indices of the rows that count and are not ignored; None if all do."""
     outside = ((targets < 0) | (targets >= vocabulary)) & (targets != IGNORED)
     indices, count = epilogue.kept(counts & (targets != IGNORED))
     total, bad = torch.stack([count, outside.sum()]).tolist()
@@ -140,7 +144,7 @@ def _put(whole: Tensor, kept: Tensor | None, rows: slice, part: Tensor) -> None:
 
 
 def rows_of_a_chunk(count: int, head: Tensor) -> int:
-    """How many of so many rows go through the products at once: chunks are alike, lest the last be a few rows."""
+    """Return the number of rows of a chunk. Chunks are of like size, so that the last one is not a few rows."""
     device = head.device.type
     most = max(1, min(ENOUGH.get(device, count), WORKSPACE.get(device, WORKSPACE["cpu"]) // (4 * len(head))))
     return max(1, math.ceil(count / max(1, math.ceil(count / most))))
@@ -167,7 +171,10 @@ class _Products:
         self._started = False
 
     def chunks(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Rows, their hidden states as the products take them, and their logits, valid until the next chunk."""
+        """Yield each chunk's rows, their hidden states as the products need them, and their logits.
+
+        The logits are valid until the next chunk.
+        """
         kind = self._head.dtype if self._native else torch.float32
         for first in range(0, self._count, self._rows):
             rows = slice(first, min(first + self._rows, self._count))
@@ -181,7 +188,7 @@ class _Products:
             yield rows, hidden, logits
 
     def backward(self, rows: slice, hidden: Tensor, dlogits: Tensor) -> None:
-        """Add what a chunk's logits, now their gradient, give to the wanted ones."""
+        """Add a chunk's contribution to the wanted gradients, given the gradient of its logits."""
         if self._wanted.bias:
             self._to_bias += dlogits.sum(0)
         if self._native:
@@ -216,16 +223,16 @@ class _Products:
 
 
 def _multiplies(hidden: Tensor, head: Tensor) -> bool:
-    """Whether a GPU multiplies this type with float32 sums and results; then nothing is converted but the gradient.
+    """Tell whether a GPU multiplies this type with float32 sums and results; then only the gradient is converted.
 
-    Not float16, in whose range the slopes of a mean over many tokens vanish. Before 2.11 PyTorch may refuse to add such
-    a product to float32.
+    Not float16, in which the slopes of a mean over many tokens underflow. Before 2.11 PyTorch may refuse to add such a
+    product to float32.
     """
     return hidden.is_cuda and hidden.dtype == head.dtype == torch.bfloat16 and torch.__version__ >= "2.11"
 
 
 def _multiply(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> None:
-    """Out = a·b, or += where `add`, in float32."""
+    """Compute out = a·b, or out += a·b with `add`, in float32."""
     if a.dtype != torch.float32:
         if add:
             torch.ops.aten.addmm.dtype_out(out, a, b, torch.float32, out=out)

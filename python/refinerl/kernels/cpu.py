@@ -1,4 +1,4 @@
-"""The epilogue on the CPU: rows in SIMD, on as many threads as PyTorch has, while its own are idle."""
+"""The epilogue on the CPU: rows in SIMD, on as many threads as PyTorch has; PyTorch's own are idle meanwhile."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from refinerl import _core
 from refinerl.kernels import Availability
 
 LEVELS = tuple(_core.cross_entropy_levels())
-"""The levels of SIMD that this processor has, of "portable", "avx2" and "avx512", the best one last."""
+"""The levels of SIMD that this processor has, among "portable", "avx2" and "avx512"; the best one is last."""
 
 
 def availability() -> Availability:
-    """The kernels run on any processor."""
+    """Tell that the kernels run: they do on any processor."""
     return Availability(True, architectures=LEVELS)
 
 
 class Epilogue:
-    """See `chunked.Epilogue`. Tensors are lent to the Rust core as they lie in memory."""
+    """The contract of `chunked.Epilogue`. The Rust core reads and writes the tensors' own memory."""
 
     def __init__(self, level: str = LEVELS[-1]) -> None:
         self._level = level
 
     def statistics(self, logits: Tensor, targets: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """Nll and entropy."""
+        """Compute nll and entropy."""
         nll, entropy = _core.cross_entropy_statistics(
             logits.numpy(), targets.numpy(), scale=scale, threads=torch.get_num_threads(), level=self._level
         )
@@ -33,7 +33,7 @@ class Epilogue:
     def fused(
         self, logits: Tensor, targets: Tensor, grad_nll: Tensor, grad_entropy: Tensor | None, scale: float
     ) -> tuple[Tensor, Tensor]:
-        """Nll and entropy; overwrites logits."""
+        """Compute nll and entropy; overwrite the logits."""
         nll, entropy = _core.cross_entropy_fused(
             logits.numpy(),
             targets.numpy(),
@@ -46,6 +46,6 @@ class Epilogue:
         return torch.from_numpy(nll), torch.from_numpy(entropy)
 
     def kept(self, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Indices of the rows that count, and how many they are."""
+        """Find the indices of the rows that count, and their number."""
         indices = counts.nonzero().squeeze(-1)
         return indices, torch.tensor(len(indices), device=counts.device)

@@ -1,7 +1,7 @@
 """−log π(target) and entropy straight from hidden states, without ever holding the [N, V] logits.
 
-One door for the constraint's cost (`sequence_cross_entropy`: the weights are known before the forward pass) and for the
-losses of reinforcement learning (`token_logprobs`: upstream gradients are not). Both compute, for each of N rows,
+`sequence_cross_entropy` is for the constraint's cost, whose weights are known before the forward pass; `token_logprobs`
+is for the losses of reinforcement learning, whose upstream gradients are not. Both compute, for each of N rows,
 
     z = (hidden · headᵀ + bias) / temperature
     nll = logsumexp(z) − z[target]
@@ -9,7 +9,7 @@ losses of reinforcement learning (`token_logprobs`: upstream gradients are not).
 
 | impl | | |
 |---|---|---|
-| `torch` | any device and float type | plain PyTorch, the twin and contract of the others (`naive`) |
+| `torch` | any device and float type | plain PyTorch, the contract of the others (`naive`) |
 | `cpu` | CPU; 16- and 32-bit floats | SIMD between PyTorch's matrix products (`chunked`, `cpu`) |
 | `cuda` | GPUs that the build has kernels for; 16- and 32-bit floats | the same on the GPU (`chunked`, `cuda`) |
 | `auto` | | cuda on GPUs, cpu on CPUs, torch for float64 and everything else |
@@ -33,7 +33,7 @@ Impl = Literal["auto", "torch", "cpu", "cuda"]
 
 @dataclass(frozen=True)
 class SequenceCrossEntropy:
-    """What N target tokens cost. Zero on rows of weight 0 and on ignored ones, which are not computed."""
+    """The cost of N target tokens; zero for rows of weight 0 and ignored rows, which are not computed."""
 
     nll: Tensor  # (N,) −log π(target) in nats, no gradient
     entropy: Tensor  # (N,) nats, no gradient
@@ -50,22 +50,29 @@ def sequence_cross_entropy(
     bias: Tensor | None = None,
     impl: Impl = "auto",
 ) -> SequenceCrossEntropy:
-    """The weighted cost of target tokens whose weights are known beforehand.
+    """Compute the weighted cost of target tokens whose weights are known beforehand.
 
-    The native implementations form the gradients here, in three matrix products, and only scale them in the backward
-    pass; the head is not needed there. Under gradient checkpointing that work is done twice.
+    >>> hidden, head = torch.eye(2), torch.tensor([[0.0, 0.0], [0.0, 1.0]])
+    >>> found = sequence_cross_entropy(hidden, head, torch.tensor([0, 1]), weights=torch.tensor([1.0, 0.5]))
+    >>> found.nll  # log 2 for the first row, log(1 + 1/e) for the second
+    tensor([0.6931, 0.3133])
+    >>> found.cost
+    tensor(0.8498)
+
+    The native implementations compute the gradients here, in three matrix products, and only scale them in the backward
+    pass, which does not need the head. Under gradient checkpointing that work is done twice.
 
     Args:
         hidden: (N, H) last hidden states, at the positions that predict the targets.
         head: (V, H) the language-model head; its type may differ from hidden's, unless one is float64.
         targets: (N,) int64 in [0, V), or −100 for rows that do not count.
-        weights: (N,) of each row's nll in the cost, None for 1. Rows of weight 0 are packed away first.
+        weights: (N,) of each row's nll in the cost, None for 1. Rows of weight 0 are removed first.
         temperature: divides the logits, > 0.
         bias: (V,) of the head; may be −inf, which makes a token impossible.
-        impl: which implementation, see above.
+        impl: the implementation, see above.
 
-    Results are float32, or float64 where hidden is; logits are computed and summed in that type. Gradients have the
-    type of what they belong to. Strides do not matter.
+    Results are float32, or float64 if hidden is; logits are computed and summed in that type. Each gradient has the
+    type of its tensor. Any strides are accepted.
 
     Raises:
         ValueError: an argument has the wrong shape, type, device or range; the message names it.
@@ -102,10 +109,15 @@ def token_logprobs(
     bias: Tensor | None = None,
     impl: Impl = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """log π(target) and entropy of each row, (N,) each, both differentiable in hidden, head and bias.
+    """Compute log π(target) and entropy of each row, (N,) each, both differentiable in hidden, head and bias.
 
-    Arguments, types and errors as in `sequence_cross_entropy`; ignored rows read 0. The native implementations compute
-    the logits again in the backward pass, for the rows that have an upstream gradient, so they keep hidden and head.
+    >>> hidden, head = torch.eye(2), torch.tensor([[0.0, 0.0], [0.0, 1.0]])
+    >>> token_logprobs(hidden, head, torch.tensor([0, 1]))
+    (tensor([-0.6931, -0.3133]), tensor([0.6931, 0.5822]))
+
+    Arguments, types and errors are those of `sequence_cross_entropy`; ignored rows read 0. The native implementations
+    keep hidden and head, and compute the logits again in the backward pass, for the rows that have an upstream
+    gradient.
     """
     chosen = _check(hidden, head, targets, temperature, bias, impl)
     if chosen != "torch":
@@ -126,7 +138,11 @@ def token_logprobs(
 
 
 def _choose(impl: Impl, device: torch.device, dtype: torch.dtype) -> str:
-    """What runs, as `auto` decides it or as it was asked for. Raises ValueError where that cannot run."""
+    """Choose the implementation that runs.
+
+    Raises:
+        ValueError: the one that was asked for cannot run.
+    """
     if impl not in get_args(Impl):
         raise ValueError(f"impl must be one of {', '.join(get_args(Impl))}, got {impl!r}")
     if impl == "torch" or (impl == "auto" and (dtype == torch.float64 or device.type not in ("cpu", "cuda"))):
@@ -142,10 +158,10 @@ def _choose(impl: Impl, device: torch.device, dtype: torch.dtype) -> str:
     return impl
 
 
-# Constants of a compiled graph: what can run here does not change.
+# Constants of a compiled graph: the set of implementations that can run does not change.
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _why_not(kind: str, index: int | None) -> str:
-    """Why native kernels do not run on this device; empty where they do."""
+    """Return the reason why native kernels do not run on this device; empty if they do."""
     if kind == "cpu":
         return availability("cpu").reason
     from refinerl.kernels import cuda
@@ -155,7 +171,7 @@ def _why_not(kind: str, index: int | None) -> str:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _serves(kind: str, index: int | None) -> bool:
-    """Whether native kernels run on this device; where they do not, one warning says why."""
+    """Tell whether native kernels run on this device; if not, warn once with the reason."""
     if reason := str(_why_not(kind, index)):
         _warn(f"cross-entropy runs without its {kind} kernels: {reason}")
     return not reason
@@ -170,9 +186,12 @@ def _warn(message: str) -> None:
 
 
 def _check(hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, bias: Tensor | None, impl: Impl) -> str:
-    """Raises ValueError naming the first bad argument; returns the implementation that runs.
+    """Check the arguments; return the implementation that runs.
 
-    The native ones look at the range of the targets themselves: here it would break a compiled graph.
+    The native ones check the range of the targets themselves: doing it here would break a compiled graph.
+
+    Raises:
+        ValueError: an argument is wrong; the message names the first one.
     """
     if hidden.dim() != 2 or not hidden.shape[1] or not hidden.is_floating_point():
         raise ValueError(

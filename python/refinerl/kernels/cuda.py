@@ -1,7 +1,8 @@
 """The epilogue of fused cross-entropy on CUDA devices: `cuda/sequence_cross_entropy.cu` through `refinerl._core`.
 
-Every call puts one kernel on PyTorch's current stream of its tensors' device and returns: nothing waits for the device,
-and all memory is PyTorch's. How the kernels are built, chosen and tested without a device: docs/cuda.md.
+Every call launches one kernel on PyTorch's current stream of the tensors' device and returns without waiting for the
+device. All memory is allocated by PyTorch. docs/cuda.md describes how the kernels are built, chosen and tested without
+a device.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _ITEMS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "b
 
 
 def availability() -> Availability:
-    """Whether the kernels can run on any device of this machine. Initialises the CUDA driver, like `torch.cuda`."""
+    """Check whether the kernels can run on a device of this machine. Initializes the CUDA driver, like `torch.cuda`."""
     embedded = tuple(_core.cuda_architectures())
     if (reason := _unfit_torch()) is not None:
         return Availability(False, reason, embedded)
@@ -33,7 +34,7 @@ def availability() -> Availability:
 
 @functools.cache
 def why_not(device: int) -> str:
-    """Why the kernels do not run on the CUDA device of this number; empty where they do, and are loaded then."""
+    """Load the kernels on a CUDA device; return the reason why they cannot run there, or an empty string."""
     if (reason := _unfit_torch()) is not None:
         return reason
     try:
@@ -48,15 +49,15 @@ def _unfit_torch() -> str | None:
 
 
 class Epilogue:
-    """What stands between the matrix products, over rows of logits (C, V) in float32, float16 or bfloat16.
+    """The contract of `chunked.Epilogue`, over rows of logits (C, V) in float32, float16 or bfloat16.
 
-    z = scale·logits; a row whose target is −100 has zeros for all results. Targets are int64; any other target outside
-    [0, V) makes its row's results NaN, as looking at them here would wait for the device. Rows may lie apart, their
-    items not.
+    z = scale·logits; all results of a row whose target is −100 are zero. Targets are int64. Any other target outside
+    [0, V) makes its row's results NaN, because to check targets here would wait for the device. Rows may be apart in
+    memory, the items of a row must be adjacent.
     """
 
     def statistics(self, logits: Tensor, targets: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """Nll and entropy, float32 (C,), in nats."""
+        """Compute nll and entropy in nats, float32 (C,)."""
         rows = _rows(logits, targets, scale)
         nll, entropy = _floats(logits), _floats(logits)
         _core.cuda_statistics(_place(logits), rows, nll=nll.data_ptr(), entropy=entropy.data_ptr())
@@ -65,7 +66,7 @@ class Epilogue:
     def fused(
         self, logits: Tensor, targets: Tensor, grad_nll: Tensor, grad_entropy: Tensor | None, scale: float
     ) -> tuple[Tensor, Tensor]:
-        """The same; overwrites the logits with scale·(grad_nll·(p − onehot) − grad_entropy·p·(log p + entropy)).
+        """Compute both; overwrite the logits with scale·(grad_nll·(p − onehot) − grad_entropy·p·(log p + entropy)).
 
         Rows that fit into the shared memory of a block are read once, others twice.
         """
@@ -84,14 +85,17 @@ class Epilogue:
         return nll, entropy
 
     def kept(self, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """The indices of what is true at the front of an int64 (N,), and how many they are, int64 ()."""
+        """Find the indices of the true elements, at the front of an int64 (N,), and their number, int64 ()."""
         indices, count = kept_rows(counts)
         return indices, count[0]
 
 
 def kept_rows(weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The indices of the rows of weights (N,) that are not zero, in order, at the front of an int64 (N,), and how many
-    they are, int64 (1,). Reading that on the host waits for the device; this call does not."""
+    """Find the indices of the weights (N,) that are not zero, in order, and their number.
+
+    The indices are at the front of an int64 (N,). The number is int64 (1,); reading it on the host waits for the
+    device, this call does not.
+    """
     weights = weights.detach().to(torch.float32).contiguous()
     indices = torch.empty(len(weights), dtype=torch.int64, device=weights.device)
     count = torch.empty(1, dtype=torch.int64, device=weights.device)
@@ -106,7 +110,7 @@ def kept_rows(weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _place(tensor: Tensor) -> _core.CudaPlace:
-    """A tensor's device and PyTorch's current stream on it."""
+    """Return a tensor's device and PyTorch's current stream on it."""
     stream = torch.cuda.current_stream(tensor.device).cuda_stream
     return _core.CudaPlace(device=tensor.get_device(), stream=stream)
 
@@ -136,7 +140,7 @@ def _floats(logits: Tensor) -> Tensor:
 
 
 def _like(rows: Tensor, name: str, tensor: Tensor) -> Tensor:
-    """A number for each row, as the kernels read it."""
+    """Convert a tensor of one number for each row to what the kernels read."""
     if tensor.shape != rows.shape[:1] or tensor.device != rows.device:
         raise ValueError(f"{name} must be of shape ({len(rows)},) on {rows.device}, got {_seen(tensor)}")
     return tensor.detach().to(torch.float32).contiguous()

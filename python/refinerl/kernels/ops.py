@@ -1,11 +1,11 @@
 """The native implementations as PyTorch operators: `torch.ops.refinerl.*`, with fake kernels and autograd formulas.
 
-Each takes `impl`, "cpu" or "cuda", whose epilogue it runs in `chunked`. Under `torch.compile` they are nodes of the
-graph. Autocast does not reach in. Calling them by hand is rarely wanted: `cross_entropy` is the door.
+Each takes `impl`, "cpu" or "cuda", and runs that epilogue in `chunked`. Under `torch.compile` they are nodes of the
+graph. Autocast does not affect them. Callers normally use `cross_entropy` instead.
 
-Nothing of the head is kept for the backward pass of `weighted_cross_entropy`. `token_logprobs` saves it as `F.linear`
-would, so under ZeRO-3 the module that reads `head.weight` in its forward, or one around it, must be one that DeepSpeed
-gathers again for the backward pass: true of a module of the engine's model.
+`weighted_cross_entropy` keeps nothing of the head for the backward pass. `token_logprobs` saves it as `F.linear` would,
+so under ZeRO-3 the module that reads `head.weight` in its forward pass, or one around it, must be one that DeepSpeed
+gathers again for the backward pass, as it does for the modules of its engine's model.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NOTHING = Wanted(False, False, False)
 
 
 def _epilogue(impl: str) -> Epilogue:
-    # Imported when first used: on a machine without a GPU nothing of CUDA is.
+    # Imported on first use, so that nothing of CUDA is imported on a machine without a GPU.
     made: Epilogue = import_module(f"refinerl.kernels.{impl}").Epilogue()
     return made
 
@@ -48,7 +48,7 @@ def weighted_cross_entropy(
     impl: str,
     wanted: Flags,
 ) -> tuple[Tensor, ...]:
-    """Cost (), nll (N,), entropy (N,), and the gradients of the cost in hidden, head and bias, empty if not wanted."""
+    """Compute cost (), nll (N,), entropy (N,) and the wanted gradients of the cost; the others are empty."""
     with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
         layer = Layer(hidden, head, bias, scale)
         slopes = Slopes(weights, None) if any(wanted) else None
@@ -96,12 +96,12 @@ def _scale_gradients(ctx: Any, upstream: Tensor | None, *_: Tensor | None) -> tu
 
 
 def _consumed(upstream: Tensor) -> bool:
-    """Whether this is the only backward pass through the graph, so that what was saved for it may be overwritten.
+    """Tell whether this is the last backward pass through the graph, so that tensors saved for it may be overwritten.
 
-    A copy of the head's gradient would double the memory of the largest tensor there is.
+    A copy of the head's gradient would double the memory of the largest tensor.
     """
     keeps = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
-    # Traced tensors are of other types, and what traces them avoids the copy by itself.
+    # Traced tensors are of other types, and the tracer avoids the copy by itself.
     return keeps is not None and type(upstream) is Tensor and not torch.compiler.is_compiling() and not keeps()
 
 
@@ -119,7 +119,7 @@ weighted_cross_entropy.register_autograd(_scale_gradients, setup_context=_save_g
 def token_logprobs(
     hidden: Tensor, head: Tensor, bias: Tensor | None, targets: Tensor, scale: float, impl: str
 ) -> tuple[Tensor, Tensor]:
-    """Logprob and entropy of each row."""
+    """Compute the logprob and the entropy of each row."""
     with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
         layer, counts = Layer(hidden, head, bias, scale), torch.ones_like(targets, dtype=torch.bool)
         nll, entropy, _ = chunked.cross_entropy(_epilogue(impl), layer, targets, counts, None, _NOTHING)
@@ -151,17 +151,17 @@ def token_logprobs_backward(
     impl: str,
     wanted: Flags,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients in hidden, head and bias, empty if not wanted."""
+    """Compute the gradients in hidden, head and bias, empty if not wanted."""
     if head.dim() != 2:
         raise RuntimeError(
             f"head has shape {tuple(head.shape)} in the backward pass: it was released after the forward pass. Under "
-            "ZeRO-3 a module of DeepSpeed's engine must read it"
+            "ZeRO-3 read it in a module of DeepSpeed's engine"
         )
     with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
         layer = Layer(hidden, head, bias, scale)
         zeros = torch.zeros(len(targets), dtype=torch.float32, device=targets.device)
         slopes = Slopes(zeros if grad_logprob is None else grad_logprob.neg(), grad_entropy)
-        # Rows without either slope cost nothing, such as those that PPO clips.
+        # Rows in which both slopes are zero cost nothing, such as those that PPO clips.
         counts = slopes.nll != 0 if grad_entropy is None else (slopes.nll != 0) | (grad_entropy != 0)
         *_, found = chunked.cross_entropy(_epilogue(impl), layer, targets, counts, slopes, Wanted(*wanted))
         return found.hidden, found.head, found.bias

@@ -155,7 +155,7 @@ class DeepSpeedTrainer:
         return self._trained_names[int(bad[0])].removeprefix("model.") if len(bad) else None
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Give the trained weights by their names in the Hugging Face model; of a LoRA policy the adapter.
+        """Return the trained weights by their names in the Hugging Face model; of a LoRA policy the adapter.
 
         Tied weights come once. Under ZeRO-3 each is gathered when it is asked for, and all ranks must ask for all. The
         caller may keep it: vLLM holds the weights of a layer until it has them all.

@@ -1,13 +1,12 @@
-"""An engine of vLLM that writes completions, in this process.
+"""A vLLM engine that writes completions, in this process.
 
-What the contract asks beyond vLLM's defaults: one request with a seed of its own for each sample, logprobs of the
-distribution that was sampled from, weights and adapters taken over from memory, base and adapter requests never in one
-call (vLLM's CPU backend then gives all of them the adapter).
+The contract needs more than vLLM's defaults: one request with its own seed for each sample, logprobs of the
+distribution that was sampled from, weights and adapters loaded from memory, and no call with both base and adapter
+requests (vLLM's CPU backend then applies the adapter to all of them).
 """
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -22,46 +21,42 @@ from refinerl.engines.guest import silent_bar, threads, untouched
 from refinerl.engines.lora import on_disk
 from refinerl.engines.releases import VLLM
 from refinerl.engines.stopping import cut_at_stop
+from refinerl.engines.vllm.arguments import arguments
 from refinerl.engines.vllm.memory import CACHE, WEIGHTS
 from refinerl.engines.vllm.process import CUSTODY, import_vllm, name_shared_memory, on_current_device
-from refinerl.engines.vllm.weights import ADAPTER, install_adapter, lora_rank, repack_head, take_over
+from refinerl.engines.vllm.weights import ADAPTER, install_adapter, repack_head, take_over
 from refinerl.errors import UserError
 from refinerl.records import Completion, FinishReason, Sampling
 from refinerl.tokenization import ChatTokenizer
 
-CPU_CACHE = 2**30
-"""Bytes of the key-value cache on a CPU, where a share of the machine's memory would be far too much."""
-
-WORKER = "refinerl.engines.vllm.worker.SleepingWorker"
-"""The class of vLLM's worker where engines sleep."""
-
 
 class VllmGenerator:
-    """Writes completions with a vLLM engine of its own.
+    """A generator with a vLLM engine of its own.
 
-    Under torchrun or DeepSpeed's launcher every rank makes its engines at the same time; `tensor_parallel` consecutive
-    ranks then share one engine, and call its methods together.
+    Under a launcher all ranks make their engines at the same time; `tensor_parallel` consecutive ranks share one engine
+    and call its methods together.
 
     Args:
         model: folder or hub id.
         tokenizer: for the ids that end a completion, and to decode.
-        dtype: of weights and activations.
+        dtype: the type of weights and activations.
         context_length: tokens of prompt and completion that fit; default: the model's.
-        max_rows: completions written at a time, as far as the cache holds them: the others wait.
+        max_rows: completions written at a time, as many as the cache holds; others wait.
         memory: share of the device's memory for weights and cache; None: 0.3 on a GPU, a cache of 1 GiB on a CPU.
         tensor_parallel: ranks that share the engine.
         prefix_caching: keep the keys and values of prompts, which the samples of a group share.
         eager: no CUDA graphs and no compilation; always so on a CPU.
-        sleeps: `sleep` frees the memory of weights and cache. A CPU cannot, and needs not.
-        frozen: the weights are the folder's for good: `sleep` keeps a copy of them on the host. Else it discards them.
-        source: where `wake` gets discarded weights where `load` has brought none since: the trainer's `weights`.
-        speculate: tokens guessed at a time by looking up the last ones in the prompt; 0 is off. Pays where outputs copy
-            their prompts, as refinements do.
-        adapter: rank and alpha of the LoRA adapter whose weights `load` will bring; None: `load` brings the model's.
+        sleeps: let `sleep` free the memory of weights and cache; ignored on a CPU.
+        frozen: the folder's weights never change, so `sleep` keeps a copy of them on the host; else it discards them.
+        source: gives the weights that `wake` loads in place of discarded ones if `load` has not: the trainer's
+            `weights`.
+        speculate: number of tokens to guess at a time by looking up the last ones in the prompt; 0 is off. It pays when
+            outputs copy their prompts, as refinements do.
+        adapter: rank and alpha of the LoRA adapter whose weights `load` gets; None if it gets the model's.
         progress: as in `TransformersGenerator`.
 
     Raises:
-        UserError: vLLM is not installed, or the installed one cannot serve this model so.
+        UserError: vLLM is not installed, of an untested series, or cannot serve this model with these arguments.
     """
 
     def __init__(
@@ -98,36 +93,19 @@ class VllmGenerator:
         self._sleeps = sleeps and platform.is_sleep_mode_available()
         self._discards = self._sleeps and adapter is None and not frozen
         self._discarded = False
-        options: dict[str, Any] = {
-            "dtype": dtype,
-            "max_model_len": context_length,
-            "max_num_seqs": max_rows,
-            "enable_prefix_caching": prefix_caching,
-            "enforce_eager": eager or self._cpu,
-            "enable_sleep_mode": self._sleeps,
-            "tensor_parallel_size": tensor_parallel,
-            "logprobs_mode": "processed_logprobs",  # of the distribution that is sampled from
-            "generation_config": "vllm",  # not the model's own sampling habits
-            "seed": 0,
-            "use_tqdm_on_load": False,
-        }
-        if self._sleeps:
-            options["worker_cls"] = WORKER
-        if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-            options["distributed_executor_backend"] = "external_launcher"
-        if memory is not None or not self._cpu:
-            options["gpu_memory_utilization"] = 0.3 if memory is None else memory
-        elif not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
-            options["kv_cache_memory_bytes"] = CPU_CACHE
-        if adapter is not None:
-            options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": lora_rank(adapter[0])}
-        if speculate:
-            options["speculative_config"] = {
-                "method": "ngram",
-                "num_speculative_tokens": speculate,
-                "prompt_lookup_min": 2,
-                "prompt_lookup_max": 4,
-            }
+        options = arguments(
+            cpu=self._cpu,
+            dtype=dtype,
+            context_length=context_length,
+            max_rows=max_rows,
+            memory=memory,
+            tensor_parallel=tensor_parallel,
+            prefix_caching=prefix_caching,
+            eager=eager,
+            sleeps=self._sleeps,
+            speculate=speculate,
+            adapter=adapter,
+        )
         if self._cpu and tensor_parallel > 1:
             name_shared_memory()
         with untouched():
@@ -137,8 +115,8 @@ class VllmGenerator:
                 self._free = weakref.finalize(self, CUSTODY.take(self._llm))
                 self._threads = torch.get_num_threads()
                 if self._cpu:
-                    # It patches its kernels once more for each engine, by a scan of all modules that fails as soon as
-                    # one has speculated (numba is loaded then). Once is enough.
+                    # It would patch its kernels again for each engine, by a scan of all modules that fails once an
+                    # engine has speculated (numba is loaded then). The first patch suffices.
                     platform.register_triton_kernel_overrides = lambda: None
                 self._request([[tokenizer.eos_token_id]], [vllm.SamplingParams(max_tokens=1, logprobs=0)], None)
             except Exception as error:
@@ -165,15 +143,15 @@ class VllmGenerator:
         adapter: bool = True,
         drafts: Sequence[Sequence[int]] | None = None,
     ) -> list[list[Completion]]:
-        """`sampling.n` completions for each prompt, in order.
+        """Write `sampling.n` completions for each prompt, in order.
 
-        Logprobs are those of the distribution that was sampled from: after temperature, top_k and top_p; for greedy
-        sampling those at temperature 1. `drafts` change nothing here: speculation looks its guesses up in the prompt.
+        Logprobs are those of the distribution that was sampled from, after temperature, top_k and top_p; for greedy
+        sampling those at temperature 1. `drafts` are ignored: speculation takes its guesses from the prompt.
 
         Raises:
             ValueError: a prompt is empty or leaves no room in the context, or the seeds do not match the request.
             FloatingPointError: the model's logits are not finite.
-            RuntimeError: the adapter is asked for, and none was loaded; or the weights were discarded.
+            RuntimeError: the adapter is asked for before one was loaded, or the weights were discarded.
         """
         requests.check(prompts, sampling, self.context_length)
         if adapter and not self._loaded:
@@ -189,7 +167,7 @@ class VllmGenerator:
             for prompt, seeds in zip(prompts, sampling.seeds or greedy, strict=True)
             for seed in seeds
         ]
-        with threads(self._threads):  # compiled code is bound to the count it was compiled with
+        with threads(self._threads):  # compiled code needs the number of threads it was compiled with
             outputs = self._request(asked, params, self._lora() if adapter else None)
         done = [self._completion(output.outputs[0], sampling.stop) for output in outputs]
         return [done[i * sampling.n : (i + 1) * sampling.n] for i in range(len(prompts))][mine]
@@ -197,7 +175,10 @@ class VllmGenerator:
     def _gather(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling
     ) -> tuple[Sequence[Sequence[int]], Sampling, slice]:
-        """The prompts of all ranks that share this engine, which must see the same requests, and where ours lie."""
+        """Gather the requests of all ranks that share this engine, and find ours among them.
+
+        The engine's ranks must all see the same requests.
+        """
         from vllm.distributed.parallel_state import get_tp_group
 
         group = get_tp_group()
@@ -246,11 +227,11 @@ class VllmGenerator:
     # --- weights --------------------------------------------------------------------------------
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Take over the trainer's weights without a copy on disk: the model's, or the adapter's where there is one.
+        """Load the trainer's weights from memory: the model's, or the adapter's if there is one.
 
         Raises:
-            ValueError: a name that the model or the adapter does not have, or not all that the model has.
-            UserError: the installed vLLM cannot take weights from memory.
+            ValueError: a name that the model or the adapter does not have, or not all of the model's.
+            UserError: the installed vLLM cannot load weights from memory.
         """
         self._wake(WEIGHTS)
         try:
@@ -262,7 +243,7 @@ class VllmGenerator:
                 self._llm.collective_rpc(install_adapter, args=(on_disk(weights), *self._adapter))
         except (AttributeError, ImportError, TypeError, NotImplementedError) as error:
             if self._vllm.__version__.split("+")[0] == VLLM.tested:
-                raise  # it can, so the fault is ours
+                raise  # the tested release can do it, so the fault is ours
             raise UserError(
                 f"the installed vLLM {self._vllm.__version__} cannot take weights from memory ({error}); vLLM "
                 f"{VLLM.tested} "
@@ -278,23 +259,23 @@ class VllmGenerator:
             return None
         from vllm.lora.request import LoRARequest
 
-        # The worker holds it under this id already, so that the path is never read.
+        # The worker has the adapter under this id already, so the path is never read.
         return LoRARequest("policy", ADAPTER, "in-memory")
 
     # --- memory and life ---------------------------------------------------------------------------------
 
     def sleep(self) -> None:
-        """Free the memory of weights and cache, where the platform can; else nothing."""
+        """Free the memory of weights and cache if the platform can."""
         if self._sleeps and WEIGHTS not in self._asleep:
             self._llm.sleep(level=2 if self._discards else 1)
             self._asleep = {WEIGHTS, CACHE}
             self._discarded = self._discards
 
     def wake(self) -> None:
-        """Undo `sleep`.
+        """Take the memory of weights and cache again.
 
         Raises:
-            RuntimeError: the weights were discarded, and nothing says which come in their place.
+            RuntimeError: the weights were discarded, and there is no source of others.
         """
         if self._discarded:
             if self._source is None:

@@ -1,7 +1,7 @@
-"""The device memory of one engine among several of a process, and what of it survives sleep.
+"""The device memory of one engine among several of a process, and its copy on the host during sleep.
 
-vLLM's allocator is one for the process: it holds one engine, and puts all that it holds to sleep at once. It knows its
-blocks by a tag, so each engine here has tags of its own, and only its own blocks are unmapped and mapped again.
+vLLM has one allocator for the process, meant for one engine: it puts all its blocks to sleep at once. Its blocks have
+tags, so here each engine has tags of its own, and only its own blocks are unmapped and mapped again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 WEIGHTS, CACHE = "weights", "kv_cache"
 
 _PIECE = 2**21
-"""Bytes below which a host copy is not cut up."""
+"""Bytes up to which a host copy is one piece."""
 
 _engines = itertools.count()
 
@@ -28,10 +28,10 @@ _engines = itertools.count()
 class EngineMemory:
     """The weights and the cache of one engine, in vLLM's allocator.
 
-    The cache is discarded at sleep. Of the weights there is one copy on the host, made at the first sleep and kept,
-    since parameters only change by `forget_parameters`' caller: what wakes is copied in, and nothing is copied out
-    again. Where the parameters are discarded, because others come before the next use, the host copy holds the rest:
-    rotary tables, scales, whatever a layer keeps beside its parameters.
+    The cache is discarded at sleep. The weights have one copy on the host, made at the first sleep and kept, because
+    parameters only change when they are reloaded (`forget_parameters`): waking copies it in, and later sleeps copy
+    nothing out. If the parameters are discarded, because new ones are loaded before the next use, the host copy holds
+    the rest: rotary tables, scales, whatever a layer keeps besides its parameters.
     """
 
     def __init__(self) -> None:
@@ -43,17 +43,18 @@ class EngineMemory:
         self._copies: dict[tuple[int, int], _HostCopy] = {}
 
     def pool(self, tag: str) -> AbstractContextManager[None]:
-        """What is allocated inside belongs to this engine's weights or cache."""
+        """Allocate, in a context, from this engine's memory for weights or cache."""
         pool: AbstractContextManager[None] = self._allocator.use_memory_pool(self._tag(tag))
         return pool
 
     def sleep(self, parameters: Iterable[Tensor], *, discard: bool, changes: bool) -> None:
-        """Give the device memory back.
+        """Release the device memory.
 
         Args:
-            parameters: of the model.
+            parameters: the model's.
             discard: keep no copy of them.
-            changes: what is not a parameter changes too, and is copied out at every sleep: a LoRA engine's slots.
+            changes: tensors that are not parameters change too, such as a LoRA engine's slots, and are copied out at
+                every sleep.
         """
         from vllm.device_allocator.cumem import libcudart, unmap_and_release
 
@@ -81,7 +82,7 @@ class EngineMemory:
         torch.accelerator.empty_cache()
 
     def wake(self, tag: str) -> None:
-        """Map the blocks again and bring back what was kept of them.
+        """Map the blocks again and copy their contents back from the host.
 
         Raises:
             RuntimeError: the device is out of memory.
@@ -89,20 +90,20 @@ class EngineMemory:
         from vllm.device_allocator.cumem import create_and_map, libcudart
 
         gc.collect()
-        torch.accelerator.empty_cache()  # what torch merely keeps is not free for others
+        torch.accelerator.empty_cache()  # torch's cached blocks are not free for others
         for address, data in self._blocks(tag, asleep=True):
             create_and_map(data.handle)
             data.is_asleep = False
             end = address + data.handle[1]
             if tag == CACHE:
-                # Zeros, as when it was made: a weight of 0 does not undo a NaN that the memory may hold.
+                # Zeros, as when it was made: the memory may hold a NaN, and 0 times NaN is NaN.
                 libcudart.cudaMemset(address, 0, data.handle[1])
             for (begin, _), copy in self._copies.items():
                 if address <= begin < end:
                     copy.copy_in(libcudart)
 
     def forget_parameters(self, parameters: Iterable[Tensor]) -> None:
-        """Drop the host copy of parameters that others have overwritten."""
+        """Drop the host copy of parameters that have been overwritten."""
         self._forget(_united(_storage(p) for p in parameters))
 
     def _forget(self, spans: Sequence[tuple[int, int]]) -> None:
@@ -114,9 +115,10 @@ class EngineMemory:
 
     @contextlib.contextmanager
     def closing(self) -> Iterator[None]:
-        """Inside, vLLM's worker lets go of its tensors; afterwards the pools that held them are free.
+        """Release this engine's pools after the worker, inside, has dropped its tensors.
 
-        The worker would free the pools of all engines, and before the tensors that only a garbage collection frees.
+        The worker itself would release the pools of all engines, before a garbage collection has freed the last
+        tensors.
         """
         pools = self._allocator.allocator_and_pools
         tags = {self._tag(WEIGHTS), self._tag(CACHE)}
@@ -134,12 +136,12 @@ class EngineMemory:
         return f"{tag} of {self._name}"
 
     def _blocks(self, tag: str, *, asleep: bool) -> list[tuple[int, Any]]:
-        """Address and vLLM's record of each block."""
+        """Return the address and vLLM's record of each block."""
         blocks = self._allocator.pointer_to_data.items()
         return [(address, data) for address, data in blocks if data.tag == self._tag(tag) and data.is_asleep == asleep]
 
     def _living(self) -> Iterator[tuple[int, int, int]]:
-        """Begin and end of what tensors take of the weights' memory, without gaps, and the block that it lies in."""
+        """Yield begin and end of each span of the weights' memory that holds tensors, and the address of its block."""
         for pool, _ in self._allocator.allocator_and_pools.get(self._tag(WEIGHTS), ()):
             for segment in pool.snapshot():
                 address, spans = segment["address"], []
@@ -153,10 +155,9 @@ class EngineMemory:
 
 @dataclass
 class _HostCopy:
-    """The bytes of a span of device memory in pinned pieces.
+    """A copy of a span of device memory in pinned pieces whose sizes are powers of two.
 
-    torch rounds pinned memory up to a power of two, which for whole layers could double it; such pieces stay as they
-    are.
+    torch rounds pinned memory up to a power of two, which could double the memory of whole layers.
     """
 
     begin: int
@@ -192,13 +193,17 @@ def _powers_of_two(size: int) -> Iterator[int]:
 
 
 def _storage(tensor: Tensor) -> tuple[int, int]:
-    """Where it lies, in torch's steps of 512 bytes."""
+    """Return begin and end of a tensor's storage, rounded up to torch's unit of 512 bytes."""
     storage = tensor.untyped_storage()
     return storage.data_ptr(), storage.data_ptr() + -(-storage.nbytes() // 512) * 512
 
 
 def _united(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The same ground in order and without neighbours that touch."""
+    """Sort spans and join those that touch or overlap.
+
+    >>> _united([(4, 6), (0, 2), (2, 3)])
+    [(0, 3), (4, 6)]
+    """
     united: list[tuple[int, int]] = []
     for begin, end in sorted(spans):
         if united and begin <= united[-1][1]:
@@ -209,7 +214,11 @@ def _united(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _gaps(spans: Iterable[tuple[int, int]], begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """What is left of a block without `spans`, which are in order."""
+    """Return the rest of a block without `spans`, which are in order.
+
+    >>> list(_gaps([(2, 3), (5, 8)], 0, 8))
+    [(0, 2), (3, 5)]
+    """
     for a, b in spans:
         if begin < a:
             yield begin, a
@@ -219,10 +228,10 @@ def _gaps(spans: Iterable[tuple[int, int]], begin: int, end: int) -> Iterator[tu
 
 
 def _let_sleeping_blocks_be_freed(allocator: Any) -> None:
-    """vLLM frees a block by unmapping it, on CUDA also one that sleeps and is not mapped.
+    """Map a sleeping block once more just before it is freed.
 
-    The driver refuses that, and vLLM's extension fails the next call for it, another engine's perhaps. So a sleeping
-    block is mapped once more just before it is freed.
+    vLLM frees a block by unmapping it, on CUDA even a sleeping one, which is not mapped. The driver refuses that, and
+    vLLM's extension then fails in its next call, perhaps for another engine.
     """
     from vllm.device_allocator.cumem import create_and_map
 
@@ -233,7 +242,7 @@ def _let_sleeping_blocks_be_freed(allocator: Any) -> None:
     def freed(address: int) -> Any:
         data = allocator.pointer_to_data[address]
         if data.is_asleep:
-            # Where the device has no room left for it, the driver's refusal is all that remains.
+            # If the device has no room for it, nothing helps against the driver's refusal.
             with contextlib.suppress(RuntimeError):
                 create_and_map(data.handle)
             data.is_asleep = False

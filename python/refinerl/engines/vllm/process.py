@@ -36,10 +36,10 @@ def import_vllm() -> Any:
 
 
 class Custody:
-    """Engines of this process, each freed in the place of vLLM's own finalizer.
+    """The engines of this process, each freed here instead of by vLLM's own finalizer.
 
-    vLLM's also destroys the process groups, of the other engine and of DeepSpeed too. Here only the last engine does,
-    and only where vLLM made the process's group itself.
+    vLLM's finalizer also destroys the process groups, those of the other engine and of DeepSpeed included. Here only
+    the end of the last engine destroys them, and only if vLLM made the process's group itself.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Custody:
 
     @contextlib.contextmanager
     def making(self) -> Iterator[None]:
-        """Around the making of an engine, which may fail."""
+        """Count an engine that is made in this context, unless that fails."""
         before = torch.distributed.is_initialized()
         self._engines += 1
         try:
@@ -60,7 +60,7 @@ class Custody:
         self._made_group |= not before
 
     def take(self, llm: Any) -> Callable[[], None]:
-        """What frees the engine that was just made."""
+        """Return the function that frees the engine that was just made."""
         client = llm.llm_engine.engine_core
         client._finalizer.detach()
         shutdown: Callable[[], None] = client.engine_core.model_executor.shutdown
@@ -88,7 +88,10 @@ CUSTODY = Custody()
 
 
 def name_shared_memory() -> None:
-    """For ranks on a CPU. By vLLM's name, the same in every run, what a killed run left would stop the next."""
+    """Name the shared memory of ranks on a CPU after this run.
+
+    vLLM's name is the same in every run, so that shared memory left by a killed run would stop the next.
+    """
     from vllm.distributed.device_communicators.cpu_communicator import _CPUSHMDistributed as Shared
 
     run = [os.getpid(), time.time_ns()]  # rank 0's
@@ -98,7 +101,7 @@ def name_shared_memory() -> None:
 
 @contextlib.contextmanager
 def on_current_device() -> Iterator[None]:
-    """Under a launcher vLLM takes the GPU that LOCAL_RANK names: inside, that is the process's current one."""
+    """Let LOCAL_RANK name the process's current GPU in a context, because vLLM takes the GPU that it names."""
     before = os.environ.get("LOCAL_RANK")
     if before is not None and torch.cuda.is_available():
         os.environ["LOCAL_RANK"] = str(torch.cuda.current_device())

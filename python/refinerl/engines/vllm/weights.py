@@ -1,4 +1,4 @@
-"""The policy's weights, taken over from the trainer's memory: run inside vLLM's worker."""
+"""Loading of the policy's weights from the trainer's memory. These functions run inside vLLM's worker."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 from torch import Tensor
 
 ADAPTER = 1
-"""The id of the adapter, of which there is one."""
+"""The id of the only adapter."""
 
 
 def take_over(worker: Any, weights: Iterable[tuple[str, Tensor]]) -> None:
     """Overwrite the model's weights.
 
     Raises:
-        ValueError: one that the model does not have, or not all that it has: the others may be gone.
+        ValueError: a weight that the model does not have, or not all that it has: the others may have been discarded.
     """
     model = worker.get_model()
     taken: set[str] = set()
@@ -37,7 +37,7 @@ def take_over(worker: Any, weights: Iterable[tuple[str, Tensor]]) -> None:
 
 
 def repack_head(worker: Any) -> None:
-    """vLLM's CPU backend multiplies with a packed copy of the head, which a reload leaves as it was if it is tied."""
+    """Pack the head again: vLLM's CPU backend multiplies with a packed copy, which a reload of tied weights keeps."""
     from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 
     for module in worker.get_model().modules():
@@ -46,7 +46,7 @@ def repack_head(worker: Any) -> None:
 
 
 def install_adapter(worker: Any, tensors: dict[str, Tensor], rank: int, alpha: int) -> None:
-    """What vLLM does with an adapter's files, without the files."""
+    """Load an adapter as vLLM does, from tensors instead of files."""
     from vllm.lora.lora_model import LoRAModel
     from vllm.lora.peft_helper import PEFTHelper
 
@@ -68,5 +68,9 @@ def install_adapter(worker: Any, tensors: dict[str, Tensor], rank: int, alpha: i
 
 
 def lora_rank(rank: int) -> int:
-    """The smallest rank that vLLM has room for."""
+    """Return the smallest of vLLM's ranks that holds an adapter of this rank.
+
+    >>> lora_rank(12)
+    16
+    """
     return next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank), rank)

@@ -1,4 +1,4 @@
-"""vLLM's worker for a GPU, one of several in a process: each with memory and tables of its own. Imports vllm."""
+"""vLLM's worker for a GPU, as one of several in a process with memory and tables of its own. Imports vllm."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from refinerl.engines.vllm.memory import CACHE, WEIGHTS, EngineMemory
 
 
 class OneOfSeveral:
-    """What makes a worker of vLLM's one of several; to be mixed in before it."""
+    """A mixin for a worker of vLLM's that makes it one of several in a process."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -23,7 +23,7 @@ class OneOfSeveral:
         self._scratch: Any = None
 
     def _maybe_get_memory_pool_context(self, tag: str) -> AbstractContextManager[None]:
-        """Weights and cache sleep. Input buffers and workspaces do not: some are shared by all engines of a process."""
+        """Return the pool of weights or cache. Buffers and workspaces have none: some are shared by all engines."""
         return self._memory.pool(tag) if tag in (WEIGHTS, CACHE) else nullcontext()
 
     def _init_workspace_and_model_runner(self) -> None:
@@ -31,18 +31,18 @@ class OneOfSeveral:
         self._scratch = workspace._manager
 
     def load_model(self, **options: Any) -> None:
-        """As vLLM's, with rotary tables of its own: they are shared otherwise, and sleep with the first engine."""
+        """Load the model with rotary tables of its own: vLLM shares them, so they sleep with the first engine."""
         rotary_embedding._ROPE_DICT.clear()
         super().load_model(**options)  # type: ignore[misc]
 
     def execute_model(self, scheduled: Any) -> Any:
-        """As vLLM's, on the scratch memory that this engine's CUDA graphs were captured with, not the last engine's."""
+        """Run a step on the scratch memory of this engine's CUDA graphs, not on that of the last engine."""
         if self._scratch is not None:
             workspace._manager = self._scratch
         return super().execute_model(scheduled)  # type: ignore[misc]
 
     def reload_weights(self, *args: Any, **options: Any) -> None:
-        """As vLLM's."""
+        """Reload the weights, and drop their old copy on the host."""
         super().reload_weights(*args, **options)  # type: ignore[misc]
         self._memory.forget_parameters(self._parameters())
 
@@ -53,19 +53,19 @@ class OneOfSeveral:
         self._memory.sleep(self._parameters(), discard=level == 2, changes=lora)
 
     def wake_up(self, tags: list[str] | None = None) -> None:
-        """Take it again, for `weights`, `kv_cache` or both."""
+        """Take the memory of `weights`, `kv_cache` or both again."""
         for tag in tags or (WEIGHTS, CACHE):
             self._memory.wake(tag)
         torch.accelerator.synchronize()
 
     def shutdown(self) -> None:
-        """As vLLM's, for this engine's memory alone, and for all of it."""
+        """End the worker and free all memory of this engine, and no other's."""
         self._forget_reloads()
         with self._memory.closing():
             super().shutdown()  # type: ignore[misc]
 
     def _forget_reloads(self) -> None:
-        """Drop what vLLM notes of a reload, which holds the layers for good."""
+        """Drop vLLM's records of a reload, which would keep the layers alive."""
         model = getattr(getattr(self, "model_runner", None), "model", None)
         for layer in model.modules() if model is not None else ():
             LAYERWISE_INFO.pop(layer, None)
