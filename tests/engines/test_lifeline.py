@@ -38,16 +38,6 @@ elif what == "abort":  # as NCCL's watchdog does where a collective timed out
     os.abort()
 elif what == "fail":
     line.fail("error: choose trainer.batch=16", 2)
-elif what == "fork":
-    child = os.fork()
-    if not child:
-        print("forked", flush=True)
-        signal.pause()
-        os._exit(0)
-    sys.stdin.readline()
-    os.kill(child, signal.SIGTERM)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
-    line.close()
 elif what == "end":
     line.close()
 else:  # as in a collective that never returns: no handler of Python's runs
@@ -148,12 +138,3 @@ def test_a_terminated_rank_ends_all_and_says_so_once():
     assert [code for code, _ in found] == [128 + signal.SIGTERM] * 2
     (said,) = [text for _, text in found if text]
     assert re.fullmatch(r"stopped: rank [01] was terminated \(SIGTERM\) in phase score of step 7; --resume .*\n", said)
-
-
-@pytest.mark.slow
-def test_a_terminated_child_of_a_rank_ends_alone():
-    ranks = start("fork", "end")
-    ranks[0].stdin.write("\n")
-    ranks[0].stdin.flush()
-    assert ranks[0].stdout.readline() == "forked\n"
-    assert ended(ranks) == [(0, ""), (0, "")]

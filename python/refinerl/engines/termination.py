@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 
 _listening = False
+_masks = threading.local()
 
 
 def listen(terminated: Callable[[], None]) -> Callable[[], None]:
@@ -16,7 +17,7 @@ def listen(terminated: Callable[[], None]) -> Callable[[], None]:
 
     Python runs handlers in the main thread between two instructions, which a blocked main thread never reaches. But
     the signal's number is written to a file at once (`signal.set_wakeup_fd`), and the thread reads it there. Forked
-    children get the default action back.
+    children get the default action back; until then the signal is blocked, as it would go to the parent's thread.
 
     Returns:
         A function that restores the default action, to be called in the main thread.
@@ -60,4 +61,18 @@ def _reset() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-os.register_at_fork(after_in_child=_reset)
+def _before_fork() -> None:
+    _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}) if _listening else None
+
+
+def _after_fork() -> None:
+    if _masks.before is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
+
+
+def _in_child() -> None:
+    _reset()
+    _after_fork()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
