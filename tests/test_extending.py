@@ -17,7 +17,7 @@ from refinerl.contracts import WorldOfOne
 from refinerl.contracts.plugins import resolve
 from refinerl.loop.batch import collate
 from refinerl.records import Completion, Outputs, Prompt, Reward, Rollout, RolloutGroup
-from toy import Toy, metrics, rollouts, timeless
+from toy import TOY, Toy, metrics, rollouts, timeless
 
 TREE = Path(__file__).parents[1]
 EXAMPLES = sorted((TREE / "examples" / "extending").glob("*.py"))
@@ -208,6 +208,13 @@ def test_help_shows_their_options(word: str, capsys):
 WRONG = [
     (["constraint.name=hinge:Hing"], "constraint.name=hinge:Hing: hinge has no 'Hing'; closest: Hinge"),
     (["constraint.name=hinges:Hinge"], "there is no module 'hinges' on the Python path; closest: hinge"),
+    (
+        ["constraint.name=./hinge.py:Hinge"],
+        "'./hinge.py' is no module's name; give hinge:Hinge with its folder on PYTH",
+    ),
+    (["task.name=maths.py:MathTask"], "give maths:MathTask with its folder on PYTHONPATH"),
+    (["constraint.name=plugins_wrong:ForeignOptions"], "its Options must derive from Constraint.Options"),
+    (["constraint.name=plugins_wrong:PlainOptions"], "its Options must derive from Constraint.Options"),
     (["constraint.name=statik"], "constraint.name must be dynamic, none, static or module:Class of your own"),
     (["constraint.name=statik"], "got 'statik'; closest: static"),
     (["algorithm.name=hinge:Hinge"], "must be a class derived from refinerl.algorithms.Algorithm"),
@@ -238,6 +245,32 @@ def test_a_mistake_is_one_sentence(words: list[str], message: str, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+RUNS = [
+    (["task.name=plugins_wrong:NoPairs"], "NoPairs.examples must give pairs of a question, .* got 3"),
+    (["task.name=plugins_wrong:Messages"], "Messages.examples must give pairs of a question, which is a text, .* got"),
+    (
+        ["constraint.name=plugins_wrong:Scalar"],
+        r"Scalar.cost must return a value for each token, \(R, T\) = .* got \(\)",
+    ),
+    (["constraint.name=plugins_wrong:Scalar", "constraint.apply=reward"], "Scalar.cost must return a value for each"),
+    (["constraint.name=plugins_wrong:NoTensor"], "NoTensor.cost must return a value for each token, .* got a list"),
+    (["algorithm.name=plugins_wrong:Unfinished"], "Unfinished.advantages must return a Batch, .* got a Measured"),
+    (
+        ["algorithm.name=plugins_wrong:ByResponse"],
+        r"ByResponse.advantages must return .* for each token, .* got \(\d+,\)",
+    ),
+    (["algorithm.name=plugins_wrong:OneLoss"], "OneLoss.policy_loss must return a value for each token"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), RUNS)
+def test_what_a_part_returns_wrongly_is_one_sentence(words: list[str], message: str, toy: Toy, tmp_path: Path, capsys):
+    task = ["task.name=dialogue", f"task.path={toy.folder / 'prompts.jsonl'}", "task.reward=toy_rewards:share_of_a"]
+    settings = [f"model={toy.folder / 'model'}", *TOY, *([] if "task.name" in words[0] else task)]
+    assert train.main(["demo", *settings, *words, "--output-dir", str(tmp_path / "run")]) == 2
+    assert re.search(f"^error: {message}", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_a_reward_that_is_no_number(tiny_folder: Path, tmp_path: Path, capsys):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from refinerl.contracts.options import ConstraintOptions
+from refinerl.contracts.shapes import for_tokens
 from refinerl.objective import Reduction
 from refinerl.records import Anchors, Batch, Measured, Outputs, RolloutGroup
 
@@ -84,12 +85,14 @@ class Constraint(ABC):
         """() Σ weights·cost, differentiable; `weights` (R,) float64.
 
         Raises:
+            UserError: `cost` has another shape.
             TypeError: `rows` are refinements, whose logprobs have no gradient (`Outputs`).
         """
         if bool((batch.is_constraint & (weights != 0)).any()):
             name = type(self).__name__
             raise TypeError(f"{name}.rows holds refinements: {name}.loss must then be made of outputs.weighted_nll")
-        return (self.cost(outputs, batch) * batch.mask * weights.unsqueeze(-1)).sum()
+        cost = for_tokens(self.cost(outputs, batch), batch, self, "cost")
+        return (cost * batch.mask * weights.unsqueeze(-1)).sum()
 
     def carry(self, cost: Tensor, batch: Measured, anchors: Anchors) -> Tensor:
         """(R, T) the costs on y's positions, where `apply: reward` charges them; they lie there already."""

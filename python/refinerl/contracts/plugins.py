@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+import re
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -53,6 +54,9 @@ def resolve(kind: Kind, name: str) -> type[Any]:
     path = f"refinerl.{base.__module__.split('.')[1]}.{base.__name__}"
     if not isinstance(found, type) or not issubclass(found, base) or found is base:
         raise UserError(f"{kind}.name={name} must be a class derived from {path}")
+    options: Any = getattr(found, "Options", None)
+    if not isinstance(options, type) or not issubclass(options, vars(base)["Options"]):
+        raise UserError(f"{kind}.name={name}: its Options must derive from {base.__name__}.Options")
     missing = sorted(getattr(found, "__abstractmethods__", ()))
     if missing:
         raise UserError(f"{kind}.name={name} lacks the method {' and '.join(missing)}; {path} says what it must return")
@@ -103,6 +107,11 @@ def load(path: str, knob: str, form: str = "module:Class") -> Any:
     module_name, _, name = path.partition(":")
     if not module_name or not name:
         raise UserError(f"{knob} must be given as {form}, got {path!r}")
+    if not all(word.isidentifier() for word in module_name.split(".")) or module_name.endswith(".py"):
+        stem = re.split(r"[/\\]", module_name)[-1].removesuffix(".py")
+        raise UserError(
+            f"{knob}={path}: {module_name!r} is no module's name; give {stem}:{name} with its folder on PYTHONPATH"
+        )
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

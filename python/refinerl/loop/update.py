@@ -13,6 +13,7 @@ from torch import Tensor
 
 from refinerl import objective
 from refinerl.contracts import Algorithm, Constraint, Constraints, Trainer, World
+from refinerl.contracts.shapes import check_advantages, for_tokens
 from refinerl.loop.batch import micro_batches, minibatches, scatter_rows
 from refinerl.records import Anchors, Batch, Measured, Outputs, Rows, Update, sample_seed
 
@@ -91,7 +92,7 @@ class Updater:
     ) -> tuple[Tensor, dict[str, float]]:
         rows = part.rows(batch)
         mask = batch.mask & rows.unsqueeze(-1)
-        cost = part.cost(outputs, batch) * mask
+        cost = for_tokens(part.cost(outputs, batch), batch, part, "cost") * mask
         clamped = cost.clamp(-objective.KL_CLAMP, objective.KL_CLAMP)
         sums = [clamped.double().sum(), (~batch.is_constraint).sum(), (rows & batch.is_constraint).sum()]
         total, rollouts, refined = self.world.all_reduce(torch.stack([x.double() for x in sums])).tolist()
@@ -148,6 +149,7 @@ class Updater:
         `share` measures `constraint/gradient_share` on the first minibatch: the norm of the constraints' gradient over
         that of the whole, by one more forward and backward pass over the rows that a constraint of the loss weighs.
         """
+        check_advantages(batch, self.algorithm)
         tally = _Tally()
         for epoch in range(self.epochs):
             seed = sample_seed(self.seed, step, "minibatch", epoch)
@@ -232,7 +234,8 @@ class Updater:
         outputs, rows = _forward_with_grad(self.policy, rows, total_weight)
         mask = rows.mask & rows.surrogate.unsqueeze(-1)
         weights = self.algorithm.weights(mask, tokens, sequences)
-        policy_loss = (self.algorithm.policy_loss(outputs, rows) * rows.correction * weights).sum()
+        surrogate = for_tokens(self.algorithm.policy_loss(outputs, rows), rows, self.algorithm, "policy_loss")
+        policy_loss = (surrogate * rows.correction * weights).sum()
         entropy = (outputs.entropies * weights).sum()
         constraint_loss = self._constraint_loss(outputs, rows, constraint_weights)
         for part, row_weight in zip(self._in_loss, constraint_weights, strict=True):
@@ -292,7 +295,8 @@ class Updater:
             sums.add_cost(part.metric, cost=0.0, ce=0.0, ce_tokens=0.0)
             return
         carrying = part.rows(rows)
-        cost = (part.cost(outputs, rows).detach() * rows.mask).double()[carrying].sum(-1)
+        cost = for_tokens(part.cost(outputs, rows), rows, part, "cost").detach()
+        cost = (cost * rows.mask).double()[carrying].sum(-1)
         refined = rows.is_constraint & carrying
         sums.add_cost(
             part.metric,

@@ -66,11 +66,18 @@ class Task(Refinable, ABC):
             refine_template: in the place of the class's own.
 
         Raises:
-            UserError: no prompt is left; the refiner's template cannot be used.
+            UserError: no prompt is left; an example is no pair that begins with a text; the refiner's template cannot
+                be used.
         """
         self._ask_with(refine_template or self.refine_template, system=system)
         made = []
-        for index, (question, known) in enumerate(self.examples()):
+        for index, example in enumerate(self.examples()):
+            if not isinstance(example, tuple | list) or len(example) != 2 or not isinstance(example[0], str):
+                raise UserError(
+                    f"{type(self).__name__}.examples must give pairs of a question, which is a text, and what reward "
+                    f"needs to judge an answer, got {example!r}"
+                )
+            question, known = example
             messages: tuple[Message, ...] = (*self._system, {"role": "user", "content": question})
             made.append(Prompt(str(index), question, messages, tuple(encode_chat(messages)), known))
         self._prompts = [p for p in made if max_prompt_tokens is None or len(p.token_ids) <= max_prompt_tokens]
