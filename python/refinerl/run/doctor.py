@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from refinerl import __version__
+from refinerl.engines.releases import DEEPSPEED, VLLM
 from refinerl.errors import UserError
 
 GIB = 2**30
@@ -53,6 +54,8 @@ EXTRAS = {
     "trackers": Extra(("tensorboard", "wandb", "trackio"), "curves elsewhere (telemetry.trackers)"),
 }
 """The extras of pyproject.toml, without those that only combine others."""
+UNDER_ENGINES = {"vllm": VLLM, "deepspeed": DEEPSPEED}
+"""The extras of which only tested releases work."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,8 @@ def extras() -> Iterator[Finding]:
         if missing:
             found = f"would add {extra.adds}; missing: {', '.join(missing)}" + (f"; there: {there}" if there else "")
             yield Finding(f"extra {name}", "absent", found, " && ".join(commands))
+        elif (library := UNDER_ENGINES.get(name)) is not None and (refusal := library.refusal()):
+            yield Finding(f"extra {name}", "wrong", there, refusal)
         else:
             yield Finding(f"extra {name}", "ok", there)
 
