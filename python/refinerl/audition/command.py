@@ -138,7 +138,7 @@ PLAIN, TOLD = "refine_code", "refine_code_feedback"
 
 
 def _told(config: Config, task: Task, wanted: Sequence[str]) -> list[tuple[str, str]]:
-    """The recipe's refiner with feedback if its template has none, or without: a column's name and its template."""
+    """Return the column's name and the template of the recipe's refiner with feedback, or without if it has some."""
     if not isinstance(task, CodeTask) or not task.has_feedback:
         return []
     uses = templates.FEEDBACK in templates.load_refine_template(config.refiner.template or PLAIN).variables
@@ -147,7 +147,7 @@ def _told(config: Config, task: Task, wanted: Sequence[str]) -> list[tuple[str, 
 
 
 def _author(config: Config, reference: _Voice, telemetry: Telemetry) -> Author:
-    """Who refines in the recipe; before the first step its policy is the reference."""
+    """Name the model that refines in the recipe; before the first step the policy is the reference."""
     match config.refiner.source:
         case "model":
             return _voice(config, config.refiner.model or "", config.refiner.chat_template, telemetry).author

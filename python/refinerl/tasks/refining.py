@@ -31,7 +31,7 @@ class Refinable:
 
     @property
     def has_feedback(self) -> bool:
-        """Whether a template may use `$feedback`."""
+        """True if a template may use `$feedback`."""
         return self._no_feedback is None
 
     def extract(self, text: str) -> str:
