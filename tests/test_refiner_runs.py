@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from refinerl.config import Config
 from refinerl.run import recipe
 from serving import Request, Serving
 from tiny import write_tiny
-from toy import Toy, metrics, rollouts
+from toy import Toy, metrics, rollouts, write_problems
 
 SAMPLED = ("refiner.temperature=1", "constraint.accept=all")
 
@@ -110,6 +111,25 @@ def test_a_server_that_dies_ends_the_run_with_one_sentence_and_it_goes_on(
     assert len(metrics(tmp_path / "run")) == 3
 
 
+def test_a_refiner_is_told_of_the_visible_test_and_of_no_hidden_one(toy: Toy, tmp_path: Path) -> None:
+    """Every byte that the server is sent: the first test's markers are there, those of the others are not."""
+    marks = [(f"Given{i}QXZ", f"Wanted{i}KVJ") for i in range(4)]
+    tests = {"inputs": [given for given, _ in marks], "outputs": [wanted for _, wanted in marks]}
+    rows = [{"problem_id": n, "question": "abcdefgh"[n], "input_output": tests} for n in range(8)]
+    path = tmp_path / "problems.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    server = Serving(lambda r: r.reply("a"))
+    with server as url:
+        code = [f"task.path={path}", "task.name=code", "task.reward=adaptive", "refiner.template=refine_code_feedback"]
+        short = ["generation.max_tokens=2", "refiner.max_tokens=4", "algorithm.dynamic_sampling=false"]
+        assert toy.run(tmp_path / "run", *code, *short, f"refiner.url={url}") == 0
+    sent = b"".join(request.body for request in server.seen).decode()
+    assert len(server.seen) >= 8
+    assert all(mark in sent for mark in marks[0])
+    assert "NameError" in sent
+    assert not [mark for pair in marks[1:] for mark in pair if mark in sent]
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -129,6 +149,24 @@ def test_mistakes(
     toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], said: str
 ) -> None:
     assert toy.run(tmp_path / "run", *overrides) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert said in error
+
+
+@pytest.mark.parametrize(
+    ("visible", "said"),
+    [
+        ("2", "must be at most the number of tests of each problem, got 2 where problem 0 has 1: choose"),
+        ("-1", "task.visible_tests must be a number of tests, such as 2, or a share, such as 0.5, got -1"),
+        ("1.5", "task.visible_tests must be a number of tests, such as 2, or a share, such as 0.5, got 1.5"),
+        ("half", "task.visible_tests must be a number of tests"),
+        ("true", "task.visible_tests must be a number of tests"),
+    ],
+)
+def test_visible_tests_that_there_are_not(toy: Toy, tmp_path: Path, capsys: Any, visible: str, said: str) -> None:
+    code = [f"task.path={write_problems(tmp_path)}", "task.name=code", "task.reward=adaptive"]
+    assert toy.run(tmp_path / "run", *code, f"task.visible_tests={visible}") == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert said in error

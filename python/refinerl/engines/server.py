@@ -25,7 +25,7 @@ WORTH_REPEATING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 
 @dataclass(frozen=True)
 class Limits:
-    """How long and how often a server is asked."""
+    """Limits of time and number for the requests to a server."""
 
     timeout: float = 120.0
     """Seconds of one request, from the connection to the last byte."""
@@ -45,7 +45,7 @@ class ServerAuthor:
         model: the name that the server knows it by; None: the first that it lists.
         key_variable: the environment variable that holds the server's key; None: it wants none.
         count: counts the tokens of a text, where the server does not say how many it wrote.
-        limits: how long and how often it is asked.
+        limits: of time and number, for its requests.
         progress: called with the tokens that are done, as `TransformersGenerator`'s.
         say: shows a line: requests that failed.
 

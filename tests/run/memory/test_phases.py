@@ -48,6 +48,40 @@ def test_one_engine_where_nobody_refines_or_an_adapter_learns():
     assert column(adapted, "optimizer")["update"] == 8 * MIB // MIB + 4 - 6  # 12 bytes a weight over two ranks
 
 
+BIG = Shape(20, 2048, 4096, 16, 16, 128, 64 * 1024, counted=1500 * MIB)
+
+
+def test_a_refiner_of_its_own_has_weights_of_its_own():
+    plain = replace(RUN, generator="transformers")
+    run = replace(plain, refiner=BIG)
+    assert {name: size - 1000 for name, size in column(run, "frozen").items()} == dict.fromkeys(
+        column(run, "frozen"), 3000
+    )
+    token = 2 * 2 * 20 * 16 * 128
+    assert column(run, "passing")["refine"] == run.rows * (1536 * token + 8 * 64 * 1024) // MIB
+    assert column(run, "passing")["generate"] == column(plain, "passing")["generate"]
+    away = column(replace(run, offload_reference=True), "frozen")
+    assert (away["refine"], away["measure"], away["update"]) == (3000, 1000, 0)
+    assert host(replace(run, offload_reference=True))["refiner"] == OnHost(pageable=2 * 3000 * MIB)
+
+
+def test_a_refiner_of_its_own_has_an_engine_of_its_own_even_beside_an_adapter():
+    asleep = ASLEEP // MIB
+    for run in (replace(RUN, refiner=BIG), replace(RUN, refiner=BIG, adapter=MIB)):
+        assert column(run, "engines")["refine"] == 10 * 1024 + asleep
+        assert column(run, "engines")["generate"] == 20 * 1024 + asleep
+        assert host(run)["sleeping refiner"] == OnHost(pinned=2 * 3000 * MIB)
+    unknown = replace(RUN, refiner=BIG, card=None)
+    token = 2 * 2 * 20 * 16 * 128
+    assert column(unknown, "engines")["refine"] == 3000 + token * (1024 + 512) // MIB
+
+
+def test_a_policy_that_refines_itself_has_one_engine():
+    run = replace(RUN, policy_refines=True)
+    assert column(run, "engines")["refine"] == column(run, "engines")["generate"] == 20 * 1024
+    assert "sleeping refiner" not in host(run)
+
+
 @pytest.mark.parametrize(
     ("stage", "generator", "frozen"),
     [(2, "vllm", 1000), (3, "vllm", 500), (2, "transformers", 1000), (3, "transformers", 2000)],
