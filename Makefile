@@ -21,7 +21,7 @@ OUTPUT ?=
 JUDGE  := evalplus==0.3.1 appdirs==1.4.4 tempdir==0.7.1 wget==3.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick coverage develop lint format bench soak sweep wheel gpu-check gpu-check-bundle clean
+.PHONY: help setup demo test quick coverage develop lint format bench soak chaos sweep wheel gpu-check gpu-check-bundle clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -90,6 +90,9 @@ soak: setup ## test aligner and sandbox with many random inputs (hours)
 	REFINERL_ALIGNMENT_SOAK=200000 $(BIN)/python -m pytest tests/alignment/test_soak.py
 	REFINERL_SOAK=20000 $(BIN)/python -m pytest tests/sandbox/test_torture.py -k soak
 	PROPTEST_CASES=1500000 cargo test --release -p refinerl-sandbox --test properties
+
+chaos: setup ## kill and stop every process of a run in every phase, fill disks, break rewards (docs/robustness.md)
+	REFINERL_CHAOS=1 $(BIN)/python -m pytest tests/chaos
 
 sweep: setup ## evaluate every canonical solution of HumanEval(+) and MBPP(+), and one with a fault
 	REFINERL_SWEEP=1 $(BIN)/python -m pytest tests/test_evaluate.py -k canonical --durations 4

@@ -28,7 +28,9 @@ if what == "die at once":  # its name and its phase arrive together
 store, *_ = next(dist.rendezvous("env://", launched.rank, launched.size))
 line = lifeline.Lifeline(launched, store)
 line.timeout = float(os.environ["TIMEOUT"])
-line.phase("update of step 7" if what == "abort" else "score of step 7")
+if "BEAT" in os.environ:
+    line.begin(line.timeout)
+line.phase({"abort": "update of step 7", "late": "after score of step 7"}.get(what, "score of step 7"))
 print("begun", flush=True)
 sys.stdin.readline()
 if what.startswith("die"):
@@ -36,6 +38,10 @@ if what.startswith("die"):
 elif what == "abort":  # as NCCL's watchdog does where a collective timed out
     time.sleep(line.timeout)
     os.abort()
+elif what == "stop":
+    os.kill(os.getpid(), signal.SIGSTOP)
+elif what == "late":
+    line.late()
 elif what == "fail":
     line.fail("error: choose trainer.batch=16", 2)
 elif what == "end":
@@ -45,13 +51,13 @@ else:  # as in a collective that never returns: no handler of Python's runs
 """
 
 
-def start(*what: str, timeout: float = 0) -> list[subprocess.Popen[str]]:
+def start(*what: str, timeout: float = 0, **env: str) -> list[subprocess.Popen[str]]:
     """Start the ranks, each at the point where it does what it is told to."""
     port = str(free_port())
     shared = {"WORLD_SIZE": str(len(what)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TIMEOUT": str(timeout)}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     ranks = [
-        subprocess.Popen([sys.executable, "-c", RANK, *what], env=environment(RANK=str(rank), **shared), **pipes)
+        subprocess.Popen([sys.executable, "-c", RANK, *what], env=environment(RANK=str(rank), **shared, **env), **pipes)
         for rank in range(len(what))
     ]
     for process in ranks:
@@ -59,9 +65,9 @@ def start(*what: str, timeout: float = 0) -> list[subprocess.Popen[str]]:
     return ranks
 
 
-def ends(*what: str, timeout: float = 0) -> list[tuple[int, str]]:
+def ends(*what: str, timeout: float = 0, **env: str) -> list[tuple[int, str]]:
     """Exit code and standard error of each rank; collectives wait `timeout` seconds, or there are none yet."""
-    return ended(start(*what, timeout=timeout))
+    return ended(start(*what, timeout=timeout, **env))
 
 
 def ended(ranks: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
@@ -138,3 +144,67 @@ def test_a_terminated_rank_ends_all_and_says_so_once():
     assert [code for code, _ in found] == [128 + signal.SIGTERM] * 2
     (said,) = [text for _, text in found if text]
     assert re.fullmatch(r"stopped: rank [01] was terminated \(SIGTERM\) in phase score of step 7; --resume .*\n", said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_rank_that_is_stopped_is_named_and_killed(stopped):
+    """A collective would tell nobody whom it waited for, and nothing of the connection ends."""
+    what = ["wait", "wait"]
+    what[stopped] = "stop"
+    found = ends(*what, timeout=3, BEAT="1")
+    assert [code for code, _ in found] == [-signal.SIGKILL if rank == stopped else 1 for rank in range(2)]
+    said = found[1 - stopped][1]
+    assert said.count(f"stopped: rank {stopped} has been silent for ") == 1
+    assert "seconds in phase score of step 7 (engines.timeout = 3 seconds): its process is stopped" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_a_rank_that_hangs_is_named_where_another_waited_for_it(waiting):
+    what = ["wait", "wait"]
+    what[waiting] = "late"
+    found = ends(*what, timeout=20, BEAT="1")
+    assert [code for code, _ in found] == [1, 1]
+    said = "".join(text for _, text in found)
+    assert said.count(f"stopped: rank {1 - waiting} has been in phase score of step 7 for ") == 1
+    assert f"seconds while rank {waiting} waited for it (engines.timeout = 20 seconds): raise engines.timeout" in said
+
+
+@pytest.mark.slow
+def test_a_failure_is_said_though_the_first_rank_is_stopped():
+    ranks = start("stop", "fail")
+    for process in ranks:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert ranks[1].wait(timeout=60) == 2
+    ranks[0].kill()
+    assert [text for _, text in ended(ranks)] == ["", "error: choose trainer.batch=16\n"]
+
+
+@pytest.mark.slow
+def test_ranks_of_a_launcher_that_was_killed_end():
+    """They would go on in a folder in which a resumed run goes on too."""
+    script = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "TIMEOUT": "20"}
+    shared |= {"BEAT": "1", "TORCHELASTIC_RUN_ID": "none"}
+    launchers = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, RANK, "wait", "wait"],
+            env=environment(RANK=str(rank), **shared),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for launcher in launchers:
+        assert launcher.stdout.readline() == "begun\n"
+    for launcher in launchers:
+        launcher.kill()
+    said = "".join(launcher.communicate(timeout=60)[1] for launcher in launchers)
+    assert (
+        said
+        == "stopped: the launcher of the ranks has ended, and they with it; --resume goes on from the last checkpoint\n"
+    )

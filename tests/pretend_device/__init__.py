@@ -57,6 +57,7 @@ def build() -> Path:
 def load() -> None:
     """Make `torch.device("pretend")` work in this process, for good."""
     library = ctypes.CDLL(str(build()))
+    library.pretend_limit.argtypes = [ctypes.c_size_t]
     for name in ("pretend_held", "pretend_peak"):
         getattr(library, name).restype = ctypes.c_size_t
     torch.utils.rename_privateuse1_backend(NAME)
@@ -94,5 +95,6 @@ def _module(library: ctypes.CDLL) -> types.ModuleType:
     module.get_amp_supported_dtype = lambda: [torch.bfloat16, torch.float16]
     module.memory_allocated = lambda device=None: library.pretend_held()
     module.max_memory_allocated = lambda device=None: library.pretend_peak()
+    module.set_memory_limit = library.pretend_limit
     module.reset_peak_memory_stats = lambda device=None: library.pretend_reset_peak()
     return module

@@ -30,7 +30,7 @@ constexpr auto kDevice = c10::DeviceType::PrivateUse1;
 
 // --- memory ---------------------------------------------------------------------------------------------------------
 
-std::atomic<size_t> held{0}, peak{0};
+std::atomic<size_t> held{0}, peak{0}, limit{SIZE_MAX};
 
 // Each block knows its size, so that what is held can be counted.
 constexpr size_t kHeader = 64;
@@ -43,6 +43,8 @@ void release(void* data) {
 
 struct Memory final : c10::Allocator {
   c10::DataPtr allocate(size_t bytes) override {
+    TORCH_CHECK_WITH(OutOfMemoryError, held + bytes <= limit, "the pretend device is out of memory: ", bytes,
+                     " bytes are asked for and ", held, " of ", limit, " are held");
     char* block = static_cast<char*>(c10::GetCPUAllocator()->raw_allocate(kHeader + bytes));
     *reinterpret_cast<size_t*>(block) = bytes;
     const size_t now = held += bytes;
@@ -193,6 +195,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
 extern "C" {
 void pretend_init() { at::RegisterPrivateUse1HooksInterface(new Hooks()); }
 size_t pretend_held() { return held; }
+void pretend_limit(size_t bytes) { limit = bytes; }
 size_t pretend_peak() { return peak; }
 void pretend_reset_peak() { peak = held.load(); }
 }

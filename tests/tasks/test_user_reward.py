@@ -1,6 +1,8 @@
 import asyncio
+import itertools
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -135,13 +137,18 @@ def test_numbers_of_every_kind(values: Any) -> None:
         ([1.0], "returned 1 values, not 2"),
         ([1.0, float("nan")], "returned nan for completion 1"),
         ([float("-inf"), 1.0], "returned -inf for completion 0"),
-        ([1.0, -(10**400)], "returned -inf for completion 1"),
         ([1.0, "2"], "must return numbers or None, got '2' for completion 1"),
         ([[1.0], [2.0]], r"got \[1.0\] for completion 0"),
         (1.0, "must return a list of numbers, got 1.0"),
         ("12", "must return a list of numbers, got '12'"),
         ({"a": 1, "b": 2}, "must return a list of numbers"),
         (None, "must return a list of numbers, got None"),
+        (itertools.repeat(1.0), "returned more than 2 values, not 2"),
+        ([1.0, 10**400], "returned inf for completion 1"),
+        ([1.0, -(10**400)], "returned -inf for completion 1"),
+        ([1.0, np.array([1.0, 2.0])], r"must return numbers or None, got array\(\[1., 2.\]\) for completion 1"),
+        ([1.0, torch.empty(1, device="meta")], r"must return numbers or None, got tensor\(.* for completion 1"),
+        ("yes\n" * 10_000, r"must return a list of numbers, got 'yes\\nyes.{60,80}…$"),
     ],
 )
 def test_a_broken_contract_is_told(value: Any, message: str) -> None:
@@ -177,6 +184,49 @@ def test_the_functions_own_exception_comes_through() -> None:
     with pytest.raises(ZeroDivisionError, match="in your code") as caught:
         score(broken)
     assert caught.traceback[-1].name == "broken"
+
+
+def quits(completions: Any) -> list[float]:
+    sys.exit(3)
+
+
+async def cancels(completions: Any) -> list[float]:
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize(("reward", "raised"), [(quits, "SystemExit(3)"), (cancels, "CancelledError()")])
+def test_an_exception_that_would_end_the_run_without_a_word_is_told(reward: Callable[..., Any], raised: str) -> None:
+    with pytest.raises(UserError, match=re.escape(f"it raised {raised}: raise another exception to end the run")):
+        score(reward)
+
+
+async def sleeps(completions: Any) -> list[float]:
+    await asyncio.sleep(3600)
+    return []
+
+
+def counts(completions: Any) -> Iterator[float]:
+    while True:
+        pass
+    yield 0.0
+
+
+def waits_for_somebody(completions: Any) -> list[float]:
+    raise TimeoutError
+
+
+@pytest.mark.parametrize("hangs", [sleeps, counts])
+def test_a_call_that_hangs_names_the_knob(hangs: Callable[..., Any]) -> None:
+    told = (
+        f"{hangs.__name__} took longer than task.reward_seconds = 0.1 on 2 completions: choose task.reward_seconds=0.2"
+    )
+    with pytest.raises(UserError, match=re.escape(told)):
+        user_rewards(UserReward(hangs, seconds=0.1), PROMPTS, COMPLETIONS, ROWS)
+
+
+def test_a_time_out_of_the_functions_own_comes_through() -> None:
+    with pytest.raises(TimeoutError):
+        user_rewards(UserReward(waits_for_somebody, seconds=60), PROMPTS, COMPLETIONS, ROWS)
 
 
 def test_a_column_that_does_not_exist() -> None:

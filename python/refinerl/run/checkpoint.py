@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -110,7 +112,7 @@ def save(
     final = folder / f"checkpoint-{state.step}"
     partial = folder / f".checkpoint-{state.step}.partial"
     first = world.rank == 0
-    try:
+    with _cleared(partial, world):
         if first:
             shutil.rmtree(partial, ignore_errors=True)
             for name in trainers:
@@ -129,10 +131,6 @@ def save(
                 flush(path)
             shutil.rmtree(final, ignore_errors=True)
             os.replace(partial, final)
-    except BaseException:
-        if first:
-            shutil.rmtree(partial, ignore_errors=True)
-        raise
     if first:
         for step in checkpoints(folder)[:-keep]:
             if step != state.best_step:
@@ -185,17 +183,41 @@ class Saves(Protocol):
 def export(folder: Path, policy: Trainer, tokenizer: Saves, world: World = ALONE) -> None:
     """Save model and tokenizer for `from_pretrained`, with the merged model if there is one; all or nothing."""
     partial = folder.with_name(f".{folder.name}.partial")
-    if world.rank == 0:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-    world.barrier()
-    policy.export(partial)
-    if world.rank == 0:
-        for place in (partial, partial / "merged"):
-            if place.is_dir():
-                tokenizer.save(place)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
+    with _cleared(partial, world):
+        if world.rank == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+        world.barrier()
+        policy.export(partial)
+        if world.rank == 0:
+            for place in (partial, partial / "merged"):
+                if place.is_dir():
+                    tokenizer.save(place)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(partial, folder)
+
+
+@contextmanager
+def _cleared(partial: Path, world: World) -> Iterator[None]:
+    """Remove a folder that was not finished.
+
+    Raises:
+        OSError: ENOSPC in the place of a library's own error if the disk is full, which afterwards it no longer is.
+    """
+    try:
+        yield
+    except BaseException as error:
+        full = isinstance(error, Exception) and (is_full(partial.parent) or "No space left" in str(error))
+        if world.rank == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+        if full and not isinstance(error, OSError):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial)) from error
+        raise
+
+
+def is_full(folder: Path) -> bool:
+    """True if the disk that holds a folder has less than 1 MiB left."""
+    return folder.exists() and shutil.disk_usage(folder).free < 2**20
 
 
 def _read_state(path: Path) -> State:

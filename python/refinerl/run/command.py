@@ -6,7 +6,6 @@ import argparse
 import datetime
 import errno
 import itertools
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -43,6 +42,8 @@ def main(loop: Loop, arguments: Sequence[str] | None = None) -> int:
                 return link.end(*last_words(error))
             except KeyboardInterrupt as interrupt:
                 return link.end(str(interrupt) or "interrupted before the first step", 130)
+            except Exception as error:
+                return link.fail(error)
     except UserError as error:  # the launcher's environment is wrong
         return Link().end(*last_words(error))
 
@@ -120,6 +121,7 @@ def run(
         world.barrier()
         with wire(config, folder, console, world, link.notice, given) as parts:
             keeper = parts.keeper
+            link.stand(keeper.standing)
             if link.rank == 0:
                 checkpoint.begin(folder, recipe.to_yaml(config))
             state = keeper.resume()
@@ -186,6 +188,7 @@ CHANGEABLE = (
     "engines.timeout",
     "engines.offload_reference",
     "engines.tf32",
+    "task.reward_seconds",
     "reward_model.batch",
     "refiner.url",
     "refiner.api_key_env",
@@ -214,7 +217,7 @@ def calm_about_full_disks(folder: Path) -> Iterator[None]:
         raise
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or (folder.exists() and shutil.disk_usage(folder).free < 2**20):
+        if full or checkpoint.is_full(folder):
             raise UserError(
                 f"the disk that holds {folder} is full; all files written so far are complete: free some space, then "
                 "continue with --resume"

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import datetime
+import re
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
 import torch
 
 from refinerl.contracts import ALONE, World
-from refinerl.engines import devices
+from refinerl.engines import devices, lifeline
 from refinerl.engines.lifeline import Lifeline
 from refinerl.engines.world import Launched, Ranks, dist, has_joined, leave
 from refinerl.errors import TrainingStoppedError, UserError
@@ -22,6 +24,9 @@ from refinerl.sandbox import SandboxError
 
 _ECHOES = ("closed by peer", "connection reset", "broken pipe", "connection was closed", "heartbeat")
 """Parts of the messages of a collective operation after another rank has died."""
+
+_LATE = re.compile(r"timed out waiting \d|wait timeout|timeout after \d+ ?ms|connectfullmesh failed.*time", re.DOTALL)
+"""Errors of a collective if another rank never came."""
 
 
 EXPECTED = (UserError, TrainingStoppedError, SandboxError, FloatingPointError)
@@ -43,6 +48,8 @@ class Link:
     def __init__(self) -> None:
         self.rank = 0
         self._launched: Launched | None = None
+        self._phase = "start"
+        self._standing: Callable[[], str] = lambda: "--resume goes on from the last checkpoint"
 
     def claim(self, device: str) -> torch.device:
         """Choose this process's device according to the knob `device`. Each rank of a machine gets its own.
@@ -57,53 +64,84 @@ class Link:
         return ALONE
 
     def notice(self, phase: str) -> None:
-        """Note what this process does next."""
+        """Note what this process does next, or has done."""
+        self._phase = phase
+
+    def stand(self, standing: Callable[[], str]) -> None:
+        """Set what messages say of going on."""
+        self._standing = standing
 
     def end(self, message: str, code: int) -> int:
         """Print why the run ends; return the exit code."""
         print(message, file=sys.stderr)
         return code
 
+    def fail(self, error: BaseException) -> int:
+        """The same for what nobody foresaw, with its traceback."""
+        traceback.print_exception(error)
+        return self.end(
+            f"stopped: {type(error).__name__} in {self._phase}; see the traceback above; {self._standing()}", 1
+        )
+
 
 class RankLink(Link):
     """A rank among several: an error in one ends all, and is printed once."""
 
     def __init__(self, launched: Launched) -> None:
+        super().__init__()
         self.rank = launched.rank
         self._launched = self._ranked = launched
-        self._store, *_ = next(dist.rendezvous("env://", launched.rank, launched.size))
-        self._lifeline = Lifeline(launched, dist.PrefixStore("lifeline", self._store))
-        self._timeout = 0.0
-        self._phase = "start"
+        limit = datetime.timedelta(seconds=lifeline.START)
+        try:
+            self._store, *_ = next(dist.rendezvous("env://", launched.rank, launched.size, timeout=limit))
+            self._lifeline = Lifeline(launched, dist.PrefixStore("lifeline", self._store))
+        except (OSError, dist.DistError) as error:
+            raise UserError(
+                f"rank {launched.rank} of {launched.size} did not find the others within {lifeline.START:g} seconds "
+                f"({type(error).__name__}): see that all of them begin, and that MASTER_ADDR and MASTER_PORT "
+                "name a place which they reach"
+            ) from error
 
     def join(self, timeout: float, device: torch.device) -> World:
         """Join the ranks of the run, each with its device. They wait `timeout` seconds for each other."""
-        self._timeout = timeout
-        self._lifeline.timeout = timeout
+        self._lifeline.begin(timeout)
         return Ranks(self._ranked, dist.PrefixStore("ranks", self._store), timeout, device)
 
     def notice(self, phase: str) -> None:
-        """Note what this process does next; it is reported if the process dies."""
-        self._phase = phase
+        """Note what this process does next, or has done; it is reported if the process dies."""
+        super().notice(phase)
         self._lifeline.phase(phase)
+
+    @property
+    def begun(self) -> bool:
+        """True once the ranks have joined: from then on each waits for all."""
+        return self._lifeline.timeout > 0
+
+    def stand(self, standing: Callable[[], str]) -> None:
+        """Set what messages say of going on."""
+        super().stand(standing)
+        self._lifeline.standing = standing
 
     def end(self, message: str, code: int) -> int:
         """Print why the run ends, once for all ranks, and end all of them."""
         self._lifeline.fail(message, code)
 
-    def fail(self, error: BaseException) -> None:
-        """End all ranks because of an exception; print its traceback unless it is an expected one."""
+    def fail(self, error: BaseException) -> int:
+        """End all ranks because of an exception; print its traceback unless it is an expected one.
+
+        A collective that timed out is another rank's fault: the message names that one.
+        """
         if isinstance(error, EXPECTED):
             self.end(*last_words(error))
         text = str(error).lower()
-        echo = any(said in text for said in _ECHOES)
-        hint = f" (engines.timeout = {self._timeout:g} seconds)" if "timed out" in text or "timeout" in text else ""
-        if echo:
+        if any(said in text for said in _ECHOES):
             self._lifeline.wait()
+        if isinstance(error, RuntimeError) and _LATE.search(text):
+            self._lifeline.late()
         traceback.print_exception(error)
         self._lifeline.fail(
-            f"stopped: rank {self.rank} failed in {self._phase}: {type(error).__name__}{hint}; see the traceback "
-            "above; --resume goes on from the last checkpoint",
+            f"stopped: rank {self.rank} failed in {self._phase}: {type(error).__name__}; see the traceback above; "
+            f"{self._standing()}",
             1,
         )
 
@@ -132,7 +170,13 @@ def linked() -> Iterator[Link]:
     link = RankLink(launched)
     try:
         yield link
-    except Exception as error:
+    except KeyboardInterrupt as interrupt:
+        link.end(str(interrupt) or "interrupted", 130)
+    except SystemExit as error:  # of the command line, or in the middle of a run
+        if link.begun:
+            link.fail(error)
+        raise
+    except BaseException as error:
         link.fail(error)
     finally:
         link.close()

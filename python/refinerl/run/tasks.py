@@ -19,6 +19,7 @@ from refinerl.engines.models import is_openrlhf, load_reward_model
 from refinerl.errors import UserError
 from refinerl.records import Sampling
 from refinerl.run.given import NOTHING, Given, refuse_object
+from refinerl.run.memory import explained
 from refinerl.run.trainers import device_of
 from refinerl.sandbox import Limits, Sandbox, cores
 from refinerl.tasks import rules
@@ -80,7 +81,9 @@ def make_task(
         dialogues = DialogueTask(
             data,
             tokenizer.encode_chat,
-            reward=RewardSum([make_dialogue_reward(name, config, given) for name in t.rewards], t.reward_weights),
+            reward=RewardSum(
+                [make_dialogue_reward(name, config, given, world) for name in t.rewards], t.reward_weights
+            ),
             max_reward=t.max_reward,
             refine_template=config.refiner.template,
             system=t.system,
@@ -103,7 +106,7 @@ def make_task(
         case "adaptive" | "coarse" as name:
             reward = name
         case path:
-            reward = user_reward(path, given)
+            reward = user_reward(path, config, given, world)
     task = CodeTask(
         data.problems,
         None if isinstance(reward, UserReward) else make_sandbox(config, say, world),
@@ -146,28 +149,36 @@ def count_prompts(config: Config) -> int:
     return len(data.problems) if isinstance(data, ProblemSet) else len(data)
 
 
-def user_reward(name: str, given: Given = NOTHING) -> UserReward:
+def user_reward(name: str, config: Config, given: Given = NOTHING, world: World = ALONE) -> UserReward:
     """Return a user's reward function: a given one, or `module:function`.
 
     Raises:
         UserError: it cannot be imported.
     """
+    seconds = built_in(config).reward_seconds
     if name in given.rewards:
-        return UserReward(given.rewards[name], name.removeprefix(OBJECT))
+        return UserReward(given.rewards[name], name.removeprefix(OBJECT), seconds=seconds)
     refuse_object(name, "task.reward", "reward")
-    return load_reward(name)
+    # A rank that hangs is ended by the others after engines.timeout; a program that calls fine_tune is never ended.
+    return load_reward(name, seconds=seconds, exits=world.size == 1 and given is NOTHING)
 
 
-def make_dialogue_reward(name: str, config: Config, given: Given = NOTHING) -> UserReward | RewardModel:
+def make_dialogue_reward(
+    name: str, config: Config, given: Given = NOTHING, world: World = ALONE
+) -> UserReward | RewardModel:
     """Make a reward of the dialogue task: the reward model, a rule or a user's function."""
     r = config.reward_model
     if name != "model":
-        return rules.load_rule(name.removeprefix("rule:")) if name.startswith("rule:") else user_reward(name, given)
+        if name.startswith("rule:"):
+            return rules.load_rule(name.removeprefix("rule:"))
+        return user_reward(name, config, given, world)
     place = r.model or ""
-    model = load_reward_model(place, dtype=r.dtype)
+    with explained("load reward_model.model"):
+        model = load_reward_model(place, dtype=r.dtype)
+        model = model.to(device_of(r.device, "reward_model.device"))
     tokenizer = ChatTokenizer.load(place, chat_template=r.chat_template, date=config.chat_template_date)
     return RewardModel(
-        model.to(device_of(r.device, "reward_model.device")),
+        model,
         partial(tokenizer.encode_answered, close=is_openrlhf(model.config)),
         batch=r.batch,
         max_length=r.max_length,

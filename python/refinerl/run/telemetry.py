@@ -101,6 +101,7 @@ class Telemetry:
         with self._shown(f"step {self._step}/{self.steps} · {phase}", total), memory.explained(phase):
             yield
             self.settle()
+        self.notice(f"after {phase} of step {self._step}")
         self._times[phase] = self._times.get(phase, 0.0) + time.perf_counter() - start
 
     @contextmanager

@@ -9,7 +9,7 @@
 - `fences`: the program in a chat answer
 - `reward_model`: scores of a sequence classifier
 - `rules`: rewards that check an answer against a column
-- `user_reward`: reward functions by import path, in TRL's signature
+- `user_reward`: reward functions by import path, in TRL's signature · `time_limit`: of one call
 - `reward_sum`: several rewards as one
 """
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
-from refinerl.contracts.options import Count, TaskOptions
+from refinerl.contracts.options import Count, Positive, TaskOptions
 from refinerl.data import PROBLEMS as EMBEDDED
 from refinerl.data.apps import Problem, ProblemSet, chat_question, load_problems, official_prompt, problems_of
 from refinerl.data.hub import local
@@ -103,6 +103,8 @@ class CodeTask(Refinable):
         """`adaptive` (Eq. 8), `coarse` (Eq. 7), or `module:function` of your own, in TRL's signature."""
         extract: Literal["last", "first", "longest"] = "last"
         """The code block of an answer that is scored, in y and ỹ alike; LiveCodeBench takes the last."""
+        reward_seconds: Positive = 900.0
+        """Seconds that one call of a reward function of your own may take; a longer one ends the run."""
         prompt_format: Literal["chat", "apps"] = "chat"
         """`chat`: the question in the template; `apps`: APPS's own text (`QUESTION: … ANSWER:`)."""
         template: str | None = None

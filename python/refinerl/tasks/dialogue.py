@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from pydantic import model_validator
 
-from refinerl.contracts.options import TaskOptions
+from refinerl.contracts.options import Positive, TaskOptions
 from refinerl.data.conversations import Dialogue, dialogues_of, read_dialogues
 from refinerl.errors import UserError
 from refinerl.records import Completion, Message, Prompt, Reward
@@ -56,6 +56,8 @@ class DialogueTask(Refinable):
         signature; several, such as [a:b,c:d], are added up."""
         reward_weights: tuple[float, ...] = ()
         """Weights, one for each reward; empty: 1 each."""
+        reward_seconds: Positive = 900.0
+        """Seconds that one call of a reward function of your own may take; a longer one ends the run."""
         prompt_format: Literal["chat", "text"] = "chat"
         """`chat`: a prompt that is a text becomes a message of the user's; `text`: it goes to the model as it is, and
         reward functions get texts, as in TRL."""

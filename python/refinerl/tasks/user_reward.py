@@ -13,15 +13,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import itertools
 import math
 import numbers
+import os
+import sys
 import threading
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 from refinerl.contracts.plugins import load
 from refinerl.errors import UserError
 from refinerl.records import Completion, Prompt, Reward
+from refinerl.tasks.time_limit import TooLongError, within
 
 _OURS = ("prompts", "completions", "completion_ids")
 _RESERVED = {"prompt", "completion", *_OURS}
@@ -31,14 +35,30 @@ _RESERVED = {"prompt", "completion", *_OURS}
 class UserReward:
     """A user's reward function, and its name in messages.
 
+    Args:
+        function: the function, in TRL's signature.
+        name: its name in messages; None: the function's own.
+        seconds: time that one call may take.
+        exits: end the process if a call that took too long cannot be interrupted, such as native code that never
+            returns; otherwise the call goes on.
+
     >>> def brevity(completions, **columns):
     ...     return [-len(text) for text in completions]
     >>> UserReward(brevity)(["Hi"], ["Hello"], [[1, 2]], columns={})
     [-5.0]
     """
 
-    def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        name: str | None = None,
+        *,
+        seconds: float = math.inf,
+        exits: bool = False,
+    ) -> None:
         self.name = str(name or getattr(function, "__name__", type(function).__name__))
+        self.seconds = seconds
+        self._exits = exits
         self._function = function
         try:
             parameters = list(inspect.signature(function).parameters.values())
@@ -72,36 +92,63 @@ class UserReward:
         """Call the function as TRL does. An exception in the function itself is not caught.
 
         Raises:
-            UserError: the function did not return a list of numbers and None as long as `completions`, or a number is
-                not finite.
+            UserError: the function took too long or ended the program; it did not return a list of numbers and None as
+                long as `completions`; or a number is not finite.
         """
         given: dict[str, Any] = {name: list(column) for name, column in columns.items() if name not in _RESERVED}
         given |= {"prompts": prompts, "completions": completions, "completion_ids": completion_ids}
         expected = len(completions)  # the function may change its lists
         positional = [given.pop(name) for name in self._positional if name in given]
         keywords = given if self._takes_all else {name: given[name] for name in given.keys() & self._named}
-        result = self._function(*positional, **keywords)
-        if inspect.isawaitable(result):
-            result = _wait(result)
-        return self._checked(result, expected)
+
+        def call() -> list[float | None]:
+            result = self._function(*positional, **keywords)
+            return self._checked(_wait(result) if inspect.isawaitable(result) else result, expected)
+
+        try:
+            if math.isinf(self.seconds):
+                return call()
+            return within(self.seconds, call, self._exit if self._exits else None)
+        except TooLongError:
+            raise UserError(self._too_long(f" on {expected} completions")) from None
+        except (SystemExit, asyncio.CancelledError) as error:
+            raise UserError(
+                f"the reward function {self.name} must return a list of numbers, and it raised {error!r}: raise "
+                "another exception to end the run, or return None where the reward does not apply"
+            ) from error
+
+    def _too_long(self, where: str = "") -> str:
+        return (
+            f"the reward function {self.name} took longer than task.reward_seconds = {self.seconds:g}{where}: choose "
+            f"task.reward_seconds={2 * self.seconds:g} if it may take so long, else see where it waits"
+        )
+
+    def _exit(self) -> None:
+        print(f"error: {self._too_long()} (it could not be interrupted)", file=sys.stderr, flush=True)
+        os._exit(2)
 
     def _checked(self, result: Any, expected: int) -> list[float | None]:
         values = result.tolist() if hasattr(result, "tolist") else result
         if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-            raise UserError(f"the reward function {self.name} must return a list of numbers, got {result!r}")
-        values = list(values)
+            raise UserError(f"the reward function {self.name} must return a list of numbers, got {_shown(result)}")
+        sized = isinstance(values, Sized)
+        values = list(values if sized else itertools.islice(values, expected + 1))  # an iterator may have no end
         if len(values) != expected:
-            raise UserError(f"the reward function {self.name} returned {len(values)} values, not {expected}")
+            count = len(values) if sized or len(values) < expected else f"more than {expected}"
+            raise UserError(f"the reward function {self.name} returned {count} values, not {expected}")
         return [self._number(index, value) for index, value in enumerate(values)]
 
     def _number(self, index: int, value: Any) -> float | None:
         if value is None:
             return None
-        if hasattr(value, "item"):  # a number of NumPy's or PyTorch's
-            value = value.item()
+        given = value
+        with contextlib.suppress(ValueError, RuntimeError):  # of several elements it is no number
+            if hasattr(value, "item"):  # a number of NumPy's or PyTorch's
+                value = value.item()
         if not isinstance(value, numbers.Real):
             raise UserError(
-                f"the reward function {self.name} must return numbers or None, got {value!r} for completion {index}"
+                f"the reward function {self.name} must return numbers or None, got {_shown(given)} for "
+                f"completion {index}"
             )
         try:
             number = float(value)
@@ -115,11 +162,19 @@ class UserReward:
         return number
 
 
+def _shown(value: Any) -> str:
+    """Return the value as it stands in a message of one line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-def load_reward(path: str) -> UserReward:
+def load_reward(path: str, *, seconds: float = math.inf, exits: bool = False) -> UserReward:
     """Load the function at `module:function`; `function` may be dotted (`module:Class.method`).
+
+    The other arguments are those of `UserReward`.
 
     Raises:
         UserError: the path has another form, the module does not exist, or it has no such function. An exception
@@ -128,7 +183,7 @@ def load_reward(path: str) -> UserReward:
     found = load(path, "task.reward", "module:function")
     if not callable(found):
         raise UserError(f"task.reward={path} must be a function, got {type(found).__name__}")
-    return UserReward(found, path)
+    return UserReward(found, path, seconds=seconds, exits=exits)
 
 
 def user_rewards(
