@@ -119,7 +119,7 @@ class Config(Section):
 
     @property
     def refiner_apart(self) -> bool:
-        """Does a model refine here that is not the policy's, with or without an adapter."""
+        """True if the refiner is a model of its own in this process, not the policy with or without its adapter."""
         source = self.refiner.source
         return self.refines and (source == "model" or (source == "reference" and not self.lora.rank))
 

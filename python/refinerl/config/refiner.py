@@ -19,12 +19,12 @@ class RefinerConfig(Section):
     """Model that refines: the frozen reference (as in the paper), the current policy, another model in this process, or
     a model behind an OpenAI-compatible server, such as vLLM's."""
     model: str | None = None
-    """source=model: a hub id or a folder; it may have another tokenizer. source=server: the served model's name; None:
-    the first that the server lists."""
+    """source=model: hub id or folder; its tokenizer may differ. source=server: name of the served model; None: the
+    first one that the server lists."""
     chat_template: str | None = None
-    """source=model: chat template as Jinja text or a file. None: the tokenizer's own."""
+    """source=model: Jinja template, as text or as a file. None: the tokenizer's own."""
     samples: Count = 1
-    """Refinements sampled for each rollout; the best one is kept. refiner/tokens counts all of them."""
+    """Refinements that are sampled per rollout; the best one is kept. refiner/tokens counts all of them."""
     temperature: NonNegative = 0.0
     """Sampling temperature; 0 is greedy decoding."""
     max_tokens: Count = derived("generation.max_tokens")
@@ -43,11 +43,11 @@ class RefinerConfig(Section):
     timeout: Positive = 120.0
     """source=server: time limit of a request, in seconds."""
     retries: CountOrZero = 2
-    """source=server: retries of a failed request; after these its rollout stays unrefined."""
+    """source=server: retries of a failed request. After these the rollout is not refined."""
     concurrency: Count = 16
-    """source=server: maximum number of concurrent requests of each rank."""
+    """source=server: maximum number of concurrent requests per rank."""
     max_failures: Count = 16
-    """source=server: number of consecutive failed requests that ends the run."""
+    """source=server: stop the run after this many failed requests in a row."""
 
     @model_validator(mode="after")
     def _who(self) -> RefinerConfig:
@@ -58,15 +58,20 @@ class RefinerConfig(Section):
         if self.source == "server" and self.url is None:
             raise ValueError("refiner.url must be given for refiner.source=server, such as http://localhost:8000/v1")
         if self.source != "server" and self.url is not None:
-            raise ValueError(f"refiner.url must be left out for refiner.source={self.source}; it is for server")
+            raise ValueError(
+                f"refiner.url must be left out for refiner.source={self.source}: only source=server uses it"
+            )
         if self.source in ("reference", "policy") and self.model is not None:
-            raise ValueError(f"refiner.model must be left out for refiner.source={self.source}; model has another one")
+            raise ValueError(
+                f"refiner.model must be left out for refiner.source={self.source}: use source=model for another model"
+            )
         if self.url is not None:
             place = urlsplit(self.url)
             if place.scheme not in ("http", "https") or not place.hostname:
                 raise ValueError(f"refiner.url must be a URL such as http://localhost:8000/v1, got {self.url!r}")
         if self.samples > 1 and self.temperature == 0:
             raise ValueError(
-                "refiner.temperature must be above 0 for refiner.samples above 1, such as 0.7: greedy tries are alike"
+                "refiner.temperature must be above 0 for refiner.samples above 1, such as 0.7: "
+                "greedy samples are all the same"
             )
         return self

@@ -70,15 +70,15 @@ class Generator(Protocol):
 
 
 class Author(Protocol):
-    """A model that refines: it reads conversations and writes texts, whatever its tokenizer."""
+    """A model that refines. It takes conversations and returns texts, so its tokenizer does not matter."""
 
     def reply(
         self, conversations: Sequence[Sequence[Message]], sampling: Sampling, drafts: Sequence[Sequence[int]]
     ) -> list[list[Reply | None]]:
-        """`sampling.n` replies to each conversation, in order.
+        """Generate `sampling.n` replies to each conversation, in order.
 
-        A conversation that leaves no room for an answer has no reply, not even None. None stands for a reply that was
-        asked for and did not come. `drafts` are the policy's tokens that the replies probably copy, a hint.
+        `drafts` are tokens of the policy that the replies probably copy, as a hint. A conversation that is too long for
+        a reply has an empty list. None stands for a reply that was requested but did not arrive.
         """
 
 
@@ -107,10 +107,10 @@ class Trainer(Protocol):
 
     @property
     def reads_gradients(self) -> bool:
-        """Whether `gradient_norm` can be asked."""
+        """True if `gradient_norm` can be called."""
 
     def gradient_norm(self) -> float:
-        """The norm of the accumulated gradient, which stays as it is."""
+        """Return the norm of the accumulated gradient, which is not changed."""
 
     def discard(self) -> None:
         """Drop the accumulated gradients."""

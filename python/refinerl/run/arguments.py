@@ -31,7 +31,7 @@ def answer_early(arguments: Sequence[str]) -> None:
         if Launched.read() is not None:
             return
     except UserError as error:
-        if os.environ.get("SLURM_PROCID", "0") == "0":  # one of srun's tasks speaks for all
+        if os.environ.get("SLURM_PROCID", "0") == "0":  # only one of srun's tasks prints it
             print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     if not arguments:

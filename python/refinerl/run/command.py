@@ -63,7 +63,9 @@ def _run(loop: Loop, args: argparse.Namespace, link: Link) -> int:
         devices.require_name(config.reward_model.device, "reward_model.device")
         plan.show(config, console)
         return 0
-    if devices.resolve(config.device).type == "cpu":  # with a GPU the host holds little, and memory is to be returned
+    if (
+        devices.resolve(config.device).type == "cpu"
+    ):  # with a GPU the host needs little memory, and would never return it
         keep_freed_memory()
     folder = args.output_dir or new_folder(name)
     with run(loop, config, folder, console, link, resume=args.resume) as parts:
@@ -165,7 +167,7 @@ def check_folder(folder: Path, config: Config, *, resume: bool) -> None:
         return checkpoint.check_new(folder)
     old = recipe.load(str(saved))
     changed = [line for line in recipe.differences(old, config) if not line.startswith(CHANGEABLE)]
-    if old.chat_template_date is None:  # the run began before its day was recorded
+    if old.chat_template_date is None:  # the run started before its date was recorded
         changed = [line for line in changed if not line.startswith("chat_template_date:")]
     if changed:
         raise UserError(

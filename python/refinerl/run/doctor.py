@@ -228,7 +228,7 @@ def disks() -> Iterator[Finding]:
 def _named(package: str) -> str:
     try:
         return f"{package} {metadata.version(package)}"
-    except metadata.PackageNotFoundError:  # a module of another package's name
+    except metadata.PackageNotFoundError:  # the module has another name than its package
         return package
 
 

@@ -83,7 +83,7 @@ class Keeper:
             return
         try:
             self.save()
-        except (OSError, RuntimeError, MemoryError):  # whatever ended the run is the error to report
+        except (OSError, RuntimeError, MemoryError):  # the error that ended the run is the one to report
             return
 
     def standing(self) -> str:

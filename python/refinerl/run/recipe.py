@@ -94,9 +94,13 @@ def to_yaml(config: Config) -> str:
 
 
 def differences(old: Config, new: Config) -> list[str]:
-    """List the knobs that differ, as `key: old -> new`."""
+    """List the knobs that differ, as `key: old -> new`.
+
+    >>> differences(load("demo"), load("demo", ["seed=3"]))
+    ['seed: 0 -> 3']
+    """
     before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
-    keys = before | after  # the keys of `deepspeed` are free, so either may lack some
+    keys = before | after  # the section `deepspeed` may have any keys, so either may lack some
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
 
 
@@ -209,7 +213,9 @@ def _closest(word: str, known: list[str]) -> str:
     leaves = {key: key.split(".")[-1] for key in known}
     by_leaf = [key for key, name in leaves.items() if name == leaf]
     by_initials = [key for key, name in leaves.items() if "".join(part[:1] for part in name.split("_")) == leaf]
-    by_initials.sort(key=lambda key: key.rpartition(".")[0] != word.rpartition(".")[0])  # its own section first
+    by_initials.sort(
+        key=lambda key: key.rpartition(".")[0] != word.rpartition(".")[0]
+    )  # keys of the same section first
     close = list(dict.fromkeys(by_leaf + by_initials + difflib.get_close_matches(word, known, n=3, cutoff=0.5)))[:3]
     return f"; closest: {', '.join(close)}" if close else ""
 
