@@ -12,7 +12,7 @@ import pytest
 from machines import H100, OLD_DRIVER, OLD_FOR_KERNELS, T4, stand_in
 from refinerl import evaluate, train
 from refinerl.audition import command as audition
-from refinerl.run import wiring
+from refinerl.run import loading, wiring
 from tiny import write_tiny
 from toy import Toy, metrics
 
@@ -198,7 +198,7 @@ def test_devices_are_seen_to_before_a_model_is_loaded(
         raise AssertionError("a model was loaded")
 
     stand_in(monkeypatch, *cards, **facts)
-    monkeypatch.setattr(wiring, "load_model", load)
+    monkeypatch.setattr(loading, "load_model", load)
     monkeypatch.setattr(wiring, "resolve_model", load)  # which fetches or converts some
     error = refused(capsys, toy.arguments(tmp_path / "run", *overrides))
     assert message in error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from transformers import PreTrainedModel
 
 from refinerl import contracts
 from refinerl.algorithms import Algorithm
@@ -22,7 +20,7 @@ from refinerl.constraints import Constraint, Sum
 from refinerl.contracts import ALONE, Constraints, Generator, Task, Trainer, World
 from refinerl.contracts.plugins import Kind, resolve
 from refinerl.engines import devices
-from refinerl.engines.models import load_model, resolve_model
+from refinerl.engines.models import resolve_model
 from refinerl.engines.precision import multiply_float32
 from refinerl.errors import UserError
 from refinerl.loop.refiner import Refiner
@@ -33,6 +31,7 @@ from refinerl.records import Sampling
 from refinerl.run.generators import make_generators, make_refiner
 from refinerl.run.given import NOTHING, Given, refuse_object
 from refinerl.run.keeper import Keeper
+from refinerl.run.loading import load, trunk_for_critic
 from refinerl.run.pace import Pace
 from refinerl.run.placement import check_memory, check_ranks
 from refinerl.run.tasks import make_evaluator, make_sandbox, make_task
@@ -60,56 +59,6 @@ class Parts:
     pace: Pace
     evaluator: Evaluator | None = None
     """The benchmark, if `evaluate.every` is above 0."""
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """The models and the tokenizer at the start of a run."""
-
-    name: str
-    """Name for `from_pretrained`, or the name in the configuration of a model that was given as an object."""
-    tokenizer: ChatTokenizer
-    policy: PreTrainedModel
-    reference: PreTrainedModel | None
-    """None for a LoRA policy, which without its adapter is the reference."""
-
-
-def load(config: Config, given: Given, device: str) -> Loaded:
-    """Load the models that the configuration names, or copy the given one.
-
-    Raises:
-        UserError: a model or the tokenizer cannot be loaded.
-    """
-    name = resolve_model(config.model)
-    reference = None
-    if given.adapted is not None:
-        policy = given.adapted.get_base_model()
-    elif given.model is not None:
-        policy = copy.deepcopy(given.model).eval()
-        reference = None if config.lora.rank else given.model.eval()
-    else:
-        refuse_object(name, "model", "model")
-        policy = load_model(name, dtype=config.dtype)
-        reference = None if config.lora.rank else load_model(name, dtype=config.dtype)
-    if given.tokenizer is not None:
-        owner = name if given.model is None and given.adapted is None else policy
-        tokenizer = ChatTokenizer.of(
-            given.tokenizer, owner, chat_template=config.chat_template, date=config.chat_template_date
-        )
-    else:
-        tokenizer = ChatTokenizer.load(name, chat_template=config.chat_template, date=config.chat_template_date)
-    if reference is not None and not config.engines.offload_reference:
-        reference = reference.to(device)
-    return Loaded(name, tokenizer, policy.to(device), reference)
-
-
-def trunk_for_critic(config: Config, given: Given) -> PreTrainedModel | None:
-    """Copy the trunk of a given model for the critic; None if the critic is loaded by name."""
-    if config.critic.model != config.model or (given.model is None and given.adapted is None):
-        return None
-    model: Any = copy.deepcopy(given.model) if given.adapted is None else copy.deepcopy(given.adapted).unload()
-    trunk: PreTrainedModel = model.base_model
-    return trunk.eval()
 
 
 @contextmanager

@@ -1,0 +1,64 @@
+"""The models that a run starts from: loaded by name, or copied from given objects. A part of the wiring."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from refinerl.config import Config
+from refinerl.engines.models import load_model, resolve_model
+from refinerl.run.given import Given, refuse_object
+from refinerl.tokenization import ChatTokenizer
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The models and the tokenizer at the start of a run."""
+
+    name: str
+    """Name for `from_pretrained`, or the name in the configuration of a model that was given as an object."""
+    tokenizer: ChatTokenizer
+    policy: PreTrainedModel
+    reference: PreTrainedModel | None
+    """None for a LoRA policy, which without its adapter is the reference."""
+
+
+def load(config: Config, given: Given, device: str) -> Loaded:
+    """Load the models that the configuration names, or copy the given one.
+
+    Raises:
+        UserError: a model or the tokenizer cannot be loaded.
+    """
+    name = resolve_model(config.model)
+    reference = None
+    if given.adapted is not None:
+        policy = given.adapted.get_base_model()
+    elif given.model is not None:
+        policy = copy.deepcopy(given.model).eval()
+        reference = None if config.lora.rank else given.model.eval()
+    else:
+        refuse_object(name, "model", "model")
+        policy = load_model(name, dtype=config.dtype)
+        reference = None if config.lora.rank else load_model(name, dtype=config.dtype)
+    if given.tokenizer is not None:
+        owner = name if given.model is None and given.adapted is None else policy
+        tokenizer = ChatTokenizer.of(
+            given.tokenizer, owner, chat_template=config.chat_template, date=config.chat_template_date
+        )
+    else:
+        tokenizer = ChatTokenizer.load(name, chat_template=config.chat_template, date=config.chat_template_date)
+    if reference is not None and not config.engines.offload_reference:
+        reference = reference.to(device)
+    return Loaded(name, tokenizer, policy.to(device), reference)
+
+
+def trunk_for_critic(config: Config, given: Given) -> PreTrainedModel | None:
+    """Copy the trunk of a given model for the critic; None if the critic is loaded by name."""
+    if config.critic.model != config.model or (given.model is None and given.adapted is None):
+        return None
+    model: Any = copy.deepcopy(given.model) if given.adapted is None else copy.deepcopy(given.adapted).unload()
+    trunk: PreTrainedModel = model.base_model
+    return trunk.eval()
