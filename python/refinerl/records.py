@@ -1,4 +1,4 @@
-"""Everything that flows through a step, complete at birth. Imports nothing of ours.
+"""The records that pass through a step; each is complete when it is made. Imports no other module of the package.
 
     Prompt -generate-> Completion -score-> Rollout -xn-> RolloutGroup
     -refine, score-> Refinement -collate-> Rows -measure-> Measured -advantages-> Batch -optimize-> Update
@@ -29,38 +29,38 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True)
 class Prompt:
-    """A task's question x, as the policy reads it."""
+    """A question x of the task, as the policy reads it."""
 
     id: str
     text: str
     """The question as plain text, before any chat template."""
     messages: tuple[Message, ...]
-    """The conversation that was put through the chat template; empty where the model is prompted with bare text."""
+    """The conversation before the chat template; empty if the model is prompted with bare text."""
     token_ids: tuple[int, ...]
     payload: Any
-    """What the task needs to score an answer: tests, a reference answer, the data set's own columns."""
+    """The task's own data for scoring an answer: tests, a reference answer, columns of the data set."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample: the whole request but for the prompts."""
+    """A request for completions, without the prompts."""
 
     max_tokens: int
     temperature: float = 1.0
-    """0 is greedy."""
+    """Greedy if 0."""
     top_p: float = 1.0
     top_k: int = 0
-    """0 is off."""
+    """Off if 0."""
     n: int = 1
     """Completions per prompt."""
     seeds: Sequence[Sequence[int]] = ()
-    """[prompts][n] seeds (64 bit), one for each completion; empty is allowed only at temperature 0."""
+    """[prompts][n] seeds of 64 bits, one per completion; may be empty only at temperature 0."""
     stop: tuple[str, ...] = ()
-    """Generation ends where one of these strings appears; the string is not part of the completion."""
+    """Generation ends at the first of these strings, which is not part of the completion."""
 
 
 def sample_seed(run_seed: int, step: int, prompt_id: str, sample: int) -> int:
-    """The 64-bit seed of one sample's noise: independent of batching and of ranks."""
+    """Return the 64-bit seed of a sample's noise, which depends on neither batching nor ranks."""
     text = f"{run_seed}/{step}/{prompt_id}/{sample}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
@@ -70,9 +70,9 @@ class Completion:
     """Tokens that a model wrote: y of the policy or ỹ of the refiner."""
 
     token_ids: tuple[int, ...]
-    """With the EOS at the end, if the model emitted it."""
+    """Ends with the EOS if the model emitted it."""
     logprobs: tuple[float, ...]
-    """Nats under the sampling policy, at the sampling temperature, one for each token; empty where unknown."""
+    """Log-probability of each token under the sampling policy and temperature, in nats; empty if unknown."""
     text: str
     """Decoded without special tokens."""
     finish_reason: FinishReason
@@ -88,18 +88,18 @@ class Reply:
     written: int
     """Tokens of the reply, in the tokenizer of the model that wrote it."""
     read: int
-    """Tokens of the conversation; 0 where a server does not say."""
+    """Tokens of the conversation; 0 if a server does not report them."""
 
 
 @dataclass(frozen=True)
 class Reward:
-    """What a task says of one completion."""
+    """A task's verdict on a completion."""
 
     value: float
     outcome: str
-    """A word of the task's: `passed`, `wrong_answer`, … for code, `scored` where there is no more to say."""
+    """The task's word for it: `passed`, `wrong_answer`, … for code, otherwise `scored`."""
     pass_rate: float | None = None
-    """Share of the tests passed, where there are tests."""
+    """Share of the tests passed, if there are tests."""
     parts: Mapping[str, float | None] = field(default_factory=dict, hash=False)
     """The rewards that `value` is a weighted sum of, by name; None where one does not apply. Empty if there is one."""
     feedback: str = field(default="", compare=False)
@@ -110,21 +110,21 @@ class Reward:
 
 @dataclass(frozen=True)
 class Rollout:
-    """A scored response y. `reward` is None where there is none (a sandbox fault, a user's None): masked, counted."""
+    """A scored response y. If its reward is None (a sandbox fault, or a user's None), it is masked and counted."""
 
     prompt: Prompt
     completion: Completion
     reward: Reward | None
     sample: int
-    """Number of this sample of the prompt; with the step and the prompt's id it seeds the noise that made it."""
+    """Number of the sample within its prompt; with the step and the prompt's id it seeds the sample's noise."""
 
     @property
     def key(self) -> tuple[str, int]:
-        """Prompt id and sample: unique within a step, because a prompt that is drawn again is numbered on."""
+        """Prompt id and sample: unique within a step, because the numbering goes on if a prompt is drawn again."""
         return self.prompt.id, self.sample
 
     def improvable(self, max_reward: float | None) -> bool:
-        """Whether a refinement can earn more: y has a reward, and it is not the highest there is (None: no bound)."""
+        """Tell whether a refinement can earn more: y has a reward below the highest possible one (None: unbounded)."""
         return self.reward is not None and (max_reward is None or self.reward.value < max_reward)
 
 
@@ -132,31 +132,31 @@ class Rollout:
 class RolloutGroup:
     """All responses to one prompt.
 
-    `surrogate` is False for groups that dynamic sampling dropped and `constraint.on_dropped` keeps: their refinements
-    teach, their y carry no policy gradient.
+    `surrogate` is False for a group that dynamic sampling dropped and `constraint.on_dropped` brings back: its
+    refinements teach, but its y carry no policy gradient.
     """
 
     prompt: Prompt
     rollouts: tuple[Rollout, ...]
     surrogate: bool = True
     position: int = 0
-    """Which of the prompts that the step drew, over all ranks."""
+    """Index of the prompt among those that the step drew, over all ranks."""
     left_out: tuple[float, ...] = ()
-    """Rewards of the members that a group without a surrogate lacks."""
+    """Rewards of members that were left out of a group without a surrogate."""
 
     @property
     def rewards(self) -> tuple[float, ...]:
-        """The task rewards of the members that have one, before any shaping."""
+        """The members' task rewards, before any shaping, where there is one."""
         return tuple(r.reward.value for r in self.rollouts if r.reward is not None) + self.left_out
 
     @property
     def best(self) -> float | None:
-        """The highest of `rewards`; None without any."""
+        """The highest of `rewards`; None if there is none."""
         return max(self.rewards, default=None)
 
 
 class Alignment(Protocol):
-    """How ỹ (L′ tokens) derives from y (L tokens) by the fewest insertions and deletions (`refinerl.alignment`)."""
+    """The fewest insertions and deletions that turn y (L tokens) into ỹ (L′ tokens): see `refinerl.alignment`."""
 
     @property
     def prefix(self) -> int:
@@ -164,15 +164,15 @@ class Alignment(Protocol):
 
     @property
     def distance(self) -> int:
-        """Insertions plus deletions, minimal."""
+        """Number of insertions plus deletions."""
 
     @property
     def original_kept(self) -> NDArray[np.bool_]:
-        """[L] which tokens of y stand in ỹ."""
+        """[L] mask of y's tokens that are kept in ỹ."""
 
     @property
     def refined_kept(self) -> NDArray[np.bool_]:
-        """[L′] which tokens of ỹ stand in y."""
+        """[L′] mask of ỹ's tokens that are kept from y."""
 
     @property
     def refined_to_original(self) -> NDArray[np.int64]:
@@ -180,35 +180,35 @@ class Alignment(Protocol):
 
     @property
     def copy_ratio(self) -> float:
-        """Share of ỹ's tokens that are kept from y, 0 … 1; an empty ỹ has 1 if y is empty too, else 0."""
+        """Share of ỹ's tokens that are kept from y, from 0 to 1; for an empty ỹ 1 if y is empty too, else 0."""
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """A scored rewrite ỹ of one rollout's y, and whether the filter let it teach."""
+    """A scored rewrite ỹ of a rollout's y, with the filter's decision."""
 
     rollout: Rollout
     completion: Completion
-    """ỹ as a response to x: what the policy is taught, not the refiner's raw reply."""
+    """ỹ as a response to x, which the policy is taught; not the refiner's raw reply."""
     reward: Reward | None
     alignment: Alignment
     accepted: bool
     weight: int
-    """How many identical accepted (x, ỹ) of the batch it may stand for; 0 where another one stands for it."""
+    """Number of identical accepted (x, ỹ) of the batch that it stands for; 0 if another one stands for it."""
 
 
 @dataclass(frozen=True)
 class Anchors:
-    """What a constraint holds the policy to in one step."""
+    """The targets to which a constraint holds the policy in a step."""
 
     refinements: tuple[Refinement, ...] = ()
-    """Every refinement that was made, accepted or not."""
+    """All refinements that were made, accepted or not."""
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one step as right-padded tensors on the CPU. Built by `refinerl.loop.batch`, the only place that pads."""
+    """Rows of a step as right-padded tensors on the CPU, made by `refinerl.loop.batch`, which does all padding."""
 
     input_ids: Tensor  # (R, L) int64, prompt then completion, padded at the right
     attention_mask: Tensor  # (R, L) bool
@@ -228,17 +228,17 @@ class Rows:
         return self.input_ids.shape[0]
 
     def with_(self, **changes: Tensor) -> Self:
-        """A copy with some tensors replaced."""
+        """Return a copy with some tensors replaced."""
         return replace(self, **changes)
 
     def to(self, device: torch.device) -> Self:
-        """A copy on another device; this one where it lies there already."""
+        """Return a copy on another device, or this batch if it is there already."""
         if self.mask.device == device:
             return self
         return type(self)(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
 
     def select(self, rows: Tensor) -> Self:
-        """The given rows ((n,) int64), trimmed to their longest; `origin` and `group` keep the parent's numbering."""
+        """Return the given rows ((n,) int64), trimmed to the longest; `origin` and `group` keep their numbers."""
         parts = {name: tensor[rows] for name, tensor in self.tensors().items()}
         length = int(parts["attention_mask"].sum(-1).max()) if len(rows) else 0
         width = int(parts["mask"].sum(-1).max()) if len(rows) else 0
@@ -248,13 +248,13 @@ class Rows:
         return type(self)(**parts)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The fields by name."""
+        """Return the fields by name."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
 @dataclass(frozen=True)
 class Measured(Rows):
-    """Rows with the frozen models' view of y: what `Updater.measure` adds. Zero on ỹ rows and on masked y."""
+    """Rows with what `Updater.measure` adds: outputs of the models for y, zero on rows of ỹ and of masked y."""
 
     old_logprobs: Tensor  # (R, T) float32 log π_old(target), from the trainer's own forward at the sampling temperature
     reference_logprobs: Tensor  # (R, T) float32 log π_ref(target); NaN in a step that does not measure it
@@ -262,22 +262,22 @@ class Measured(Rows):
     correction: Tensor  # (R, T) float32 weight of the surrogate that undoes the engine's mismatch; 1 without
 
     def with_advantages(self, advantages: Tensor, returns: Tensor | None = None) -> Batch:
-        """The complete batch, of `advantages` (R, T) and a critic's targets `returns` (R, T); NaN without a critic."""
+        """Return the complete batch: with advantages (R, T) and, for a critic, returns (R, T), otherwise NaN."""
         returns = advantages.new_full(advantages.shape, float("nan")) if returns is None else returns
         return Batch(**self.tensors(), advantages=advantages.float(), returns=returns.float())
 
 
 @dataclass(frozen=True)
 class Batch(Measured):
-    """Rows that the policy learns from."""
+    """Rows from which the policy learns."""
 
     advantages: Tensor  # (R, T) float32, zero on ỹ rows
-    returns: Tensor  # (R, T) float32 G_t, what V(s_t) learns; NaN without a critic
+    returns: Tensor  # (R, T) float32 G_t, the target of V(s_t); NaN without a critic
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """One forward pass over a batch's rows, for their target tokens."""
+    """Outputs of a forward pass for the target tokens of its rows."""
 
     logprobs: Tensor  # (R, T) float32 log π_θ(target), zero where masked; differentiable on y rows
     entropies: Tensor  # (R, T) float32 nats, zero where masked; differentiable on y rows
@@ -287,11 +287,11 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Update:
-    """What one step's optimizer steps did."""
+    """Result of a step's optimizer steps."""
 
     metrics: Mapping[str, float]
-    """Means over the optimizer steps, by metric name; `constraint/*` over those of the first epoch."""
+    """Means over the optimizer steps by metric name; of `constraint/*` over the first epoch's."""
     steps: int
     """Optimizer steps taken."""
     skipped: tuple[str, ...]
-    """For each optimizer step that was not taken, the tensor that was not finite."""
+    """The tensor that was not finite, for each optimizer step that was skipped."""

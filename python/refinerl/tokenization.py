@@ -1,4 +1,4 @@
-"""Text to tokens and back: a Hugging Face tokenizer with its chat template and the ids that end a completion."""
+"""A Hugging Face tokenizer with its chat template and the tokens that end a completion."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from refinerl.records import Message
 
 
 class ChatTokenizer:
-    """A tokenizer as the method uses it.
+    """A tokenizer for prompts and completions.
 
     Attributes:
-        eos_token_ids: every token that ends a completion: the tokenizer's own EOS and those of the model's generation
+        eos_token_ids: all tokens that end a completion: the tokenizer's own EOS and those of the model's generation
             configuration, or else of its configuration.
-        eos_token_id: the one that is appended where the method ends a text itself: the tokenizer's own.
-        special_token_ids: the tokens that are no text, which `decode` leaves out; every EOS is among them.
-        pad_token_id: fills padding, never attended to; the EOS where the tokenizer has none.
+        eos_token_id: the tokenizer's own EOS, which is appended where a text is ended by us.
+        special_token_ids: tokens that are not text and are left out by `decode`, and every EOS.
+        pad_token_id: the padding, never attended to; the EOS if the tokenizer has no padding token.
     """
 
     eos_token_id: int
@@ -53,7 +53,7 @@ class ChatTokenizer:
     def load(
         cls, name: str | Path, *, chat_template: str | Path | None = None, date: datetime.date | None = None
     ) -> ChatTokenizer:
-        """The tokenizer of a model folder or hub id.
+        """Load the tokenizer of a model's folder or hub id.
 
         `chat_template` replaces the tokenizer's own: the template itself (Jinja), or the path of a file that holds it.
         `date` is the day that a template prints which asks for the current one, as Llama 3.2's does; None: today.
@@ -81,7 +81,7 @@ class ChatTokenizer:
         chat_template: str | Path | None = None,
         date: datetime.date | None = None,
     ) -> ChatTokenizer:
-        """A tokenizer in memory, which stays as it is; `model` (an object or a name) says what else ends a completion.
+        """Wrap a copy of a tokenizer in memory; the EOS tokens of `model` (an object or a name) are added to its own.
 
         Raises:
             UserError: as `load`.
@@ -97,12 +97,12 @@ class ChatTokenizer:
         return cls(inner, extra_eos_ids=_listed(configured), date=date)
 
     def encode_bare(self, text: str) -> tuple[int, ...]:
-        """A text as the model reads it without a chat template: with the tokens that begin one, unless it has them."""
+        """Encode a text without a chat template, with the tokens that begin one unless it has them."""
         ids = self.encode(text)
         return ids if ids[: len(self.beginning)] == self.beginning else self.beginning + ids
 
     def encode_chat(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """The conversation through the chat template, up to where the assistant's answer begins.
+        """Encode a conversation with the chat template, up to the start of the assistant's answer.
 
         Raises:
             UserError: the tokenizer has no chat template, or the template refuses these messages.
@@ -111,7 +111,7 @@ class ChatTokenizer:
         return tuple(ids)
 
     def encode_answered(self, messages: Sequence[Message], *, close: bool = False) -> tuple[int, ...]:
-        """A whole conversation, the last answer included, as a reward model reads it.
+        """Encode a whole conversation with its last answer, for a reward model.
 
         `close` ends it as OpenRLHF trains its reward models: without the template's line breaks, and with the EOS,
         after a space where the template does not end with it.
@@ -127,17 +127,17 @@ class ChatTokenizer:
         return self.encode(text)
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """The tokens of `text` alone, no special tokens added."""
+        """Encode a text without adding special tokens."""
         return tuple(self.inner.encode(text, add_special_tokens=False))
 
     @property
     def beginning(self) -> tuple[int, ...]:
-        """The tokens that the tokenizer puts before a bare text: a BOS, for most models that have one, or nothing."""
+        """The tokens that the tokenizer puts before a bare text: for most models the BOS, if they have one."""
         bare, whole = self.encode("a"), tuple(self.inner.encode("a"))
         return whole[: whole.index(bare[0])] if bare and bare[0] in whole else ()
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids` without special tokens; incomplete UTF-8 becomes U+FFFD."""
+        """Decode tokens, without special ones; incomplete UTF-8 becomes U+FFFD."""
         text: str = self.inner.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
@@ -156,12 +156,12 @@ class ChatTokenizer:
             raise UserError(f"the chat template cannot render these messages: {error}") from error
 
     def save(self, folder: str | Path) -> None:
-        """Write the tokenizer, chat template included, as `load` reads it."""
+        """Write the tokenizer with its chat template, for `load`."""
         self.inner.save_pretrained(folder)
 
 
 def _template(source: str | Path) -> str:
-    """`source` itself if it is a template, the contents of the file if it is a path."""
+    """Return `source` if it is a template, the contents of the file if it is a path."""
     text = str(source)
     if isinstance(source, str) and ("{" in text or "\n" in text):
         return text

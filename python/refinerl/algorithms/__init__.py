@@ -1,4 +1,4 @@
-"""How rewards become a policy gradient. Each file is one algorithm: its equation, its options, its class.
+"""Algorithms, which turn rewards into a policy gradient: one file each, with equation, options and class.
 
 base   the defaults of an algorithm, and of one that compares the responses to a prompt
 dapo   group advantages, clip-higher, dynamic sampling

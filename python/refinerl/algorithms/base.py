@@ -1,4 +1,4 @@
-"""The defaults of an algorithm, and of one that compares the responses to a prompt.
+"""Base classes of algorithms: of any, and of those that compare the responses to a prompt.
 
 A group algorithm of your own overrides what differs: `ratio`, `policy_loss`, `normalise` or `advantages`;
 docs/extending.md builds one.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Algorithm(ABC):
-    """How rewards become a policy gradient. A subclass says `advantages`; all else has PPO's form.
+    """An algorithm: rewards become a policy gradient. A subclass has `advantages`; the rest defaults to PPO's form.
 
     Args:
         options: an instance of the class's `Options`; or else
@@ -29,12 +29,12 @@ class Algorithm(ABC):
     """
 
     class Options(AlgorithmOptions):
-        """What a recipe may say of it; a subclass adds its own."""
+        """The options of a recipe; a subclass adds its own."""
 
     grouped: ClassVar[bool] = False
-    """Compare the responses to one prompt: then each prompt has several."""
+    """True if it compares the responses to a prompt, of which there are then several."""
     needs_critic: ClassVar[bool] = False
-    """Learn values."""
+    """True if it needs a critic."""
 
     def __init__(self, options: AlgorithmOptions | None = None, /, **given: Any) -> None:
         self.options: Any = self.Options(**given) if options is None else options
@@ -42,12 +42,12 @@ class Algorithm(ABC):
         self.penalty_in_group: Literal["before", "after"] = "before"
 
     def connect(self, *, max_tokens: int, penalty_in_group: Literal["before", "after"] = "before") -> None:
-        """Take over what the run says elsewhere: the longest completion, and where a penalty enters a group."""
+        """Receive what other sections of the recipe set: the longest completion, and where a penalty enters a group."""
         self.max_tokens, self.penalty_in_group = max_tokens, penalty_in_group
 
     @property
     def loss_reduction(self) -> Reduction:
-        """How the surrogate of the tokens becomes one number."""
+        """The mean that turns the tokens' surrogate into one number."""
         reduction: Reduction = self.options.loss_reduction
         return reduction
 
@@ -57,30 +57,30 @@ class Algorithm(ABC):
 
     @abstractmethod
     def advantages(self, batch: Measured, penalty: Tensor, world: World) -> Batch:
-        """`batch.with_advantages(…)`, (R, T); `penalty` (R, T) is β·cost on y's positions, or zero."""
+        """Return `batch.with_advantages(…)`; `penalty` (R, T) is β·cost at y's positions, or zero."""
 
     def ratio(self, logprobs: Tensor, batch: Measured) -> Tensor:
-        """(R, T) ρ_t = π_θ / π_old of each token."""
+        """Return ρ_t = π_θ / π_old of each token, (R, T)."""
         return objective.policy_ratio(logprobs, batch.old_logprobs)
 
     def policy_loss(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """(R, T) −min(ρA, clip(ρ)A), not yet masked or reduced."""
+        """Return −min(ρA, clip(ρ)A), (R, T), neither masked nor reduced."""
         ratio = self.ratio(outputs.logprobs, batch)
         return objective.clipped_objective(ratio, batch.advantages, self.options.clip_low, self.options.clip_high)
 
     def clipped(self, ratio: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(R, T) bool twice: tokens whose gradient the lower, the upper clip stops."""
+        """Return two (R, T) bool masks: tokens whose gradient is stopped by the lower and by the upper clip."""
         return objective.clipped_tokens(ratio, batch.advantages, self.options.clip_low, self.options.clip_high)
 
     def weights(self, mask: Tensor, tokens: float, sequences: float) -> Tensor:
-        """(R, T) weights that turn the sum of the tokens' losses into the minibatch's loss.
+        """Return the (R, T) weights that turn the sum of the tokens' losses into the minibatch's loss.
 
         `tokens` and `sequences` count the y of the minibatch on all ranks.
         """
         return objective.token_weights(mask, self.loss_reduction, tokens, sequences)
 
     def value_loss(self, values: Tensor, batch: Batch) -> Tensor:
-        """(R, T) the critic's loss for each token, not yet masked or reduced; only where `needs_critic`."""
+        """Return the critic's loss for each token, (R, T), neither masked nor reduced; only if `needs_critic`."""
         raise TypeError(f"{type(self).__name__} has no critic, so there is no value loss")
 
 
@@ -88,30 +88,30 @@ class GroupAlgorithm(Algorithm):
     """Advantages within the group of responses to one prompt: A_i = (R_i − mean) / (std + 1e-6) (GRPO)."""
 
     class Options(Algorithm.Options):
-        """Several responses to each prompt."""
+        """Options with several responses per prompt."""
 
         samples_per_prompt: Count = 8
-        """Responses to each prompt, which are compared."""
+        """Responses per prompt, which are compared."""
         dynamic_sampling: bool = True
-        """Groups whose rewards are all equal are dropped and replaced."""
+        """Drop groups whose rewards are all equal, and draw new prompts."""
         overlong_cache: CountOrZero = 0
-        """Tokens before `generation.max_tokens` over which R falls by 1; 0 is off."""
+        """Tokens before `generation.max_tokens` over which R falls by 1; 0: off."""
 
     grouped = True
 
     def select(self, groups: Sequence[RolloutGroup], world: World) -> tuple[list[RolloutGroup], list[RolloutGroup]]:
-        """Groups whose scored members' rewards differ, and the others; on task rewards, before any shaping."""
+        """Split the groups into those whose task rewards differ and the others, before any shaping."""
         if not self.options.dynamic_sampling:
             return list(groups), []
         kept = [group for group in groups if len(set(group.rewards)) > 1]
         return kept, [group for group in groups if len(set(group.rewards)) <= 1]
 
     def normalise(self, rewards: Tensor, penalties: Tensor) -> Tensor:
-        """(n,) -> (n,) the advantages of one group's scored members; the penalties, or zeros, lower their rewards."""
+        """Return the advantages of a group's scored members, (n,), from their rewards and the penalties on them."""
         return objective.group_advantages(rewards, penalties)
 
     def advantages(self, batch: Measured, penalty: Tensor, world: World) -> Batch:
-        """The group advantage, the same for every token of a response; a group is always whole on one rank."""
+        """Give each token the group advantage of its response. A group is always whole on one rank."""
         mask = batch.mask & batch.surrogate.unsqueeze(-1)
         rewards = batch.reward + self._overlong(mask.sum(-1))
         penalties = (penalty * mask).double().sum(-1) * (self.penalty_in_group == "before")

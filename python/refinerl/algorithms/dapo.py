@@ -13,7 +13,7 @@ class DAPO(GroupAlgorithm):
     """
 
     class Options(GroupAlgorithm.Options):
-        """Clip-higher is the paper's."""
+        """DAPO's options; `clip_high` is the paper's."""
 
         clip_high: Positive = 0.3
-        """The ratio is clipped above at 1 + clip_high."""
+        """Upper clip of the ratio, at 1 + clip_high."""

@@ -1,4 +1,4 @@
-"""PPO (Schulman et al., 2017) as RLHF has it: token rewards, GAE on the tokens of y, a critic of its own."""
+"""PPO (Schulman et al., 2017) as in RLHF: token rewards, GAE on the tokens of y, a separate critic."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class PPO(Algorithm):
     """
 
     class Options(Algorithm.Options):
-        """clip_high is clip_low unless it is given."""
+        """PPO's options; clip_high defaults to clip_low."""
 
         gamma: Fraction = 1.0
-        """Discount."""
+        """Discount factor."""
         lam: Fraction = 0.95
         """GAE's λ."""
         value_clip: Positive = 0.2
@@ -43,7 +43,7 @@ class PPO(Algorithm):
     needs_critic = True
 
     def advantages(self, batch: Measured, penalty: Tensor, world: World) -> Batch:
-        """GAE of r_t = −penalty_t (+ R at the last token), whitened over the y tokens of all ranks."""
+        """Compute GAE from r_t = −penalty_t, plus R at the last token, whitened over the y tokens of all ranks."""
         mask = batch.mask & batch.surrogate.unsqueeze(-1)
         rewards = objective.token_rewards(batch.reward.nan_to_num(0.0), penalty.double(), mask)
         advantages, returns = objective.generalized_advantages(
@@ -54,5 +54,5 @@ class PPO(Algorithm):
         return batch.with_advantages(whitened, returns)
 
     def value_loss(self, values: Tensor, batch: Batch) -> Tensor:
-        """(R, T) 0.5·max of the clipped and the unclipped squared error."""
+        """Return 0.5·max of the clipped and the unclipped squared error, (R, T)."""
         return objective.clipped_value_loss(values, batch.values, batch.returns, self.options.value_clip)

@@ -1,4 +1,4 @@
-"""What holds the policy. Each file is one constraint: its equation, its options, its class.
+"""Constraints on the policy: one file each, with equation, options and class.
 
 base      the defaults of a constraint
 none      the paper's “w/o Constraint”

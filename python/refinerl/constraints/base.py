@@ -1,4 +1,4 @@
-"""The defaults of a constraint. One of your own is one method, `cost`; docs/extending.md builds one."""
+"""Base class of constraints. A constraint of your own needs one method, `cost`: see docs/extending.md."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Constraint(ABC):
-    """C(θ) in max J(θ) − β·C(θ). A subclass says `cost`, for each token of y unless it says other `rows`.
+    """C(θ) in max J(θ) − β·C(θ). A subclass has `cost`, on the tokens of y unless it has other `rows`.
 
     Args:
         options: an instance of the class's `Options`; or else
@@ -26,20 +26,20 @@ class Constraint(ABC):
     """
 
     class Options(ConstraintOptions):
-        """What a recipe may say of it; a subclass adds its own."""
+        """The options of a recipe; a subclass adds its own."""
 
     needs_reference: ClassVar[bool] = False
-    """`cost` reads `Measured.reference_logprobs`."""
+    """True if `cost` reads `Measured.reference_logprobs`."""
     needs_refiner: ClassVar[bool] = False
-    """`anchor` asks the refiner; the run then has one."""
+    """True if `anchor` asks the refiner; the run then has one."""
 
     def __init__(self, options: ConstraintOptions | None = None, /, **given: Any) -> None:
         self.options: Any = self.Options(**given) if options is None else options
         self.label = ""
-        """Its name among several constraints; empty where it is the only one."""
+        """Its name among several constraints; empty if it is the only one."""
 
     def connect(self, refiner: Refiner) -> None:
-        """Take over the run's refiner, which `anchor` may ask."""
+        """Receive the run's refiner, which `anchor` may ask."""
         self.refiner = refiner
 
     @property
@@ -50,39 +50,39 @@ class Constraint(ABC):
 
     @property
     def apply(self) -> Literal["loss", "reward"]:
-        """Where it acts: in the loss with gradient, or detached in y's rewards."""
+        """The place where it acts: in the loss, with gradient, or detached in y's rewards."""
         apply: Literal["loss", "reward"] = self.options.apply
         return apply
 
     @property
     def reduction(self) -> Reduction:
-        """In the loss: over which number the summed cost is averaged."""
+        """The number by which the summed cost is divided in the loss."""
         reduction: Reduction = self.options.reduction
         return reduction
 
     @property
     def parts(self) -> tuple[Constraint, ...]:
-        """The constraints that add up to this one: itself."""
+        """The terms of this constraint: itself."""
         return (self,)
 
     def metric(self, name: str) -> str:
-        """`constraint/cost`, or `constraint/LABEL/cost` among several."""
+        """Return a metric's name: `constraint/cost`, or `constraint/LABEL/cost` among several."""
         return f"constraint/{self.label}/{name}" if self.label else f"constraint/{name}"
 
     def anchor(self, groups: Sequence[RolloutGroup], step: int) -> Anchors:
-        """What the constraint holds the policy to, without gradient: nothing that has to be made."""
+        """Make the constraint's targets, without gradient. Here there are none to make."""
         return Anchors()
 
     def rows(self, batch: Measured) -> Tensor:
-        """(R,) bool: the rows whose tokens carry the cost; the y that have a reward."""
+        """Return the rows whose tokens carry the cost, (R,) bool: the y with a reward."""
         return batch.surrogate
 
     @abstractmethod
     def cost(self, outputs: Outputs, batch: Measured) -> Tensor:
-        """(R, T) nats for each target token of `rows`; what it says elsewhere does not count."""
+        """Return nats for each target token of `rows`, (R, T); other values are ignored."""
 
     def loss(self, outputs: Outputs, batch: Batch, weights: Tensor) -> Tensor:
-        """() Σ weights·cost, differentiable; `weights` (R,) float64.
+        """Return Σ weights·cost, differentiable; `weights` (R,) float64.
 
         Raises:
             UserError: `cost` has another shape.
@@ -95,5 +95,5 @@ class Constraint(ABC):
         return (cost * batch.mask * weights.unsqueeze(-1)).sum()
 
     def carry(self, cost: Tensor, batch: Measured, anchors: Anchors) -> Tensor:
-        """(R, T) the costs on y's positions, where `apply: reward` charges them; they lie there already."""
+        """Return the costs at y's positions, (R, T), for `apply: reward`. Here they are there already."""
         return cost

@@ -1,4 +1,4 @@
-"""The dynamic constraint (Eqs. 4–6): cross-entropy on the refinements that earn strictly more."""
+"""The dynamic constraint (Eqs. 4–6): cross-entropy on refinements with a strictly higher reward."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class Dynamic(Constraint):
     """C(θ) = E[ 1{R(x, ỹ) > R(x, y)} · Σ_t −log π_θ(ỹ_t | x, ỹ_<t) ]."""
 
     class Options(Constraint.Options):
-        """The online refiner."""
+        """Dynamic's options."""
 
         reduction: Literal["sequence", "token"] = "sequence"
-        """In the loss: averaged over responses (Eq. 6) or over the tokens of the accepted ỹ."""
+        """Mean in the loss: over responses (Eq. 6) or over the tokens of the accepted ỹ."""
         accept: Literal["better", "all", "perfect"] = "better"
-        """Which ỹ teach: strictly better (the paper), all (its ablation), only those at the highest reward."""
+        """Refinements that teach: `better` than y (the paper), `all` (its ablation), `perfect` (the highest reward)."""
         accept_truncated: bool = False
-        """Let refinements teach that were cut off at refiner.max_tokens."""
+        """Let refinements teach that were cut off at refiner.max_tokens, too."""
         on_dropped: bool = False
-        """In the loss: also refine a batch's worth of rollouts from the groups that dynamic sampling dropped."""
+        """In the loss: also refine rollouts of groups that dynamic sampling dropped, at most as many as a batch has."""
 
         @model_validator(mode="after")
         def _check(self) -> Dynamic.Options:
@@ -44,7 +44,7 @@ class Dynamic(Constraint):
     needs_refiner = True
 
     def connect(self, refiner: Refiner) -> None:
-        """Take over the run's refiner, with this constraint's filter."""
+        """Receive the run's refiner, with this constraint's filter."""
         own = replace(refiner, accept=self.options.accept, accept_truncated=self.options.accept_truncated)
         super().connect(own)
 
@@ -53,19 +53,19 @@ class Dynamic(Constraint):
         return self.refiner.refine(groups, step)
 
     def rows(self, batch: Measured) -> Tensor:
-        """(R,) bool: the accepted ỹ."""
+        """Return the rows of the accepted ỹ, (R,) bool."""
         return batch.is_constraint
 
     def cost(self, outputs: Outputs, batch: Measured) -> Tensor:
-        """(R, T) CE_t for each token of an accepted ỹ."""
+        """Return CE_t for each token of an accepted ỹ, (R, T)."""
         return objective.cross_entropy_cost(outputs.logprobs) * (batch.mask & batch.is_constraint.unsqueeze(-1))
 
     def loss(self, outputs: Outputs, batch: Batch, weights: Tensor) -> Tensor:
-        """() Σ weights·CE, as the fused kernel has computed it."""
+        """Return Σ weights·CE, which the fused kernel has computed."""
         return outputs.weighted_nll
 
     def carry(self, cost: Tensor, batch: Measured, anchors: Anchors) -> Tensor:
-        """Each accepted ỹ's costs on the positions of its own y, along their alignment; the rows must not be merged."""
+        """Carry each accepted ỹ's costs to positions of its y along their alignment; rows must not be merged."""
         from refinerl.alignment import charge  # imports torch, without which `--help` reads the options above
 
         accepted = [r for r in anchors.refinements if r.accepted]

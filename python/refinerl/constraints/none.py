@@ -18,10 +18,10 @@ class NoConstraint(Constraint):
     """C(θ) = 0, the paper's “w/o Constraint”."""
 
     class Options(Constraint.Options):
-        """β is 0, whatever is given."""
+        """Options with β = 0, whatever is given."""
 
         beta: NonNegative = 0.0
-        """0."""
+        """Always 0."""
         reduction: Literal["sequence", "token"] = "sequence"
 
         @field_validator("beta")
@@ -30,13 +30,13 @@ class NoConstraint(Constraint):
             return 0.0
 
     def rows(self, batch: Measured) -> Tensor:
-        """(R,) bool: none."""
+        """Return no rows, (R,) bool."""
         return batch.surrogate & False
 
     def cost(self, outputs: Outputs, batch: Measured) -> Tensor:
-        """(R, T) zeros."""
+        """Return zeros, (R, T)."""
         return batch.mask.float() * 0
 
     def loss(self, outputs: Outputs, batch: Batch, weights: Tensor) -> Tensor:
-        """() zero."""
+        """Return zero."""
         return outputs.logprobs.new_zeros(())

@@ -22,12 +22,12 @@ class Static(Constraint):
     """
 
     class Options(Constraint.Options):
-        """KL in the reward, unless apply=loss."""
+        """Static's options; KL in the reward by default."""
 
         apply: Literal["loss", "reward"] = "reward"
-        """In the loss, with gradient; or detached in y's rewards (the paper's Static)."""
+        """`loss`: in the loss, with gradient; `reward`: detached in y's rewards (the paper's Static)."""
         estimator: Estimator | None = None
-        """None: k1 in the reward, k2 in the loss; k1 in the loss is refused."""
+        """Estimator of the KL. None: k1 in the reward, k2 in the loss, where k1 is refused."""
 
         @model_validator(mode="after")
         def _resolve(self) -> Static.Options:
@@ -43,6 +43,6 @@ class Static(Constraint):
     needs_reference = True
 
     def cost(self, outputs: Outputs, batch: Measured) -> Tensor:
-        """(R, T) the estimate of KL(π_θ ‖ π_ref) for each token of y."""
+        """Estimate KL(π_θ ‖ π_ref) on each token of y, (R, T)."""
         estimate = objective.kl_estimate(outputs.logprobs, batch.reference_logprobs, self.options.estimator)
         return estimate * (batch.mask & self.rows(batch).unsqueeze(-1))

@@ -1,4 +1,4 @@
-"""Several constraints at once: β_1·C_1(θ) + β_2·C_2(θ) + …, each with its own β, place and mean."""
+"""A sum of constraints β_1·C_1(θ) + β_2·C_2(θ) + …, each with its own β, place and mean."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Sum:
-    """The constraints of the recipe's `constraints`, at most one of which makes refinements.
+    """The recipe's `constraints`, at most one of which makes refinements.
 
     Args:
         constraints: (name, constraint) pairs; a name that occurs again is numbered: `static`, `static-2`.
@@ -28,12 +28,12 @@ class Sum:
             constraint.label = name if seen[name] == 1 else f"{name}-{seen[name]}"
 
     def connect(self, refiner: Refiner) -> None:
-        """Give each its refiner."""
+        """Give the refiner to each."""
         for part in self.parts:
             part.connect(refiner)
 
     def anchor(self, groups: Sequence[RolloutGroup], step: int) -> Anchors:
-        """What the one that makes something has made.
+        """Make the targets of all of them.
 
         Raises:
             ValueError: two of them made refinements.

@@ -1,4 +1,4 @@
-"""The refiner's author in this process: a generator with its own chat template and tokenizer."""
+"""The author of refinements in this process: a generator with its own chat template and tokenizer."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from refinerl.records import Message, Reply, Sampling
 
 @dataclass(frozen=True)
 class ModelAuthor:
-    """Replies of a generator; a `refinerl.contracts.Author`."""
+    """A generator as a `refinerl.contracts.Author`."""
 
     generator: Generator
     encode_chat: Callable[[Sequence[Message]], Sequence[int]]
-    """The chat template and tokenizer of the generator's model."""
+    """Applies the chat template and tokenizer of the generator's model."""
     adapter: bool = False
-    """Write with the adapter of a LoRA policy; False: with its base model."""
+    """Write with the adapter of a LoRA policy; False: with the base model."""
     same_tokens: bool = True
-    """The generator's tokens are the policy's, so that drafts mean something to it."""
+    """True if the generator has the policy's tokens, so that drafts can help it."""
 
     def reply(
         self, conversations: Sequence[Sequence[Message]], sampling: Sampling, drafts: Sequence[Sequence[int]]
     ) -> list[list[Reply | None]]:
-        """`sampling.n` replies to each conversation; none to one that is too long for the generator's context."""
+        """Write `sampling.n` replies to each conversation; none if it does not fit the generator's context."""
         prompts = [tuple(self.encode_chat(conversation)) for conversation in conversations]
         room = self.generator.context_length - sampling.max_tokens
         fitting = [i for i, prompt in enumerate(prompts) if len(prompt) <= room]

@@ -1,4 +1,4 @@
-"""Records -> padded tensors. The only place that pads."""
+"""Records as padded tensors. All padding is done here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from refinerl.contracts import ALONE, World
 from refinerl.records import Completion, Prompt, Refinement, RolloutGroup, Rows
 
 _MEMBERS = 2**20
-"""More than a group has."""
+"""More members than a group has."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class _Row:
 
 
 def collate(groups: Sequence[RolloutGroup], refinements: Sequence[Refinement] = (), *, merge: bool = True) -> Rows:
-    """Every y is a row, in order, then every accepted ỹ is a row.
+    """Make a row of every y, in order, then of every accepted ỹ.
 
     Identical (x, ỹ) are merged into one row that carries their count as weight; `merge=False` keeps them apart, for
     batches that are split into minibatches, where each ỹ belongs to the minibatch of its y.
@@ -100,7 +100,7 @@ def _tensors(rows: Sequence[_Row]) -> Rows:
 
 
 def _sampling_logprobs(rows: Sequence[_Row], mask: Tensor) -> Tensor:
-    """(R, T) NaN where the engine gave none, and zero where there is no token of y."""
+    """Return the engine's logprobs, (R, T): NaN if it gave none, zero where there is no token of y."""
     found = torch.zeros(mask.shape)
     for i, row in enumerate(rows):
         length = len(row.completion.token_ids)
@@ -111,18 +111,18 @@ def _sampling_logprobs(rows: Sequence[_Row], mask: Tensor) -> Tensor:
 
 
 def _pad(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """(rows, longest) tokens padded with 0 at the right, and which of them exist."""
+    """Pad sequences with 0 at the right, (rows, longest); with the mask of their tokens."""
     lengths = torch.tensor([len(s) for s in sequences], dtype=torch.int64)
     padded = torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True) if len(sequences) else torch.zeros(0, 0)
     return padded.to(torch.int64), torch.arange(padded.shape[1]) < lengths.unsqueeze(-1)
 
 
 def minibatches(batch: Rows, rollouts: int, seed: int, world: World = ALONE) -> Iterator[Tensor]:
-    """This rank's rows of each minibatch, drawn in an order given by the seed, each y with the ỹ that belong to it.
+    """Give this rank's rows of each minibatch, in an order drawn by seed, each y together with its ỹ.
 
-    A minibatch is `rollouts` y of all ranks, the same ones however many ranks there are; the last may be smaller. The y
-    of revived groups, which have no part in the surrogate, come on top: they are dealt out over the minibatches and do
-    not add to their number. A minibatch that holds the whole batch keeps the batch's order.
+    A minibatch has `rollouts` y of all ranks, the same ones on any number of ranks; the last may be smaller. The y of
+    revived groups, which have no part in the surrogate, are spread over these minibatches and do not add to their
+    number. A minibatch that holds the whole batch keeps the batch's order.
     """
     originals = torch.nonzero(~batch.is_constraint).flatten()
     revived = ~batch.surrogate & (batch.weight > 0)
@@ -144,14 +144,14 @@ def minibatches(batch: Rows, rollouts: int, seed: int, world: World = ALONE) -> 
 
 
 def scatter_rows(batch: Rows, rows: Tensor, values: Tensor) -> Tensor:
-    """(n, t) values of some rows on a zero (R, T) tensor of the batch."""
+    """Return a zero (R, T) tensor with the (n, t) values in the given rows."""
     full = torch.zeros(batch.mask.shape, dtype=values.dtype)
     full[rows, : values.shape[1]] = values
     return full
 
 
 def micro_batches(batch: Rows, rows: Tensor, token_budget: int, max_rows: int | None = None) -> list[Tensor]:
-    """Split `rows` into groups of like length whose padded tokens stay within the budget; a longer row goes alone."""
+    """Split rows into groups of similar length within the budget of padded tokens; a longer row is alone."""
     lengths = batch.attention_mask[rows].sum(-1)
     parts: list[list[int]] = []
     for position in torch.argsort(lengths, descending=True, stable=True).tolist():

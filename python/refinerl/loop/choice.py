@@ -1,4 +1,4 @@
-"""Which responses are refined: where a rewrite can teach what the policy gradient does not."""
+"""The choice of responses to refine, where a rewrite can teach what the policy gradient does not."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ def choose(
     accept_all: bool = False,
     world: World = ALONE,
 ) -> list[Rollout]:
-    """The rollouts to refine, in the order of `groups`.
+    """Choose the rollouts to refine, in the order of `groups`.
 
-    `all`: every y that a refinement can improve (with `accept_all`: every y that has a reward). `unsolved`: of these,
-    the ones in groups in which no member has the highest reward; without a `max_reward` no group is solved. `beyond`:
-    of these, the ones that no sibling outdoes, so that an improvement is better than anything in the group.
-
-    `budget` is a share of the rollouts of all ranks. If it does not reach for all, dead groups come first, then
-    unsolved ones, then the others, each in the order in which the step drew them.
+    Args:
+        groups: this rank's groups.
+        where: `all`: every y that a refinement can improve. `unsolved`: only those in groups in which no member has the
+            highest reward. `beyond`: only those without a better sibling, so that an improvement is better than every
+            y of the group.
+        budget: share of the rollouts of all ranks that may be refined. If there are more, dead groups come first, then
+            unsolved ones, then the others, each in the order in which the step drew them.
+        max_reward: the highest possible reward; None if there is none: then no group is solved.
+        accept_all: also refine y that have the highest reward.
+        world: the ranks, which share the budget.
     """
     wanted = {
         rollout.key: (_urgency(group, max_reward), group.position, rollout.sample, world.rank)
@@ -47,7 +51,7 @@ def choose(
 
 
 def dead(group: RolloutGroup, max_reward: float | None) -> bool:
-    """Whether the group gives no policy gradient and could be better: its rewards are equal and not the highest."""
+    """Tell whether a group has no advantage and could be better: its rewards are equal and not the highest."""
     return len(set(group.rewards)) == 1 and _unsolved(group, max_reward)
 
 

@@ -1,4 +1,4 @@
-"""A step's metrics by name: those of its rollouts, on task rewards before any shaping, and the row they all make."""
+"""Metrics of a step: those of its rollouts, with task rewards before any shaping, and the row of all metrics."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ IN_EVERY_ROW = (
     "constraint/cost",
     "constraint/gradient_share",
 )
-"""Metrics of the update that a row has even where a step gives them no value; it is null then."""
+"""Metrics of the update that every row has; null in a step without a value."""
 
 
 def merged(*parts: Mapping[str, float]) -> dict[str, float]:
-    """One row of all parts, with every name of `IN_EVERY_ROW`; NaN where no part measured it.
+    """Merge all parts into one row with every name of `IN_EVERY_ROW`; NaN for what no part measured.
 
     Raises:
         ValueError: two parts have the same metric.
@@ -41,7 +41,7 @@ def merged(*parts: Mapping[str, float]) -> dict[str, float]:
 
 
 def rollout_metrics(collected: Collected, anchors: Anchors, world: World = ALONE) -> dict[str, float]:
-    """`reward/*`, `completion/*`, `tokens/step` and how dynamic sampling went; NaN where nothing was scored.
+    """Compute `reward/*`, `completion/*`, `rollout/*` and `tokens/step`; NaN where nothing was scored.
 
     Where rewards have parts, `reward/NAME` is the mean of each, over the responses that it applies to. All metrics are
     over all ranks; the `anchors`' own metrics are so already.
@@ -79,13 +79,13 @@ def rollout_metrics(collected: Collected, anchors: Anchors, world: World = ALONE
 
 
 def summed(metrics: Mapping[str, float], world: World) -> dict[str, float]:
-    """The sums over ranks, which all have the same names."""
+    """Sum metrics over the ranks, which all have the same names."""
     parts = world.all_gather_object(dict(metrics))
     return {name: sum(part[name] for part in parts) for name in metrics}
 
 
 def why_idle(metrics: Mapping[str, float]) -> str:
-    """Say why a step with these metrics took no optimizer step."""
+    """Explain why a step with these metrics took no optimizer step."""
     if math.isnan(metrics["reward/mean"]):
         return "no response had a reward"
     if not metrics["rollout/groups_kept"]:

@@ -1,4 +1,4 @@
-"""The online refiner: rollouts -> refinements (instruct, reply, make ỹ, score, align, filter)."""
+"""The online refiner: it asks for replies, makes each a response ỹ, scores it, aligns it with y and filters."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Accept = Literal["better", "all", "perfect"]
 
 @dataclass(frozen=True)
 class Try:
-    """A reply of the refiner's, as a response to x."""
+    """A reply of the refiner, as a response to x."""
 
     rollout: Rollout
     """y."""
@@ -39,46 +39,46 @@ class Try:
     reward: Reward | None
     alignment: Alignment
     hard_coded: bool
-    """It repeats an answer that the refiner was shown."""
+    """True if it repeats an answer that the refiner was shown."""
 
     @property
     def truncated(self) -> bool:
-        """The refiner was cut off."""
+        """True if the refiner was cut off."""
         return self.refined.finish_reason == "length"
 
 
 @dataclass(frozen=True)
 class Refiner:
-    """π_ref(· | refine(x, y)), and what of it may teach (Eq. 6's filter)."""
+    """π_ref(· | refine(x, y)) with the filter of Eq. 6."""
 
     author: Author
-    """Who writes: the frozen reference (the paper), or another model."""
+    """The writer of the replies: the frozen reference (the paper), or another model."""
     task: Task
     sampling: Sampling
-    """Without seeds; `n` tries for each y; temperature 0 is greedy."""
+    """Has no seeds; `n` is the number of tries per y; greedy at temperature 0."""
     encode: Callable[[str], Sequence[int]]
-    """The policy's tokenizer, without special tokens."""
+    """Encodes with the policy's tokenizer, without special tokens."""
     decode: Callable[[Sequence[int]], str]
-    """The policy's tokenizer, special tokens left out."""
+    """Decodes with the policy's tokenizer, without special tokens."""
     eos_token_id: int
-    """The policy's EOS: it ends ỹ exactly where the refiner stopped by itself."""
+    """The policy's EOS; it ends ỹ if and only if the refiner stopped by itself."""
     special_token_ids: frozenset[int]
-    """The policy's tokens that are no text, every EOS among them: none stands inside ỹ."""
+    """The policy's tokens that are not text, with every EOS; none of them is inside ỹ."""
     context_length: int
-    """Tokens of x and ỹ that the policy can read."""
+    """Most tokens of x and ỹ together that the policy can read."""
     accept: Accept
     seed: int
     clock: Clock
     world: World = ALONE
     accept_truncated: bool = False
-    """Let a ỹ teach that was cut off: a greedy refiner loops to the limit, and a reward may see only its beginning."""
+    """Let a ỹ teach that was cut off. A greedy refiner may loop to the limit, and a reward may see only the start."""
     where: Where = "all"
-    """Which y are refined (`choose`)."""
+    """The choice of y to refine: see `choose`."""
     budget: float = 1.0
-    """Share of the rollouts that are refined at most."""
+    """Largest share of the rollouts to refine."""
 
     def refine(self, groups: Sequence[RolloutGroup], step: int) -> Anchors:
-        """Refine the rollouts that can be improved; nothing that the refiner writes raises."""
+        """Refine the rollouts that can be improved. No reply of the refiner raises an exception."""
         rollouts = [rollout for group in groups for rollout in group.rollouts]
         improvable = sum(r.improvable(None if self.accept == "all" else self.task.max_reward) for r in rollouts)
         candidates = choose(
@@ -109,7 +109,7 @@ class Refiner:
         return Anchors(tuple(refinements), self._metrics(groups, refinements, counts))
 
     def _ask(self, candidates: Sequence[Rollout], step: int) -> list[list[Reply | None]]:
-        """The refiner's replies to each of these rollouts: as many as there are tries."""
+        """Ask the refiner about each rollout, as many times as there are tries."""
         tries = ["refine", *(f"refine/{number}" for number in range(1, self.sampling.n))]
         seeds = [
             [sample_seed(self.seed, step, f"{name}/{r.prompt.id}", r.sample) for name in tries] for r in candidates
@@ -121,7 +121,7 @@ class Refiner:
         )
 
     def _tries(self, candidates: Sequence[Rollout], replies: Sequence[Sequence[Reply | None]]) -> list[Try]:
-        """Every reply that the policy could have written, as a response, scored and aligned with its y."""
+        """Make each reply that fits the policy's context a response, score it and align it with its y."""
         made = [
             (r, self._as_response(r, reply))
             for r, mine in zip(candidates, replies, strict=True)
@@ -137,7 +137,7 @@ class Refiner:
         ]
 
     def _best(self, tries: Sequence[Try]) -> list[Try]:
-        """One try for each y: of those that may teach the one of the highest reward, then the one that copies most."""
+        """Choose one try per y: of those that may teach, by the highest reward, then by the largest copy ratio."""
         found: dict[tuple[str, int], Try] = {}
         for each in tries:
             rival = found.setdefault(each.rollout.key, each)
@@ -153,7 +153,7 @@ class Refiner:
         return (self.accept_truncated or not each.truncated) and not each.hard_coded
 
     def _as_response(self, rollout: Rollout, reply: Reply) -> Completion:
-        """ỹ: the reply as a response to x, in the policy's tokens, ended as the refiner ended it.
+        """Return ỹ: the reply as a response to x in the policy's tokens, ended as the refiner ended it.
 
         It keeps tokens of y up to y's first special token. Where the reply spells out a special token, ỹ lacks it.
         """
@@ -168,7 +168,7 @@ class Refiner:
         return Completion(tokens, (), text, reply.finish_reason)
 
     def _judge(self, best: Sequence[Try]) -> tuple[list[Refinement], Mapping[str, int]]:
-        """Filter; the refinements with the counts of what was dropped."""
+        """Filter the tries; return the refinements, with counts of those that were dropped."""
         open_to_filter = [i for i, each in enumerate(best) if self._may_teach(each)]
         verdict = filter_refinements(
             [_value(best[i].rollout.reward) for i in open_to_filter],
@@ -188,7 +188,7 @@ class Refiner:
         return refinements, verdict.counts
 
     def _score(self, made: Sequence[tuple[Rollout, Completion]]) -> list[Reward | None]:
-        """R(x, ỹ). A copy has the reward of its y: scored again, a reward model's would move with its batch."""
+        """Score each ỹ. A copy has its y's reward: a reward model's score depends on the batch, and would differ."""
         changed = [(r, y) for r, y in made if y.text != r.completion.text]
         scored = iter(self.task.score([r.prompt for r, _ in changed], [y for _, y in changed]))
         return [r.reward if y.text == r.completion.text else next(scored) for r, y in made]
@@ -196,7 +196,7 @@ class Refiner:
     def _metrics(
         self, groups: Sequence[RolloutGroup], refinements: Sequence[Refinement], counts: Mapping[str, int]
     ) -> dict[str, float]:
-        """Over all ranks."""
+        """Compute the metrics over all ranks."""
         group_of = {rollout.key: group for group in groups for rollout in group.rollouts}
         taught = [(group_of[r.rollout.key], _value(r.reward)) for r in refinements if r.accepted]
         mine = (

@@ -1,4 +1,4 @@
-"""Prompts -> scored groups of rollouts."""
+"""Scored groups of rollouts from prompts."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from refinerl.records import Prompt, Rollout, RolloutGroup, Sampling, sample_see
 
 @dataclass(frozen=True)
 class Roller:
-    """Samples y ~ π_θ and scores them."""
+    """Sampling and scoring of y ~ π_θ."""
 
     generator: Generator
     task: Task
     sampling: Sampling
-    """Without seeds; `n` is the samples per prompt."""
+    """Has no seeds; `n` is the number of samples per prompt."""
     seed: int
     clock: Clock
 
@@ -30,7 +30,7 @@ class Roller:
         drawn_before: Sequence[Prompt] = (),
         chosen: Sequence[int] | None = None,
     ) -> list[RolloutGroup]:
-        """One scored group for each prompt, or for those of them that are `chosen` by index.
+        """Make one scored group per prompt, or per prompt whose index is in `chosen`.
 
         A prompt that occurs again within a step (`drawn_before`) continues its numbering of samples, so that no noise
         is used twice, on whatever rank.
@@ -68,17 +68,17 @@ class Roller:
 
 @dataclass(frozen=True)
 class Collected:
-    """A step's rollouts on this rank."""
+    """The rollouts of a step on this rank."""
 
     kept: tuple[RolloutGroup, ...]
     dropped: tuple[RolloutGroup, ...]
-    """Groups without a signal."""
+    """Groups that gave no signal."""
     resamples: int
-    """Rounds of new prompts that were drawn beyond the first."""
+    """Rounds of new prompts after the first."""
 
     @property
     def groups(self) -> tuple[RolloutGroup, ...]:
-        """All that was sampled."""
+        """All groups that were sampled."""
         return self.kept + self.dropped
 
 
@@ -92,7 +92,7 @@ def collect(
     max_resamples: int,
     step: int,
 ) -> Collected:
-    """Dynamic sampling: new prompts for the groups that were dropped, until `prompts` are kept or the limit is met.
+    """Sample groups; draw new prompts for dropped ones until `prompts` are kept or the limit is reached.
 
     `draw(n)` gives the next n prompts, fewer at the end of the data. Every rank draws the same ones and samples its
     share of them: together they keep what one rank would have kept, and each keeps as many as any other.
@@ -119,7 +119,7 @@ def collect(
 
 
 def deal(count: int, missing: Sequence[int]) -> list[int]:
-    """The rank that gets each of `count` prompts: one after the other in turn, none more than it misses."""
+    """Deal `count` prompts to the ranks in turn, to none more than it misses; return the rank of each."""
     turns = [rank for turn in range(max(missing)) for rank, lacks in enumerate(missing) if turn < lacks]
     return turns[:count]
 
@@ -127,7 +127,7 @@ def deal(count: int, missing: Sequence[int]) -> list[int]:
 def revive(
     dropped: Sequence[RolloutGroup], count: int, max_reward: float | None, seed: int, world: World = ALONE
 ) -> list[RolloutGroup]:
-    """At most `count` rollouts of all ranks' dropped groups, drawn by seed, as groups without a surrogate.
+    """Draw at most `count` rollouts from all ranks' dropped groups by seed, as groups without a surrogate.
 
     Only rollouts that a refinement can improve are drawn: those with a reward below the task's highest.
     """

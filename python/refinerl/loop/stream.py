@@ -1,4 +1,4 @@
-"""The order in which prompts are drawn: a function of the seed and the position, so that a resumed run goes on."""
+"""The order of the prompts, which depends on seed and position only, so that a resumed run continues it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from refinerl.records import Prompt
 
 
 class PromptStream:
-    """Passes over the prompts, shuffled anew in each; ends after `epochs` passes, or never."""
+    """Passes over the prompts, each shuffled anew; ends after `epochs` passes, or never."""
 
     def __init__(self, prompts: Sequence[Prompt], seed: int, epochs: int | None = None) -> None:
         if not prompts:
@@ -21,11 +21,11 @@ class PromptStream:
         self.epochs = epochs
         self.end = None if epochs is None else epochs * len(prompts)
         self.position = 0
-        """Prompts drawn so far; set it to continue from there."""
+        """Number of prompts drawn so far; set it to continue from there."""
         self._shuffled: tuple[int, list[int]] = (-1, [])
 
     def draw(self, count: int) -> list[Prompt]:
-        """The next `count` prompts; fewer at the end."""
+        """Draw the next `count` prompts, or fewer at the end."""
         if self.end is not None:
             count = min(count, self.end - self.position)
         drawn = [self._at(position) for position in range(self.position, self.position + count)]

@@ -1,4 +1,4 @@
-"""One batch -> one policy update: old logprobs and penalty, then epochs of minibatches of micro-batches."""
+"""One policy update from one batch: old logprobs and penalty, then epochs of minibatches of micro-batches."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from refinerl.records import Anchors, Batch, Measured, Outputs, Rows, Update, sa
 
 @dataclass(frozen=True)
 class Updater:
-    """The parts and sizes of an update; holds no state."""
+    """The parts and sizes of an update, without state."""
 
     policy: Trainer
     reference: Trainer | None
-    """None: the policy without its adapter."""
+    """None: the policy without its adapter is the reference."""
     critic: Trainer | None
     algorithm: Algorithm
     constraint: Constraints
@@ -33,18 +33,18 @@ class Updater:
     """Rollouts per optimizer step."""
     epochs: int
     token_budget: int
-    """Tokens, padding included, of a micro-batch."""
+    """Most tokens of a micro-batch, padding included."""
     max_rows: int | None
     entropy_bonus: float
     seed: int
     correction: Literal["off", "token", "sequence"] = "off"
-    """Of the mismatch between the engine that sampled y and the trainer."""
+    """Correction of the mismatch between the engine that sampled y and the trainer."""
     correction_cap: float = 2.0
 
     # --- before the gradient --------------------------------------------------------------------
 
     def measure(self, batch: Rows, *, kl: bool) -> tuple[Measured, dict[str, float]]:
-        """Old logprobs, values and, if asked for or needed, the reference's logprobs of y; and their metrics."""
+        """Measure old logprobs, values and, if asked for or needed, the reference's logprobs of y; with metrics."""
         rows = torch.nonzero(batch.surrogate).flatten()
         mask = batch.mask & batch.surrogate.unsqueeze(-1)
         unknown = torch.full(batch.mask.shape, math.nan)
@@ -74,7 +74,7 @@ class Updater:
         return measured, metrics
 
     def penalty(self, batch: Measured, anchors: Anchors) -> tuple[Tensor, dict[str, float]]:
-        """(R, T) Σ β·cost on y's positions, detached, by the policy that sampled y; zero unless apply = reward."""
+        """Return Σ β·cost at y's positions, (R, T), detached, by the policy that sampled y; 0 unless apply = reward."""
         total = torch.zeros(batch.mask.shape)
         metrics: dict[str, float] = {}
         charging = [part for part in self.constraint.parts if part.apply == "reward"]
@@ -102,7 +102,7 @@ class Updater:
         return part.beta * part.carry(clamped, batch, anchors), metrics
 
     def _reference(self, batch: Rows, rows: Tensor) -> Outputs:
-        """The reference on y; of a LoRA policy that is the policy without its adapter."""
+        """Run the reference on y; for a LoRA policy this is the policy without its adapter."""
         if self.reference is None:
             return self._forward(self.policy, batch, rows, adapter=False)
         self.reference.wake()
@@ -111,7 +111,7 @@ class Updater:
         return outputs
 
     def _forward(self, trainer: Trainer, batch: Rows, rows: Tensor, *, adapter: bool = True) -> Outputs:
-        """The outputs of some rows, without gradient, on the whole batch's (R, T)."""
+        """Return the outputs of some rows, without gradient, in the shape (R, T) of the whole batch."""
         parts = {name: torch.zeros(batch.mask.shape) for name in ("logprobs", "entropies", "values")}
         with torch.no_grad():
             for part in self._parts(batch, rows):
@@ -123,18 +123,18 @@ class Updater:
         return Outputs(weighted_nll=torch.zeros(()), **parts)
 
     def _parts(self, batch: Rows, rows: Tensor) -> list[Tensor]:
-        """Micro-batches; as many on every rank, because all run a model together: the last ones may be empty."""
+        """Split rows into micro-batches. All ranks run a model together, so each has as many; the last may be empty."""
         parts = micro_batches(batch, rows, self.token_budget, self.max_rows)
         most = int(self.world.all_reduce(torch.tensor(len(parts)), "max"))
         return parts + [rows[:0]] * (most - len(parts))
 
     def _mean(self, x: Tensor, mask: Tensor) -> float:
-        """The mean over what exists on all ranks; NaN if there is nothing."""
+        """Return the mean over the masked elements of all ranks; NaN if there are none."""
         total, count = self.world.all_reduce(torch.stack([x[mask].double().sum(), mask.sum().double()])).tolist()
         return total / count if count else math.nan
 
     def _mismatch(self, old_logprobs: Tensor, sampling_logprobs: Tensor, mask: Tensor) -> dict[str, float]:
-        """Over the tokens of all ranks whose logprob the engine gave; NaN if there are none."""
+        """Measure the mismatch on the tokens of all ranks whose logprob the engine gave; NaN if there are none."""
         known = mask & sampling_logprobs.isfinite()
         k3, distance = objective.mismatch(old_logprobs, sampling_logprobs)
         mean = self._mean(k3, known)
@@ -144,7 +144,7 @@ class Updater:
     # --- the gradient ---------------------------------------------------------------------------
 
     def update(self, batch: Batch, step: int, *, share: bool = False) -> Update:
-        """Every epoch and minibatch: one optimizer step each, or none where something is not finite.
+        """Take one optimizer step per epoch and minibatch, or none where something is not finite.
 
         `share` measures `constraint/gradient_share` on the first minibatch: the norm of the constraints' gradient over
         that of the whole, by one more forward and backward pass over the rows that a constraint of the loss weighs.
@@ -164,7 +164,7 @@ class Updater:
         return [part for part in self.constraint.parts if part.apply == "loss"]
 
     def _weigh(self, minibatch: Batch) -> list[Tensor]:
-        """(R,) the weight of each row in each constraint of the loss.
+        """Return the weights (R,) of the rows in each constraint of the loss.
 
         The normaliser is fixed over the minibatch and all ranks, before the first backward.
         """
@@ -230,7 +230,7 @@ class Updater:
         sequences: float,
         sums: _Tally,
     ) -> str | None:
-        """One forward over y and ỹ rows alike, one backward; return the name of a loss that is not finite."""
+        """Run one forward and one backward pass over rows of y and ỹ; return the name of a loss that is not finite."""
         outputs, rows = _forward_with_grad(self.policy, rows, total_weight)
         mask = rows.mask & rows.surrogate.unsqueeze(-1)
         weights = self.algorithm.weights(mask, tokens, sequences)
@@ -251,7 +251,7 @@ class Updater:
         return next((name for name, part in losses.items() if not torch.isfinite(part)), None)
 
     def _constraint_norm(self, minibatch: Batch, total: Tensor, weights: list[Tensor]) -> float | None:
-        """The norm of the constraints' gradient alone; None where there is none or the trainer cannot tell."""
+        """Return the norm of the constraints' gradient; None if there is none, or if the trainer cannot read it."""
         if not self.policy.reads_gradients:
             return None
         weighed = torch.stack([total, *weights]).ne(0).any(0)
@@ -266,14 +266,14 @@ class Updater:
         return norm
 
     def _constraint_loss(self, outputs: Outputs, rows: Batch, weights: list[Tensor]) -> Tensor:
-        """() Σ over the constraints of the loss."""
+        """Return the sum of the losses of the constraints."""
         loss = torch.zeros((), device=rows.mask.device)
         for part, row_weight in zip(self._in_loss, weights, strict=True):
             loss = loss + part.loss(outputs, rows, row_weight.to(rows.mask.device))
         return loss
 
     def _backward_values(self, critic: Trainer, rows: Batch, tokens: float, sequences: float, sums: _Tally) -> Tensor:
-        """The critic's forward and backward over the y among the rows."""
+        """Run the critic's forward and backward pass over the y among the rows."""
         outputs, y = _forward_with_grad(critic, rows.select(torch.nonzero(rows.surrogate).flatten()))
         weights = self.algorithm.weights(y.mask, tokens, sequences)
         loss = (self.algorithm.value_loss(_present(outputs.values), y) * weights).sum()
@@ -318,9 +318,9 @@ class _Tally:
     values: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     largest: float = float("-inf")
     costs: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    """C(θ) by metric name."""
+    """C(θ) by the name of its metric."""
     ce: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """The refinements' cross-entropy by metric name, and under `_TOKENS` of it the tokens that it is of."""
+    """Summed cross-entropy of the refinements by metric name; the name with `_TOKENS` has the number of tokens."""
     steps: int = 0
     skipped: list[str] = field(default_factory=list)
 
@@ -333,7 +333,7 @@ class _Tally:
         self.ce[metric("ce") + _TOKENS] += ce_tokens
 
     def over(self, world: World) -> _Tally:
-        """The sums and the largest of all ranks, which all have the same names."""
+        """Combine the ranks' sums and largest values; all ranks have the same names."""
         mine = {**{("values", name): sum(parts) for name, parts in self.values.items()}}
         mine |= {("costs", name): sum(parts) for name, parts in self.costs.items()}
         mine |= {("ce", name): value for name, value in self.ce.items()}
@@ -352,7 +352,7 @@ class _Tally:
         return found
 
     def take(self, minibatch: _Tally, *, constrained: bool) -> None:
-        """Add an optimizer step's sums; `constrained`: those of the constraints too."""
+        """Add an optimizer step's sums, with those of the constraints if `constrained`."""
         for name, parts in minibatch.values.items():
             self.add(name, sum(parts))
         self.largest = max(self.largest, minibatch.largest)
@@ -377,7 +377,7 @@ _TOKENS = " tokens"
 
 
 def _forward_with_grad(trainer: Trainer, rows: Batch, weights: Tensor | None = None) -> tuple[Outputs, Batch]:
-    """The outputs of the rows, and the rows on the device of the outputs: batches are made on the CPU."""
+    """Return the outputs of the rows, and the rows on the outputs' device; batches are made on the CPU."""
     outputs = trainer.forward(rows, weights)
     return outputs, rows.to((outputs.logprobs if outputs.values is None else outputs.values).device)
 
