@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from refinerl.errors import UserError
 from refinerl.records import Batch, Rows
+
+if TYPE_CHECKING:  # --help reads the options of algorithms and constraints without torch
+    from torch import Tensor
 
 
 def for_tokens(found: Any, rows: Rows, part: object, method: str) -> Tensor:
@@ -16,6 +17,8 @@ def for_tokens(found: Any, rows: Rows, part: object, method: str) -> Tensor:
     Raises:
         UserError: it is no tensor of that shape.
     """
+    from torch import Tensor
+
     shape = tuple(rows.mask.shape)
     if isinstance(found, Tensor) and found.shape == shape:
         return found
