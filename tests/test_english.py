@@ -61,12 +61,12 @@ def test_docstrings_are_found(read, source, found):
     assert [text for _, text in read(source)] == found
 
 
-@pytest.mark.parametrize("folder", ["rust", "cuda"])
+@pytest.mark.parametrize("folder", ["python/refinerl", "rust", "cuda"])
 def test_docstrings_open_with_a_verb_or_a_noun(folder):
     offenders = clauses(folder)
     assert offenders == [], "\n".join(offenders)
 
 
 if __name__ == "__main__":
-    for folder in ("rust", "cuda", "python/refinerl"):
+    for folder in ("python/refinerl", "rust", "cuda"):
         print(folder, *clauses(folder), sep="\n  ")
