@@ -187,6 +187,8 @@ def test_importing_the_package_imports_nothing_heavy():
 
 
 if __name__ == "__main__":
-    print(
-        f"{len(ROOMS)} rooms, {len(arrows())} arrows, {len([a for a in arrows() if floor(a[0]) < floor(a[1])])} upward"
-    )
+    upward = [arrow for arrow in arrows() if floor(arrow[0]) < floor(arrow[1])]
+    modules = sum(map(len, CRATES.values()))
+    circular = [name for name, graph in CRATES.items() if circles(graph)]
+    print(f"Python: {len(ROOMS)} rooms, {len(arrows())} arrows, {len(upward)} upward")
+    print(f"Rust: {len(CRATES)} crates, {modules} modules, {len(circular)} crates with circles")
