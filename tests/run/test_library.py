@@ -195,6 +195,18 @@ def test_a_run_leaves_process_and_model_as_it_found_them(small, tmp_path, capfd,
     assert said.out.count("\n") == 2  # its device, and that texts do not go through the chat template
 
 
+def test_weights_from_inference_mode_and_another_default_device(small, tmp_path):
+    """A notebook that said torch.set_default_device("cuda") keeps it, and a run does not go by it."""
+    with torch.inference_mode():
+        model = tiny_model(13, scale=0.1)
+    torch.set_default_device("meta")
+    try:
+        refinerl.fine_tune(output_dir=tmp_path / "run", **{**small, "model": model, "trainer.steps": 1})
+        assert torch.get_default_device() == torch.device("meta")
+    finally:
+        torch.set_default_device(None)
+
+
 def test_the_library_leaves_the_allocator_alone(small, tmp_path, monkeypatch):
     """It is the process's, and cannot be set back; the command's process is the run's own."""
     asked = []
@@ -453,6 +465,9 @@ def one_too_few(completions, **_):
         ({"tokenizer": "gpt2"}, "tokenizer must be a tokenizer of transformers, got str"),
         ({"model": 7}, "model must be a name, a folder, a PreTrainedModel or a peft model"),
         ({"model": "no/such/folder/anywhere", "tokenizer": None}, "cannot load"),
+        ({"model": tiny_model(13).model}, "model must be a causal language model, .* got LlamaModel"),
+        ({"model": tiny_model(13).to("meta")}, "model has weights on the device meta, which hold nothing"),
+        ({"model": tiny_model(12)}, r"the tokenizer has 13 tokens and the model embeds 12: give the model's own"),
         ({"prompts": None}, "prompts must be given"),
         ({"prompts": []}, "prompts is empty"),
         ({"prompts": 7}, "prompts must be a data set, a list of rows or texts, or a path, got int"),

@@ -154,6 +154,13 @@ class Asked:
                 "model must be a name, a folder, a PreTrainedModel or a peft model with its tokenizer, "
                 f"got {type(model).__name__}"
             )
+        base: Any = model.get_base_model() if adapter else model
+        if not base.can_generate() or base.config.is_encoder_decoder:
+            raise UserError(
+                f"model must be a causal language model, as AutoModelForCausalLM loads it, got {type(base).__name__}"
+            )
+        if any(parameter.is_meta for parameter in base.parameters()):
+            raise UserError("model has weights on the device meta, which hold nothing: load it without device_map")
         if tokenizer is None:
             raise UserError(
                 "model is an object, so its tokenizer must be given too: "

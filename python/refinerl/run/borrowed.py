@@ -11,8 +11,9 @@ from transformers import PreTrainedModel
 
 from refinerl.run.checkpoint import current_random_states, restore_random_states
 
-NAMES = ("LOCAL_RANK", "DS_ACCELERATOR")
-"""Variables that engines set for DeepSpeed. Left set, another trainer would take itself for one of several ranks."""
+NAMES = ("LOCAL_RANK", "DS_ACCELERATOR", "PYTORCH_NVML_BASED_CUDA_CHECK")
+"""Variables that engines set for DeepSpeed, and one that its import sets. Left set, another trainer would take itself
+for one of several ranks."""
 
 
 @contextmanager
@@ -29,9 +30,12 @@ def as_found(model: PreTrainedModel | None = None) -> Iterator[None]:
     modes = [] if model is None else [(module, module.training) for module in model.modules()]
     learns = [] if model is None else [(p, p.requires_grad) for p in model.parameters()]
     device = None if model is None else model.device
+    default = torch.get_default_device()
+    torch.set_default_device(None)  # data and random numbers belong to the CPU
     try:
         yield
     finally:
+        torch.set_default_device(None if default == torch.device("cpu") else default)
         if gpu is not None:
             torch.cuda.set_device(gpu)
         restore_random_states(states, owner)
@@ -46,6 +50,7 @@ def as_found(model: PreTrainedModel | None = None) -> Iterator[None]:
         for module, training in modes:
             module.training = training
         for p, learnt in learns:
-            p.requires_grad_(learnt)
+            if not p.is_inference():  # those refuse it
+                p.requires_grad_(learnt)
         if model is not None and model.device != device:
             model.to(device)

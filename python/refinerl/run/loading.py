@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from refinerl.config import Config
 from refinerl.engines.models import load_model, resolve_model
+from refinerl.errors import UserError
 from refinerl.run.given import Given, refuse_object
 from refinerl.tokenization import ChatTokenizer
 
@@ -30,7 +31,7 @@ def load(config: Config, given: Given, device: str) -> Loaded:
     """Load the models that the configuration names, or copy the given one.
 
     Raises:
-        UserError: a model or the tokenizer cannot be loaded.
+        UserError: a model or the tokenizer cannot be loaded, or the tokenizer has more tokens than the model.
     """
     name = resolve_model(config.model)
     reference = None
@@ -50,6 +51,12 @@ def load(config: Config, given: Given, device: str) -> Loaded:
         )
     else:
         tokenizer = ChatTokenizer.load(name, chat_template=config.chat_template, date=config.chat_template_date)
+    known = policy.get_input_embeddings().num_embeddings
+    if len(tokenizer.inner) > known:
+        raise UserError(
+            f"the tokenizer has {len(tokenizer.inner)} tokens and the model embeds {known}: give the model's own "
+            "tokenizer, or save the model after model.resize_token_embeddings(len(tokenizer))"
+        )
     if reference is not None and not config.engines.offload_reference:
         reference = reference.to(device)
     return Loaded(name, tokenizer, policy.to(device), reference)
