@@ -10,6 +10,8 @@
 `sampling`      a token from logits and one uniform number
 `stopping`      cutting a completion at a stop string
 `releases`      the tested releases of vLLM and DeepSpeed; others are refused
+`server`        `ServerAuthor`: a refiner behind an OpenAI-compatible server
+`exchange`      its requests over HTTP, each with a deadline
 `guest`         restores what a library changes in the process
 `torch`         `TorchTrainer`: trains one model in this process
 `deepspeed`     `DeepSpeedTrainer`: trains one model over all ranks; the only package that imports deepspeed

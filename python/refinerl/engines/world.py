@@ -16,7 +16,7 @@ from refinerl.engines.launched import Launched as Launched
 from refinerl.errors import UserError
 
 dist: Any = torch.distributed
-"""As Any: its type annotations are incomplete."""
+"""Typed as Any, because its annotations are incomplete."""
 
 _CPU = torch.device("cpu")
 
