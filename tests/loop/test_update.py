@@ -416,6 +416,13 @@ def test_the_constraints_share_of_the_gradient_is_that_of_plain_autograd(constra
     assert "constraint/gradient_share" not in part.update(batch, step=2).metrics
 
 
+def test_the_share_is_zero_where_nothing_was_accepted_and_absent_without_a_constraint():
+    for constraint, share in ((dynamic(), 0.0), (NoConstraint(), None), (dynamic(apply="reward"), None)):
+        part = updater(trainer(), constraint)
+        metrics = part.update(prepared(part, [REJECTED], merge=False), step=1, share=True).metrics
+        assert metrics.get("constraint/gradient_share") == share
+
+
 def test_measuring_the_share_changes_nothing_else():
     found = []
     for share in (False, True):

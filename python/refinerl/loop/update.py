@@ -251,13 +251,13 @@ class Updater:
         return next((name for name, part in losses.items() if not torch.isfinite(part)), None)
 
     def _constraint_norm(self, minibatch: Batch, total: Tensor, weights: list[Tensor]) -> float | None:
-        """Return the norm of the constraints' gradient; None if there is none, or if the trainer cannot read it."""
-        if not self.policy.reads_gradients:
+        """Return the norm of the constraints' gradient; None without such constraints, or if it cannot be read."""
+        if not self.policy.reads_gradients or not any(part.beta for part in self._in_loss):
             return None
         weighed = torch.stack([total, *weights]).ne(0).any(0)
         parts = self._parts(minibatch, torch.nonzero(weighed).flatten())
         if not parts:
-            return None
+            return 0.0
         for part in parts:
             outputs, rows = _forward_with_grad(self.policy, minibatch.select(part), total[part])
             self.policy.backward(self._constraint_loss(outputs, rows, [w[part] for w in weights]))
