@@ -536,6 +536,24 @@ def test_a_folder_that_exists_is_refused_and_kept(small, tmp_path):
         refinerl.fine_tune(output_dir=tmp_path / "other", **small)
 
 
+def test_a_first_step_that_fails_leaves_the_folder_free(small, tmp_path):
+    """A notebook's cell runs again once its reward is mended."""
+    folder = tmp_path / "run"
+    with pytest.raises(refinerl.UserError, match="returned nan"):
+        refinerl.fine_tune(output_dir=folder, **{**small, "reward": nan})
+    with pytest.raises(ZeroDivisionError):
+        refinerl.fine_tune(output_dir=folder, **{**small, "reward": lambda completions: 1 / 0})
+    assert len(refinerl.fine_tune(output_dir=folder, **small).metrics) == 2
+
+
+def test_folders_that_cannot_be(small, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(refinerl.UserError, match=r"cannot create .*: Not a directory; choose another output_dir"):
+        refinerl.fine_tune(output_dir=tmp_path / "file" / "run", **small)
+    with pytest.raises(refinerl.UserError, match="output_dir must be a path, got 3"):
+        refinerl.fine_tune(output_dir=3, **small)
+
+
 def test_a_reward_that_fails_late_loses_no_step(small, tmp_path):
     calls = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -74,10 +75,25 @@ def check_new(folder: Path) -> None:
 
 
 def begin(folder: Path, config_yaml: str) -> None:
-    """Create a run's folder with its resolved configuration. A resumed run replaces the configuration."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Create a run's folder with its resolved configuration. A resumed run replaces the configuration.
+
+    Raises:
+        UserError: the folder cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (NotADirectoryError, PermissionError) as error:
+        raise UserError(f"cannot create {folder}: {error.strerror}; choose another --output-dir") from error
     write(folder / "config.yaml", config_yaml)
     (folder / "rollouts").mkdir(exist_ok=True)
+
+
+def withdraw(folder: Path) -> None:
+    """Remove what `begin` wrote if nothing else is there: a run whose first step failed may begin again."""
+    with contextlib.suppress(OSError):  # rollouts/ is not empty
+        (folder / "rollouts").rmdir()
+        if [path.name for path in folder.iterdir()] == ["config.yaml"]:
+            (folder / "config.yaml").unlink()
 
 
 def checkpoints(folder: Path) -> list[int]:

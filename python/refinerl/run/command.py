@@ -140,6 +140,8 @@ def run(
                 raise KeyboardInterrupt(f"interrupted; {keeper.standing()}") from None
             except BaseException:
                 keeper.rescue()
+                if link.rank == 0:
+                    checkpoint.withdraw(folder)
                 raise
 
 

@@ -111,6 +111,8 @@ def fine_tune(loop: Loop, asked: Asked, output_dir: str | os.PathLike[str] | Non
     """Run what `refinerl.fine_tune` was called with, in the same way as the command does."""
     with linked() as link, as_python_says_it():
         check_resumable(output_dir, resume=resume)
+        if not isinstance(output_dir, str | os.PathLike | None):
+            raise UserError(f"output_dir must be a path, got {output_dir!r}")
         config, given = asked.resolve()
         folder = new_folder(asked.name) if output_dir is None else Path(output_dir)
         console = Console(quiet=link.rank > 0)
