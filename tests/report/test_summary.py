@@ -109,3 +109,23 @@ def test_a_diff_without_colours_marks_what_went_and_came():
 def test_a_run_that_refined_nothing_says_why_there_is_no_example(tmp_path):
     page = shown(written(tmp_path, [row("a", 1, None)], [{"reward/mean": 1.0, "refiner/improved_ratio": None}]))
     assert "No refinement was made" in page
+
+
+@pytest.mark.parametrize(
+    ("gains", "sentence"),
+    [
+        ([0.5, 1.0, -0.5], "The refiner wrote 90 tokens and improved 2 responses: 45 tokens per improvement."),
+        ([0.5], "The refiner wrote 90 tokens and improved 1 response: 90 tokens per improvement."),
+        ([0.0], "The refiner wrote 90 tokens and improved no response."),
+    ],
+)
+def test_the_price_of_an_improvement_is_told(tmp_path, gains, sentence):
+    rows = [row(f"y{i}", 0.0, "z", gain) for i, gain in enumerate(gains)]
+    metrics = [{"refiner/tokens": 60, "refiner/beyond_best_sibling": 0.25}, {"refiner/tokens": 30}, {}]
+    text = shown(written(tmp_path, rows, metrics))
+    assert sentence in text
+    assert "refiner/beyond_best_sibling" in text
+
+
+def test_a_run_without_a_refiner_has_no_price(tmp_path):
+    assert "tokens per" not in shown(written(tmp_path, [row("y", 0.0, None)], [{"reward/mean": 0.5}]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,8 @@ SHOWN = {
     "constraint/ce": "cross-entropy on accepted ỹ",
     "refiner/improved_ratio": "share of y that ỹ improved",
     "refiner/copy_ratio": "share of ỹ copied from y",
+    "refiner/beyond_best_sibling": "accepted ỹ better than their group",
+    "refiner/in_dead_groups": "accepted ỹ in groups without a signal",
     "time/step": "seconds per step",
 }
 """Metrics of the table, with their labels; KL, entropy and cross-entropy are in nats per token."""
@@ -35,6 +37,9 @@ def show(folder: Path, console: Console, decode: Callable[[Sequence[int]], str])
     metrics = read_metrics(folder)
     if metrics:
         console.print(_table(metrics))
+        price = tokens_per_improvement(folder, metrics)
+        if price:
+            console.print(price, highlight=False)
     found = best_example(folder)
     if found is not None:
         title = escape(f"step {found.step}, prompt {found.prompt.id}")
@@ -42,6 +47,19 @@ def show(folder: Path, console: Console, decode: Callable[[Sequence[int]], str])
     elif any("refiner/improved_ratio" in row for row in metrics):
         console.print("No refinement was made: every response already had the highest reward, or none was scored.")
     console.print(_places(folder), highlight=False)
+
+
+def tokens_per_improvement(folder: Path, metrics: Sequence[Mapping[str, Any]]) -> str:
+    """Say in a sentence what the run's improvements cost in tokens; empty where no refiner wrote any."""
+    tokens = sum(row.get("refiner/tokens") or 0 for row in metrics)
+    if not tokens:
+        return ""
+    improved = sum(row.gain is not None and row.gain > 0 for row in read_rollouts(folder))
+    if not improved:
+        return f"The refiner wrote {tokens:,.0f} tokens and improved no response."
+    responses = "response" if improved == 1 else "responses"
+    price = f"{tokens / improved:,.0f} tokens per improvement"
+    return f"The refiner wrote {tokens:,.0f} tokens and improved {improved:,} {responses}: {price}."
 
 
 def best_example(folder: Path) -> RolloutRow | None:
