@@ -26,7 +26,7 @@ OLD = {
 
 @pytest.mark.slow
 def test_an_old_runs_configuration_resumes(toy: Toy, tmp_path):
-    # Runs of before the knob accept_truncated went without truncated refinements, which the demo now accepts.
+    # A configuration that lacks the knob accept_truncated means its default, false; the toy's recipe sets it to true.
     options = ("trainer.schedule=constant", "checkpoint.every=1", "constraint.accept_truncated=false")
     assert toy.run(tmp_path / "run", *options, "trainer.steps=1") == 0
     assert toy.run(tmp_path / "whole", *options, "trainer.steps=2") == 0
