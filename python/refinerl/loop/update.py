@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -15,6 +13,7 @@ from refinerl import objective
 from refinerl.contracts import Algorithm, Constraint, Constraints, Trainer, World
 from refinerl.contracts.shapes import check_advantages, for_tokens
 from refinerl.loop.batch import micro_batches, minibatches, scatter_rows
+from refinerl.loop.tally import Tally
 from refinerl.records import Anchors, Batch, Measured, Outputs, Rows, Update, sample_seed
 
 
@@ -150,7 +149,7 @@ class Updater:
         that of the whole, by one more forward and backward pass over the rows that a constraint of the loss weighs.
         """
         check_advantages(batch, self.algorithm)
-        tally = _Tally()
+        tally = Tally()
         for epoch in range(self.epochs):
             seed = sample_seed(self.seed, step, "minibatch", epoch)
             for rows in minibatches(batch, self.minibatch, seed, self.world):
@@ -181,7 +180,7 @@ class Updater:
         return weights
 
     def _optimize(
-        self, minibatch: Batch, weights: list[Tensor], tally: _Tally, *, first_epoch: bool, share: bool
+        self, minibatch: Batch, weights: list[Tensor], tally: Tally, *, first_epoch: bool, share: bool
     ) -> None:
         # The fused kernel has one weight for each refinement; only one constraint has any.
         total = sum(weights, torch.zeros(len(minibatch), dtype=torch.float64))
@@ -193,7 +192,7 @@ class Updater:
         if not parts:
             return
         constraint_norm = self._constraint_norm(minibatch, total, weights) if share else None
-        sums = _Tally()
+        sums = Tally()
         # No rank stops at what is not finite: the others would wait for it in the next micro-batch.
         found = [
             self._backward(minibatch.select(part), total[part], [w[part] for w in weights], tokens, sequences, sums)
@@ -228,7 +227,7 @@ class Updater:
         constraint_weights: list[Tensor],
         tokens: float,
         sequences: float,
-        sums: _Tally,
+        sums: Tally,
     ) -> str | None:
         """Run one forward and one backward pass over rows of y and ỹ; return the name of a loss that is not finite."""
         outputs, rows = _forward_with_grad(self.policy, rows, total_weight)
@@ -272,7 +271,7 @@ class Updater:
             loss = loss + part.loss(outputs, rows, row_weight.to(rows.mask.device))
         return loss
 
-    def _backward_values(self, critic: Trainer, rows: Batch, tokens: float, sequences: float, sums: _Tally) -> Tensor:
+    def _backward_values(self, critic: Trainer, rows: Batch, tokens: float, sequences: float, sums: Tally) -> Tensor:
         """Run the critic's forward and backward pass over the y among the rows."""
         outputs, y = _forward_with_grad(critic, rows.select(torch.nonzero(rows.surrogate).flatten()))
         weights = self.algorithm.weights(y.mask, tokens, sequences)
@@ -281,7 +280,7 @@ class Updater:
         sums.add("critic/loss", float(loss.detach()))
         return loss
 
-    def _count(self, outputs: Outputs, rows: Batch, mask: Tensor, tokens: float, sums: _Tally) -> None:
+    def _count(self, outputs: Outputs, rows: Batch, mask: Tensor, tokens: float, sums: Tally) -> None:
         ratio = self.algorithm.ratio(outputs.logprobs.detach(), rows)
         low, high = self.algorithm.clipped(ratio, rows)
         sums.add("policy/clip_fraction_low", float((low & mask).sum()) / max(tokens, 1.0))
@@ -289,7 +288,7 @@ class Updater:
         if bool(mask.any()):
             sums.largest = max(sums.largest, float(ratio[mask].max()))
 
-    def _count_constraint(self, part: Constraint, outputs: Outputs, rows: Batch, weights: Tensor, sums: _Tally) -> None:
+    def _count_constraint(self, part: Constraint, outputs: Outputs, rows: Batch, weights: Tensor, sums: Tally) -> None:
         """Add the costs of a constraint of the loss, whose rows have these weights."""
         if part.beta == 0:
             sums.add_cost(part.metric, cost=0.0, ce=0.0, ce_tokens=0.0)
@@ -309,71 +308,6 @@ class Updater:
         self.policy.discard()
         if self.critic is not None:
             self.critic.discard()
-
-
-@dataclass
-class _Tally:
-    """Sums of a minibatch, or means over the optimizer steps of an update."""
-
-    values: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    largest: float = float("-inf")
-    costs: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    """C(θ) by the name of its metric."""
-    ce: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """Summed cross-entropy of the refinements by metric name; the name with `_TOKENS` has the number of tokens."""
-    steps: int = 0
-    skipped: list[str] = field(default_factory=list)
-
-    def add(self, name: str, value: float) -> None:
-        self.values[name].append(value)
-
-    def add_cost(self, metric: Callable[[str], str], *, cost: float, ce: float, ce_tokens: float) -> None:
-        self.costs[metric("cost")].append(cost)
-        self.ce[metric("ce")] += ce
-        self.ce[metric("ce") + _TOKENS] += ce_tokens
-
-    def over(self, world: World) -> _Tally:
-        """Combine the ranks' sums and largest values; all ranks have the same names."""
-        mine = {**{("values", name): sum(parts) for name, parts in self.values.items()}}
-        mine |= {("costs", name): sum(parts) for name, parts in self.costs.items()}
-        mine |= {("ce", name): value for name, value in self.ce.items()}
-        keys = sorted(mine)
-        totals = world.all_reduce(torch.tensor([mine[key] for key in keys], dtype=torch.float64)).tolist()
-        largest = float(world.all_reduce(torch.tensor(self.largest, dtype=torch.float64), "max"))
-        found = _Tally(largest=largest)
-        for (kind, name), total in zip(keys, totals, strict=True):
-            match kind:
-                case "values":
-                    found.values[name].append(total)
-                case "costs":
-                    found.costs[name].append(total)
-                case "ce":
-                    found.ce[name] = total
-        return found
-
-    def take(self, minibatch: _Tally, *, constrained: bool) -> None:
-        """Add an optimizer step's sums, with those of the constraints if `constrained`."""
-        for name, parts in minibatch.values.items():
-            self.add(name, sum(parts))
-        self.largest = max(self.largest, minibatch.largest)
-        self.steps += 1
-        if constrained:
-            for name, parts in minibatch.costs.items():
-                self.costs[name].append(sum(parts))
-            for name, value in minibatch.ce.items():
-                self.ce[name] += value
-
-    def finish(self) -> Update:
-        metrics = {name: sum(parts) / len(parts) for name, parts in (self.values | self.costs).items()}
-        if self.largest > float("-inf"):
-            metrics["policy/ratio_max"] = self.largest
-        for name, value in self.ce.items():
-            if not name.endswith(_TOKENS) and self.ce[name + _TOKENS]:
-                metrics[name] = value / self.ce[name + _TOKENS]
-        return Update(metrics, self.steps, tuple(self.skipped))
-
-
-_TOKENS = " tokens"
 
 
 def _forward_with_grad(trainer: Trainer, rows: Batch, weights: Tensor | None = None) -> tuple[Outputs, Batch]:
