@@ -1,4 +1,4 @@
-"""Requests over HTTP, each with a deadline for the whole of it, that another thread can cut off."""
+"""HTTP requests with a deadline for the whole exchange, which another thread can abort."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 MOST_BYTES = 64 * 2**20
-"""Of an answer; a server that sends more is not heard to the end."""
+"""Largest response body that is read, in bytes; a longer one is an error."""
 CONNECTING = 10.0
-"""Seconds until a connection stands at most; nothing cuts off what has no socket yet."""
+"""Longest time to connect, in seconds: until there is a socket, neither the deadline nor `abort` can end a request."""
 
 
 class ExchangeError(Exception):
-    """No answer came; the message says why, as a clause after the server's name."""
+    """A request without a usable answer; the message is a clause that follows the server's name."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Answer:
 
 
 class Exchanges:
-    """Requests in flight. Each has a connection of its own, and no proxy."""
+    """Requests in flight. Each has its own connection; proxies are not used."""
 
     def __init__(self) -> None:
         self._sockets: set[socket.socket] = set()
@@ -41,12 +41,12 @@ class Exchanges:
     def request(
         self, method: str, url: str, *, body: bytes | None = None, headers: Mapping[str, str], seconds: float
     ) -> Answer:
-        """Send a request and read the whole answer, within so many seconds.
+        """Send a request and read the whole answer within `seconds`.
 
-        A timeout of the socket alone would not do: it begins anew with each byte that a slow server sends.
+        The socket's timeout is not enough: it restarts with each byte that a slow server sends.
 
         Raises:
-            ExchangeError: it did not come, in time or at all.
+            ExchangeError: the answer did not arrive in time, was incomplete or too large, or the request was aborted.
         """
         place = urlsplit(url)
         kind = http.client.HTTPSConnection if place.scheme == "https" else http.client.HTTPConnection
@@ -55,7 +55,7 @@ class Exchanges:
         timer: threading.Timer | None = None
         try:
             connection.connect()
-            opened = connection.sock  # kept here: an answer that closes the connection takes it over
+            opened = connection.sock  # if the server closes the connection, the response takes the socket from it
             opened.settimeout(seconds)
             with self._lock:
                 if self._aborted:
@@ -69,7 +69,7 @@ class Exchanges:
                 connection.request(method, target, body, dict(headers))
                 response = connection.getresponse()
                 content = response.read(MOST_BYTES + 1)
-                if response.length and len(content) <= MOST_BYTES:  # read(n) is content with less
+                if response.length and len(content) <= MOST_BYTES:  # read(n) accepts fewer bytes
                     raise http.client.IncompleteRead(content, response.length)
                 found = {name.lower(): value for name, value in response.getheaders()}
             finally:
@@ -90,7 +90,7 @@ class Exchanges:
         return Answer(response.status, found, content)
 
     def abort(self) -> None:
-        """Cut off all requests in flight and refuse later ones."""
+        """Abort all requests in flight and refuse later ones."""
         with self._lock:
             self._aborted = True
             opened = list(self._sockets)
@@ -101,7 +101,7 @@ class Exchanges:
     def _end(opened: socket.socket, late: threading.Event) -> None:
         late.set()
         with contextlib.suppress(OSError):
-            socket.socket.shutdown(opened, socket.SHUT_RDWR)  # not that of TLS, which waits for the other side
+            socket.socket.shutdown(opened, socket.SHUT_RDWR)  # TLS's own shutdown would wait for the peer
 
 
 def _reason(error: Exception) -> str:

