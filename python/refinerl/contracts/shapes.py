@@ -1,4 +1,4 @@
-"""The shape of what a part of the user's returns."""
+"""Checks of the shapes that plug-ins return."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 from refinerl.errors import UserError
 from refinerl.records import Batch, Rows
 
-if TYPE_CHECKING:  # --help reads the options of algorithms and constraints without torch
+if TYPE_CHECKING:  # --help reads the options of algorithms and constraints without importing torch
     from torch import Tensor
 
 
 def for_tokens(found: Any, rows: Rows, part: object, method: str) -> Tensor:
-    """Return what a part's method gave for the (R, T) tokens of `rows`; another shape would be broadcast silently.
+    """Return `found`, the result of a plug-in's method, if it is a tensor of the shape (R, T) of `rows`.
+
+    Any other shape would be broadcast silently.
 
     Raises:
-        UserError: it is no tensor of that shape.
+        UserError: the result is not a tensor of that shape.
     """
     from torch import Tensor
 
@@ -27,7 +29,7 @@ def for_tokens(found: Any, rows: Rows, part: object, method: str) -> Tensor:
 
 
 def check_advantages(batch: Any, algorithm: object) -> None:
-    """See that an algorithm's `advantages` made a batch of (R, T) advantages.
+    """Check that an algorithm's `advantages` returned a batch with advantages of shape (R, T).
 
     Raises:
         UserError: it did not.

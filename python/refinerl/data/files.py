@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writes of files: a file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path` to write to; at the end move what was written to `path`, in one step.
+    """Yield a temporary path next to `path` to write to; after the block, move that file to `path` atomically.
 
-    What was written is on the disk before the move, so that a crash of the machine leaves the old file or the new one.
-    Where the block raises, `path` stays as it was. Processes that write to the same path do not disturb each other: the
-    last one wins. A process that is killed leaves its `.NAME.PID.partial`.
+    The file is flushed to the disk before the move, so that a crash of the machine leaves the old file or the new one.
+    If the block raises, `path` is unchanged. Processes may write to the same path at the same time; the last one wins.
+    A process that is killed leaves its `.NAME.PID.partial` behind.
 
     Raises:
         OSError: the file cannot be written.
@@ -37,7 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write(path: Path, text: str | Iterable[str]) -> None:
-    """Write a text, or its pieces in order, as UTF-8 in the place of what `path` holds; whole or not at all.
+    """Replace the contents of `path` atomically by a text, or by its pieces in order, as UTF-8.
 
     A lone surrogate, which programs may contain and UTF-8 cannot encode, becomes an escape such as `\\udc80`.
 
@@ -49,7 +49,7 @@ def write(path: Path, text: str | Iterable[str]) -> None:
 
 
 def flush(path: Path) -> None:
-    """Wait until the disk holds a file or a folder's list of files."""
+    """Flush a file, or a folder's list of files, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""The author of refinements in this process: a generator with its own chat template and tokenizer."""
+"""An author of refinements in this process: a generator with its own chat template and tokenizer."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class ModelAuthor:
     encode_chat: Callable[[Sequence[Message]], Sequence[int]]
     """Applies the chat template and tokenizer of the generator's model."""
     adapter: bool = False
-    """Write with the adapter of a LoRA policy; False: with the base model."""
+    """True: generate with the adapter of a LoRA policy; False: with the base model."""
     same_tokens: bool = True
-    """True if the generator has the policy's tokens, so that drafts can help it."""
+    """True if the generator has the policy's vocabulary, so that y can serve as a draft for speculative decoding."""
 
     def reply(
         self, conversations: Sequence[Sequence[Message]], sampling: Sampling, drafts: Sequence[Sequence[int]]
     ) -> list[list[Reply | None]]:
-        """Write `sampling.n` replies to each conversation; none if it does not fit the generator's context."""
+        """Generate `sampling.n` replies to each conversation, or none if it does not fit the generator's context."""
         prompts = [tuple(self.encode_chat(conversation)) for conversation in conversations]
         room = self.generator.context_length - sampling.max_tokens
         fitting = [i for i, prompt in enumerate(prompts) if len(prompt) <= room]

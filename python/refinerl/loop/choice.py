@@ -1,4 +1,4 @@
-"""The choice of responses to refine, where a rewrite can teach what the policy gradient does not."""
+"""The choice of responses to refine, so that refinements teach what the policy gradient alone does not."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def choose(
 
     Args:
         groups: this rank's groups.
-        where: `all`: every y that a refinement can improve. `unsolved`: only those in groups in which no member has the
+        where: `all`: every y that a refinement can improve. `unsolved`: only those in groups in which no y has the
             highest reward. `beyond`: only those without a better sibling, so that an improvement is better than every
             y of the group.
-        budget: share of the rollouts of all ranks that may be refined. If there are more, dead groups come first, then
-            unsolved ones, then the others, each in the order in which the step drew them.
-        max_reward: the highest possible reward; None if there is none: then no group is solved.
-        accept_all: also refine y that have the highest reward.
+        budget: largest share of the rollouts of all ranks to refine. If it does not suffice for all, y of dead groups
+            come first, then those of unsolved groups, then the others, each in the order in which the step drew them.
+        max_reward: the highest possible reward; None if rewards have no upper bound, so that no group is solved.
+        accept_all: also choose y that have the highest reward.
         world: the ranks, which share the budget.
     """
     wanted = {
@@ -51,7 +51,7 @@ def choose(
 
 
 def dead(group: RolloutGroup, max_reward: float | None) -> bool:
-    """Tell whether a group has no advantage and could be better: its rewards are equal and not the highest."""
+    """Return True if a group's rewards are equal but not the highest, so that its advantages are 0."""
     return len(set(group.rewards)) == 1 and _unsolved(group, max_reward)
 
 

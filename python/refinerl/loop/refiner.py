@@ -1,4 +1,4 @@
-"""The online refiner: it asks for replies, makes each a response ỹ, scores it, aligns it with y and filters."""
+"""The online refiner: it requests replies, turns each into a response ỹ, scores it, aligns it with y and filters."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class Try:
     reward: Reward | None
     alignment: Alignment
     hard_coded: bool
-    """True if it repeats an answer that the refiner was shown."""
+    """True if ỹ repeats an answer from the feedback."""
 
     @property
     def truncated(self) -> bool:
-        """True if the refiner was cut off."""
+        """True if the reply was cut off at the token limit."""
         return self.refined.finish_reason == "length"
 
 
@@ -52,33 +52,33 @@ class Refiner:
     """π_ref(· | refine(x, y)) with the filter of Eq. 6."""
 
     author: Author
-    """The writer of the replies: the frozen reference (the paper), or another model."""
+    """The model that writes the replies: the frozen reference (the paper) or another model."""
     task: Task
     sampling: Sampling
-    """Has no seeds; `n` is the number of tries per y; greedy at temperature 0."""
+    """Sampling parameters, without seeds; `n` is the number of tries per y; temperature 0 is greedy."""
     encode: Callable[[str], Sequence[int]]
     """Encodes with the policy's tokenizer, without special tokens."""
     decode: Callable[[Sequence[int]], str]
     """Decodes with the policy's tokenizer, without special tokens."""
     eos_token_id: int
-    """The policy's EOS; it ends ỹ if and only if the refiner stopped by itself."""
+    """The policy's EOS, appended to ỹ if and only if the refiner ended its reply itself."""
     special_token_ids: frozenset[int]
-    """The policy's tokens that are not text, with every EOS; none of them is inside ỹ."""
+    """The policy's special tokens, including every EOS; ỹ contains none of them before its end."""
     context_length: int
-    """Most tokens of x and ỹ together that the policy can read."""
+    """The policy's largest number of tokens for x and ỹ together."""
     accept: Accept
     seed: int
     clock: Clock
     world: World = ALONE
     accept_truncated: bool = False
-    """Let a ỹ teach that was cut off. A greedy refiner may loop to the limit, and a reward may see only the start."""
+    """Accept a ỹ that was cut off: a greedy refiner may loop up to the limit, and a reward may read only the start."""
     where: Where = "all"
     """The choice of y to refine: see `choose`."""
     budget: float = 1.0
     """Largest share of the rollouts to refine."""
 
     def refine(self, groups: Sequence[RolloutGroup], step: int) -> Anchors:
-        """Refine the rollouts that can be improved. No reply of the refiner raises an exception."""
+        """Refine the rollouts that can be improved. No reply, whatever it contains, raises an exception."""
         rollouts = [rollout for group in groups for rollout in group.rollouts]
         improvable = sum(r.improvable(None if self.accept == "all" else self.task.max_reward) for r in rollouts)
         candidates = choose(
@@ -109,7 +109,7 @@ class Refiner:
         return Anchors(tuple(refinements), self._metrics(groups, refinements, counts))
 
     def _ask(self, candidates: Sequence[Rollout], step: int) -> list[list[Reply | None]]:
-        """Ask the refiner about each rollout, as many times as there are tries."""
+        """Request all tries for each rollout from the refiner."""
         tries = ["refine", *(f"refine/{number}" for number in range(1, self.sampling.n))]
         seeds = [
             [sample_seed(self.seed, step, f"{name}/{r.prompt.id}", r.sample) for name in tries] for r in candidates
@@ -121,7 +121,7 @@ class Refiner:
         )
 
     def _tries(self, candidates: Sequence[Rollout], replies: Sequence[Sequence[Reply | None]]) -> list[Try]:
-        """Make each reply that fits the policy's context a response, score it and align it with its y."""
+        """Turn each reply that fits the policy's context into a response, score it and align it with its y."""
         made = [
             (r, self._as_response(r, reply))
             for r, mine in zip(candidates, replies, strict=True)
@@ -137,7 +137,7 @@ class Refiner:
         ]
 
     def _best(self, tries: Sequence[Try]) -> list[Try]:
-        """Choose one try per y: of those that may teach, by the highest reward, then by the largest copy ratio."""
+        """Choose one try per y: acceptable ones first, then by the highest reward, then by the largest copy ratio."""
         found: dict[tuple[str, int], Try] = {}
         for each in tries:
             rival = found.setdefault(each.rollout.key, each)
@@ -153,9 +153,10 @@ class Refiner:
         return (self.accept_truncated or not each.truncated) and not each.hard_coded
 
     def _as_response(self, rollout: Rollout, reply: Reply) -> Completion:
-        """Return ỹ: the reply as a response to x in the policy's tokens, ended as the refiner ended it.
+        """Return ỹ: the reply as a response to x in the policy's tokens, with EOS if the refiner ended it itself.
 
-        It keeps tokens of y up to y's first special token. Where the reply spells out a special token, ỹ lacks it.
+        Text that y and the reply share keeps y's tokens, up to y's first special token. Special tokens that the reply
+        spells out are left out of ỹ.
         """
         text = self.task.refined_response(rollout, reply.text)
         original = tuple(takewhile(lambda token: token not in self.special_token_ids, rollout.completion.token_ids))
@@ -168,7 +169,7 @@ class Refiner:
         return Completion(tokens, (), text, reply.finish_reason)
 
     def _judge(self, best: Sequence[Try]) -> tuple[list[Refinement], Mapping[str, int]]:
-        """Filter the tries; return the refinements, with counts of those that were dropped."""
+        """Filter the tries; return the refinements, and counts of those that were dropped."""
         open_to_filter = [i for i, each in enumerate(best) if self._may_teach(each)]
         verdict = filter_refinements(
             [_value(best[i].rollout.reward) for i in open_to_filter],
@@ -188,7 +189,7 @@ class Refiner:
         return refinements, verdict.counts
 
     def _score(self, made: Sequence[tuple[Rollout, Completion]]) -> list[Reward | None]:
-        """Score each ỹ. A copy has its y's reward: a reward model's score depends on the batch, and would differ."""
+        """Score each ỹ. A copy of y gets y's reward, because a reward model's score varies with the batch."""
         changed = [(r, y) for r, y in made if y.text != r.completion.text]
         scored = iter(self.task.score([r.prompt for r, _ in changed], [y for _, y in changed]))
         return [r.reward if y.text == r.completion.text else next(scored) for r, y in made]

@@ -1,4 +1,4 @@
-"""Sums over micro-batches, minibatches and ranks, which become the metrics of an update."""
+"""Sums over micro-batches, minibatches and ranks, from which the metrics of an update are computed."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ _TOKENS = " tokens"
 
 @dataclass
 class Tally:
-    """Sums of a minibatch, or means over the optimizer steps of an update."""
+    """Sums over a minibatch, or values of an update's optimizer steps, of which `finish` takes the means."""
 
     values: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     largest: float = float("-inf")
     costs: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    """C(θ) by the name of its metric."""
+    """C(θ) by metric name."""
     ce: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """Summed cross-entropy of the refinements by metric name; the name with `_TOKENS` has the number of tokens."""
+    """Summed cross-entropy of the refinements by metric name, and their token count by that name with `_TOKENS`."""
     steps: int = 0
     skipped: list[str] = field(default_factory=list)
 
     def add(self, name: str, value: float) -> None:
-        """Add a micro-batch's part of a metric."""
+        """Add a micro-batch's contribution to a metric."""
         self.values[name].append(value)
 
     def add_cost(self, metric: Callable[[str], str], *, cost: float, ce: float, ce_tokens: float) -> None:
-        """Add what a constraint costs a micro-batch; `metric` gives the name of each of its metrics."""
+        """Add a constraint's cost for a micro-batch; `metric` returns the full name of each of its metrics."""
         self.costs[metric("cost")].append(cost)
         self.ce[metric("ce")] += ce
         self.ce[metric("ce") + _TOKENS] += ce_tokens
 
     def over(self, world: World) -> Tally:
-        """Combine the ranks' sums and largest values; all ranks have the same names."""
+        """Combine sums and maxima over the ranks; every rank must have the same metric names."""
         mine = {**{("values", name): sum(parts) for name, parts in self.values.items()}}
         mine |= {("costs", name): sum(parts) for name, parts in self.costs.items()}
         mine |= {("ce", name): value for name, value in self.ce.items()}
@@ -57,7 +57,7 @@ class Tally:
         return found
 
     def take(self, minibatch: Tally, *, constrained: bool) -> None:
-        """Add an optimizer step's sums, with those of the constraints if `constrained`."""
+        """Add the sums of an optimizer step; those of the constraints only if `constrained`."""
         for name, parts in minibatch.values.items():
             self.add(name, sum(parts))
         self.largest = max(self.largest, minibatch.largest)

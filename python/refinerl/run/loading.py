@@ -1,4 +1,4 @@
-"""The models that a run starts from: loaded by name, or copied from given objects. A part of the wiring."""
+"""The models that a run starts from, loaded by name or copied from given objects; used by `run/wiring.py`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Loaded:
     """The models and the tokenizer at the start of a run."""
 
     name: str
-    """Name for `from_pretrained`, or the name in the configuration of a model that was given as an object."""
+    """The name for `from_pretrained`; for a model given as an object, its name in the configuration."""
     tokenizer: ChatTokenizer
     policy: PreTrainedModel
     reference: PreTrainedModel | None
-    """None for a LoRA policy, which without its adapter is the reference."""
+    """The frozen reference; None for a LoRA policy, whose base model is the reference."""
 
 
 def load(config: Config, given: Given, device: str) -> Loaded:

@@ -1,7 +1,7 @@
-"""Feedback on a program for the refiner: the verdict, the first visible test that fails, the end of its error log.
+"""Feedback on a program for the refiner: the verdict, the first failing visible test, the end of its error log.
 
-It is made of the program's own source, of visible tests, and of counts. No byte of a hidden test may get in, neither of
-its expected answer nor of its input, which could also tell the answer.
+It is made only from the program's source, the visible tests and counts. No byte of a hidden test may leak into it:
+neither of the expected answer nor of the input, which could also reveal the answer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from refinerl.errors import UserError
 from refinerl.sandbox import Outcome, TestVerdict, Verdict
 
 SHOWN_CHARACTERS = 400
-"""Most characters of an input or an answer that are shown."""
+"""Largest number of characters of an input or an answer; longer texts are cut."""
 ERROR_LINES = 6
 ERROR_CHARACTERS = 600
 
@@ -32,10 +32,10 @@ _VERDICTS = {
 
 
 def count_visible(problem: Problem, visible_tests: int | float) -> int:
-    """Count the tests of a problem that may be shown.
+    """Return the number of tests of a problem that may be shown.
 
-    They are the first ones, which in most data sets are the question's examples. An integer is a number of tests, a
-    float a share of them, rounded down.
+    Visible tests are the first ones, which in most data sets are the question's examples. An integer `visible_tests` is
+    a number of tests; a float is a share of them, rounded down.
 
     Raises:
         UserError: the problem has fewer tests.
@@ -53,13 +53,13 @@ def count_visible(problem: Problem, visible_tests: int | float) -> int:
 
 
 def first_failing(verdict: Verdict, visible: int) -> int | None:
-    """Find the first test among the `visible` first ones that the program does not pass; None if it passes them all."""
+    """Return the index of the first of the `visible` tests that the program fails; None if it passes them all."""
     failing = (i for i, test in enumerate(verdict.tests[:visible]) if test.outcome is not Outcome.passed)
     return next(failing, None)
 
 
 def feedback(problem: Problem, source: str, verdict: Verdict, visible: int) -> str:
-    """Write the text for `$feedback`; the first `visible` tests of the problem may be shown."""
+    """Return the text for `$feedback`; it may show the first `visible` tests of the problem."""
     if verdict.outcome is Outcome.compile_error:
         return "\n".join([f"Verdict: {_VERDICTS['compile_error']}.", *_titled("Error", syntax_error(source))])
     passed = sum(test.outcome is Outcome.passed for test in verdict.tests)
@@ -76,7 +76,7 @@ def feedback(problem: Problem, source: str, verdict: Verdict, visible: int) -> s
 
 
 def syntax_error(source: str) -> str:
-    """Explain why Python does not compile a source, with the line; nothing is run, and no test is involved."""
+    """Return Python's message for a source that does not compile, with its line. No code and no test is run."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -87,7 +87,7 @@ def syntax_error(source: str) -> str:
         return _cut(f"{where}{text}\n{type(error).__name__}: {error.msg}" if text else f"{where}{error.msg}")
     except (ValueError, MemoryError, RecursionError, OverflowError) as error:
         return _cut(f"{type(error).__name__}: {error}")
-    return ""  # another version of Python judged it
+    return ""  # the verdict came from another version of Python
 
 
 def _failed(problem: Problem, index: int, test: TestVerdict) -> list[str]:

@@ -1,8 +1,8 @@
-"""Hard-coded answers: programs that contain the answer to a shown test instead of solving the problem.
+"""Detection of hard-coded answers: programs that contain the answer to a shown test instead of solving the problem.
 
-A refiner that is shown a failing test can pass it by naming its answer. There are two signs of that: the program gains
-the shown tests and nothing else (`gains_only_shown`), or its source compares the input with the shown input, as a
-literal, and answers with the shown answer, as a literal (`names_the_answer`).
+A refiner that sees a failing test can pass it by writing its answer into the program. There are two signs of that: the
+rewrite newly passes shown tests and no others (`gains_only_shown`), or its source compares the input with the shown
+input and returns or prints the shown answer, both as literals (`names_the_answer`).
 """
 
 from __future__ import annotations
@@ -25,14 +25,16 @@ from refinerl.tasks.literals import (
 )
 
 Rule = tuple[Form, tuple[Form, ...]]
-"""A literal that the input is compared with, and the literals that are then the answer."""
+"""A literal with which the input is compared, and the literals that are the answer if they are equal."""
 
 
 def gains_only_shown(before: Sequence[bool], after: Sequence[bool], visible: int) -> bool:
-    """See whether a rewrite passes all visible tests, of which y failed some, and no hidden test that y failed.
+    """Return True if ỹ passes all visible tests, of which y failed some, but none of the hidden tests that y failed.
+
+    It is False if no test is visible, or if ỹ passes every hidden test.
 
     Args:
-        before: for each test, whether y passed it; the first `visible` tests may be shown.
+        before: for each test, True if y passes it; the visible tests come first.
         after: the same for ỹ.
         visible: number of tests that may be shown.
     """
@@ -42,12 +44,12 @@ def gains_only_shown(before: Sequence[bool], after: Sequence[bool], visible: int
 
 
 def names_the_answer(source: str, shown: Case) -> bool:
-    r"""See whether the source answers the shown input with the shown answer, both as literals.
+    r"""Return True if the source maps the shown input to the shown answer, both as literals.
 
-    It looks for `if n == 3: return 9` and its equivalents: conditional expressions, `match`, tables, early returns,
-    names for the literals. Only comparisons of the input itself count: of parameters, and of names made from `input()`
-    or `sys.stdin`. A table in which most entries are not the shown one is a part of the solution, and so is a base case
-    such as `if n == 0: return 1`, whose input and answer are both trivial.
+    It looks for `if n == 3: return 9` and its equivalents: conditional expressions, `match`, tables, early returns, and
+    names for the literals. Only comparisons of the input itself count, that is of parameters and of names assigned from
+    `input()` or `sys.stdin`. A table in which most entries are not the shown one counts as part of the solution, and so
+    does a base case such as `if n == 0: return 1`, whose input and answer are both trivial.
 
     >>> names_the_answer("def f(n):\n    if n == 3: return 9\n    return n", Case([3], 9))
     True
@@ -62,7 +64,7 @@ def names_the_answer(source: str, shown: Case) -> bool:
 
 
 class _Program:
-    """A source as literals by name, names that hold the input, and rules from input to answer."""
+    """A parsed source with its named literals, the names that hold the input, and its rules from input to answer."""
 
     def __init__(self, tree: ast.Module, shown: Case) -> None:
         self.tree = tree
@@ -82,7 +84,7 @@ class _Program:
         return hits > 0 and 2 * hits >= len(rules)
 
     def _constructs(self) -> Iterator[list[Rule]]:
-        """Find the rules of each construct: a table, a `match`, an expression, the `if`s of a body."""
+        """Yield the rules of each construct: a table, a `match`, an expression, or the `if`s of a body."""
         for node in ast.walk(self.tree):
             match node:
                 case ast.Dict():
@@ -112,7 +114,7 @@ class _Program:
                 yield form, tuple(self._told(case.body))
 
     def _branch_rules(self, body: Sequence[ast.stmt]) -> Iterator[Rule]:
-        """Find the rules of the `if`s of one body, including `elif`s."""
+        """Yield the rules of the `if`s of one body, including `elif`s."""
         for index, statement in enumerate(body):
             if isinstance(statement, (ast.If, ast.While)):
                 for form, equal in self._compared(statement.test):
@@ -146,7 +148,7 @@ class _Program:
     # --- comparisons -----------------------------------------------------------------------------
 
     def _compared(self, test: ast.expr) -> Iterator[tuple[Form, bool]]:
-        """Find literals that a condition compares the input with, and whether it holds if they are equal."""
+        """Yield literals that a condition compares the input with, and True if the condition asks for equality."""
         match test:
             case ast.BoolOp(op=ast.And()):
                 joint = list(self._joint(test))
@@ -166,7 +168,7 @@ class _Program:
                     yield form, True
 
     def _joint(self, test: ast.BoolOp) -> Iterator[tuple[Form, bool]]:
-        """Read `a == 2 and b == 3` as one comparison with (2, 3)."""
+        """Yield `a == 2 and b == 3` as one comparison with (2, 3)."""
         forms = []
         for value in test.values:
             pairs = list(self._compared(value)) if isinstance(value, ast.Compare) else []
@@ -190,7 +192,7 @@ class _Program:
     # --- answers ---------------------------------------------------------------------------------
 
     def _told(self, body: Iterable[ast.stmt]) -> Iterator[Form]:
-        """Find literals that a branch answers with: those that it returns, prints, or assigns to a name."""
+        """Yield the literals that a branch returns, prints or assigns to a name."""
         for statement in body:
             match statement:
                 case (
@@ -230,14 +232,14 @@ class _Program:
                 yield from self._results(node.value)
 
     def _form(self, node: ast.expr) -> Form | None:
-        """Return the form of a literal, or of a name that stands for one; None for anything else."""
+        """Return the form of a literal or of a name for one; None for any other expression."""
         if isinstance(node, ast.Name):
             return self.literals.get(node.id)
         return literal_form(node)
 
 
 def _bodies(node: ast.AST) -> Iterator[list[ast.stmt]]:
-    """List the statements directly in a node, except an `elif`, which belongs to its `if`."""
+    """Yield the statement lists directly in a node, except an `elif`, which belongs to its `if`."""
     for name in ("body", "orelse", "finalbody"):
         body = getattr(node, name, None)
         if isinstance(body, list) and body and isinstance(body[0], ast.stmt):

@@ -1,4 +1,4 @@
-"""Literals and input in a Python source: values in a form for comparison, and names that hold the input."""
+"""Literals and input in a Python source: a canonical form of values, and the names that hold the input."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 Form = Any
-"""A value in a form for comparison: text by tokens, sequences as tuples."""
+"""A value in canonical form, for comparison: text split at white space, sequences as tuples."""
 
 
 def form_of(value: Any) -> Form:
-    r"""Convert a value to its form.
+    r"""Convert a value to its canonical form.
 
     >>> {form_of(value) for value in (3, 3.0, "3", "3\n")}
     {'3'}
@@ -41,7 +41,7 @@ def _token(text: str) -> str:
 
 
 def is_trivial(form: Form) -> bool:
-    """See whether honest base cases compare with a value and answer it, as with 0, 1 or an empty list."""
+    """Return True for values that honest base cases compare with and return, such as 0, 1 or an empty list."""
     return (
         form in ("", "0", "1", "2", "-1", "True", "False", "None")
         or form == ()
@@ -50,7 +50,7 @@ def is_trivial(form: Form) -> bool:
 
 
 def input_forms(given: Any) -> Iterator[Form]:
-    """Return the forms of the whole input, and of its parts that are not trivial."""
+    """Yield the forms of the whole input and of its non-trivial parts."""
     yield form_of(given)
     if isinstance(given, bytes):
         given = given.decode("utf-8", "replace")
@@ -66,7 +66,7 @@ def input_forms(given: Any) -> Iterator[Form]:
 
 
 def answer_forms(expected: Any) -> Iterator[Form]:
-    """Return the forms of the whole answer and, if it is wrapped in a list, of its content."""
+    """Yield the form of the whole answer and, if it is wrapped in a list, of its content."""
     yield form_of(expected)
     if isinstance(expected, (list, tuple)) and len(expected) == 1:
         yield form_of(expected[0])
@@ -96,7 +96,7 @@ def pattern_form(pattern: ast.pattern) -> Form | None:
 
 
 def named_literals(tree: ast.Module) -> dict[str, Form]:
-    """Find names that are assigned once, a literal."""
+    """Return the names that are assigned exactly once, to a literal, with its form."""
     found: dict[str, Form] = {}
     several: set[str] = set()
     for node in ast.walk(tree):
@@ -111,7 +111,7 @@ def named_literals(tree: ast.Module) -> dict[str, Form]:
 
 
 def input_names(tree: ast.Module) -> set[str]:
-    """Find names that hold the input: parameters, and values read from standard input, converted or split."""
+    """Return the names that hold input: parameters, and values read from standard input, converted or split."""
     found = {
         argument.arg
         for node in ast.walk(tree)
@@ -135,7 +135,7 @@ def input_names(tree: ast.Module) -> set[str]:
 
 
 def holds_input(node: ast.expr, names: set[str]) -> bool:
-    """See whether an expression is the input, a part of it or another form of it, rather than computed from it."""
+    """Return True if an expression is the input, a part of it, or a conversion of it, but not computed from it."""
     match node:
         case ast.Name():
             return node.id in names
@@ -157,7 +157,7 @@ _TEXT_METHODS = {"strip", "rstrip", "lstrip", "split", "splitlines", "lower", "u
 
 
 def reads_input(node: ast.expr) -> bool:
-    """Recognise `input()`, `sys.stdin.read()`, `sys.stdin.readline()`, `open(0).read()`, and `sys.stdin` itself."""
+    """Return True for `input()`, `sys.stdin.read()`, `sys.stdin.readline()`, `open(0).read()` and `sys.stdin`."""
     match node:
         case ast.Call(func=ast.Name(id="input")):
             return True

@@ -1,4 +1,4 @@
-"""The defaults that all tasks share: how they ask the refiner, and what they do not measure or hold."""
+"""Defaults that all tasks share: the request to the refiner, and empty implementations of optional methods."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from refinerl.tasks.templates import PromptTemplate, load_refine_template
 
 
 class Refinable:
-    """A task whose responses a template asks the refiner to correct."""
+    """Base of tasks that ask the refiner for corrections with a template."""
 
     _refine: PromptTemplate
     _no_feedback: str | None = None
-    """The reason why the task has nothing to say for `$feedback`; None if it has."""
+    """The reason why the task has no text for `$feedback`; None if it has one."""
     _system: tuple[Message, ...] = ()
-    """The system message of every conversation, if there is one."""
+    """The system message of every conversation; empty if there is none."""
 
     def _ask_with(self, template: str, *, system: str | None) -> None:
         """Load the refiner's template and set the system message.
 
         Raises:
-            UserError: the template cannot be used.
+            UserError: the template does not exist or is invalid.
         """
         self._refine = load_refine_template(template, self._no_feedback)
         self._system = () if system is None else ({"role": "system", "content": system},)
@@ -35,11 +35,11 @@ class Refinable:
         return self._no_feedback is None
 
     def extract(self, text: str) -> str:
-        """Return the part of a response that is scored, in y and ỹ alike: here the whole text."""
+        """Return the part of a response that is scored, for y and ỹ alike; by default the whole text."""
         return text
 
     def refine_prompt(self, rollout: Rollout) -> Sequence[Message]:
-        """Return the conversation that asks the refiner for a minimal correction of y, after x's system message."""
+        """Return the request for a minimal correction of y, preceded by x's system message or else the task's."""
         asked = self._refine.messages(
             question=rollout.prompt.text,
             response=rollout.completion.text,
@@ -53,22 +53,22 @@ class Refinable:
         return self._refine.strip_markers(reply)
 
     def hard_coded(self, rollout: Rollout, refined: Completion, reward: Reward | None) -> bool:
-        """See whether ỹ only repeats an answer that the feedback showed; it is then not accepted. Here False."""
+        """Return True if ỹ only repeats an answer from the feedback, so that it is not accepted; by default False."""
         return False
 
     def refined_by(self, template: str) -> Self:
-        """Return the same task, with what scores it, that asks the refiner with another template.
+        """Return a shallow copy of the task, with the same scorer, that asks the refiner with another template.
 
         Raises:
-            UserError: the template cannot be used.
+            UserError: the template does not exist or is invalid.
         """
         twin = copy.copy(self)
         twin._refine = load_refine_template(template, self._no_feedback)
         return twin
 
     def telemetry(self) -> Mapping[str, float]:
-        """Return metrics since the last call: none."""
+        """Return metrics collected since the last call; by default none."""
         return {}
 
     def close(self) -> None:
-        """Release what the task holds: nothing."""
+        """Release the task's resources; by default there are none."""

@@ -1,4 +1,4 @@
-"""A time limit for a call of the user's code, which may hang in anything that a signal interrupts."""
+"""A time limit for calls of the user's code. It ends whatever a signal can interrupt."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _SIGNAL = getattr(signal, "SIGRTMIN", signal.SIGUSR2)
-"""Not SIGALRM, which reward functions use for limits of their own."""
+"""The signal that interrupts; not SIGALRM, which reward functions may use for their own time limits."""
 
 _AGAIN = 1.0
-"""Seconds between signals to code that goes on after an exception."""
+"""Seconds until the next signal to code that caught the exception and continued."""
 
 _GRACE = 10.0
-"""Seconds after which code that no signal interrupts is given up."""
+"""Seconds after the limit until `give_up` is called, for code that no signal interrupts."""
 
 
 class TooLongError(Exception):
-    """The call took too long."""
+    """A call that exceeded its time limit."""
 
 
 class _Interrupt(BaseException):
-    """Raised inside the call: like KeyboardInterrupt it passes `except Exception`."""
+    """The exception raised inside the call; like KeyboardInterrupt, `except Exception` does not catch it."""
 
 
 def within(seconds: float, call: Callable[[], T], give_up: Callable[[], None] | None = None) -> T:
-    """Return the result of `call`, which is interrupted after so many seconds.
+    """Return the result of `call`; interrupt it after `seconds`.
 
-    Only the main thread can be interrupted: in another thread there is no limit.
+    Only the main thread can be interrupted, so there is no limit in any other thread.
 
     Args:
-        seconds: that it may take.
-        call: the user's code.
-        give_up: called from another thread where the code does not end although it was interrupted, as native code that
-            never returns.
+        seconds: the limit.
+        call: calls the user's code.
+        give_up: called from another thread if the code does not end although it was interrupted, such as native code
+            that never returns.
 
     Raises:
-        TooLongError: it took too long.
+        TooLongError: the call exceeded the limit.
     """
     if threading.current_thread() is not threading.main_thread():
         return call()
@@ -70,9 +70,9 @@ def within(seconds: float, call: Callable[[], T], give_up: Callable[[], None] | 
         finally:
             over.set()
     except _Interrupt:
-        over.set()  # it may have come in the line above
+        over.set()  # the signal may have arrived just before the line above
         raise TooLongError from None
     finally:
-        with contextlib.suppress(RuntimeError):  # it was never started
-            watcher.join()  # it may be about to send the signal, which then meets a handler that does nothing
+        with contextlib.suppress(RuntimeError):  # the thread was never started
+            watcher.join()  # it may be about to send a signal, which our handler, still in place, ignores
         signal.signal(_SIGNAL, before)
