@@ -1,6 +1,6 @@
-"""The audition of a refiner before a run: what it improves and what it costs.
+"""Audition of a refiner before a run: the improvements that it makes, and their cost.
 
 command     `python -m refinerl.audition`
-trial       its measurements, and those of the controls
+trial       measurements of refiners and controls
 judgement   standard errors and verdicts
 """

@@ -1,12 +1,12 @@
-"""Try a refiner before a run: what it improves, what it costs, and how fresh answers would compare.
+"""Measure a refiner before a run: its improvements and their cost, compared with fresh answers.
 
 python -m refinerl.audition [RECIPE [PART …]] [key=value …] [--n N] [--against TEMPLATE_OR_MODEL …] [--output FILE.json]
 
-The recipe's model samples N answers y, in groups as in the run, and each refiner rewrites them into ỹ: the recipe's,
-the same with or without `$feedback` (programs), and those of --against. Two controls stand beside them. The best
-sibling is the best other answer to the same question, which costs nothing. Fresh answers are sampled in rounds, until
-as many tokens are written as the recipe's refiner wrote: a refiner that does not beat them is not worth its price.
-Models run in this process, whatever engines the recipe names.
+The recipe's model samples N answers y, in groups as in the run. Each refiner rewrites them into ỹ: the recipe's, for
+programs the same one with or without `$feedback`, and those of --against. There are two controls. The best sibling is
+the best other answer to the same question, which costs nothing. Fresh answers are sampled in rounds until they have as
+many tokens as the recipe's refiner generated: a refiner that does not beat them is not worth its price. Models run in
+this process, whichever engines the recipe selects.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from refinerl.tokenization import ChatTokenizer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0 done, 1 the sandbox failed, 2 bad input, 130 interrupted."""
+    """Run the command; return 0, or 1 if the sandbox or a server failed, 2 for bad input, 130 if interrupted."""
     args = _parser().parse_intermixed_args(arguments)
     console = Console()
     try:
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @dataclass(frozen=True)
 class _Voice:
-    """A model that generates, with its tokenizer."""
+    """A loaded model for generation, and its tokenizer."""
 
     generator: TransformersGenerator
     tokenizer: ChatTokenizer
@@ -86,10 +86,10 @@ class _Voice:
 
 
 def audition(config: Config, n: int, against: Sequence[str], console: Console) -> list[trial.Column]:
-    """Measure the recipe's refiner, others beside it, and the controls, the fresh answers last.
+    """Measure the recipe's refiner, the others and the controls; the recipe's is the first, fresh answers are the last.
 
     Raises:
-        UserError: a model, template or data set cannot be used.
+        UserError: a model, a template or the data cannot be used.
     """
     placement.check_abilities(config, devices.claim(config.device))
     with ExitStack() as stack:
@@ -125,7 +125,7 @@ def audition(config: Config, n: int, against: Sequence[str], console: Console) -
 
 
 def first_answers(groups: Sequence[RolloutGroup], n: int) -> list[RolloutGroup]:
-    """Return the groups with the first n answers of all; the last group may then be smaller."""
+    """Keep the first n answers of all groups together; the last group may become smaller."""
     kept = []
     for group in groups:
         if n > 0:
@@ -138,7 +138,7 @@ PLAIN, TOLD = "refine_code", "refine_code_feedback"
 
 
 def _told(config: Config, task: Task, wanted: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the column's name and the template of the recipe's refiner with feedback, or without if it has some."""
+    """Return the column name and template for the recipe's refiner with feedback, or without if the recipe has it."""
     if not isinstance(task, CodeTask) or not task.has_feedback:
         return []
     uses = templates.FEEDBACK in templates.load_refine_template(config.refiner.template or PLAIN).variables
@@ -147,7 +147,7 @@ def _told(config: Config, task: Task, wanted: Sequence[str]) -> list[tuple[str, 
 
 
 def _author(config: Config, reference: _Voice, telemetry: Telemetry) -> Author:
-    """Name the model that refines in the recipe; before the first step the policy is the reference."""
+    """Return the recipe's refiner; before the first step the policy equals the reference."""
     match config.refiner.source:
         case "model":
             return _voice(config, config.refiner.model or "", config.refiner.chat_template, telemetry).author
@@ -171,10 +171,10 @@ def _is_template(name: str) -> bool:
 
 
 def _template(name: str) -> str:
-    """Return the name of a template that can be used; checked before a model is loaded.
+    """Return the template's name after checking it, so that a bad template fails before a model is loaded.
 
     Raises:
-        UserError: there is no such template, or it cannot be used.
+        UserError: the template does not exist or is invalid.
     """
     templates.load_refine_template(name)
     return name

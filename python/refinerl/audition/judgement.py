@@ -1,7 +1,7 @@
-"""The certainty of an audition: standard errors over groups, and whether one way of correcting beats another.
+"""Statistics of an audition: standard errors over groups, and verdicts on pairs of correction methods.
 
-Answers to the same question resemble each other, so an error that took them as independent would be too small: errors
-here are computed over questions.
+Answers to the same question are correlated, so a standard error for independent answers would be too small. Errors are
+therefore clustered by question.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import math
 from collections.abc import Sequence
 
 FEWEST = 20
-"""Answers below which no verdict is given, whatever they show."""
+"""Smallest number of answers for a verdict."""
 LEVEL = 0.05
-"""Two-sided level of a verdict."""
+"""Two-sided significance level of a verdict."""
 
 
 def standard_error(values: Sequence[float], groups: Sequence[int]) -> float:
-    """Compute the standard error of a mean whose values come in groups; NaN for fewer than two groups.
+    """Compute the standard error of a mean, clustered by group; NaN for fewer than two groups.
 
     >>> standard_error([1.0, 0.0, 1.0, 0.0], [0, 1, 2, 3]) == (1 / 12) ** 0.5
     True
@@ -34,7 +34,7 @@ def standard_error(values: Sequence[float], groups: Sequence[int]) -> float:
 
 
 def sign_test(better: int, worse: int) -> float:
-    """Compute the two-sided probability of counts at least so uneven if both ways were equally good.
+    """Compute the two-sided p-value of the sign test: the probability of counts at least as uneven by chance.
 
     >>> sign_test(5, 0), sign_test(6, 0)
     (0.0625, 0.03125)
@@ -60,18 +60,18 @@ def quantile(freedom: int) -> float:
 def compare(
     name: str, improved: Sequence[bool], rival: str, theirs: Sequence[bool], groups: Sequence[int], *, price: str = ""
 ) -> str:
-    """Say whether one way improves more of the answers than a rival, paired by answer.
+    """Return the verdict on whether a method improves more answers than a rival, paired by answer.
 
-    A verdict takes three things: enough answers, a difference beyond Student's 95 % interval over groups, and a sign
-    test, which does not trust a handful of improvements however small their spread is.
+    A verdict requires enough answers, a difference outside Student's 95 % interval over groups, and a significant sign
+    test, because the interval alone is too narrow for a handful of improvements with little spread.
 
     Args:
-        name: the way that is judged.
-        improved: for each answer, whether it was improved.
-        rival: the way that it is compared with.
-        theirs: the same of the rival's.
-        groups: for each answer, which question it answers.
-        price: words that follow if the rival is better.
+        name: the name of the method.
+        improved: for each answer, True if the method improved it.
+        rival: the name of the rival.
+        theirs: for each answer, True if the rival improved it.
+        groups: for each answer, the number of its question.
+        price: text that is added if the rival is better.
     """
     pairs = [float(a) - float(b) for a, b in zip(improved, theirs, strict=True)]
     if not any(improved) and not any(theirs):

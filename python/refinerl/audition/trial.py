@@ -1,4 +1,4 @@
-"""The measurements of an audition: refiners on a set of answers, beside their siblings and fresh answers."""
+"""Measurements of an audition: refiners on a set of answers, compared with siblings and fresh answers."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from refinerl.report import summary
 from refinerl.report.rows import RolloutRow, rollout_row
 
 STEP = 1
-"""An audition samples as the first step of a run would."""
+"""The step number for seeds: an audition samples as the first step of a run does."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """The results of one way to correct answers: a refiner's, or those of fresh answers.
+    """The results of one method of correcting answers: of a refiner, of siblings or of fresh answers.
 
     Attributes:
         rollouts: number of answers y that have a reward.
-        corrected: number of those that got at least one correction.
-        improved: for each y, whether a correction earned strictly more.
-        beyond: for each y, whether a correction earned strictly more than the best answer to the same question.
-        kept: for each y, the reward gained by its best correction; 0 where none is better.
-        change: mean of R(correction) − R(y) over all corrections, better or not; NaN without any.
-        copied: mean share of a correction's tokens that stand in y; NaN for fresh answers.
-        written: number of tokens that were generated as corrections.
-        read: number of tokens in the prompts that asked for them.
+        corrected: number of those that have at least one correction.
+        improved: for each y, True if a correction has a strictly higher reward.
+        beyond: for each y, True if a correction has a strictly higher reward than the best answer to the same question.
+        kept: for each y, the reward gained by its best correction; 0 if none is better.
+        change: mean of R(correction) − R(y) over all corrections, better or not; NaN if there are none.
+        copied: mean share of a correction's tokens that are copied from y; NaN for siblings and fresh answers.
+        written: number of tokens generated for corrections.
+        read: number of tokens in the prompts for corrections.
         mean_reward: mean of R(y).
-        groups: for each y, which of the questions it answers.
+        groups: for each y, the number of its question.
         examples: the corrections, best first.
-        decode: turns token ids into text.
+        decode: converts token ids to text.
     """
 
     name: str
@@ -64,26 +64,26 @@ class Column:
 
     @property
     def gain(self) -> float:
-        """Reward gained per y if only better corrections count, as in training."""
+        """Mean reward gained per y if only better corrections count, as in training."""
         return sum(self.kept) / max(self.rollouts, 1)
 
     @property
     def improvement_error(self) -> float:
-        """Standard error of the improvement ratio, over questions; NaN for fewer than two."""
+        """Standard error of the improvement ratio, clustered by question; NaN for fewer than two questions."""
         return standard_error([float(each) for each in self.improved], self.groups)
 
     @property
     def gain_error(self) -> float:
-        """Standard error of the gain, over questions; NaN for fewer than two."""
+        """Standard error of the gain, clustered by question; NaN for fewer than two questions."""
         return standard_error(self.kept, self.groups)
 
     @property
     def per_thousand(self) -> float:
-        """Number of improved y for 1,000 tokens written."""
+        """Number of improved y per 1,000 generated tokens."""
         return 1000 * sum(self.improved) / self.written if self.written else math.nan
 
     def as_json(self) -> dict[str, Any]:
-        """All results but `decode`, with None for NaN."""
+        """Return all results except `decode`, with None for NaN."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "decode"} | {
             "examples": [example.as_json() for example in self.examples],
             "improvement_ratio": self.improvement_ratio,
@@ -96,7 +96,7 @@ class Column:
 
 
 def refined(name: str, refiner: Refiner, groups: Sequence[RolloutGroup]) -> Column:
-    """Measure a refiner on the answers. A better ỹ that the filter drops (cut off, hard-coded) improves nothing."""
+    """Measure a refiner on the answers. A better ỹ that the filter drops (cut off, hard-coded) counts as no gain."""
     anchors = refiner.refine(groups, STEP)
     made = [r for r in anchors.refinements if r.reward is not None]
     gains = [_gain(r.rollout, r.reward) for r in made]
@@ -118,7 +118,7 @@ def refined(name: str, refiner: Refiner, groups: Sequence[RolloutGroup]) -> Colu
 
 
 def siblings(groups: Sequence[RolloutGroup]) -> Column:
-    """Measure the best other answer to the same question, which costs nothing: group advantages teach it anyway."""
+    """Measure the best other answer to the same question, which is free: group advantages already favour it."""
     best: dict[tuple[str, int], float] = {}
     for group in groups:
         for rollout in group.rollouts:
@@ -129,9 +129,9 @@ def siblings(groups: Sequence[RolloutGroup]) -> Column:
 
 
 def fresh(roller: Roller, groups: Sequence[RolloutGroup], rival: Column) -> Column:
-    """Sample new answers to the questions whose y can be improved, round by round, for `rival.written` tokens.
+    """Sample new answers to the questions whose y can be improved, in rounds, with a budget of `rival.written` tokens.
 
-    The best fresh answer to each y counts. The answer that would exceed the budget and those after it do not count.
+    The best fresh answer for each y counts. The answer that would exceed the budget, and those after it, do not count.
     """
     task, spent, read = roller.task, 0, 0
     best: dict[tuple[str, int], float] = {}
@@ -163,7 +163,7 @@ def fresh(roller: Roller, groups: Sequence[RolloutGroup], rival: Column) -> Colu
 
 
 def show(columns: Sequence[Column], console: Console, examples: int) -> None:
-    """Print examples of each refiner, the table, and whether each beats the control, which is the last column."""
+    """Print examples for each refiner, the table, and verdicts against the control, which is the last column."""
     first, control = columns[0], columns[-1]
     for column in columns[:-1]:
         for row in column.examples[:examples]:
@@ -196,7 +196,7 @@ def show(columns: Sequence[Column], console: Console, examples: int) -> None:
 
 
 def verdict(column: Column, control: Column) -> str:
-    """Say whether a way of correcting beats the control."""
+    """Return the verdict on whether a method beats the control."""
     return compare(
         column.name,
         column.improved,
