@@ -1,5 +1,5 @@
-"""The chaos matrix: every process of a run is killed or stopped in every phase, its disk fills, its rewards misbehave.
+"""The chaos matrix: processes of a run are killed or stopped in each phase, its disk fills, its reward function fails.
 
-`cases` (the matrix) · `events` (what happens inside the process that it happens to) · `server` (starts runs by fork, so
-that a start costs no imports) · `runs` (one run, and what must hold of its end). docs/robustness.md is the table.
+`cases` (the matrix) · `events` (failures, injected into a process of the run) · `server` (starts runs by fork, so that
+a start needs no imports) · `runs` (one run, and the checks of its end). docs/robustness.md lists the cases.
 """

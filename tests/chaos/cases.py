@@ -1,4 +1,4 @@
-"""The matrix. docs/robustness.md shows it, each case by its name; `test_table.py` holds the two together."""
+"""The matrix of cases. docs/robustness.md lists them by name, and `test_table.py` compares the two."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PHASES: dict[str, tuple[str, int, str]] = {
     "checkpoint": ("shards", 1, r"checkpoint-\d"),
     "final": ("final/", 1, "final/"),
 }
-"""The moment of each phase's cases, at which time it comes, and how the message names the phase."""
+"""For each phase: its moment, the occurrence of the moment that counts, and a pattern of the phase in the message."""
 
 TIMEOUT = 6
 
 
 def on_ranks(event: str, rank: int, phase: str) -> Case:
-    """A rank is killed, or stopped for good, in a phase."""
+    """Build the case of a rank that is killed, or stopped for good, in a phase."""
     moment, count, named = PHASES[phase]
     plan = {"rank": rank, "moment": moment, "count": count, "event": event}
     codes = tuple(-9 if other == rank else 1 for other in range(2))
@@ -47,7 +47,7 @@ CHAINS: dict[str, list[Case]] = {
     for event in ("kill", "stop")
     for rank in (0, 1)
 }
-"""Each case's run is the one that goes on from the case before."""
+"""Chains of cases, in each of which a run resumes from what the previous case left."""
 
 SHORT = [
     on_ranks("kill", 1, "engines"),
@@ -56,7 +56,7 @@ SHORT = [
     on_ranks("stop", 1, "hand-over"),
     on_ranks("kill", 1, "checkpoint"),
 ]
-"""What runs where nobody asks for all."""
+"""The chain that runs without REFINERL_CHAOS=1."""
 
 # --- a reward function ----------------------------------------------------------------------------------------------
 
@@ -77,7 +77,7 @@ NONSENSE = {
 
 
 def of_reward(kind: str, says: str, code: int = 2, **more: object) -> Case:
-    """The reward function misbehaves in the second step."""
+    """Build the case of a reward function that fails in the second step."""
     return Case(f"reward-{kind.replace(' ', '-')}", says, (code,), env={"REWARD": f"{kind}:3"}, **more)  # type: ignore[arg-type]
 
 
@@ -98,7 +98,7 @@ REWARDS = [
 
 
 def full(name: str, moment: str, leave: int = 0) -> Case:
-    """The disk that holds the run's folder fills."""
+    """Build the case of a full disk under the run's folder."""
     says = r"^error: the disk that holds \S+ is full; .*--resume"
     return Case(f"disk-{name}", says, (2,), plan={"rank": 0, "moment": moment, "event": "fill", "leave": leave})
 

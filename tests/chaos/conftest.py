@@ -1,4 +1,4 @@
-"""The processes that start the chaos matrix's runs."""
+"""Fixtures of the chaos matrix: the processes that start its runs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from chaos.runs import Server
 
 WHOLE = os.environ.get("REFINERL_CHAOS") == "1"
-"""Whether the whole matrix runs: `make chaos`."""
+"""True to run the whole matrix, as `make chaos` does."""
 
 
 @pytest.fixture(scope="module")
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """What starts the runs of a module, which says by FLAGS what it imports."""
+    """Start the server for the runs of a module, whose FLAGS select what it imports."""
     started = Server(tmp_path_factory.mktemp("chaos"), *request.module.FLAGS)
     yield started
     started.close()

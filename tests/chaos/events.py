@@ -1,9 +1,9 @@
-"""What goes wrong inside a process of a run, and when.
+"""Failures that are injected into a process of a run.
 
-CHAOS is a JSON of the rank that it happens to, the moment, how many times that moment passes by before, and the event.
-A moment is the beginning of a phase as messages name it (`score`, `checkpoint-`), or the inside of something:
-`backward`, `optimizer`, `hand-over`, `shards`, `rollouts`, `metrics`, `judge`,
-`begin` (the folder), `reward model` (its loading), `model scores`.
+The environment variable CHAOS holds a `Plan` as JSON: a rank, a moment, the occurrence of that moment that counts, and
+an event. A moment is the start of a phase, as messages name it (`score`, `checkpoint-`), or a call: `backward`,
+`optimizer`, `hand-over`, `shards`, `rollouts`, `metrics`, `judge`, `begin` (creation of the run's folder),
+`reward model` (its loading), `model scores`.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ PHASES = ("load ", "engines:", "generate", "score", "refine", "update", "sync", 
 
 @dataclass
 class Plan:
-    """One event: at the `count`-th time that `moment` comes on `rank`."""
+    """One event, at the `count`-th occurrence of `moment` on `rank`."""
 
     rank: int
     moment: str
     event: str
     count: int = 1
     leave: int = 0
-    """Bytes of the disk or of the device that stay free."""
+    """Bytes that stay free on the disk or the device."""
     folder: str = ""
-    """Of the disk that fills."""
+    """A folder on the disk that is filled."""
 
     @staticmethod
     def read() -> Plan | None:
-        """The plan of this process; None where nothing happens to it."""
+        """Read the plan for this process; None if there is none."""
         if "CHAOS" not in os.environ:
             return None
         plan = Plan(**json.loads(os.environ["CHAOS"]))
         return plan if plan.rank == int(os.environ.get("RANK", "0")) else None
 
     def reach(self, moment: str) -> None:
-        """Let the event happen if this is its moment."""
+        """Trigger the event if this is its moment."""
         if moment != self.moment:
             return
         self.count -= 1
@@ -64,7 +64,7 @@ class Plan:
 
 
 def happened() -> None:
-    """Note when it was."""
+    """Write the time of the event to the logs."""
     Path(os.environ["CHAOS_LOGS"], "event").write_text(str(time.monotonic()))
 
 
@@ -77,7 +77,7 @@ def stop(plan: Plan) -> None:
 
 
 def fill(plan: Plan) -> None:
-    """Leave `leave` bytes free on the disk."""
+    """Fill the disk except for `leave` bytes."""
     with Path(plan.folder, "ballast").open("wb", buffering=0) as file:
         try:
             while True:
@@ -87,13 +87,13 @@ def fill(plan: Plan) -> None:
 
 
 def exhaust(plan: Plan) -> None:
-    """Leave `leave` bytes free on the pretend device."""
+    """Limit the pretend device's memory, so that `leave` bytes are free."""
     device = torch.get_device_module("pretend")
     device.set_memory_limit(device.memory_allocated() + plan.leave)
 
 
 def signalled(number: signal.Signals, *, grandchildren: bool, after: float) -> Callable[[Plan], None]:
-    """A signal to the sandbox's interpreters, or to the programs that they run, at once or while they are busy."""
+    """Make an event that sends a signal to the sandbox's interpreters or to their children, after so many seconds."""
 
     def send() -> None:
         end = time.monotonic() + 5
@@ -137,7 +137,7 @@ EVENTS: dict[str, Callable[[Plan], None]] = {
 
 
 def install(*, engines: bool) -> None:
-    """Make the moments of this process; `engines`: those of vLLM and DeepSpeed too, which are then imported."""
+    """Patch the calls of this process that are moments; with `engines` also those of vLLM and DeepSpeed."""
     plan = Plan.read()
     if plan is None:
         return
@@ -176,7 +176,7 @@ def _notice(link: Any, plan: Plan) -> None:
 
 
 def _inside(owner: Any, name: str, plan: Plan, moment: str, *, after: bool = False) -> None:
-    """A call is a moment: before it does anything, or when it has."""
+    """Patch a call so that its start, or with `after` its end, is a moment."""
     call = getattr(owner, name)
 
     @functools.wraps(call)
@@ -192,7 +192,7 @@ def _inside(owner: Any, name: str, plan: Plan, moment: str, *, after: bool = Fal
 
 
 def _hand_over(engine: Any, plan: Plan) -> None:
-    """The moment when an engine has taken the first of the trainer's weights."""
+    """Patch an engine so that there is a moment when it has taken the first of the trainer's weights."""
     load = engine.load
 
     def loading(self: Any, weights: Iterable[Any]) -> None:

@@ -1,4 +1,4 @@
-"""A reward function that behaves until the call that REWARD names: `hangs:3` hangs at its third call in the process."""
+"""A reward function that fails from the call that REWARD names: `hangs:3` hangs at the third call in the process."""
 
 from __future__ import annotations
 

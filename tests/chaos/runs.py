@@ -1,4 +1,4 @@
-"""One run in the chaos, and what must hold of its end."""
+"""One run of the chaos matrix, and the checks of its end."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ OURS = re.compile(r"^(?:error|stopped): .*$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Case:
-    """One cell of the matrix: what happens, and how the run that it happens to ends."""
+    """One cell of the matrix: a failure, and the expected end of the run."""
 
     name: str
-    """As in docs/robustness.md."""
+    """Name of the case in docs/robustness.md."""
     says: str = ""
-    """Pattern of the one sentence; empty: the run goes on as if nothing was, and ends with 0."""
+    """Pattern of the message; if empty, the run continues undisturbed and exits with code 0."""
     codes: tuple[int, ...] = (1,)
-    """Exit codes of the ranks."""
+    """Expected exit codes of the ranks."""
     plan: dict[str, Any] = field(default_factory=dict)
-    """`events.Plan`."""
+    """Fields of `events.Plan`."""
     env: dict[str, str] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
-    """Of this run, and not of the next."""
+    """Options of this run, but not of the run that resumes it."""
     traceback: bool = False
-    """The user's own is shown."""
+    """True if the traceback of the user's code is shown."""
     within: float = 30.0
-    """Seconds from the event to the end."""
+    """Longest time from the event to the end, in seconds."""
 
 
 class Server:
@@ -57,7 +57,7 @@ class Server:
     def run(
         self, arguments: Sequence[str], *, ranks: int = 1, limit: float = 150, case: Case | None = None
     ) -> tuple[dict[str, Any], str, str]:
-        """How the run ended (`server.End`), and what its ranks wrote to standard error and output."""
+        """Run to the end; return the end (`server.End`) and the ranks' standard error and output."""
         self._count += 1
         logs = self._folder / str(self._count)
         logs.mkdir()
@@ -79,12 +79,12 @@ class Server:
         return end, err, out
 
     def close(self) -> None:
-        """End the process."""
+        """End the server process."""
         self._process.communicate(timeout=60)
 
 
 def check(case: Case, end: dict[str, Any], err: str) -> None:
-    """Nobody hung, nothing is left, and one sentence says why."""
+    """Check that no rank hung, no process or shared memory is left, and one message gives the reason."""
     told = f"{case.name}: {end}\n{err[-3000:]}"
     assert not end["hung"], told
     assert not end["left"], told

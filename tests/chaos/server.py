@@ -1,8 +1,8 @@
-"""Starts runs of the training command by fork, from a process that has imported everything: a start takes no imports.
+"""A server that starts runs of the training command by fork, after importing everything, so that starts are fast.
 
-python server.py [--engines] [--pretend] reads a JSON of each run from standard input (`Order`) and answers with a JSON
-of its end (`End`). Of several ranks each writes to files of its own. There is no launcher that would end the others
-when one ends: the ranks have to. What a rank leaves behind becomes a child of this process, and is counted.
+python server.py [--engines] [--pretend] reads each run as JSON from standard input (`Order`) and answers with its end
+as JSON (`End`). Each rank writes to its own files. There is no launcher that would end the remaining ranks when one
+ends: they must do so themselves. Processes that a rank leaves behind become children of this process and are counted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 import leaks
 
 PATIENCE = 5.0
-"""Seconds that what a rank started may take to follow it."""
+"""Seconds after the last rank's end within which the processes that ranks have started must end."""
 
 
 ENGINES = (
@@ -34,35 +34,35 @@ ENGINES = (
     "vllm.model_executor.model_loader",
     "vllm.v1.attention.backends.cpu_attn",
 )
-"""What vLLM's first engine would import, for seconds."""
+"""Modules that the first engines import, which takes seconds."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """A run that is to be started."""
+    """A run to start."""
 
     arguments: list[str]
     logs: str
-    """A folder for what the ranks print."""
+    """Folder for the output of the ranks."""
     ranks: int = 1
     limit: float = 60.0
-    """Seconds after which the run hangs."""
+    """Seconds after which the run counts as hung."""
     env: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class End:
-    """How a run ended."""
+    """The end of a run."""
 
     codes: list[int]
-    """Of each rank; that of a signal is negative."""
+    """Exit code of each rank; negative for a signal."""
     seconds: float
     ended: float
-    """When the last rank ended, by the machine's monotonic clock."""
+    """Time of the last rank's end, by the machine's monotonic clock."""
     hung: list[int]
-    """The ranks that had to be killed at the limit."""
+    """Ranks that were killed at the limit."""
     left: list[str]
-    """Processes that outlived the ranks, and files of the shared memory that they had mapped."""
+    """Processes that outlived the ranks, and files in shared memory that the ranks had mapped and not removed."""
 
 
 def start(order: Order, rank: int, port: int) -> int:
@@ -100,7 +100,7 @@ def start(order: Order, rank: int, port: int) -> int:
 
 
 def serve(order: Order) -> End:
-    """Run it to its end."""
+    """Start a run, wait for its end and return it."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = int(found.getsockname()[1])
@@ -116,7 +116,7 @@ def serve(order: Order) -> End:
                 codes[pid] = code
         if time.monotonic() - begun > order.limit and not hung:
             hung = [rank for rank, pid in enumerate(ranks) if pid not in codes]
-            for number in (signal.SIGUSR1, signal.SIGKILL):  # say where it hangs, then end it
+            for number in (signal.SIGUSR1, signal.SIGKILL):  # print the tracebacks, then kill
                 for rank in hung:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(ranks[rank], number)
@@ -132,7 +132,7 @@ def serve(order: Order) -> End:
 
 
 def shared_memory(pids: list[int]) -> set[str]:
-    """The files of the shared memory that processes have mapped."""
+    """Return the files in shared memory that processes have mapped."""
     found = set()
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -142,7 +142,7 @@ def shared_memory(pids: list[int]) -> set[str]:
 
 
 def reaped() -> list[tuple[int, int]]:
-    """The children that have ended, with their exit codes."""
+    """Reap the children that have ended; return their process ids and exit codes."""
     found = []
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
@@ -151,7 +151,7 @@ def reaped() -> list[tuple[int, int]]:
 
 
 def left() -> list[str]:
-    """What the ranks left behind, after a while; it is killed."""
+    """Wait for the processes that the ranks left behind; kill and return those that do not end."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         reaped()

@@ -1,4 +1,4 @@
-"""A disk that fills in every phase that writes: one sentence, what was written is whole, and the run goes on."""
+"""Disks that fill in each phase that writes: one message, no partial file, and a run that can be resumed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RUN = (
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 64 megabytes."""
+    """Mount a disk of 64 MiB."""
     place = tmp_path / "disk"
     place.mkdir()
     made = subprocess.run(
@@ -40,7 +40,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def toy(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Toy:
-    """The toy with a model whose files are larger than what counts as an empty disk."""
+    """Make a toy whose model's files are larger than the free space that still counts as a full disk."""
     folder = tmp_path_factory.mktemp("large-toy")
     write_tiny(folder / "model", alphabet="abcdefgh ", hidden=256, scale=0.05)
     (folder / "prompts.jsonl").write_text((toy.folder / "prompts.jsonl").read_text())
@@ -49,7 +49,7 @@ def toy(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Toy:
 
 @pytest.fixture(scope="module")
 def whole(server: Server, toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run to which nothing happens."""
+    """Run without a failure, for comparison."""
     output = tmp_path_factory.mktemp("whole") / "run"
     end, err, _ = server.run(toy.arguments(output, *RUN))
     assert end["codes"] == [0], err

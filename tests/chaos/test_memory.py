@@ -1,4 +1,4 @@
-"""A reward model whose device has no more memory: one sentence with the knob, and the run goes on with less."""
+"""A reward model whose device runs out of memory: one message with the knob, and a resumed run with a smaller batch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RUN = (
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A reward model."""
+    """Write a reward model."""
     pretend_device.build()
     return write_openrlhf_reward_model(tmp_path_factory.mktemp("model") / "model", alphabet="abcdefgh ")
 

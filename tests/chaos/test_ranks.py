@@ -1,4 +1,4 @@
-"""vLLM and DeepSpeed on two ranks: each is killed, and each is stopped for good, in every phase of a run."""
+"""Two ranks with vLLM and DeepSpeed, each of which is killed, or stopped for good, in each phase of a run."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ RUN = (
 
 @pytest.fixture(scope="module")
 def run(wide_toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    """The options of all runs."""
+    """Return the options of all runs."""
     return (*RUN, f"evaluate.data={write_problems(tmp_path_factory.mktemp('problems'))}")
 
 
 @pytest.fixture(scope="module")
 def whole(server: Server, wide_toy: Toy, run: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run to which nothing happens."""
+    """Run without a failure, for comparison."""
     output = tmp_path_factory.mktemp("whole") / "run"
     end, err, _ = server.run(wide_toy.arguments(output, *run), ranks=2)
     assert end["codes"] == [0, 0], err
@@ -59,7 +59,7 @@ def chains() -> list[object]:
 def test_ranks_that_die_and_ranks_that_stop(
     server: Server, wide_toy: Toy, run: tuple[str, ...], whole: Path, tmp_path: Path, chain: list[Case]
 ):
-    """Each case's run goes on from what the one before left, and the last one comes to the end that `whole` came to."""
+    """Resume each case's run from what the previous one left; the last run must give the metrics of `whole`."""
     output = tmp_path / "run"
     for case in chain:
         end, err, out = server.run([*wide_toy.arguments(output, *run, *case.overrides), "--resume"], ranks=2, case=case)
@@ -76,6 +76,6 @@ def test_ranks_that_die_and_ranks_that_stop(
 
 
 def goes_on(name: str, out: str, output: Path) -> None:
-    """A line for whoever asks with -s."""
+    """Print a line about a case, which pytest shows with -s."""
     last = "; ".join(line for line in out.splitlines() if line.startswith(("resuming", "step"))) or "no step"
     print(f"{name}: ended as it must; {last}; {sorted(path.name for path in output.glob('checkpoint-*'))}")

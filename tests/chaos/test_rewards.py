@@ -1,4 +1,4 @@
-"""A reward function that hangs, raises, quits or returns nonsense: one sentence, and the run goes on."""
+"""Reward functions that hang, raise, quit or return nonsense: one message, and a run that can be resumed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def arguments(toy: Toy, output: Path, *overrides: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def whole(server: Server, toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run to which nothing happens."""
+    """Run without a failure, for comparison."""
     output = tmp_path_factory.mktemp("whole") / "run"
     end, err, _ = server.run(arguments(toy, output))
     assert end["codes"] == [0], err
@@ -40,7 +40,7 @@ def test_a_reward_function(server: Server, toy: Toy, whole: Path, tmp_path: Path
     check(case, end, err)
     end, err, out = server.run(arguments(toy, tmp_path / "run"))
     assert end["codes"] == [0], err
-    if not case.says:  # such rewards teach nothing, and are no mistake
+    if not case.says:  # these rewards are valid, although the policy learns nothing from them
         assert [row["step"] for row in metrics(tmp_path / "run")] == [1, 2, 3]
         return
     assert "resuming after step 1" in out

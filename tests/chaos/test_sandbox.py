@@ -1,4 +1,4 @@
-"""The sandbox's processes are killed and stopped while it judges: the run goes on, its verdicts as before."""
+"""Processes of the sandbox that are killed or stopped while it judges: the run continues, with the same verdicts."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ RUN = (
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    """The options of all runs."""
+    """Return the options of all runs."""
     return (*RUN, f"task.path={write_problems(tmp_path_factory.mktemp('problems'))}")
 
 
 @pytest.fixture(scope="module")
 def whole(server: Server, toy: Toy, run: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run to which nothing happens."""
+    """Run without a failure, for comparison."""
     output = tmp_path_factory.mktemp("whole") / "run"
     end, err, _ = server.run(toy.arguments(output, *run, reward="adaptive"))
     assert end["codes"] == [0], err

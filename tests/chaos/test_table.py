@@ -1,4 +1,4 @@
-"""docs/robustness.md lists the cases that there are, each once, and those that always run in bold."""
+"""The tables of docs/robustness.md: each case once, and those of the short chain in bold."""
 
 from __future__ import annotations
 
