@@ -120,11 +120,11 @@ class Rollout:
 
     @property
     def key(self) -> tuple[str, int]:
-        """Prompt id and sample: unique within a step, because the numbering goes on if a prompt is drawn again."""
+        """Prompt id and sample: unique within a step, because numbering continues if a prompt is drawn again."""
         return self.prompt.id, self.sample
 
     def improvable(self, max_reward: float | None) -> bool:
-        """Tell whether a refinement can earn more: y has a reward below the highest possible one (None: unbounded)."""
+        """Return True if a refinement could have a higher reward: y has one below `max_reward` (None: unbounded)."""
         return self.reward is not None and (max_reward is None or self.reward.value < max_reward)
 
 

@@ -73,7 +73,7 @@ def _close(got: Any, wanted: Any, atol: float) -> bool:
 
 
 def _is_floats(value: Any) -> bool:
-    """See whether a value is a float, or a list or tuple of floats alone."""
+    """Return True for a float, and for a list or tuple that contains only floats."""
     if isinstance(value, list | tuple):
         return bool(value) and all(isinstance(item, float) for item in value)
     return isinstance(value, float)

@@ -52,8 +52,8 @@ class TransformersGenerator:
         max_rows: completions written at a time.
         max_prefill_tokens: prompt tokens, padding included, that go through the model at a time.
         base: a context without the model's adapter, if it has one: `LoraNetwork.base`.
-        home: the device of the weights while the generator is awake; `sleep` moves them to the CPU, so nobody else may
-            need the model then. None: they stay where they are.
+        home: the device of the weights while the generator is awake; `sleep` moves them to the CPU, so nothing else may
+            use the model then. None: they stay where they are.
         progress: called now and then with a number of finished tokens; over a call of `generate` these numbers add up
             to len(prompts) · n · max_tokens, because a completion that ends early counts in full.
 

@@ -77,12 +77,12 @@ def leave() -> None:
 
 
 def leave_by(destroy: Callable[[], None]) -> None:
-    """Let `leave` destroy the groups by this function, for engines that keep references of their own to them."""
+    """Make `leave` call this function to destroy the groups, for engines that keep their own references to them."""
     _destroyers[:] = [destroy]
 
 
 def has_joined() -> bool:
-    """Tell whether this process ever joined a group here, alone or with others."""
+    """Return True if this process has ever joined a group here, alone or with others."""
     return _joined
 
 

@@ -13,7 +13,7 @@ LEVELS = tuple(_core.cross_entropy_levels())
 
 
 def availability() -> Availability:
-    """Tell that the kernels run: they do on any processor."""
+    """Return that the kernels are available, as on any processor, with its SIMD levels."""
     return Availability(True, architectures=LEVELS)
 
 

@@ -50,7 +50,7 @@ def show(folder: Path, console: Console, decode: Callable[[Sequence[int]], str])
 
 
 def tokens_per_improvement(folder: Path, metrics: Sequence[Mapping[str, Any]]) -> str:
-    """Say in a sentence what the run's improvements cost in tokens; empty where no refiner wrote any."""
+    """Return a sentence with the cost of the run's improvements in tokens; empty if no refiner wrote any."""
     tokens = sum(row.get("refiner/tokens") or 0 for row in metrics)
     if not tokens:
         return ""

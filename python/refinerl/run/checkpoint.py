@@ -215,10 +215,10 @@ def export(folder: Path, policy: Trainer, tokenizer: Saves, world: World = ALONE
 
 @contextmanager
 def _cleared(partial: Path, world: World) -> Iterator[None]:
-    """Remove a folder that was not finished.
+    """Remove a folder that is incomplete because of an exception.
 
     Raises:
-        OSError: ENOSPC in the place of a library's own error if the disk is full, which afterwards it no longer is.
+        OSError: ENOSPC instead of a library's own error if the disk was full, as the removal frees space on it.
     """
     try:
         yield

@@ -26,7 +26,7 @@ _ECHOES = ("closed by peer", "connection reset", "broken pipe", "connection was 
 """Parts of the messages of a collective operation after another rank has died."""
 
 _LATE = re.compile(r"timed out waiting \d|wait timeout|timeout after \d+ ?ms|connectfullmesh failed.*time", re.DOTALL)
-"""Errors of a collective if another rank never came."""
+"""Messages of a collective's errors if another rank did not join it in time."""
 
 
 EXPECTED = (UserError, TrainingStoppedError, SandboxError, FloatingPointError)
@@ -43,7 +43,7 @@ def last_words(error: BaseException) -> tuple[str, int]:
 
 
 class Link:
-    """A single process."""
+    """A run in a single process."""
 
     def __init__(self) -> None:
         self.rank = 0
@@ -64,20 +64,20 @@ class Link:
         return ALONE
 
     def notice(self, phase: str) -> None:
-        """Note what this process does next, or has done."""
+        """Record the phase that this process starts or has finished."""
         self._phase = phase
 
     def stand(self, standing: Callable[[], str]) -> None:
-        """Set what messages say of going on."""
+        """Set the function that describes in messages where `--resume` continues."""
         self._standing = standing
 
     def end(self, message: str, code: int) -> int:
-        """Print why the run ends; return the exit code."""
+        """Print the reason for the end of the run; return the exit code."""
         print(message, file=sys.stderr)
         return code
 
     def fail(self, error: BaseException) -> int:
-        """The same for what nobody foresaw, with its traceback."""
+        """Print the traceback of an unexpected exception and the end of the run; return the exit code."""
         traceback.print_exception(error)
         return self.end(
             f"stopped: {type(error).__name__} in {self._phase}; see the traceback above; {self._standing()}", 1
@@ -85,7 +85,7 @@ class Link:
 
 
 class RankLink(Link):
-    """A rank among several: an error in one ends all, and is printed once."""
+    """One of several ranks. An error in one rank ends all ranks and is printed once."""
 
     def __init__(self, launched: Launched) -> None:
         super().__init__()
@@ -108,28 +108,28 @@ class RankLink(Link):
         return Ranks(self._ranked, dist.PrefixStore("ranks", self._store), timeout, device)
 
     def notice(self, phase: str) -> None:
-        """Note what this process does next, or has done; it is reported if the process dies."""
+        """Record and announce the phase that this process starts or has finished, for the message if it dies."""
         super().notice(phase)
         self._lifeline.phase(phase)
 
     @property
     def begun(self) -> bool:
-        """True once the ranks have joined: from then on each waits for all."""
+        """True once the ranks have joined; from then on, collectives wait for all of them."""
         return self._lifeline.timeout > 0
 
     def stand(self, standing: Callable[[], str]) -> None:
-        """Set what messages say of going on."""
+        """Set the function that describes in messages where `--resume` continues."""
         super().stand(standing)
         self._lifeline.standing = standing
 
     def end(self, message: str, code: int) -> int:
-        """Print why the run ends, once for all ranks, and end all of them."""
+        """Print the reason for the end of the run once, and end all ranks."""
         self._lifeline.fail(message, code)
 
     def fail(self, error: BaseException) -> int:
-        """End all ranks because of an exception; print its traceback unless it is an expected one.
+        """End all ranks because of an exception; print its traceback unless the exception is an expected one.
 
-        A collective that timed out is another rank's fault: the message names that one.
+        If a collective timed out, the cause is another rank, and the message names that rank.
         """
         if isinstance(error, EXPECTED):
             self.end(*last_words(error))

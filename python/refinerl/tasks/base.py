@@ -63,7 +63,7 @@ class Task(Refinable, ABC):
             encode_chat: applies the policy's chat template, with the generation prompt, and tokenizes.
             max_prompt_tokens: the length of the longest prompt that is kept; None keeps all.
             system: a system message before each question and before the refiner's prompt.
-            refine_template: in the place of the class's own.
+            refine_template: the template for the refiner, instead of the class's.
 
         Raises:
             UserError: no prompt is left; an example is no pair that begins with a text; the refiner's template cannot

@@ -250,9 +250,9 @@ class CodeTask(Refinable):
         )
 
     def hard_coded(self, rollout: Rollout, refined: Completion, reward: Reward | None) -> bool:
-        """See whether ỹ hard-codes the shown test; False if the template shows none, or y does not compile.
+        """Return True if ỹ hard-codes the shown test; False if the template shows none, or y does not compile.
 
-        A program that passes all tests, hidden ones among them, is right, whatever literals it has.
+        A program that passes all tests, including hidden ones, is correct whatever literals it contains.
         """
         y, visible = rollout.reward, self._visible[rollout.prompt.id]
         if templates.FEEDBACK not in self._refine.variables or y is None or reward is None:
@@ -269,7 +269,7 @@ class CodeTask(Refinable):
     def refined_response(self, rollout: Rollout, reply: str) -> str:
         """Return ỹ: the reply without chat text around the template's markers, bare code in y's own fence.
 
-        A reply with fences of its own stays as it is: their content, and the text around them, is the refiner's choice.
+        A reply that contains fences is kept as it is, because the refiner has chosen their content and the text around.
         """
         response = self._refine.strip_markers(reply)
         block = find_block(rollout.completion.text, self._block)
@@ -282,9 +282,10 @@ class CodeTask(Refinable):
         return f"{block.ticks}python\n{response.strip()}\n{block.ticks}"  # shorter than another block of y
 
     def telemetry(self) -> Mapping[str, float]:
-        """Return what was counted since the last call.
+        """Return metrics collected since the last call.
 
-        The tests per second (0 if none ran), the masked samples, and the scored answers, y and ỹ, of several blocks.
+        They are the tests per second (0 if none ran), and the numbers of masked samples and of scored answers (y and ỹ)
+        with several code blocks.
         """
         rate = self._ran / self._seconds if self._seconds else 0.0
         metrics = {"sandbox/tests_per_second": rate, "sandbox/errors": float(self._faults)}

@@ -204,7 +204,7 @@ class _Prompts(Sequence[Prompt]):
 
 
 def verdict(value: float, most: float) -> str:
-    """Tell the refiner the reward by rules; never the answer that they compare with."""
+    """Return the feedback on a reward by rules; it never contains the answer with which the rules compare."""
     if value >= most:
         return "Verdict: right."
     return "Verdict: wrong." if value <= 0 else f"Verdict: partly right, {value:g} of {most:g} points."

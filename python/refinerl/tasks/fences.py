@@ -109,7 +109,7 @@ def extract(text: str, which: Which = "last") -> str:
 
 
 def is_python(text: str) -> bool:
-    """See whether a text parses as a Python program; none of it is run.
+    """Return True if a text parses as a Python program; no code is run.
 
     >>> is_python("x = 1"), is_python("x is 1, I think")
     (True, False)

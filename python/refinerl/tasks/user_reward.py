@@ -38,9 +38,9 @@ class UserReward:
     Args:
         function: the function, in TRL's signature.
         name: its name in messages; None: the function's own.
-        seconds: time that one call may take.
-        exits: end the process if a call that took too long cannot be interrupted, such as native code that never
-            returns; otherwise the call goes on.
+        seconds: time limit for each call.
+        exits: end the process if a call that exceeded the limit cannot be interrupted, such as native code that never
+            returns; otherwise the call continues.
 
     >>> def brevity(completions, **columns):
     ...     return [-len(text) for text in completions]
@@ -163,7 +163,7 @@ class UserReward:
 
 
 def _shown(value: Any) -> str:
-    """Return the value as it stands in a message of one line."""
+    """Format a value for a message of one line."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:80]}…"
 
@@ -245,7 +245,7 @@ def _wait(awaitable: Awaitable[Any]) -> Any:
     try:
         thread.start()
         thread.join()
-    except BaseException:  # only the main thread gets an interrupt: the function would go on in its own
+    except BaseException:  # interrupts reach the main thread only; the function's thread would continue
         interrupted.set()
         for loop, task in running:
             if task is not None:
