@@ -33,13 +33,13 @@ def gradients(hidden: Tensor, head: Tensor, targets: Tensor) -> Sequence[Tensor]
 def streams(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """The device and the stream of every launch from here on."""
     seen: list[tuple[int, int]] = []
-    place = cuda._on
+    place = cuda._place
 
-    def noting(tensor: Tensor) -> tuple[int, int]:
-        seen.append(place(tensor))
-        return seen[-1]
+    def noting(tensor: Tensor) -> object:
+        seen.append((tensor.get_device(), torch.cuda.current_stream(tensor.device).cuda_stream))
+        return place(tensor)
 
-    monkeypatch.setattr(cuda, "_on", noting)
+    monkeypatch.setattr(cuda, "_place", noting)
     return seen
 
 

@@ -51,7 +51,8 @@ ON_THE_HOST = """
     from epilogues import cases, check
     from refinerl import _core
     from refinerl.kernels import cuda
-    cuda._on = lambda tensor: (0, 77)  # the one thing a host's tensor has not: a device with a stream
+    # A tensor on the host lacks only this: a device with a stream.
+    cuda._place = lambda tensor: _core.CudaPlace(device=0, stream=77)
 """
 
 
@@ -143,7 +144,7 @@ def test_between_the_matrix_products_it_gives_the_gradients_of_the_formula(drive
 PROBE = """
     from refinerl import _core
     try:
-        print(_core.cuda_devices())
+        print([(*device.capability, device.image, device.reason) for device in _core.cuda_devices()])
         _core.cuda_load(0)
         if {launch}:
             _core.cuda_kept_rows(_core.CudaPlace(device=0, stream=0), weights=0, rows=0, indices=0, count=0)
