@@ -79,10 +79,10 @@ def compare(
     mean, error, count = sum(pairs) / len(pairs), standard_error(pairs, groups), len(set(groups))
     size = f"(improvement ratio {100 * mean:+.1f} ± {100 * error:.1f} points)" if not math.isnan(error) else ""
     if len(pairs) < FEWEST:
-        return f"{name}: {len(pairs)} answers are too few for a verdict; --n 64 would be a start {size}".rstrip()
+        return f"{name}: {len(pairs)} answers are too few for a verdict; try --n 64 {size}".rstrip()
     better, worse = pairs.count(1.0), pairs.count(-1.0)
     clear = count > 1 and abs(mean) > quantile(count - 1) * error and sign_test(better, worse) < LEVEL
     if not clear:
-        return f"{name}: no clear difference from {rival}; a larger --n would tell {size}".rstrip()
+        return f"{name}: no clear difference from {rival}; try a larger --n {size}".rstrip()
     words = f"beats {rival}" if mean > 0 else f"does worse than {rival}{price}"
     return f"{name}: {words} {size}"

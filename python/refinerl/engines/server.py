@@ -73,7 +73,7 @@ class ServerAuthor:
             if not key.strip():
                 raise UserError(
                     f"refiner.api_key_env={key_variable}: there is no such variable in the environment, or it is "
-                    f"empty; export {key_variable}=…, or leave the knob out where the server wants no key"
+                    f"empty; export {key_variable}=…, or leave the knob out if the server needs no key"
                 )
             self._headers["Authorization"] = f"Bearer {key.strip()}"
         self.model = self._known_model(model)
@@ -119,8 +119,8 @@ class ServerAuthor:
             pool.shutdown(wait=True, cancel_futures=True)
         if failed:
             self._say(
-                f"[yellow]{len(failed)} of {len(jobs)} requests to the refiner's server failed, and their responses "
-                f"stay as they are: the last time it {failed[-1]}[/]"
+                f"[yellow]{len(failed)} of {len(jobs)} requests to the refiner's server failed, so their responses "
+                f"stay unrefined: the last time it {failed[-1]}[/]"
             )
         return found
 
@@ -185,8 +185,8 @@ class ServerAuthor:
             ) from error
         if answer.status in (401, 403):
             raise UserError(
-                f"refiner.url={self.url}: the server refuses the key (status {answer.status}): put it into an "
-                "environment variable and name that one in refiner.api_key_env"
+                f"refiner.url={self.url}: the server refuses the key (status {answer.status}): put a valid key "
+                "into an environment variable and name the variable in refiner.api_key_env"
             )
         try:
             names = [str(row["id"]) for row in json.loads(answer.content)["data"]] if answer.status == 200 else []
