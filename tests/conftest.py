@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Read when torch is imported, here and in the processes of the tests, whose results are compared bit for bit.
+    # OpenMP threads that share a core wait for each other many times over.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import devices
 from tiny import write_tiny
 from toy import Toy
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hides the GPU, before a test file asks whether there is one, and keeps the threads of two workers apart."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        # Read when torch is imported. Threads of OpenMP that share a core wait for each other many times over.
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    """Hides the GPU, before a test file asks whether there is one."""
     if not devices.only_gpu(config.option.markexpr):
         devices.hide(os.environ)
 
