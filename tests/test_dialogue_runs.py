@@ -125,5 +125,4 @@ def test_rewards_that_are_no_numbers(toy: Toy, tmp_path: Path, capsys: pytest.Ca
         assert "the reward model gave nan" in refused(toy, run, capsys, f"reward_model.model={scorer}")
     else:
         assert "returned nan for completion 0" in refused(toy, run, capsys, reward="toy_rewards:not_a_number")
-    assert [path.name for path in sorted(run.iterdir())] == ["config.yaml", "rollouts"]
-    assert list((run / "rollouts").iterdir()) == []
+    assert list(run.iterdir()) == []  # free for the next attempt: the first step never ended

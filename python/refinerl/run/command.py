@@ -194,6 +194,7 @@ CHANGEABLE = (
     "engines.tf32",
     "task.reward_seconds",
     "reward_model.batch",
+    "reward_model.device",
     "refiner.url",
     "refiner.api_key_env",
     "refiner.timeout",

@@ -44,6 +44,7 @@ def test_what_the_messages_name_may_be_turned_when_the_run_goes_on(toy: Toy, tmp
         "engines.offload_reference": "true",
         "sandbox.workers": "1",
         "reward_model.batch": "1",
+        "reward_model.device": "cpu",
         "vllm.memory_policy": "0.2",
         "vllm.memory_refiner": "0.1",
     }

@@ -17,7 +17,7 @@ KNOBS = {
     "evaluate": _WRITING,
     "score": "lower sandbox.workers, or reward_model.batch where a model scores",
     "update": f"lower trainer.micro_batch_tokens, set trainer.gradient_checkpointing=true; {_SPREAD}",
-    "load reward_model.model": "set reward_model.dtype=bfloat16, or another reward_model.device",
+    "load reward_model.model": "choose another reward_model.device, or in a new run reward_model.dtype=bfloat16",
     "sync": f"lower vllm.memory_policy and vllm.memory_refiner; {_SPREAD}",
 }
 """Knobs that help a phase that ran out of memory. A resumed run may change them, unless the text says otherwise."""
