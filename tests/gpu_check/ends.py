@@ -34,7 +34,13 @@ def _interrupted(site: Site, toy: Toy) -> Iterator[Fact]:
     folder = toy.folder / "interrupted"
     command = toy.arguments(site.device, "dapo", folder, "trainer.steps=100000", "checkpoint.every=100000")
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(site.device)
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(site.device),
+        # A shell starts its background jobs with SIGINT ignored, and they hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + toy.seconds
     while len(rows(folder)) < 2 and process.poll() is None and time.monotonic() < deadline:
