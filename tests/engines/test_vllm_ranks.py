@@ -27,7 +27,8 @@ def left_behind() -> Iterator[Callable[[str], None]]:
     yield leave
     for path in mine:
         path.unlink()
-    assert not {path.name for path in set(memory.iterdir()) - before}
+    # A lock of multiprocessing has a name for a moment only; another process of the machine may be making one.
+    assert not {path.name for path in set(memory.iterdir()) - before if not path.name.startswith("sem.mp-")}
 
 
 @needs_deepspeed
