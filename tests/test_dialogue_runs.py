@@ -94,6 +94,7 @@ def refused(toy: Toy, folder: Path, capsys: pytest.CaptureFixture[str], *options
     return error
 
 
+@pytest.mark.slow
 def test_what_is_refused_before_anything_is_written(
     toy: Toy, scorer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

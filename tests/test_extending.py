@@ -266,6 +266,7 @@ RUNS = [
 
 
 @pytest.mark.parametrize(("words", "message"), RUNS)
+@pytest.mark.slow
 def test_what_a_part_returns_wrongly_is_one_sentence(words: list[str], message: str, toy: Toy, tmp_path: Path, capsys):
     task = ["task.name=dialogue", f"task.path={toy.folder / 'prompts.jsonl'}", "task.reward=toy_rewards:share_of_a"]
     settings = [f"model={toy.folder / 'model'}", *TOY, *([] if "task.name" in words[0] else task)]

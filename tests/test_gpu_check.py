@@ -47,6 +47,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         ("wanting", "skipped", "needs a CUDA device"),
     ],
 )
+@pytest.mark.slow
 def test_every_check_has_a_line(lines: list[dict[str, Any]], name: str, outcome: str, reason: str | None) -> None:
     (line,) = (line for line in lines if line.get("check") == name)
     assert line["outcome"] == outcome

@@ -153,6 +153,7 @@ def test_programs_are_refined_with_and_without_feedback(toy: Toy, tmp_path: Path
     assert [c["name"] for c in columns("algorithm.name=ppo", "algorithm.samples_per_prompt=1")][2:] == ["fresh answers"]
 
 
+@pytest.mark.slow
 def test_a_servers_refiner(toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Serving(lambda r: r.reply("aaa", usage={"completion_tokens": 9, "prompt_tokens": 50})) as url:
         words = arguments(toy, f"refiner.url={url}", "--n", "8", "--output", str(tmp_path / "out.json"))

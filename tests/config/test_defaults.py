@@ -57,6 +57,7 @@ def test_none_is_a_value_of_these_knobs_alone():
 
 
 @pytest.mark.parametrize("name", recipe.recipes())
+@pytest.mark.slow
 def test_a_resolved_recipe_has_a_value_for_every_other_knob(name):
     for overrides in ([], ["gpus-2"]):
         found = dict.fromkeys(key for key, _, value in walk(recipe.load(name, overrides)) if value is None)

@@ -32,6 +32,7 @@ def test_the_set_is_what_its_readme_says() -> None:
         assert bool(problem.starter_code) == (problem.fn_name is not None or problem.difficulty == "trivial")
 
 
+@pytest.mark.slow
 def test_every_reference_solution_passes_every_test(box: Sandbox) -> None:
     jobs = [(problem, source) for problem in PROBLEMS for source in problem.solutions]
     verdicts = box.judge([program(*job) for job in jobs])

@@ -145,6 +145,7 @@ def test_a_whole_run_learns_resumes_and_leaves_what_loads(toy: Toy, tmp_path: Pa
         assert ChatTokenizer.load(folder).eos_token_id == 2
 
 
+@pytest.mark.slow
 def test_the_refiner_is_the_base_model_however_far_the_policy_went(toy: Toy, tmp_path: Path):
     """Greedy refinements of the same prompt and response are those of the frozen model of a full run."""
     options = ("refiner.temperature=0", "trainer.steps=1")

@@ -32,6 +32,7 @@ SPY = (
         (["--surprise"], 2, "usage:"),
     ],
 )
+@pytest.mark.slow
 def test_answers_without_torch(words: list[str], code: int, output: str) -> None:
     done = subprocess.run([sys.executable, "-c", SPY, *words], capture_output=True, text=True, timeout=120)
     assert done.returncode == code

@@ -27,6 +27,7 @@ def rows(capsys: pytest.CaptureFixture[str], code: int) -> dict[str, list[dict[s
     return found
 
 
+@pytest.mark.slow
 def test_this_machine(capsys):
     code = doctor.main([])
     printed = capsys.readouterr().out

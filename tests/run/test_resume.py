@@ -59,6 +59,7 @@ def killed_run(toy: Toy, output: Path, at: int, *overrides: str) -> subprocess.C
     )
 
 
+@pytest.mark.slow
 def test_a_run_that_is_resumed_on_another_day_is_the_same_run(toy: Toy, tmp_path: Path, monkeypatch):
     """Of a model whose chat template prints the day, as Llama 3.2's does: here that many letters."""
     template = tmp_path / "template.jinja"

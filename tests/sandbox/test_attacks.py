@@ -276,6 +276,7 @@ def test_stopping_itself(attack: Attack) -> None:
     assert run.outcome is Outcome.timeout
 
 
+@pytest.mark.slow
 def test_blocked_signals(attack: Attack) -> None:
     """SIGXCPU ignored, everything blocked: the hard limit and the clock remain."""
     source = (

@@ -83,6 +83,7 @@ def test_import_that_fails_fails_all_tests_at_once(box: Sandbox) -> None:
     assert all("ZeroDivisionError" in test.stderr for test in tests)
 
 
+@pytest.mark.slow
 def test_limit_of_the_processor_holds_for_each_test_of_a_shared_child(box: Sandbox) -> None:
     program = Program(
         "def f(n):\n    while n: pass\n    return n",
@@ -113,6 +114,7 @@ def test_stop_early(box: Sandbox) -> None:
     assert (verdict.outcome, verdict.pass_rate) == (Outcome.wrong_answer, pytest.approx(1 / 3))
 
 
+@pytest.mark.slow
 def test_order_of_outcomes(box: Sandbox) -> None:
     source = "n = int(input())\nif n == 1: 1/0\nwhile n == 2: pass\nprint(n)"
     short = Limits(wall_seconds=1, cpu_seconds=1)

@@ -94,6 +94,7 @@ def test_threat(threat: str, mode: Mode) -> None:
 
 
 @pytest.mark.parametrize("python", interpreters(), ids=lambda path: Path(path).resolve().name)
+@pytest.mark.slow
 def test_threats_under_other_interpreters(python: str) -> None:
     """The harness is Python, and the interpreters differ."""
     interpreter(FULL)

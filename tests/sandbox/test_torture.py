@@ -86,6 +86,7 @@ def test_dropping_without_close_leaves_nothing() -> None:
     assert leaked(before) == {}
 
 
+@pytest.mark.slow
 def test_lost_zygote_is_replaced_and_its_test_judged_again(box: Sandbox) -> None:
     """Every process of the sandbox is killed in the middle of a batch; the verdicts are right all the same."""
     own = descendants(os.getpid())  # an interpreter comes before its children, whose end it would report as a verdict

@@ -93,6 +93,7 @@ PROGRAMS = [
 
 
 @pytest.mark.parametrize("reward", ["adaptive", "coarse"])
+@pytest.mark.slow
 def test_rewards_of_programs(box: Sandbox, reward: Any) -> None:
     task: Task = CodeTask([DOUBLE, ADD], box, encode, reward=reward)
     double, add = task.prompts()
