@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -75,11 +76,15 @@ def ended(ranks: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
     begun = time.monotonic()
     for process in ranks:
         if process.poll() is None:
-            process.stdin.write("\n")
-            process.stdin.flush()
+            let_go_on(process)
     said = [process.communicate(timeout=60)[1] for process in ranks]
     assert time.monotonic() - begun < 30
     return [(process.returncode, text) for process, text in zip(ranks, said, strict=True)]
+
+
+def let_go_on(process: subprocess.Popen[str]) -> None:
+    process.stdin.write("\n")
+    process.stdin.flush()
 
 
 @pytest.mark.parametrize(("dead", "how"), [(0, "die"), (1, "die"), (1, "die at once")])
@@ -174,9 +179,9 @@ def test_a_rank_that_hangs_is_named_where_another_waited_for_it(waiting):
 @pytest.mark.slow
 def test_a_failure_is_said_though_the_first_rank_is_stopped():
     ranks = start("stop", "fail")
-    for process in ranks:
-        process.stdin.write("\n")
-        process.stdin.flush()
+    let_go_on(ranks[0])
+    os.waitid(os.P_PID, ranks[0].pid, os.WSTOPPED)  # else it may read of the failure first
+    let_go_on(ranks[1])
     assert ranks[1].wait(timeout=60) == 2
     ranks[0].kill()
     assert [text for _, text in ended(ranks)] == ["", "error: choose trainer.batch=16\n"]
