@@ -6,10 +6,10 @@ import sys
 
 import torch
 
+from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.engines.vllm import VllmGenerator
 from refinerl.engines.world import join_alone, leave
 from refinerl.records import Sampling
-from refinerl.tokenization import ChatTokenizer
 
 
 def group() -> str:

@@ -14,12 +14,12 @@ from refinerl.engines.deepspeed import DeepSpeedTrainer
 from refinerl.engines.models import load_model
 from refinerl.engines.networks import PolicyNetwork
 from refinerl.engines.optimization import Optimization
+from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.engines.transformers import TransformersGenerator
 from refinerl.engines.vllm import VllmGenerator
 from refinerl.engines.world import Launched, Ranks, dist, leave
 from refinerl.records import Sampling
 from refinerl.run.launch import end_process
-from refinerl.tokenization import ChatTokenizer
 from tiny import make_rows
 
 ZERO_3 = {"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0}}

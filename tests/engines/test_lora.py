@@ -11,11 +11,11 @@ from transformers import AutoModelForCausalLM
 from refinerl.engines.models import load_model
 from refinerl.engines.networks import PolicyNetwork
 from refinerl.engines.optimization import Optimization
+from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.engines.torch import TorchTrainer
 from refinerl.engines.transformers import TransformersGenerator
 from refinerl.errors import UserError
 from refinerl.records import Sampling
-from refinerl.tokenization import ChatTokenizer
 from tiny import make_rows, tiny_tokenizer
 from toy import Toy, metrics, rollouts, timeless
 

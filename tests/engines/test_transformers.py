@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from refinerl.engines.models import load_model
+from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.engines.transformers import TransformersGenerator
 from refinerl.records import Completion, Sampling
-from refinerl.tokenization import ChatTokenizer
 from tiny import tiny_model, tiny_tokenizer
 
 PROMPTS = ("a", "What is 1 + 1?", "def f(x):\n    return", "hello " * 9, "zz")

@@ -18,12 +18,12 @@ from transformers import AutoModelForCausalLM
 from launching import needs_vllm
 from refinerl.engines.models import load_model
 from refinerl.engines.optimization import Optimization
+from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.engines.torch import TorchTrainer
 from refinerl.engines.transformers import TransformersGenerator
 from refinerl.engines.vllm import VllmGenerator
 from refinerl.errors import UserError
 from refinerl.records import Completion, Sampling
-from refinerl.tokenization import ChatTokenizer
 from tiny import make_rows, tiny_model, write_tiny
 from toy import metrics, rollouts, timeless
 

@@ -12,11 +12,11 @@ import card as recorder
 from card import Card
 from launching import needs_vllm
 from refinerl.engines.models import load_model
+from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.engines.transformers import TransformersGenerator
 from refinerl.engines.vllm import VllmGenerator
 from refinerl.errors import UserError
 from refinerl.records import Sampling
-from refinerl.tokenization import ChatTokenizer
 from tiny import tiny_model, write_tiny
 from toy import metrics
 

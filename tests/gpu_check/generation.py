@@ -10,9 +10,9 @@ import torch
 from gpu_check.shapes import random_qwen
 from gpu_check.site import Fact, Site
 from gpu_check.timing import copy_bytes_per_second
+from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.engines.transformers import TransformersGenerator
 from refinerl.records import Sampling
-from refinerl.tokenization import ChatTokenizer
 from tiny import write_tiny
 
 

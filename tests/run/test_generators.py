@@ -12,11 +12,11 @@ from refinerl.config import Config
 from refinerl.contracts import ALONE
 from refinerl.engines.models import load_model
 from refinerl.engines.networks import PolicyNetwork
+from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.engines.vllm import VllmGenerator
 from refinerl.errors import UserError
 from refinerl.loop.author import ModelAuthor
 from refinerl.run.generators import make_generators
-from refinerl.tokenization import ChatTokenizer
 from tiny import write_tiny
 
 

@@ -347,9 +347,9 @@ def test_objects_that_derive_from_nothing_of_ours(small, tmp_path):
 
 def test_a_task_object_brings_prompts_and_rewards(small, tmp_path):
     from refinerl.data.conversations import Dialogue
+    from refinerl.engines.tokenization import ChatTokenizer
     from refinerl.tasks.dialogue import DialogueTask
     from refinerl.tasks.user_reward import UserReward
-    from refinerl.tokenization import ChatTokenizer
 
     encode = ChatTokenizer.of(small["tokenizer"]).encode_chat
     task = DialogueTask([Dialogue(w, w, {}) for w in WORDS], encode, reward=UserReward(toy_rewards.share_of_a))

@@ -13,10 +13,10 @@ from torch import Tensor
 from transformers import AutoConfig, LlamaForSequenceClassification, LlamaModel
 
 from refinerl.engines.models import load_reward_model
+from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.errors import UserError
 from refinerl.records import Completion, Prompt, Reward
 from refinerl.tasks.reward_model import RewardModel
-from refinerl.tokenization import ChatTokenizer
 from tiny import tiny_model, tiny_tokenizer, write_openrlhf_reward_model
 
 ANSWERS = ["abc", "", "a much longer answer, of another length", "x" * 40]

@@ -28,6 +28,7 @@ from refinerl.config import Config
 from refinerl.contracts import Author, Task
 from refinerl.engines import devices
 from refinerl.engines.models import load_model, resolve_model
+from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.engines.transformers import TransformersGenerator
 from refinerl.errors import TrainingStoppedError, UserError
 from refinerl.loop.author import ModelAuthor
@@ -43,7 +44,6 @@ from refinerl.run.telemetry import Telemetry
 from refinerl.sandbox import SandboxError
 from refinerl.tasks import templates
 from refinerl.tasks.code import CodeTask
-from refinerl.tokenization import ChatTokenizer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

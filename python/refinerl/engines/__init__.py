@@ -2,6 +2,7 @@
 
 `models`        a model by name: a hub id, a folder, or the bundled SmolLM2
 `bundled`       the bundled SmolLM2, converted once to a cache folder
+`tokenization`  `ChatTokenizer`: the chat template, encoding, decoding and the ends of a completion
 `transformers`  `TransformersGenerator`: samples from a Hugging Face model in this process
 `vllm`          `VllmGenerator`: samples with a vLLM engine in this process; the only package that imports vllm
 `requests`      the checks of a request that both share

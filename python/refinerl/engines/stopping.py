@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from refinerl.tokenization import ChatTokenizer
+from refinerl.engines.tokenization import ChatTokenizer
 
 
 def cut_at_stop(tokenizer: ChatTokenizer, token_ids: Sequence[int], stop: Sequence[str]) -> tuple[int, str] | None:

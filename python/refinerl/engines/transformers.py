@@ -22,9 +22,9 @@ from refinerl.engines.attention import GROUPED
 from refinerl.engines.kv_cache import DecodingCache
 from refinerl.engines.sampling import greedy, sample, uniforms
 from refinerl.engines.stopping import cut_at_stop
+from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.errors import UserError
 from refinerl.records import Completion, FinishReason, Sampling
-from refinerl.tokenization import ChatTokenizer
 
 
 @dataclass(eq=False)

@@ -14,6 +14,7 @@ from refinerl.engines.lora import LoraNetwork
 from refinerl.engines.models import load_model, resolve_model
 from refinerl.engines.networks import PolicyNetwork
 from refinerl.engines.server import Limits, ServerAuthor
+from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.engines.transformers import TransformersGenerator
 from refinerl.engines.vllm import VllmGenerator
 from refinerl.errors import UserError
@@ -21,7 +22,6 @@ from refinerl.loop.author import ModelAuthor
 from refinerl.loop.refiner import Refiner
 from refinerl.records import Sampling
 from refinerl.run.trainers import device_of, home_of_reference
-from refinerl.tokenization import ChatTokenizer
 
 
 def make_generators(

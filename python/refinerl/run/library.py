@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from refinerl.engines.models import load_model
+from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.engines.torch import TorchTrainer
 from refinerl.errors import TrainingStoppedError, UserError
 from refinerl.report import rows
@@ -21,7 +22,6 @@ from refinerl.run.asked import Asked as Asked
 from refinerl.run.borrowed import as_found
 from refinerl.run.command import Loop, check_resumable, new_folder, run
 from refinerl.run.launch import linked
-from refinerl.tokenization import ChatTokenizer
 
 
 @dataclass(frozen=True, repr=False)

@@ -10,9 +10,9 @@ from transformers import PreTrainedModel
 
 from refinerl.config import Config
 from refinerl.engines.models import load_model, resolve_model
+from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.errors import UserError
 from refinerl.run.given import Given, refuse_object
-from refinerl.tokenization import ChatTokenizer
 
 
 @dataclass(frozen=True)

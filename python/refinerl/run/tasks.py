@@ -16,6 +16,7 @@ from refinerl.contracts.plugins import OBJECT, resolve
 from refinerl.data.apps import ProblemSet
 from refinerl.data.conversations import Dialogue
 from refinerl.engines.models import is_openrlhf, load_reward_model
+from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.errors import UserError
 from refinerl.records import Sampling
 from refinerl.run.given import NOTHING, Given, refuse_object
@@ -29,7 +30,6 @@ from refinerl.tasks.dialogue import DialogueTask
 from refinerl.tasks.reward_model import RewardModel
 from refinerl.tasks.reward_sum import RewardSum
 from refinerl.tasks.user_reward import UserReward, load_reward
-from refinerl.tokenization import ChatTokenizer
 
 Say = Callable[[str], None]
 

@@ -22,6 +22,7 @@ from refinerl.contracts.plugins import Kind, resolve
 from refinerl.engines import devices
 from refinerl.engines.models import resolve_model
 from refinerl.engines.precision import multiply_float32
+from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.errors import UserError
 from refinerl.loop.refiner import Refiner
 from refinerl.loop.rollout import Roller
@@ -37,7 +38,6 @@ from refinerl.run.placement import check_memory, check_ranks
 from refinerl.run.tasks import make_evaluator, make_sandbox, make_task
 from refinerl.run.telemetry import Telemetry, make_trackers
 from refinerl.run.trainers import device_of, make_critic, make_network, make_policy, make_reference, writing_network
-from refinerl.tokenization import ChatTokenizer
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,13 @@ from refinerl.engines.guest import silent_bar, threads, untouched
 from refinerl.engines.lora import on_disk
 from refinerl.engines.releases import VLLM
 from refinerl.engines.stopping import cut_at_stop
+from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.engines.vllm.arguments import arguments
 from refinerl.engines.vllm.memory import CACHE, WEIGHTS
 from refinerl.engines.vllm.process import CUSTODY, import_vllm, name_shared_memory, on_current_device
 from refinerl.engines.vllm.weights import ADAPTER, install_adapter, repack_head, take_over
 from refinerl.errors import UserError
 from refinerl.records import Completion, FinishReason, Sampling
-from refinerl.tokenization import ChatTokenizer
 
 
 class VllmGenerator:

@@ -11,8 +11,8 @@ from tokenizers import AddedToken
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, GenerationConfig
 
+from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.errors import UserError
-from refinerl.tokenization import ChatTokenizer
 from tiny import tiny_tokenizer, write_tiny
 
 USER = [{"role": "user", "content": "Say hé"}]
