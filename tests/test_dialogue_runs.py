@@ -47,7 +47,7 @@ def test_ppo_with_a_reward_model(toy: Toy, scorer: Path, tmp_path: Path, constra
 def test_the_plan_counts_the_reward_model(toy: Toy, scorer: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def memory(*models: str) -> list[str]:
         options = [f"model={toy.folder / 'model'}", "task.name=dialogue", f"task.path={toy.folder / 'prompts.jsonl'}"]
-        assert train.main(["demo", *options, "task.reward=model", "algorithm.name=ppo", *models, "--dry-run"]) == 0
+        assert train.main(["smollm", *options, "task.reward=model", "algorithm.name=ppo", *models, "--dry-run"]) == 0
         return capsys.readouterr().out.partition("# memory: ")[2].splitlines()
 
     both = memory(f"reward_model.model={scorer}", f"critic.model={scorer}")

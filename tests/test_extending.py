@@ -81,7 +81,7 @@ def test_a_constraint_and_an_algorithm_of_ones_own_in_a_run(toy: Toy, tmp_path: 
     written = (folder / "config.yaml").read_text()
     assert "name: hinge:Hinge" in written
     assert "  options:\n    margin: 0.0001\n" in written
-    assert "samples_per_prompt: 4" in written  # the demo's
+    assert "samples_per_prompt: 4" in written  # of smollm
     assert train.main(["--output-dir", str(folder), "--resume"]) == 0
     assert toy.run(folder, *options, "constraint.options.margin=1", "algorithm.epochs=2", resume=True) == 2
     assert "constraint.options.margin: 0.0001 -> 1.0" in capsys.readouterr().err
@@ -90,7 +90,7 @@ def test_a_constraint_and_an_algorithm_of_ones_own_in_a_run(toy: Toy, tmp_path: 
 def test_a_task_of_ones_own_in_a_run(tiny_folder: Path, tmp_path: Path):
     settings = [f"model={tiny_folder}", "generation.max_tokens=4", "trainer.batch=4", "trainer.steps=1"]
     options = ["task.name=maths:MathTask", "task.options.problems=5", "algorithm.dynamic_sampling=false"]
-    assert train.main(["demo", *settings, *options, "--output-dir", str(tmp_path / "run")]) == 0
+    assert train.main(["smollm", *settings, *options, "--output-dir", str(tmp_path / "run")]) == 0
     rows = rollouts(tmp_path / "run", 1)
     assert len(rows) == 4
     assert all(row["prompt"]["text"].startswith("What is ") for row in rows)
@@ -241,7 +241,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("words", "message"), WRONG)
 def test_a_mistake_is_one_sentence(words: list[str], message: str, capsys):
-    assert train.main(["demo", *words, "--dry-run"]) == 2
+    assert train.main(["smollm", *words, "--dry-run"]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
@@ -270,12 +270,12 @@ RUNS = [
 def test_what_a_part_returns_wrongly_is_one_sentence(words: list[str], message: str, toy: Toy, tmp_path: Path, capsys):
     task = ["task.name=dialogue", f"task.path={toy.folder / 'prompts.jsonl'}", "task.reward=toy_rewards:share_of_a"]
     settings = [f"model={toy.folder / 'model'}", *TOY, *([] if "task.name" in words[0] else task)]
-    assert train.main(["demo", *settings, *words, "--output-dir", str(tmp_path / "run")]) == 2
+    assert train.main(["smollm", *settings, *words, "--output-dir", str(tmp_path / "run")]) == 2
     assert re.search(f"^error: {message}", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_a_reward_that_is_no_number(tiny_folder: Path, tmp_path: Path, capsys):
     settings = [f"model={tiny_folder}", "generation.max_tokens=4", "trainer.batch=4", "trainer.steps=1"]
-    words = ["demo", *settings, "task.name=plugins_wrong:Infinite", "--output-dir", str(tmp_path / "run")]
+    words = ["smollm", *settings, "task.name=plugins_wrong:Infinite", "--output-dir", str(tmp_path / "run")]
     assert train.main(words) == 2
     assert "Infinite.reward returned inf for an answer to prompt 0" in capsys.readouterr().err

@@ -213,7 +213,7 @@ def test_with_dynamic_the_cross_entropy_on_accepted_refinements_falls(toy: Toy, 
 
 def test_listing_and_planning_start_nothing(toy: Toy, tmp_path, capsys):
     assert train.main(["--list"]) == 0
-    assert "demo" in capsys.readouterr().out
+    assert "smollm" in capsys.readouterr().out
     assert train.main([*toy.arguments(tmp_path / "run"), "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "learning_rate: 0.005" in out
@@ -248,7 +248,7 @@ def test_the_demo_runs_on_the_real_model_with_real_programs(real_cache, tmp_path
     monkeypatch.setenv("REFINERL_CACHE", str(real_cache))
     options = ["trainer.steps=1", "trainer.batch=4", "generation.max_tokens=24", "algorithm.max_resamples=0"]
     options.append("algorithm.dynamic_sampling=false")
-    assert train.main(["demo", *options, "--output-dir", str(tmp_path / "run")]) == 0
+    assert train.main(["smollm", *options, "--output-dir", str(tmp_path / "run")]) == 0
     (row,) = metrics(tmp_path / "run")
     assert -1 <= row["reward/mean"] <= 1
     assert row["sandbox/tests_per_second"] > 0

@@ -33,7 +33,7 @@ class Toy:
             f"task.path={self.folder / 'prompts.jsonl'}",
             f"task.reward={reward}",
         )
-        return ["demo", *task, *TOY, *overrides, "--output-dir", str(output)]
+        return ["smollm", *task, *TOY, *overrides, "--output-dir", str(output)]
 
     def run(self, output: Path, *overrides: str, reward: str = "toy_rewards:share_of_a", resume: bool = False) -> int:
         """Run the command in this process; return the exit code."""

@@ -17,7 +17,7 @@ from toy import TOY, Toy, write_problems
 
 def arguments(toy: Toy, *words: str, reward: str = "toy_rewards:share_of_a") -> list[str]:
     task = [f"model={toy.folder / 'model'}", "task.name=dialogue", f"task.path={toy.folder / 'prompts.jsonl'}"]
-    return ["demo", *task, *TOY, f"task.reward={reward}", *words]
+    return ["smollm", *task, *TOY, f"task.reward={reward}", *words]
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_programs_are_refined_with_and_without_feedback(toy: Toy, tmp_path: Path
     def columns(*words: str) -> list[dict[str, Any]]:
         out = tmp_path / "out.json"
         task = [f"model={toy.folder / 'model'}", f"task.path={write_problems(tmp_path)}"]
-        words = ("demo", *task, *TOY, *words, "--n", "6", "--output", str(out))
+        words = ("smollm", *task, *TOY, *words, "--n", "6", "--output", str(out))
         assert audition.main([*words]) == 0
         found: list[dict[str, Any]] = json.loads(out.read_text())["columns"]
         return found
@@ -175,5 +175,5 @@ def test_the_demos_refiner(
     real_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("REFINERL_CACHE", str(real_cache))
-    assert audition.main(["demo", "generation.max_tokens=24", "--n", "4", "--examples", "1"]) == 0
+    assert audition.main(["smollm", "generation.max_tokens=24", "--n", "4", "--examples", "1"]) == 0
     assert "4 answers, mean reward" in capsys.readouterr().out

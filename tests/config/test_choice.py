@@ -33,7 +33,7 @@ def test_a_task_has_the_options_of_its_class():
                       reward_model={"model": "m"}).task  # fmt: skip
     assert isinstance(dialogue, DialogueTask.Options)
     assert dialogue.rewards == ("model", "rule:answer")
-    assert "embedded" not in dialogue.model_dump()  # the code task's, as the demo's recipe says it
+    assert "embedded" not in dialogue.model_dump()  # the code task's, as the default recipe says it
 
 
 def test_only_rules_have_a_highest_reward():

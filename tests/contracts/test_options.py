@@ -44,17 +44,17 @@ def test_an_old_runs_configuration_resumes(toy: Toy, tmp_path):
 
 
 def test_flat_keys_and_options_are_the_same():
-    flat = recipe.load("demo", ["constraint.accept=all"])
-    assert recipe.load("demo", ["constraint.options.accept=all"]) == flat
+    flat = recipe.load("smollm", ["constraint.accept=all"])
+    assert recipe.load("smollm", ["constraint.options.accept=all"]) == flat
     assert Config(constraint={"accept": "all", "options": {"accept": "all"}}).constraint.accept == "all"
 
 
 def test_a_key_of_another_part_is_checked_and_left_out():
-    config = recipe.load("demo", ["algorithm.name=ppo", "constraint.name=static", "constraint.accept=all"])
+    config = recipe.load("smollm", ["algorithm.name=ppo", "constraint.name=static", "constraint.accept=all"])
     assert not hasattr(config.constraint, "accept")
     for wrong in ("constraint.accept=most", "algorithm.lam=2"):
         with pytest.raises(Exception, match=wrong.partition("=")[0]):
-            recipe.load("demo", ["constraint.name=static", wrong])
+            recipe.load("smollm", ["constraint.name=static", wrong])
 
 
 def test_none_is_the_default():
@@ -64,17 +64,17 @@ def test_none_is_the_default():
 
 def test_several_constraints_take_the_place_of_one():
     words = "constraints=[{name: dynamic, beta: 0.1}, {name: static, apply: loss}]"
-    config = recipe.load("demo", [words])
+    config = recipe.load("smollm", [words])
     assert [constraint.name for constraint in config.held] == ["dynamic", "static"]
     assert config.refines
     assert config.held[1].estimator == "k2"
-    assert not recipe.load("demo", ["constraints=[{name: static}]"]).refines
+    assert not recipe.load("smollm", ["constraints=[{name: static}]"]).refines
     assert recipe.validate(yaml.safe_load(recipe.to_yaml(config))) == config
     with pytest.raises(Exception, match=r"unknown key 'constraints.0.betta'; closest: constraints.0.beta"):
-        recipe.load("demo", ["constraints=[{name: static, betta: 1}]"])
+        recipe.load("smollm", ["constraints=[{name: static, betta: 1}]"])
     charged = "constraints=[{name: static}, {name: static, penalty_in_group: after}]"
     with pytest.raises(Exception, match="must have the same penalty_in_group"):
-        recipe.load("demo", [charged])
+        recipe.load("smollm", [charged])
 
 
 def test_a_run_with_several(toy: Toy, tmp_path):

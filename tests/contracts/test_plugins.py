@@ -45,11 +45,11 @@ def test_a_built_in_part_is_one_file_and_no_other_edit(tmp_path: Path, monkeypat
     plugins.names.cache_clear()
     try:
         assert plugins.names("constraint") == ("dynamic", "gentle", "none", "static")
-        config = recipe.load("demo", ["constraint.name=gentle", "constraint.softness=3"])
+        config = recipe.load("smollm", ["constraint.name=gentle", "constraint.softness=3"])
         assert (config.constraint.softness, config.refines) == (3, False)
         assert "softness: 3" in recipe.to_yaml(config)
         with pytest.raises(UserError, match=r"unknown key 'constraint.softnes'; closest: constraint.softness"):
-            recipe.load("demo", ["constraint.name=gentle", "constraint.softnes=3"])
+            recipe.load("smollm", ["constraint.name=gentle", "constraint.softnes=3"])
     finally:
         plugins.names.cache_clear()
 

@@ -82,7 +82,7 @@ def test_srun_without_an_address():
 
 def test_the_command_says_so_once_and_at_once():
     """Before torch is imported, by the first task only."""
-    command = [sys.executable, "-X", "importtime", "-m", "refinerl.train", "demo"]
+    command = [sys.executable, "-X", "importtime", "-m", "refinerl.train", "smollm"]
     said = []
     for task in ("0", "1"):
         env = environment(**{**SRUN, "SLURM_PROCID": task})

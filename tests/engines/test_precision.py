@@ -38,7 +38,7 @@ def test_a_run_sets_it_after_its_engines_are_made(monkeypatch, tmp_path, tf32: b
     monkeypatch.setattr(wiring, "make_generators", lambda *a: events.append("engines") or make(*a))
     monkeypatch.setattr(wiring, "multiply_float32", lambda device, *, tf32: events.append((device, tf32)))
     folder = write_tiny(tmp_path / "model")
-    config = recipe.load("demo", [f"model={folder}", "device=cpu", f"engines.tf32={str(tf32).lower()}"])
+    config = recipe.load("smollm", [f"model={folder}", "device=cpu", f"engines.tf32={str(tf32).lower()}"])
     with wiring.wire(config, tmp_path, Console(file=StringIO())):
         assert events == ["engines", ("cpu", tf32)]
 

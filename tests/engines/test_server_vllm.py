@@ -76,7 +76,7 @@ def test_a_server_that_is_stopped_woken_and_killed(
     options = {"url": url, "timeout": 6, "retries": 0, "max_failures": 12, "temperature": 1}
     with pytest.raises(TrainingStoppedError, match=r"failed 12 requests in a row: the last time it (refused|broke)"):
         refinerl.fine_tune(
-            recipe="demo",
+            recipe="smollm",
             model=wide_toy.folder / "model",
             prompts=wide_toy.folder / "prompts.jsonl",
             reward=toy_rewards.share_of_a,

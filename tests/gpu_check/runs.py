@@ -32,7 +32,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "zero 3": (*_DEEPSPEED, "deepspeed.zero_optimization.stage=3"),
     "zero 2 bf16": (*_DEEPSPEED, "deepspeed.zero_optimization.stage=2", "dtype=bfloat16"),
 }
-"""Name -> overrides of the demo's recipe; the first is the plain run."""
+"""Name -> overrides of the recipe `smollm`; the first is the plain run."""
 
 FLOAT32 = {
     "reward/mean": 1e-6,

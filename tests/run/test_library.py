@@ -272,7 +272,7 @@ def test_a_name_is_the_commands_run(toy: Toy, tmp_path):
     assert toy.run(tmp_path / "command") == 0
     knobs = {k: v for k, v in KNOBS.items() if k != "algorithm.samples_per_prompt"}
     run = refinerl.fine_tune(
-        recipe="demo",
+        recipe="smollm",
         model=toy.folder / "model",
         prompts=toy.folder / "prompts.jsonl",
         reward=toy_rewards.share_of_a,
@@ -434,7 +434,7 @@ def test_what_is_an_object_cannot_be_resumed_by_the_command(toy: Toy, small, tmp
 
     assert train.main(["--output-dir", str(tmp_path / "run"), "--resume"]) == 2
     assert "only refinerl.fine_tune(model=…) can hand over" in capsys.readouterr().err
-    assert train.main(["demo", "task.name=object:mine.Task", "--dry-run"]) == 2
+    assert train.main(["smollm", "task.name=object:mine.Task", "--dry-run"]) == 2
     assert "task.name=object:mine.Task was an object" in capsys.readouterr().err
 
 
@@ -488,7 +488,7 @@ def one_too_few(completions, **_):
         ({"reward": columns}, "needs 'wanted'"),
         ({"reward": [share_of_a, brevity], "reward_weights": [1, 2, 3]}, "reward_weights must have .* 2, got 3"),
         (
-            {"prompts": None, "reward": "code", "recipe": "demo", "reward_weights": [1]},
+            {"prompts": None, "reward": "code", "recipe": "smollm", "reward_weights": [1]},
             "reward_weights must be left out",
         ),
         ({"reward": nan}, "nan returned nan for completion 0"),

@@ -45,9 +45,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_what_the_card_cannot_do(monkeypatch, overrides, message):
     stand_in(monkeypatch, T4, without_kernels=OLD_FOR_KERNELS)
     asked = ["task.name=dialogue", "task.path=prompts.jsonl", "task.reward=model", "reward_model.model=scorer"]
-    check_abilities(recipe.load("demo", asked), CUDA)  # without them it is enough
+    check_abilities(recipe.load("smollm", asked), CUDA)  # without them it is enough
     with pytest.raises(UserError, match=message):
-        check_abilities(recipe.load("demo", [*asked, *overrides]), CUDA)
+        check_abilities(recipe.load("smollm", [*asked, *overrides]), CUDA)
 
 
 def shared(batch: int, minibatch: int) -> Config:
@@ -98,7 +98,7 @@ def test_a_plan_sees_that_its_gpus_cannot_share_the_batch(capsys):
     ],
 )
 def test_the_weights_that_a_device_gets_have_to_fit_into_what_is_free(monkeypatch, model, overrides, names, copies):
-    config = recipe.load("demo", [f"model={model}", *overrides])
+    config = recipe.load("smollm", [f"model={model}", *overrides])
     size = copies * 4 * 1.2045  # billion weights of float32; a critic's head is small
     needed = size * 1e9 / GIB
     stand_in(monkeypatch, H100, free=needed + 0.1)
@@ -112,27 +112,27 @@ def test_a_reward_model_on_a_device_of_its_own_needs_room_there(monkeypatch, mod
     scorer = write_config(tmp_path / "scorer", *BILLION)
     asked = ["task.name=dialogue", "task.path=prompts.jsonl", "task.reward=model", f"reward_model.model={scorer}"]
     stand_in(monkeypatch, H100, H100, free=12)
-    config = recipe.load("demo", [*asked, f"model={model}", "reward_model.device=cuda:1"])
+    config = recipe.load("smollm", [*asked, f"model={model}", "reward_model.device=cuda:1"])
     check_memory(config, model)
     with pytest.raises(UserError, match=r"policy, reference and reward model need 13\.5 GiB"):
-        check_memory(recipe.load("demo", [*asked, f"model={model}"]), model)
+        check_memory(recipe.load("smollm", [*asked, f"model={model}"]), model)
 
 
 def test_zero_3_spreads_the_weights(monkeypatch, model):
     stand_in(monkeypatch, H100, free=2)
     spread = ["engines.trainer=deepspeed", "deepspeed.zero_optimization.stage=3"]
-    check_memory(recipe.load("demo", [f"model={model}", *spread]), model, ranks=8)
+    check_memory(recipe.load("smollm", [f"model={model}", *spread]), model, ranks=8)
 
 
 def test_what_is_turned_already_is_not_advised(monkeypatch, model):
     stand_in(monkeypatch, H100, free=1, total=1.5)
     with pytest.raises(UserError) as found:
-        check_memory(recipe.load("demo", [f"model={model}", "dtype=bfloat16", "lora.rank=8"]), model)
+        check_memory(recipe.load("smollm", [f"model={model}", "dtype=bfloat16", "lora.rank=8"]), model)
     assert str(found.value).endswith("the weights of policy need 2.2 GiB: choose a smaller model")
 
 
 def test_a_cpu_and_a_model_that_is_not_here_are_not_asked(monkeypatch, model):
     stand_in(monkeypatch, H100, free=0)
-    check_memory(recipe.load("demo", [f"model={model}", "device=cpu"]), model)
+    check_memory(recipe.load("smollm", [f"model={model}", "device=cpu"]), model)
     nowhere = str(Path(model) / "nowhere")
-    check_memory(recipe.load("demo", [f"model={nowhere}"]), nowhere)
+    check_memory(recipe.load("smollm", [f"model={nowhere}"]), nowhere)

@@ -71,7 +71,7 @@ def test_refinements_are_rows_of_the_loss_where_the_constraint_that_refines_is(a
 @pytest.mark.parametrize(("rank", "stage"), [(0, 1), (16, 0)])
 def test_the_stage_in_bfloat16_is_the_trainers(rank, stage):
     """A LoRA policy's adapter is float32 by itself, so that it stays at stage 0."""
-    run, _ = run_of(recipe.load("demo", ["engines.trainer=deepspeed", "dtype=bfloat16", f"lora.rank={rank}"]))
+    run, _ = run_of(recipe.load("smollm", ["engines.trainer=deepspeed", "dtype=bfloat16", f"lora.rank={rank}"]))
     assert run is not None
     assert run.training.stage == stage
 
@@ -89,7 +89,7 @@ def test_the_card_is_the_one_that_is_said_or_here_or_in_the_part(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: here)
     assert "a card of 80.0 (a large card, which is here)" in lines()[0]
     assert "a card of 24 (device_memory)" in lines("device_memory=24")[0]
-    assert "card" not in lines("device=cpu", name="demo")[0]
+    assert "card" not in lines("device=cpu", name="smollm")[0]
 
 
 def test_the_card_is_the_one_that_the_run_is_put_on(monkeypatch):
@@ -111,10 +111,10 @@ def test_the_ranks_are_those_that_were_started_or_in_the_part(monkeypatch):
 
 def test_programs_are_counted_on_the_cores_that_the_process_may_use(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3})
-    run, _ = run_of(recipe.load("demo"))
+    run, _ = run_of(recipe.load("smollm"))
     assert run is not None
     assert run.sandbox == 512 * 2**20
-    run, _ = run_of(recipe.load("demo", ["sandbox.workers=5"]))
+    run, _ = run_of(recipe.load("smollm", ["sandbox.workers=5"]))
     assert run is not None
     assert run.sandbox == 5 * 512 * 2**20
 
@@ -130,7 +130,7 @@ def test_a_model_that_nobody_knows_is_not_guessed(monkeypatch):
 
 
 def test_the_demo_has_a_table_without_a_card():
-    told = lines("device=cpu", name="demo")
+    told = lines("device=cpu", name="smollm")
     assert set(totals(told)) == {"load", "generate", "refine", "measure", "update", "sync"}
     assert not any("%" in line or "fit" in line for line in told)
 

@@ -20,28 +20,28 @@ def test_every_shipped_recipe_is_valid_and_says_what_it_is(name):
 
 
 def test_overrides_reach_their_knob():
-    config = recipe.load("demo", ["constraint.beta=3e-4", "trainer.steps=2", "trainer.micro_batch=null"])
+    config = recipe.load("smollm", ["constraint.beta=3e-4", "trainer.steps=2", "trainer.micro_batch=null"])
     assert (config.constraint.beta, config.trainer.steps, config.trainer.micro_batch) == (3e-4, 2, None)
 
 
 def test_a_resolved_configuration_is_a_recipe_of_itself(tmp_path):
-    config = recipe.load("demo", ["constraint.name=static", "trainer.learning_rate=1e-6"])
+    config = recipe.load("smollm", ["constraint.name=static", "trainer.learning_rate=1e-6"])
     (tmp_path / "saved.yaml").write_text(recipe.to_yaml(config))
     assert recipe.load(str(tmp_path / "saved.yaml")) == config
 
 
 def test_mistakes_are_named_with_what_would_work():
-    assert "closest: demo" in refused("demmo")
-    assert "trainer.steps" in refused("demo", "trainer.stepz=2")
-    assert "closest: trainer.learning_rate" in refused("demo", "trainer.lr=1")
-    assert "closest: constraint.beta" in refused("demo", "beta=1")
-    assert "trainer.steps" in refused("demo", "trainer.steps=many")
-    assert refused("demo", "trainer.steps=0") == "trainer.steps: input should be greater than or equal to 1, got 0"
-    assert "key=value" in refused("demo", "trainer.steps")
-    assert "dynamic, none, static or module:Class" in refused("demo", "constraint.name=kl")
+    assert "closest: smollm" in refused("smolm")
+    assert "trainer.steps" in refused("smollm", "trainer.stepz=2")
+    assert "closest: trainer.learning_rate" in refused("smollm", "trainer.lr=1")
+    assert "closest: constraint.beta" in refused("smollm", "beta=1")
+    assert "trainer.steps" in refused("smollm", "trainer.steps=many")
+    assert refused("smollm", "trainer.steps=0") == "trainer.steps: input should be greater than or equal to 1, got 0"
+    assert "key=value" in refused("smollm", "trainer.steps")
+    assert "dynamic, none, static or module:Class" in refused("smollm", "constraint.name=kl")
     assert "cannot be read" in refused("nowhere.yaml")
     assert "constraint.estimator must be k2 or k3" in refused(
-        "demo", "constraint.name=static", "constraint.apply=loss", "constraint.estimator=k1"
+        "smollm", "constraint.name=static", "constraint.apply=loss", "constraint.estimator=k1"
     )
 
 
@@ -59,7 +59,7 @@ def test_recipes_of_ones_own_may_be_laid_over_others(tmp_path):
     config = recipe.load(str(tmp_path / "mine.yaml"), ["gpus-4", "constraint.beta=2"])
     assert (config.trainer.steps, config.trainer.learning_rate, config.trainer.micro_batch) == (3, 5e-6, 4)
     assert (config.constraint.name, config.constraint.beta) == ("static", 2)
-    assert recipe.load("demo", [str(tmp_path / "shared.yaml")]).trainer.steps == 9
+    assert recipe.load("smollm", [str(tmp_path / "shared.yaml")]).trainer.steps == 9
 
 
 def test_mistakes_in_what_a_recipe_is_made_of(tmp_path):
@@ -75,13 +75,13 @@ def test_mistakes_in_what_a_recipe_is_made_of(tmp_path):
         path.write_text(f"base: {wrong}\n")
         assert "base must be a name or a list of names" in refused(str(path))
     assert "'gpus-4' is a part, and a recipe comes before its parts: apps-dapo gpus-4" in refused("gpus-4")
-    assert "a recipe comes before its parts: demo gpus-2" in refused("gpus-2", "demo")
-    assert "'apps-dapo' is a recipe, and so is 'demo': name one of them" in refused("demo", "apps-dapo")
+    assert "a recipe comes before its parts: smollm gpus-2" in refused("gpus-2", "smollm")
+    assert "'apps-dapo' is a recipe, and so is 'smollm': name one of them" in refused("smollm", "apps-dapo")
     path.write_text("trainer: {steps: '${let.none}'}\n")
     assert "none" in refused(str(path))
 
 
 def test_differences_name_the_knobs():
-    old, new = recipe.load("demo"), recipe.load("demo", ["constraint.beta=0.5", "seed=3"])
+    old, new = recipe.load("smollm"), recipe.load("smollm", ["constraint.beta=0.5", "seed=3"])
     assert recipe.differences(old, new) == ["seed: 0 -> 3", "constraint.beta: 0.01 -> 0.5"]
     assert recipe.differences(old, old) == []

@@ -14,7 +14,7 @@ from refinerl.config import Config
 from refinerl.run import recipe
 
 COLUMNS = {"dialogue-ppo": 0, "apps-ppo": 1, "apps-dapo": 2}
-OURS = ("demo", "apps-dapo-lora-24gb")
+OURS = ("smollm", "apps-dapo-lora-24gb")
 BETS = [name for name in recipe.recipes() if name.startswith("apps-dapo-512")]
 PAPERS = [name for name in recipe.recipes() if name not in (*OURS, *BETS)]
 GPUS = (8, 4, 2, 1)
@@ -156,7 +156,7 @@ def test_a_part_for_few_gpus_puts_on_the_host_what_has_to_be_there() -> None:
     assert places("apps-ppo-none", "gpus-2") == ("deepspeed", ["cpu", "none"])
     assert places("apps-ppo-none", "gpus-4") == ("deepspeed", ["none", "none"])
     assert places("dialogue-ppo-none", "gpus-1") == ("deepspeed", ["cpu", "cpu"])
-    assert places("demo", "gpus-1") == ("torch", ["none", "none"])
+    assert places("smollm", "gpus-1") == ("torch", ["none", "none"])
 
 
 @pytest.mark.parametrize("model", ["Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-Coder-1.5B-Instruct"])

@@ -56,7 +56,7 @@ def test_only_a_cpu_run_keeps_the_memory_that_it_frees(monkeypatch, tmp_path, de
     calls: list[None] = []
     monkeypatch.setattr("refinerl.run.command.keep_freed_memory", lambda: calls.append(None))
     stand_in(monkeypatch, H100)
-    assert train.main(["demo", f"device={device}", "model=/nowhere", "--output-dir", str(tmp_path / "run")]) == 2
+    assert train.main(["smollm", f"device={device}", "model=/nowhere", "--output-dir", str(tmp_path / "run")]) == 2
     assert len(calls) == keeps
 
 

