@@ -1,0 +1,4 @@
+"""Studies: arms × seeds of ordinary training runs, and what they show.
+
+runs        a training run in a process of its own, and its rows as they appear
+"""
