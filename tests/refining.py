@@ -18,12 +18,12 @@ def rollout(text, value, sample=0):
     return Rollout(prompt("x"), Completion((*encode(text), EOS), (), text, "stop"), reward, sample)
 
 
-def refine(replies, *rollouts, accept="better", context=1000, reads=1000, max_tokens=8, task=POINTS, **options):
-    writer = Writer(lambda asked, _: replies[asked], context_length=reads)
-    refiner = Refiner(
+def refiner(writer, *, accept="better", context=1000, max_tokens=8, task=POINTS, **options):
+    return Refiner(
         author=ModelAuthor(writer, lambda messages: encode(messages[0]["content"])),
         task=task,
         sampling=Sampling(max_tokens, temperature=0.0),
+        answering=Sampling(max_tokens),
         encode=encode,
         decode=lambda ids: decode([i for i in ids if i not in SPECIAL]),
         eos_token_id=EOS,
@@ -34,4 +34,8 @@ def refine(replies, *rollouts, accept="better", context=1000, reads=1000, max_to
         clock=clock,
         **options,
     )
-    return writer, refiner.refine([RolloutGroup(prompt("x"), rollouts)], step=1)
+
+
+def refine(replies, *rollouts, reads=1000, **options):
+    writer = Writer(lambda asked, _: replies[asked], context_length=reads)
+    return writer, refiner(writer, **options).refine([RolloutGroup(prompt("x"), rollouts)], step=1)

@@ -153,6 +153,7 @@ def refine_by(author, *rollouts, n=1, task=POINTS, **options):
         author=author,
         task=task,
         sampling=Sampling(8, temperature=0.7, n=n),
+        answering=Sampling(8),
         encode=encode,
         decode=lambda ids: decode([i for i in ids if i not in SPECIAL]),
         eos_token_id=EOS,

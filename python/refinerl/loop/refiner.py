@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from functools import partial
+from itertools import compress, takewhile
 from typing import Literal
 
 import numpy as np
@@ -48,6 +49,24 @@ class Try:
 
 
 @dataclass(frozen=True)
+class Drafts:
+    """Responses to x that may replace y, before they are scored."""
+
+    responses: Sequence[tuple[Rollout, Completion]]
+    """Pairs of y and ỹ. Several ỹ for one y are tries, of which the best counts."""
+    rewards: Sequence[Reward | None] | None = None
+    """Rewards of the responses where they are known already. None: they are scored."""
+    written: int = 0
+    """Tokens that were generated."""
+    read: int = 0
+    """Tokens of the prompts."""
+    failed: int = 0
+    """Rollouts without a response, because a server failed."""
+    shown: bool = False
+    """True if their author may have been shown feedback on y, from which a response could repeat an answer."""
+
+
+@dataclass(frozen=True)
 class Refiner:
     """π_ref(· | refine(x, y)) with the filter of Eq. 6."""
 
@@ -56,6 +75,8 @@ class Refiner:
     task: Task
     sampling: Sampling
     """Sampling parameters, without seeds; `n` is the number of tries per y; temperature 0 is greedy."""
+    answering: Sampling
+    """Sampling parameters of an answer to x alone, without seeds: those of y."""
     encode: Callable[[str], Sequence[int]]
     """Encodes with the policy's tokenizer, without special tokens."""
     decode: Callable[[Sequence[int]], str]
@@ -79,6 +100,18 @@ class Refiner:
 
     def refine(self, groups: Sequence[RolloutGroup], step: int) -> Anchors:
         """Refine the rollouts that can be improved. No reply, whatever it contains, raises an exception."""
+        return self.improve(groups, partial(self._ask, step=step), self.sampling.n * self.sampling.max_tokens)
+
+    def improve(
+        self, groups: Sequence[RolloutGroup], write: Callable[[Sequence[Rollout]], Drafts], tokens: int = 0
+    ) -> Anchors:
+        """Choose the rollouts to improve, score what `write` returns for them, align and filter.
+
+        Args:
+            groups: this rank's groups.
+            write: makes responses that may replace those of the chosen rollouts.
+            tokens: the most tokens that it generates for one of them.
+        """
         rollouts = [rollout for group in groups for rollout in group.rollouts]
         improvable = sum(r.improvable(None if self.accept == "all" else self.task.max_reward) for r in rollouts)
         candidates = choose(
@@ -89,50 +122,51 @@ class Refiner:
             accept_all=self.accept == "all",
             world=self.world,
         )
-        with self.clock("refine", len(candidates) * self.sampling.n * self.sampling.max_tokens):
-            replies = self._ask(candidates, step)
-            tries = self._tries(candidates, replies)
+        with self.clock("refine", len(candidates) * tokens):
+            drafts = write(candidates)
+            tries = self._tries(drafts)
             refinements, counts = self._judge(self._best(tries))
-        written = [reply for mine in replies for reply in mine if reply is not None]
-        failed = sum(bool(mine) and not any(mine) for mine in replies)
         counts = {
             **counts,
-            "tokens": sum(reply.written for reply in written),
-            "tokens_read": sum(reply.read for reply in written),
+            "tokens": drafts.written,
+            "tokens_read": drafts.read,
             "truncated": sum(each.truncated for each in tries),
             "hard_coded": sum(each.hard_coded for each in tries),
-            "failed": failed,
+            "failed": drafts.failed,
             "skipped_perfect": sum(r.reward is not None for r in rollouts) - improvable,
             "skipped_by_choice": improvable - len(candidates),
-            "skipped_too_long": len(candidates) - len(refinements) - failed,
+            "skipped_too_long": len(candidates) - len(refinements) - drafts.failed,
         }
         return Anchors(tuple(refinements), self._metrics(groups, refinements, counts))
 
-    def _ask(self, candidates: Sequence[Rollout], step: int) -> list[list[Reply | None]]:
-        """Request all tries for each rollout from the refiner."""
+    def _ask(self, candidates: Sequence[Rollout], step: int) -> Drafts:
+        """Request all tries for each rollout from the refiner, and turn each reply into a response."""
         tries = ["refine", *(f"refine/{number}" for number in range(1, self.sampling.n))]
         seeds = [
             [sample_seed(self.seed, step, f"{name}/{r.prompt.id}", r.sample) for name in tries] for r in candidates
         ]
-        return self.author.reply(
+        replies = self.author.reply(
             [self.task.refine_prompt(r) for r in candidates],
             replace(self.sampling, seeds=seeds),
             [r.completion.token_ids for r in candidates],
         )
+        arrived = [(r, reply) for r, mine in zip(candidates, replies, strict=True) for reply in mine if reply]
+        return Drafts(
+            [(r, self._as_response(r, reply)) for r, reply in arrived],
+            written=sum(reply.written for _, reply in arrived),
+            read=sum(reply.read for _, reply in arrived),
+            failed=sum(bool(mine) and not any(mine) for mine in replies),
+            shown=True,
+        )
 
-    def _tries(self, candidates: Sequence[Rollout], replies: Sequence[Sequence[Reply | None]]) -> list[Try]:
-        """Turn each reply that fits the policy's context into a response, score it and align it with its y."""
-        made = [
-            (r, self._as_response(r, reply))
-            for r, mine in zip(candidates, replies, strict=True)
-            for reply in mine
-            if reply is not None
-        ]
-        read = [(r, y) for r, y in made if len(r.prompt.token_ids) + len(y.token_ids) <= self.context_length]
-        rewards = self._score(read)
+    def _tries(self, drafts: Drafts) -> list[Try]:
+        """Score each response that fits the policy's context, and align it with its y."""
+        room = [len(r.prompt.token_ids) + len(y.token_ids) <= self.context_length for r, y in drafts.responses]
+        read = list(compress(drafts.responses, room))
+        rewards = self._score(read) if drafts.rewards is None else list(compress(drafts.rewards, room))
         alignments = align([r.completion.token_ids for r, _ in read], [y.token_ids for _, y in read])
         return [
-            Try(r, y, reward, alignment, self.task.hard_coded(r, y, reward))
+            Try(r, y, reward, alignment, drafts.shown and self.task.hard_coded(r, y, reward))
             for (r, y), reward, alignment in zip(read, rewards, alignments, strict=True)
         ]
 

@@ -139,6 +139,7 @@ def make_refiner(
         author=author,
         task=task,
         sampling=Sampling(config.refiner.max_tokens, config.refiner.temperature, n=config.refiner.samples),
+        answering=Sampling(config.generation.max_tokens, config.generation.temperature, stop=config.generation.stop),
         encode=tokenizer.encode,
         decode=tokenizer.decode,
         eos_token_id=tokenizer.eos_token_id,
