@@ -37,3 +37,22 @@ def test_values_out_of_range_are_refused(refused):
         {"surprise": 1},
     ):
         refused(**sections)
+
+
+def test_the_controls_of_the_refiner_have_what_they_need(refused):
+    assert "samples_per_prompt must be at least 2" in refused(constraint={"name": "peer"}, algorithm={"name": "ppo"})
+    assert "constraint.accept" in refused(constraint={"name": "peer", "accept": "all"})
+    both = [{"name": "dynamic"}, {"name": "peer"}]
+    assert "at most one that refines, got dynamic and peer" in refused(constraints=both)
+    fresh = {"name": "fresh"}
+    said = "refiner.source must be reference for constraint.name=fresh, got policy"
+    assert said in refused(constraint=fresh, refiner={"source": "policy"})
+    vllm = {"engines": {"generator": "vllm"}, "vllm": {"speculate": 4}}
+    assert "vllm.speculate must be 0 for constraint.name=fresh" in refused(constraint=fresh, **vllm)
+    assert "constraint.tries" in refused(constraint=fresh | {"tries": 0})
+
+
+def test_a_constraint_that_asks_no_model_needs_no_engine_for_it():
+    peer, fresh = (Config(constraint={"name": name}) for name in ("peer", "fresh"))
+    assert (peer.refines, peer.refiner_apart, len(peer.refining)) == (False, False, 1)
+    assert (fresh.refines, fresh.refiner_apart, len(fresh.refining)) == (True, True, 1)

@@ -92,7 +92,7 @@ def test_a_file_of_an_earlier_version_has_the_knobs_of_both_tasks(own):
 
 @pytest.mark.parametrize("reduction", ["sequence", "token"])
 @pytest.mark.parametrize("apply", ["loss", "reward"])
-@pytest.mark.parametrize("name", ["none", "static", "dynamic"])
+@pytest.mark.parametrize("name", ["none", "static", "dynamic", "fresh"])
 @pytest.mark.parametrize("algorithm", ["ppo", "dapo"])
 def test_every_combination_of_the_comparison_is_valid(algorithm, name, apply, reduction):
     Config(algorithm={"name": algorithm}, constraint={"name": name, "apply": apply, "reduction": reduction})

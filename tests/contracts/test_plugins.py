@@ -44,7 +44,7 @@ def test_a_built_in_part_is_one_file_and_no_other_edit(tmp_path: Path, monkeypat
     monkeypatch.setattr(refinerl.constraints, "__path__", [*refinerl.constraints.__path__, str(tmp_path)])
     plugins.names.cache_clear()
     try:
-        assert plugins.names("constraint") == ("dynamic", "gentle", "none", "static")
+        assert plugins.names("constraint") == ("dynamic", "fresh", "gentle", "none", "peer", "static")
         config = recipe.load("smollm", ["constraint.name=gentle", "constraint.softness=3"])
         assert (config.constraint.softness, config.refines) == (3, False)
         assert "softness: 3" in recipe.to_yaml(config)

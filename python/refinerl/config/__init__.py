@@ -109,13 +109,14 @@ class Config(Section):
 
     @property
     def refining(self) -> list[ConstraintOptions]:
-        """The constraints in force that use the refiner; at most one."""
-        return [c for c in self.held if plugins.resolve("constraint", c.name).needs_refiner]
+        """The constraints in force that make refinements; at most one."""
+        classes = [plugins.resolve("constraint", c.name) for c in self.held]
+        return [c for c, of in zip(self.held, classes, strict=True) if of.needs_refiner or of.makes_refinements]
 
     @property
     def refines(self) -> bool:
-        """True if a constraint uses the refiner."""
-        return bool(self.refining)
+        """True if a constraint asks the refiner's model."""
+        return any(plugins.resolve("constraint", c.name).needs_refiner for c in self.held)
 
     @property
     def refiner_apart(self) -> bool:

@@ -43,14 +43,29 @@ def check(config: Config) -> None:
             f"vllm.speculate must be 0 where the refiner samples, got {config.vllm.speculate}: guesses would change "
             "which tokens a seed draws; refiner.temperature=0 may speculate"
         )
+    if config.vllm.speculate and any(c.name == "fresh" for c in config.held):
+        raise ValueError(
+            f"vllm.speculate must be 0 for constraint.name=fresh, got {config.vllm.speculate}: its answers are sampled"
+        )
     if config.on_dropped and not getattr(config.algorithm, "dynamic_sampling", False):
         raise ValueError("constraint.on_dropped must be false unless dapo's dynamic sampling drops groups")
 
 
 def _check_constraints(config: Config) -> None:
+    names = [c.name for c in config.held]
+    if "peer" in names and config.algorithm.samples_per_prompt < 2:
+        raise ValueError(
+            "algorithm.samples_per_prompt must be at least 2, such as 8, for constraint.name=peer, whose targets are "
+            "other responses to the same prompt"
+        )
+    if "fresh" in names and config.refiner.source != "reference":
+        raise ValueError(
+            f"refiner.source must be reference for constraint.name=fresh, got {config.refiner.source}: "
+            "its answers are the reference's"
+        )
     if len(config.refining) > 1:
-        names = " and ".join(c.name for c in config.refining)
-        raise ValueError(f"constraints must hold at most one that refines, got {names}")
+        refining = " and ".join(c.name for c in config.refining)
+        raise ValueError(f"constraints must hold at most one that refines, got {refining}")
     if len({c.penalty_in_group for c in config.held if c.apply == "reward"}) > 1:
         raise ValueError("constraints that apply in the reward must have the same penalty_in_group")
 

@@ -4,6 +4,8 @@ base      the defaults of a constraint
 none      the paper's “w/o Constraint”
 static    KL to the reference
 dynamic   the online refiner
+peer      a control: the best response to the same prompt in the place of the refiner's
+fresh     a control: new answers of the reference in the place of the refiner's
 sum       several at once
 """
 

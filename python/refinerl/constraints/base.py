@@ -31,7 +31,9 @@ class Constraint(ABC):
     needs_reference: ClassVar[bool] = False
     """True if `cost` reads `Measured.reference_logprobs`."""
     needs_refiner: ClassVar[bool] = False
-    """True if `anchor` asks the refiner; the run then has one."""
+    """True if `anchor` asks the refiner's model, which the run then has."""
+    makes_refinements: ClassVar[bool] = False
+    """True if `anchor` makes refinements without asking the refiner's model."""
 
     def __init__(self, options: ConstraintOptions | None = None, /, **given: Any) -> None:
         self.options: Any = self.Options(**given) if options is None else options
