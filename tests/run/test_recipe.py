@@ -38,7 +38,7 @@ def test_mistakes_are_named_with_what_would_work():
     assert "trainer.steps" in refused("smollm", "trainer.steps=many")
     assert refused("smollm", "trainer.steps=0") == "trainer.steps: input should be greater than or equal to 1, got 0"
     assert "key=value" in refused("smollm", "trainer.steps")
-    assert "dynamic, none, static or module:Class" in refused("smollm", "constraint.name=kl")
+    assert "dynamic, fresh, none, peer, static or module:Class" in refused("smollm", "constraint.name=kl")
     assert "cannot be read" in refused("nowhere.yaml")
     assert "constraint.estimator must be k2 or k3" in refused(
         "smollm", "constraint.name=static", "constraint.apply=loss", "constraint.estimator=k1"
