@@ -93,6 +93,8 @@ BAD = {
     "a list": (b'{"choices": [{"message": {"content": [1]}, "finish_reason": "stop"}]}', "without a text"),
     "filtered": (b'{"choices": [{"message": {"content": ""}, "finish_reason": "content_filter"}]}', "content_filter"),
     "bytes": (b"\xff\xfe\x00", "something that is no JSON"),
+    "deep": (b'{"choices":' + b"[" * 100_000, "something that is no JSON"),
+    "long": (b" " * 300_000, "sent more than 257 KiB"),
 }
 
 
@@ -114,7 +116,10 @@ def test_bad_answers_leave_their_response_unrefined(content: bytes, said: str):
     assert said in line
 
 
-@pytest.mark.parametrize("usage", [{"completion_tokens": "many"}, {"completion_tokens": -1}, {"prompt_tokens": None}])
+@pytest.mark.parametrize(
+    "usage",
+    [{"completion_tokens": "many"}, {"completion_tokens": -1}, {"prompt_tokens": None}, {"completion_tokens": 10**400}],
+)
 def test_odd_counts_of_tokens_are_counted_here(usage: Any):
     with Serving(lambda r: r.reply("four", usage=usage)) as url:
         assert ask(author(url)) == [[Reply("four", "stop", 4, 0)]]
@@ -202,3 +207,19 @@ def test_a_server_that_is_not_there_or_wants_a_key_is_refused_at_once(monkeypatc
     monkeypatch.delenv("MY_KEY", raising=False)
     with pytest.raises(UserError, match=r"refiner.api_key_env=MY_KEY: there is no such variable"):
         author(url, key_variable="MY_KEY")
+
+
+def test_a_list_of_models_that_is_nested_without_end_is_none():
+    with (
+        Serving(lambda r: r.answer(b"[" * 100_000), None) as url,
+        pytest.raises(UserError, match="lists no model"),
+    ):
+        author(url)
+
+
+@pytest.mark.parametrize("key", ["sec\nret", "sec\x7fret", "ключ"])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(monkeypatch, key: str):
+    monkeypatch.setenv("MY_KEY", key)
+    with pytest.raises(UserError, match=r"^refiner.api_key_env=MY_KEY: the key .* must be one line of ASCII") as error:
+        author("http://127.0.0.1:9/v1", key_variable="MY_KEY")
+    assert not any(part in str(error.value) for part in ("sec", "ret", "ключ"))

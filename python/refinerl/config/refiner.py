@@ -66,12 +66,30 @@ class RefinerConfig(Section):
                 f"refiner.model must be left out for refiner.source={self.source}: use source=model for another model"
             )
         if self.url is not None:
-            place = urlsplit(self.url)
-            if place.scheme not in ("http", "https") or not place.hostname:
-                raise ValueError(f"refiner.url must be a URL such as http://localhost:8000/v1, got {self.url!r}")
+            _check_url(self.url)
         if self.samples > 1 and self.temperature == 0:
             raise ValueError(
                 "refiner.temperature must be above 0 for refiner.samples above 1, such as 0.7: "
                 "greedy samples are all the same"
             )
         return self
+
+
+def _check_url(url: str) -> None:
+    """Refuse what is no base URL of a server.
+
+    Raises:
+        ValueError: it is not, or it contains a password.
+    """
+    try:
+        place = urlsplit(url)
+        whole = place.scheme in ("http", "https") and bool(place.hostname) and place.port != 0
+    except ValueError:  # brackets that do not match, or a port that is no number from 0 to 65535
+        whole = False
+    if whole and "@" in place.netloc:
+        raise ValueError(
+            "refiner.url must not contain a user or a password, which would be written to config.yaml: put the key "
+            "into an environment variable and name the variable in refiner.api_key_env"
+        )
+    if not whole or place.query or place.fragment or not url.isprintable() or " " in url:
+        raise ValueError(f"refiner.url must be a URL such as http://localhost:8000/v1, got {url!r}")

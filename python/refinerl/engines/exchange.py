@@ -39,9 +39,16 @@ class Exchanges:
         self._aborted = False
 
     def request(
-        self, method: str, url: str, *, body: bytes | None = None, headers: Mapping[str, str], seconds: float
+        self,
+        method: str,
+        url: str,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str],
+        seconds: float,
+        most_bytes: int = MOST_BYTES,
     ) -> Answer:
-        """Send a request and read the whole answer within `seconds`.
+        """Send a request and read the whole answer, of at most `most_bytes`, within `seconds`.
 
         The socket's timeout is not enough: it restarts with each byte that a slow server sends.
 
@@ -68,8 +75,8 @@ class Exchanges:
             try:
                 connection.request(method, target, body, dict(headers))
                 response = connection.getresponse()
-                content = response.read(MOST_BYTES + 1)
-                if response.length and len(content) <= MOST_BYTES:  # read(n) accepts fewer bytes
+                content = response.read(most_bytes + 1)
+                if response.length and len(content) <= most_bytes:  # read(n) accepts fewer bytes
                     raise http.client.IncompleteRead(content, response.length)
                 found = {name.lower(): value for name, value in response.getheaders()}
             finally:
@@ -85,8 +92,8 @@ class Exchanges:
             connection.close()
         if late.is_set():
             raise ExchangeError(f"did not answer within {seconds:g} s")
-        if len(content) > MOST_BYTES:
-            raise ExchangeError(f"sent more than {MOST_BYTES >> 20} MiB")
+        if len(content) > most_bytes:
+            raise ExchangeError(f"sent more than {most_bytes >> 10} KiB")
         return Answer(response.status, found, content)
 
     def abort(self) -> None:

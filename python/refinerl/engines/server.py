@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from refinerl.engines.exchange import Answer, ExchangeError, Exchanges
 from refinerl.errors import TrainingStoppedError, UserError
@@ -20,6 +20,8 @@ from refinerl.records import FinishReason, Message, Reply, Sampling
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before the first retry of a request, doubled for each further one, and the maximum."""
+HEAD_BYTES, TOKEN_BYTES = 2**18, 128
+"""Largest response body: so many bytes, and so many more for each token that was asked for."""
 WORTH_REPEATING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 
 
@@ -69,13 +71,17 @@ class ServerAuthor:
         self._count, self._progress, self._say = count, progress, say
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if key_variable is not None:
-            key = os.environ.get(key_variable, "")
-            if not key.strip():
+            key = os.environ.get(key_variable, "").strip()
+            if not key:
                 raise UserError(
                     f"refiner.api_key_env={key_variable}: there is no such variable in the environment, or it is "
                     f"empty; export {key_variable}=…, or leave the knob out if the server needs no key"
                 )
-            self._headers["Authorization"] = f"Bearer {key.strip()}"
+            if not (key.isascii() and key.isprintable()):  # http.client would quote the key in its message
+                raise UserError(
+                    f"refiner.api_key_env={key_variable}: the key in this variable must be one line of ASCII characters"
+                )
+            self._headers["Authorization"] = f"Bearer {key}"
         self.model = self._known_model(model)
         self._failed_in_a_row = 0
         self._lock = threading.Lock()
@@ -89,6 +95,7 @@ class ServerAuthor:
             TrainingStoppedError: `limits.max_failures` requests in a row failed.
         """
         exchanges, stopped = Exchanges(), threading.Event()
+        most_bytes = HEAD_BYTES + TOKEN_BYTES * sampling.max_tokens
         seeds = sampling.seeds or [[0] * sampling.n] * len(conversations)
         found: list[list[Reply | None]] = [[None] * sampling.n for _ in conversations]
         failed: list[str] = []
@@ -98,7 +105,7 @@ class ServerAuthor:
             for i, conversation in enumerate(conversations):
                 for j in range(sampling.n):
                     body = self._body(conversation, sampling, seeds[i][j])
-                    jobs[pool.submit(self._ask, exchanges, stopped, body)] = (i, j)
+                    jobs[pool.submit(self._ask, exchanges, stopped, body, most_bytes)] = (i, j)
             for done in as_completed(jobs):
                 i, j = jobs[done]
                 try:
@@ -138,7 +145,7 @@ class ServerAuthor:
             asked["stop"] = list(sampling.stop)
         return json.dumps(asked).encode()
 
-    def _ask(self, exchanges: Exchanges, stopped: threading.Event, body: bytes) -> Reply:
+    def _ask(self, exchanges: Exchanges, stopped: threading.Event, body: bytes, most_bytes: int) -> Reply:
         """Request one reply; retry after a pause, for which the server's `Retry-After` header counts if it is longer.
 
         Raises:
@@ -154,6 +161,7 @@ class ServerAuthor:
                     body=body,
                     headers=self._headers,
                     seconds=self.limits.timeout,
+                    most_bytes=most_bytes,
                 )
                 if answer.status == 200:
                     return _reply(answer.content, self._count)
@@ -190,7 +198,7 @@ class ServerAuthor:
             )
         try:
             names = [str(row["id"]) for row in json.loads(answer.content)["data"]] if answer.status == 200 else []
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             names = []
         if not names:
             raise UserError(
@@ -217,7 +225,7 @@ def _reply(content: bytes, count: Callable[[str], int]) -> Reply:
     """
     try:
         answer = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ExchangeError(f"answered with something that is no JSON{_words(content)}") from error
     choices = answer.get("choices") if isinstance(answer, dict) else None
     if not isinstance(choices, list) or len(choices) != 1:
@@ -232,15 +240,14 @@ def _reply(content: bytes, count: Callable[[str], int]) -> Reply:
     usage = answer.get("usage")
     written, read = ((usage.get(name) if isinstance(usage, dict) else None) for name in _USAGE)
     reason: FinishReason = "length" if ended == "length" else "stop"
-    return Reply(
-        text,
-        reason,
-        written if isinstance(written, int) and written >= 0 else count(text),
-        read if isinstance(read, int) and read >= 0 else 0,
-    )
+    return Reply(text, reason, written if _is_count(written) else count(text), read if _is_count(read) else 0)
 
 
 _USAGE = ("completion_tokens", "prompt_tokens")
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and 0 <= value < 2**31
 
 
 def _words(content: bytes) -> str:
@@ -250,7 +257,7 @@ def _words(content: bytes) -> str:
         answer = json.loads(content)
         inner = answer.get("error", answer)
         text = str(inner.get("message", inner)) if isinstance(inner, dict) else str(inner)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         pass
     text = " ".join(text.split()).replace("[", "(").replace("]", ")")  # rich would read square brackets as markup
     return f": {text[:160]}" if text else ""
