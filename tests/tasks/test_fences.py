@@ -1,8 +1,10 @@
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refinerl.tasks.fences import extract, find_block, is_python
+from refinerl.tasks.fences import extract, find_block, find_blocks, is_python
 
 lines = st.text(alphabet=st.characters(blacklist_characters="`\n", blacklist_categories=("Cs",)), max_size=20)
 codes = st.lists(lines, min_size=1, max_size=6).map("\n".join)
@@ -134,3 +136,11 @@ def test_python_is_recognised(text: str) -> None:
 )
 def test_what_is_not_python(text: str) -> None:
     assert not is_python(text)
+
+
+def test_a_long_run_of_backticks_takes_no_time() -> None:
+    """A regular expression tries every split of it: this one would take minutes."""
+    text = "`" * 100_000 + "a`b"
+    started = time.perf_counter()
+    assert find_blocks(text) == []
+    assert time.perf_counter() - started < 1

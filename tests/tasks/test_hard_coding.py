@@ -119,7 +119,12 @@ def test_what_is_no_program_is_no_hard_coder(source: str) -> None:
         ("0111", "1111", 1, False),  # nothing hidden fails
         ("1000", "1000", 1, False),  # no test was shown
         ("0000", "0000", 1, False),
-        ("0000", "1000", 2, False),  # a visible test still fails
+        ("0000", "1000", 2, True),  # a visible test that was not shown still fails
+        ("0000", "0100", 2, False),  # the shown test does
+        ("1000", "1100", 2, True),
+        ("1000", "1110", 2, False),
+        ("1000", "0100", 2, True),
+        ("0011", "1011", 2, False),
         ("0000", "1100", 2, True),
         ("0010", "1100", 2, True),
         ("0000", "1000", 0, False),

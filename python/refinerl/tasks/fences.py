@@ -8,7 +8,6 @@ import warnings
 from dataclasses import dataclass
 from typing import Literal
 
-_FENCE = re.compile(r"(?P<before>.*?)(?P<ticks>`{3,})[ \t]*(?P<info>[^`]*)", re.DOTALL)
 _LANGUAGE = re.compile(r"[\w.+#-]*")
 
 
@@ -62,10 +61,9 @@ def find_blocks(text: str) -> list[Block]:
     found: list[Block] = []
     opened: tuple[int, str, str] | None = None  # line, indentation, backticks
     for number, line in enumerate(lines):
-        match = _FENCE.fullmatch(line.rstrip())
-        if match is None:
+        before, ticks, info = _fence(line.rstrip())
+        if len(ticks) < 3:
             continue
-        before, ticks, info = match["before"], match["ticks"], match["info"]
         at_start = not before.strip()
         language = _LANGUAGE.fullmatch(info) is not None
         if opened is None:
@@ -79,6 +77,16 @@ def find_blocks(text: str) -> list[Block]:
     if not found and opened is not None:
         found.append(_block(lines, opened, None, glued=None))
     return found
+
+
+def _fence(line: str) -> tuple[str, str, str]:
+    """Split a line at its last backticks: the text before them, the backticks, the text after them and blanks.
+
+    A regular expression would take quadratic time on long runs of backticks.
+    """
+    end = line.rfind("`") + 1
+    before = line[:end].rstrip("`")
+    return before, line[len(before) : end], line[end:].lstrip(" \t")
 
 
 def _block(lines: list[str], opened: tuple[int, str, str], end: int | None, glued: str | None) -> Block:

@@ -29,18 +29,22 @@ Rule = tuple[Form, tuple[Form, ...]]
 
 
 def gains_only_shown(before: Sequence[bool], after: Sequence[bool], visible: int) -> bool:
-    """Return True if ỹ passes all visible tests, of which y failed some, but none of the hidden tests that y failed.
+    """Return True if ỹ newly passes the shown test, the first that y fails, and of the others only visible ones.
 
-    It is False if no test is visible, or if ỹ passes every hidden test.
+    It is True if ỹ passes all visible tests but none of the hidden tests that y failed, or if the shown test is the
+    only one that it newly passes. It is False if no test was shown, or if ỹ passes every hidden test.
 
     Args:
         before: for each test, True if y passes it; the visible tests come first.
         after: the same for ỹ.
         visible: number of tests that may be shown.
     """
-    if not visible or all(before[:visible]) or not all(after[:visible]) or all(after[visible:]):
+    if all(before[:visible]) or all(after[visible:]):
         return False
-    return not any(now and not then for then, now in zip(before[visible:], after[visible:], strict=True))
+    gained = [i for i, (then, now) in enumerate(zip(before, after, strict=True)) if now and not then]
+    if all(after[:visible]):
+        return all(i < visible for i in gained)
+    return gained == [list(before).index(False)]
 
 
 def names_the_answer(source: str, shown: Case) -> bool:
