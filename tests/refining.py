@@ -18,13 +18,13 @@ def rollout(text, value, sample=0):
     return Rollout(prompt("x"), Completion((*encode(text), EOS), (), text, "stop"), reward, sample)
 
 
-def refiner(writer, *, accept="better", context=1000, max_tokens=8, task=POINTS, **options):
+def refiner(writer, *, accept="better", context=1000, max_tokens=8, task=POINTS, fold=str, **options):
     return Refiner(
         author=ModelAuthor(writer, lambda messages: encode(messages[0]["content"])),
         task=task,
         sampling=Sampling(max_tokens, temperature=0.0),
         answering=Sampling(max_tokens),
-        encode=encode,
+        encode=lambda text: encode(fold(text)),
         decode=lambda ids: decode([i for i in ids if i not in SPECIAL]),
         eos_token_id=EOS,
         special_token_ids=SPECIAL,

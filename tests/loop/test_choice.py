@@ -78,3 +78,10 @@ def test_beyond_every_accepted_refinement_is_better_than_the_groups_best(texts, 
     if accepted:
         assert anchors.metrics["refiner/beyond_best_sibling"] == 1
         assert anchors.metrics["refiner/in_dead_groups"] == (len(set(texts)) == 1)
+
+
+@pytest.mark.parametrize(("budget", "affordable"), [(0.57, 57), (0.29, 29), (0.58, 58), (0.999, 99)])
+def test_a_budget_is_a_share_of_the_rollouts_also_where_floats_are_not(budget, affordable):
+    """0.57 · 100 is 56.99999999999999."""
+    many = group("m", *(([i], 0.0) for i in range(100)))
+    assert len(choose([many], budget=budget, max_reward=1.0)) == affordable

@@ -216,3 +216,13 @@ def test_an_answer_by_heart_is_counted_and_not_accepted():
     anchors = refine_by(Author({"bad": ["good", "fair"]}), rollout("bad", -1.0), task=task, n=2)
     assert anchors.refinements[0].completion.text == "fair"  # the honest one
     assert anchors.metrics["refiner/hard_coded"] == 1
+
+
+def test_what_is_scored_is_what_the_tokens_say():
+    """A tokenizer that normalises cannot say everything that a refiner with another one writes: here, capitals."""
+    _, anchors = refine(
+        {"bad": "Good"}, rollout("bad", -1.0), task=Points(bad=-1.0, good=0.5, Good=1.0), fold=str.lower
+    )
+    (refinement,) = anchors.refinements
+    assert refinement.completion.token_ids == (*encode("good"), EOS)
+    assert (refinement.completion.text, refinement.reward.value) == ("good", 0.5)

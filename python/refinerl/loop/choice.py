@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -44,7 +45,7 @@ def choose(
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     if budget < 1:
         parts = world.all_gather_object((len(rollouts), list(wanted.values())))
-        affordable = int(budget * sum(count for count, _ in parts))
+        affordable = math.floor(budget * sum(count for count, _ in parts) + 1e-9)  # 0.57 · 100 is below 57
         chosen = set(sorted(place for _, places in parts for place in places)[:affordable])
         wanted = {key: place for key, place in wanted.items() if place in chosen}
     return [rollout for rollout in rollouts if rollout.key in wanted]

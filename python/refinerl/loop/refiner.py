@@ -190,14 +190,13 @@ class Refiner:
         """Return ỹ: the reply as a response to x in the policy's tokens, with EOS if the refiner ended it itself.
 
         Text that y and the reply share keeps y's tokens, up to y's first special token. Special tokens that the reply
-        spells out are left out of ỹ.
+        spells out are left out of ỹ. Its text is what its tokens say: a tokenizer that normalises changes the reply's.
         """
         text = self.task.refined_response(rollout, reply.text)
         original = tuple(takewhile(lambda token: token not in self.special_token_ids, rollout.completion.token_ids))
-        whole = tuple(retokenize(text, original, self.encode, self.decode))
+        whole = retokenize(text, original, self.encode, self.decode)
         tokens = tuple(token for token in whole if token not in self.special_token_ids)
-        if tokens != whole:
-            text = self.decode(tokens)
+        text = self.decode(tokens)
         if tokens and reply.finish_reason == "stop":
             tokens = (*tokens, self.eos_token_id)
         return Completion(tokens, (), text, reply.finish_reason)
