@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.engines.vllm import VllmGenerator
 from refinerl.errors import UserError
 from refinerl.loop.author import ModelAuthor
-from refinerl.run.generators import make_generators
+from refinerl.run.generators import load_refiner_tokenizer, make_generators
 from tiny import write_tiny
 
 
@@ -75,3 +76,13 @@ def test_vllm_writes_as_many_rows_as_it_is_told_to_whatever_max_batch_is(tmp_pat
         assert author.generator is engine
         assert isinstance(engine, VllmGenerator)
         assert engine._llm.llm_engine.vllm_config.scheduler_config.max_num_seqs == rows
+
+
+def test_the_template_of_another_refiner_prints_the_day_of_the_runs_start(tiny_folder):
+    config = Config(
+        model=str(tiny_folder),
+        refiner={"model": str(tiny_folder), "chat_template": "{{ strftime_now('%d %b %Y') }}"},
+        chat_template_date=date(2024, 2, 9),
+    )
+    _, tokenizer = load_refiner_tokenizer(config)
+    assert tokenizer.decode(tokenizer.encode_chat([{"role": "user", "content": "x"}])) == "09 Feb 2024"

@@ -160,7 +160,7 @@ def _author(config: Config, reference: _Voice, telemetry: Telemetry) -> Author:
 def _voice(config: Config, name: str, chat_template: str | None, telemetry: Telemetry) -> _Voice:
     with telemetry.busy(f"load {name}"):
         place = resolve_model(name)
-        tokenizer = ChatTokenizer.load(place, chat_template=chat_template)
+        tokenizer = ChatTokenizer.load(place, chat_template=chat_template, date=config.chat_template_date)
         model = load_model(place, dtype=config.dtype).to(trainers.device_of(config.device))
     generator = TransformersGenerator(model, tokenizer, max_rows=config.generation.max_batch, progress=telemetry.tick)
     return _Voice(generator, tokenizer)

@@ -70,7 +70,8 @@ def load_refiner_tokenizer(config: Config) -> tuple[str, ChatTokenizer]:
         UserError: the model or its tokenizer cannot be loaded.
     """
     place = resolve_model(config.refiner.model or "")
-    return place, ChatTokenizer.load(place, chat_template=config.refiner.chat_template)
+    date = config.chat_template_date
+    return place, ChatTokenizer.load(place, chat_template=config.refiner.chat_template, date=date)
 
 
 def make_server(
