@@ -215,7 +215,10 @@ WRONG = [
     (["task.name=maths.py:MathTask"], "give maths:MathTask with its folder on PYTHONPATH"),
     (["constraint.name=plugins_wrong:ForeignOptions"], "its Options must derive from Constraint.Options"),
     (["constraint.name=plugins_wrong:PlainOptions"], "its Options must derive from Constraint.Options"),
-    (["constraint.name=statik"], "constraint.name must be dynamic, fresh, none, peer, static or module:Class of your own"),
+    (
+        ["constraint.name=statik"],
+        "constraint.name must be dynamic, fresh, none, peer, static or module:Class of your own",
+    ),
     (["constraint.name=statik"], "got 'statik'; closest: static"),
     (["algorithm.name=hinge:Hinge"], "must be a class derived from refinerl.algorithms.Algorithm"),
     (["constraint.name=plugins_wrong:NoCost"], "constraint.name=plugins_wrong:NoCost lacks the method cost"),
