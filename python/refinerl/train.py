@@ -22,6 +22,7 @@ from refinerl.loop.rollout import collect, revive
 from refinerl.records import sample_seed
 from refinerl.run import command
 from refinerl.run.checkpoint import State
+from refinerl.run.evaluation import evaluate, score_of
 from refinerl.run.launch import end_process
 from refinerl.run.pace import reason_to_stop
 from refinerl.run.wiring import Parts
@@ -69,11 +70,10 @@ def train(parts: Parts) -> State:
             with telemetry.clock("sync"):
                 parts.generator.load(updater.policy.weights())
 
+            told = summed(task.telemetry(), world)
             evaluated: Mapping[str, float] = {}
-            if parts.evaluator is not None and step % pace.evaluate_every == 0:
-                with telemetry.clock("evaluate"):
-                    # A slow test may end differently on another rank, and all ranks have to agree on the best step.
-                    evaluated = world.all_gather_object(parts.evaluator.metrics())[0]
+            if parts.evaluation is not None and step % pace.evaluate_every == 0:
+                evaluated = evaluate(parts.evaluation, telemetry.clock, world)
             metrics = merged(
                 rollout_metrics(collected, anchors, world),
                 anchors.metrics,
@@ -82,12 +82,12 @@ def train(parts: Parts) -> State:
                 charged,
                 update.metrics,
                 {"update/steps": float(update.steps), "update/skipped": float(len(update.skipped))},
-                summed(task.telemetry(), world),
+                told,
                 evaluated,
             )
             telemetry.rollouts(collected.groups, collected.kept, anchors)
             telemetry.log(metrics)
-            state = keeper.reached(state.after(step, stream.position, update, evaluated.get("evaluate/pass@1")))
+            state = keeper.reached(state.after(step, stream.position, update, score_of(evaluated)))
 
         for name in update.skipped:
             telemetry.say(f"[yellow]step {step}: an optimizer step was skipped, the {name} is not finite[/]")

@@ -32,6 +32,7 @@ OPTIONAL = {
     "trainer.epochs": "no limit",
     "trainer.micro_batch": "no limit",
     "vllm.max_model_len": "the model's context decides",
+    "evaluate.path": "a benchmark is run",
     "evaluate.data": "downloaded as published",
     "evaluate.limit": "all",
     "plan.card": "no card is named",

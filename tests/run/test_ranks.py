@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from launching import Launcher, launch, needs_deepspeed, needs_vllm
-from toy import Toy, rollouts, timeless, write_problems
+from toy import Toy, rollouts, timeless
 
 pytestmark = [needs_deepspeed, pytest.mark.slow]
 
@@ -32,11 +32,11 @@ ZERO_3 = (
 
 
 @pytest.fixture(scope="module")
-def evaluated(tmp_path_factory) -> tuple[str, ...]:
-    """The run's options, with an evaluation after the second step."""
-    data = write_problems(tmp_path_factory.mktemp("problems"))
-    sizes = ("evaluate.prompting=completion", "evaluate.max_tokens=1", "evaluate.n=4", "evaluate.temperature=2")
-    return (*RUN, "evaluate.every=2", "evaluate.benchmark=apps", f"evaluate.data={data}", *sizes)
+def evaluated(toy: Toy) -> tuple[str, ...]:
+    """The run's options, with an evaluation after the second step, on five rows that the two ranks share."""
+    path = f"evaluate.path={toy.folder / 'prompts.jsonl'}"
+    sizes = ("evaluate.max_tokens=4", "evaluate.n=4", "evaluate.temperature=2", "evaluate.limit=5")
+    return (*RUN, "evaluate.every=2", "evaluate.benchmark=task", path, *sizes)
 
 
 @pytest.fixture(scope="module")

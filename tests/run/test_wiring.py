@@ -23,12 +23,13 @@ def config(**sections) -> Config:
 def test_prompts_have_the_room_that_the_engine_has():
     """A prompt that vLLM's context has no room for would end the run when it is drawn."""
     short = {"max_model_len": 300}
-    assert room_for_prompts(config(), 1000) == 900
-    assert room_for_prompts(config(vllm=short), 1000) == 900  # transformers generates
-    assert room_for_prompts(config(vllm=short, engines={"generator": "vllm"}), 1000) == 200
-    assert room_for_prompts(config(vllm=short, engines={"generator": "vllm"}), 250) == 150
+    of = "generation.max_tokens", 100
+    assert room_for_prompts(config(), 1000, *of) == 900
+    assert room_for_prompts(config(vllm=short), 1000, *of) == 900  # transformers generates
+    assert room_for_prompts(config(vllm=short, engines={"generator": "vllm"}), 1000, *of) == 200
+    assert room_for_prompts(config(vllm=short, engines={"generator": "vllm"}), 250, *of) == 150
     with pytest.raises(UserError, match=r"context of 100 .*choose at most generation.max_tokens=50"):
-        room_for_prompts(config(vllm={"max_model_len": 100}, engines={"generator": "vllm"}), 1000)
+        room_for_prompts(config(vllm={"max_model_len": 100}, engines={"generator": "vllm"}), 1000, *of)
 
 
 @pytest.mark.parametrize(

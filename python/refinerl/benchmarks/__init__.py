@@ -13,4 +13,5 @@
 - `results`: results.jsonl, summary.json, the table
 - `failures`: failing samples, on the console and as a page
 - `evaluator`: a model on a benchmark, for the command and during training
+- `held_out`: a model on held-out rows of its training task
 """

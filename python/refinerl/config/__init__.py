@@ -87,6 +87,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _resolve(self) -> Config:
+        if not self.evaluate.max_tokens:
+            self.evaluate.max_tokens = self.generation.max_tokens if self.evaluate.benchmark == "task" else 512
         fill(self, self)
         if self.reward_model.device == "auto":
             self.reward_model.device = self.device

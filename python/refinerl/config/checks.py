@@ -29,8 +29,7 @@ def check(config: Config) -> None:
             f"algorithm.overlong_cache must be less than generation.max_tokens = {config.generation.max_tokens}, "
             f"got {cache}"
         )
-    if config.evaluate.n > 1 and config.evaluate.temperature == 0:
-        raise ValueError("evaluate.temperature must be above 0 for evaluate.n above 1: greedy samples are all the same")
+    _check_evaluation(config)
     _check_reward(config)
     _check_constraints(config)
     if config.vllm.speculate and not (config.engines.generator == "vllm" and config.refiner_apart):
@@ -49,6 +48,31 @@ def check(config: Config) -> None:
         )
     if config.on_dropped and not getattr(config.algorithm, "dynamic_sampling", False):
         raise ValueError("constraint.on_dropped must be false unless dapo's dynamic sampling drops groups")
+
+
+def _check_evaluation(config: Config) -> None:
+    e, task = config.evaluate, config.task
+    if e.n > 1 and e.temperature == 0:
+        raise ValueError("evaluate.temperature must be above 0 for evaluate.n above 1: greedy samples are all the same")
+    if e.benchmark != "task":
+        if e.path is not None:
+            raise ValueError(
+                f"evaluate.path is read with evaluate.benchmark=task only, got evaluate.benchmark={e.benchmark}; the "
+                "files of a benchmark are named by evaluate.data"
+            )
+        return
+    if e.path is None:
+        raise ValueError(
+            "evaluate.path must be given for evaluate.benchmark=task: a file of rows like those of task.path, such as "
+            "evaluate.path=held_out.jsonl"
+        )
+    if e.data is not None:
+        raise ValueError("evaluate.data is for benchmarks; with evaluate.benchmark=task give evaluate.path alone")
+    if "path" not in type(task).model_fields:
+        raise ValueError(
+            f"evaluate.benchmark=task needs a task that reads a file: the options of task.name={task.name} have no "
+            "`path`, which evaluate.path would replace"
+        )
 
 
 def _check_constraints(config: Config) -> None:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from typing import Literal
 
-from refinerl.contracts.options import Count, CountOrZero, NonNegative, Section
+from refinerl.contracts.options import Count, CountOrZero, NonNegative, Section, derived
 
 
 class EvaluateConfig(Section):
-    """A benchmark that runs during training; the checkpoint with the best pass@1 is kept."""
+    """An evaluation during training; the checkpoint with the best result is kept."""
 
     every: CountOrZero = 0
-    """Steps between evaluations. 0: no evaluation."""
-    benchmark: Literal["humaneval", "humaneval+", "mbpp", "mbpp+", "apps"] = "humaneval+"
-    """Benchmark to run."""
+    """Steps between evaluations; the first is before step 1. 0: no evaluation."""
+    benchmark: Literal["humaneval", "humaneval+", "mbpp", "mbpp+", "apps", "task"] = "humaneval+"
+    """Benchmark to run. task: the rows of evaluate.path, with the prompts and the reward of the run's task."""
+    path: str | None = None
+    """With benchmark=task: rows like those of task.path, which the run is not trained on."""
     data: str | None = None
-    """Folder with the benchmark's files; for apps also a file or hub:OWNER/NAME/FILE. None: download them."""
+    """Folder with a benchmark's files; for apps also a file or hub:OWNER/NAME/FILE. None: download them."""
     limit: Count | None = None
     """Number of tasks to use, from the first on. None: all."""
     n: Count = 1
     """Samples per task."""
     temperature: NonNegative = 0.0
     """Sampling temperature; 0 is greedy decoding."""
-    max_tokens: Count = 512
+    max_tokens: Count = derived("512; with benchmark=task generation.max_tokens")
     """Maximum tokens of a completion."""
     prompting: Literal["completion", "chat"] = "chat"
-    """Complete the code of the task, or ask for it in a conversation."""
+    """Complete the code of a benchmark's task, or ask for it in a conversation; not for benchmark=task."""

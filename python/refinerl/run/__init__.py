@@ -9,7 +9,7 @@ recipe       recipe + parts + overrides -> Config
 plan         `--dry-run`; plan_memory: its table of phases
 placement    checks of devices and ranks before anything is loaded
 launch       the processes of a run
-wiring       selects and connects the parts: loading, tasks, trainers, generators
+wiring       selects and connects the parts: loading, tasks, trainers, generators, evaluation
 pace         the numbers of the training loop, and the guards that stop it
 checkpoint   a run's folder and its state
 keeper       when a checkpoint is due, and what an interrupted run still saves

@@ -1,4 +1,4 @@
-"""Data, task, reward, sandbox and benchmark of a run. A part of the wiring."""
+"""Data, task, reward and sandbox of a run. A part of the wiring."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
-from refinerl.benchmarks.evaluator import Evaluator
-from refinerl.benchmarks.load import Choice, load_suite
-from refinerl.benchmarks.prompting import make_prompting
-from refinerl.benchmarks.scoring import Scorer
 from refinerl.config import Config
-from refinerl.contracts import ALONE, Generator, Task, World
+from refinerl.contracts import ALONE, Task, World
 from refinerl.contracts.plugins import OBJECT, resolve
 from refinerl.data.apps import ProblemSet
 from refinerl.data.conversations import Dialogue
 from refinerl.engines.models import is_openrlhf, load_reward_model
 from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.errors import UserError
-from refinerl.records import Sampling
 from refinerl.run.given import NOTHING, Given, refuse_object
 from refinerl.run.memory import explained
 from refinerl.run.trainers import device_of
@@ -32,12 +27,13 @@ from refinerl.tasks.reward_sum import RewardSum
 from refinerl.tasks.user_reward import UserReward, load_reward
 
 Say = Callable[[str], None]
+Data = ProblemSet | Sequence[Dialogue]
 
 MANY_PROMPTS = 10_000
 """Number of prompts from which on tokenizing them takes long enough to be announced."""
 
 
-def load_data(config: Config, given: Given = NOTHING) -> ProblemSet | Sequence[Dialogue]:
+def load_data(config: Config, given: Given = NOTHING) -> Data:
     """Read the problems or dialogues that the configuration names; return those that were given.
 
     Raises:
@@ -63,12 +59,7 @@ def make_task(
     longest = min(room, config.task.max_prompt_tokens or room)
     own = given.task or (make_own_task(config) if ":" in config.task.name else None)
     if isinstance(own, OwnTask):
-        own.connect(
-            tokenizer.encode_chat,
-            max_prompt_tokens=longest,
-            system=config.task.system,
-            refine_template=config.refiner.template,
-        )
+        connect(own, config, tokenizer, longest)
         if own.too_long:
             say(f"{own.too_long} prompts were left out: they have more than {longest} tokens")
     if own is not None:
@@ -124,6 +115,16 @@ def make_task(
     if task.too_long:
         say(f"{task.too_long} prompts of {len(data.problems)} were left out: they have more than {longest} tokens")
     return task
+
+
+def connect(task: OwnTask, config: Config, tokenizer: ChatTokenizer, longest: int) -> None:
+    """Make the prompts of a user's task, of at most `longest` tokens. Raises as `refinerl.tasks.base.Task.connect`."""
+    task.connect(
+        tokenizer.encode_chat,
+        max_prompt_tokens=longest,
+        system=config.task.system,
+        refine_template=config.refiner.template,
+    )
 
 
 def make_own_task(config: Config) -> OwnTask:
@@ -212,14 +213,3 @@ def make_sandbox(config: Config, say: Say, world: World = ALONE) -> Sandbox:
     for protection in off:
         say(f"[yellow]  off: {protection.name} ({protection.reason}), which exposes {protection.exposed}[/]")
     return box
-
-
-def make_evaluator(config: Config, generator: Generator, tokenizer: ChatTokenizer, box: Sandbox, say: Say) -> Evaluator:
-    """Make the benchmark that runs during training, with the policy's own generator."""
-    e = config.evaluate
-    suite = load_suite(Choice(e.benchmark, e.data, limit=e.limit))
-    for note in suite.notes:
-        say(f"evaluate: {suite.name}: {note}")
-    prompting = make_prompting(e.prompting, suite, tokenizer.encode, tokenizer.encode_chat, tokenizer.beginning)
-    sampling = Sampling(e.max_tokens, e.temperature, n=e.n, stop=prompting.stops)
-    return Evaluator(Scorer(suite, box), generator, prompting, sampling, config.seed)

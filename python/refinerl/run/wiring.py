@@ -14,7 +14,6 @@ from rich.console import Console
 
 from refinerl import contracts
 from refinerl.algorithms import Algorithm
-from refinerl.benchmarks.evaluator import Evaluator
 from refinerl.config import Config
 from refinerl.constraints import Constraint, Sum
 from refinerl.contracts import ALONE, Constraints, Generator, Task, Trainer, World
@@ -29,13 +28,14 @@ from refinerl.loop.rollout import Roller
 from refinerl.loop.stream import PromptStream
 from refinerl.loop.update import Updater
 from refinerl.records import Sampling
+from refinerl.run.evaluation import Evaluation, make_benchmark, make_held_out, read_held_out
 from refinerl.run.generators import make_generators, make_refiner
 from refinerl.run.given import NOTHING, Given, refuse_object
 from refinerl.run.keeper import Keeper
 from refinerl.run.loading import load, trunk_for_critic
 from refinerl.run.pace import Pace
 from refinerl.run.placement import check_memory, check_ranks
-from refinerl.run.tasks import make_evaluator, make_sandbox, make_task
+from refinerl.run.tasks import make_sandbox, make_task
 from refinerl.run.telemetry import Telemetry, make_trackers
 from refinerl.run.trainers import device_of, make_critic, make_network, make_policy, make_reference, writing_network
 
@@ -57,8 +57,8 @@ class Parts:
     device: torch.device
     keeper: Keeper
     pace: Pace
-    evaluator: Evaluator | None = None
-    """The benchmark, if `evaluate.every` is above 0."""
+    evaluation: Evaluation | None = None
+    """The evaluation during training, if `evaluate.every` is above 0."""
 
 
 @contextmanager
@@ -96,12 +96,14 @@ def wire(
         stack.callback(telemetry.close)
         telemetry.say(f"device: {devices.describe(torch.device(device))}")
         check_memory(config, config.model, world.size)
+        held_out = read_held_out(config)
         with telemetry.busy(f"load {config.model}"):
             if (fetched := resolve_model(config.model)) != config.model:  # now its size is known
                 check_memory(config, fetched, world.size)
             loaded = load(config, given, device)
         name, tokenizer, reference_model = loaded.name, loaded.tokenizer, loaded.reference
-        room = room_for_prompts(config, loaded.policy.config.get_text_config().max_position_embeddings)
+        context = loaded.policy.config.get_text_config().max_position_embeddings
+        room = room_for_prompts(config, context, "generation.max_tokens", config.generation.max_tokens)
         task = make_task(config, tokenizer, telemetry.say, room, world, given)
         stack.callback(task.close)
 
@@ -166,11 +168,14 @@ def wire(
             )
         stream = PromptStream(task.prompts(), config.seed, trainer.epochs)
         roller = Roller(generator, task, sampling, config.seed, telemetry.clock)
-        evaluator = None
-        if config.evaluate.every:
+        evaluation: Evaluation | None = None
+        if config.evaluate.every and config.evaluate.benchmark == "task":
+            room = room_for_prompts(config, context, "evaluate.max_tokens", config.evaluate.max_tokens)
+            evaluation = make_held_out(config, task, held_out, generator, tokenizer, telemetry.say, room, world)
+        elif config.evaluate.every:
             box = make_sandbox(config, telemetry.say, world)
             stack.callback(box.close)
-            evaluator = make_evaluator(config, generator, tokenizer, box, telemetry.say)
+            evaluation = make_benchmark(config, generator, tokenizer, box, telemetry.say)
         trainers: dict[str, Trainer] = {"policy": policy}
         if updater.critic is not None:
             trainers["critic"] = updater.critic
@@ -195,23 +200,25 @@ def wire(
                 device=torch.device(device),
             ),
             Pace.of(config),
-            evaluator,
+            evaluation,
         )
 
 
-def room_for_prompts(config: Config, context: int) -> int:
+def room_for_prompts(config: Config, context: int, knob: str, max_tokens: int) -> int:
     """Return the maximum tokens of a prompt, for a model with this `context`; vLLM may be limited further.
+
+    `knob` names the knob that `max_tokens`, the length of an answer, comes from.
 
     Raises:
         UserError: no room is left.
     """
     if config.engines.generator == "vllm":
         context = min(context, config.vllm.max_model_len or context)
-    room = context - config.generation.max_tokens
+    room = context - max_tokens
     if room < 1:
         raise UserError(
-            f"generation.max_tokens = {config.generation.max_tokens} leaves no room for a prompt in a context of "
-            f"{context} (the model's, or vllm.max_model_len): choose at most generation.max_tokens={context // 2}"
+            f"{knob} = {max_tokens} leaves no room for a prompt in a context of {context} (the model's, or "
+            f"vllm.max_model_len): choose at most {knob}={context // 2}"
         )
     return room
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -184,25 +185,36 @@ class CodeTask(Refinable):
         if isinstance(reward, UserReward):
             self.max_reward = None
             reward.check(_COLUMNS)
+        self._encode, self._prompt_format, self._visible_tests = encode, prompt_format, visible_tests
+        self._question = templates.load_template(question_template or "code", templates.TASK_VARIABLES)
+        self._take(problems, max_prompt_tokens)
+
+    def over(self, problems: Sequence[Problem], *, max_prompt_tokens: int | None = None) -> CodeTask:
+        """Return the same task, with the same reward and sandbox, over other problems. Raises as the class."""
+        twin = copy.copy(self)
+        twin._take(problems, max_prompt_tokens)
+        return twin
+
+    def _take(self, problems: Sequence[Problem], max_prompt_tokens: int | None) -> None:
+        """Make the prompts and tests of `problems`; those that are too long are left out and counted."""
         self._tests: dict[str, list[Test]] = {}
         self._visible: dict[str, int] = {}
         self.too_long = 0
-        question = templates.load_template(question_template or "code", templates.TASK_VARIABLES)
         self._prompts: list[Prompt] = []
         for problem in problems:
             chat = chat_question(problem)
-            if prompt_format == "apps":
+            if self._prompt_format == "apps":
                 asked: tuple[Message, ...] = ({"role": "user", "content": official_prompt(problem)},)
             else:
-                asked = question.messages(question=chat)
+                asked = self._question.messages(question=chat)
             messages = (*self._system, *asked)
-            tokens = tuple(encode(messages))
+            tokens = tuple(self._encode(messages))
             if max_prompt_tokens is not None and len(tokens) > max_prompt_tokens:
                 self.too_long += 1
                 continue
             self._prompts.append(Prompt(problem.id, chat, messages, tokens, payload=problem))
             self._tests[problem.id] = sandbox_tests(problem)
-            self._visible[problem.id] = count_visible(problem, visible_tests)
+            self._visible[problem.id] = count_visible(problem, self._visible_tests)
         if not self._prompts:
             raise UserError(f"no problem is left: all prompts have more than {max_prompt_tokens} tokens")
         self._ran = self._faults = self._several = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -127,8 +128,19 @@ class DialogueTask(Refinable):
             None if max_reward is not None else "only rules give a verdict, such as task.reward=rule:answer"
         )
         self._ask_with(refine_template or "refine_dialogue", system=system)
+        self._encode, self._encode_text = encode, encode_text
+        self._take(dialogues, max_prompt_tokens)
+
+    def over(self, dialogues: Sequence[Dialogue], *, max_prompt_tokens: int | None = None) -> DialogueTask:
+        """Return the same task, with the same reward, over other dialogues. Raises as the class."""
+        twin = copy.copy(self)
+        twin._take(dialogues, max_prompt_tokens)
+        return twin
+
+    def _take(self, dialogues: Sequence[Dialogue], max_prompt_tokens: int | None) -> None:
+        """Make the prompts of `dialogues`, and check that the reward can score them."""
         columns: dict[str, None] = {}
-        self._prompts = _Prompts(dialogues, encode, encode_text, self._system)
+        self._prompts = _Prompts(dialogues, self._encode, self._encode_text, self._system)
         for index, dialogue in enumerate(dialogues):
             columns |= dict.fromkeys(dialogue.columns)
             self._prompts.keep(index, dialogue, max_prompt_tokens)

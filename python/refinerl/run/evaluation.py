@@ -1,0 +1,125 @@
+"""The evaluation during training: a benchmark, or held-out rows of the run's task. A part of the wiring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from refinerl.benchmarks.evaluator import Evaluator
+from refinerl.benchmarks.held_out import HeldOut
+from refinerl.benchmarks.load import Choice, load_suite
+from refinerl.benchmarks.prompting import make_prompting
+from refinerl.benchmarks.scoring import Scorer
+from refinerl.config import Config
+from refinerl.contracts import Clock, Generator, Task, World
+from refinerl.contracts.options import TaskOptions
+from refinerl.contracts.plugins import resolve
+from refinerl.data.apps import ProblemSet
+from refinerl.engines.tokenization import ChatTokenizer
+from refinerl.errors import UserError
+from refinerl.records import Sampling
+from refinerl.run.tasks import Data, Say, connect
+from refinerl.sandbox import Sandbox
+from refinerl.tasks.base import Task as OwnTask
+from refinerl.tasks.code import CodeTask
+from refinerl.tasks.dialogue import DialogueTask
+
+
+class Evaluation(Protocol):
+    """An evaluation of the policy; every rank makes every call."""
+
+    def metrics(self) -> dict[str, float]:
+        """Evaluate; return metrics such as `evaluate/pass@1`."""
+
+
+def evaluate(evaluation: Evaluation, clock: Clock, world: World) -> dict[str, float]:
+    """Evaluate the policy, timed as the phase `evaluate`; all ranks return the first one's metrics.
+
+    A slow test may end differently on another rank, and all ranks have to agree on the best step.
+    """
+    with clock("evaluate"):
+        agreed: dict[str, float] = world.all_gather_object(evaluation.metrics())[0]
+        return agreed
+
+
+def score_of(metrics: Mapping[str, float]) -> float | None:
+    """Return the score by which the best step is chosen: pass@1, or the reward of a task without a highest one.
+
+    None if there was no evaluation.
+    """
+    return metrics.get("evaluate/pass@1", metrics.get("evaluate/reward"))
+
+
+def read_held_out(config: Config) -> Data | None:
+    """Read the rows of `evaluate.path`; None if no evaluation uses it, or if the task is a class that reads them.
+
+    Raises:
+        UserError: the file does not exist, has no rows, or has rows of another task.
+    """
+    options = held_out_options(config)
+    if not isinstance(options, CodeTask.Options | DialogueTask.Options):
+        return None
+    try:
+        return options.read()
+    except UserError as error:
+        raise _blamed(error, config) from error
+
+
+def held_out_options(config: Config) -> TaskOptions | None:
+    """Return the options of the run's task with `evaluate.path` as its file; None if no evaluation uses it."""
+    if not config.evaluate.every or config.evaluate.benchmark != "task":
+        return None
+    return config.task.model_copy(update={"path": config.evaluate.path})
+
+
+def make_held_out(
+    config: Config,
+    task: Task,
+    data: Data | None,
+    generator: Generator,
+    tokenizer: ChatTokenizer,
+    say: Say,
+    room: int,
+    world: World,
+) -> HeldOut:
+    """Make the evaluation on held-out rows: the run's task, with its reward, over the rows of `evaluate.path`.
+
+    Args:
+        data: the rows that `read_held_out` has read.
+        room: the maximum number of tokens of a prompt.
+    """
+    e, options = config.evaluate, held_out_options(config)
+    longest = min(room, config.task.max_prompt_tokens or room)
+    try:
+        if isinstance(task, CodeTask) and isinstance(data, ProblemSet):
+            task, rows = task.over(data.problems, max_prompt_tokens=longest), len(data.problems)
+        elif isinstance(task, DialogueTask) and data is not None and not isinstance(data, ProblemSet):
+            task, rows = task.over(data, max_prompt_tokens=longest), len(data)
+        else:
+            task = resolve("task", config.task.name)(options)
+            if isinstance(task, OwnTask):
+                connect(task, config, tokenizer, longest)
+            rows = len(task.prompts()) + getattr(task, "too_long", 0)
+    except UserError as error:
+        raise _blamed(error, config) from error
+    if too_long := getattr(task, "too_long", 0):
+        say(f"evaluate: {too_long} rows of {rows} were left out: they have more than {longest} tokens")
+    sampling = Sampling(e.max_tokens, e.temperature, n=e.n, stop=config.generation.stop)
+    return HeldOut(task, generator, sampling, config.seed, world, e.limit)
+
+
+def _blamed(error: UserError, config: Config) -> UserError:
+    """Say that an error concerns `evaluate.path`, which is read as the run's task reads its data."""
+    return UserError(f"evaluate.path = {config.evaluate.path}, read as task.name={config.task.name}: {error}")
+
+
+def make_benchmark(config: Config, generator: Generator, tokenizer: ChatTokenizer, box: Sandbox, say: Say) -> Evaluator:
+    """Make the benchmark that runs during training, with the policy's own generator."""
+    e = config.evaluate
+    assert e.benchmark != "task"
+    suite = load_suite(Choice(e.benchmark, e.data, limit=e.limit))
+    for note in suite.notes:
+        say(f"evaluate: {suite.name}: {note}")
+    prompting = make_prompting(e.prompting, suite, tokenizer.encode, tokenizer.encode_chat, tokenizer.beginning)
+    sampling = Sampling(e.max_tokens, e.temperature, n=e.n, stop=prompting.stops)
+    return Evaluator(Scorer(suite, box), generator, prompting, sampling, config.seed)

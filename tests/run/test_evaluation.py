@@ -1,0 +1,163 @@
+"""Evaluation during training, on held-out rows of the run's own task."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from refinerl import train
+from refinerl.engines.models import load_model
+from refinerl.engines.tokenization import ChatTokenizer
+from refinerl.engines.transformers import TransformersGenerator
+from refinerl.records import Sampling
+from toy import Toy, metrics, timeless, write_problems
+
+WORDS = ("cab", "dead", "face")
+
+
+@pytest.fixture
+def held_out(tmp_path: Path) -> Path:
+    path = tmp_path / "held_out.jsonl"
+    path.write_text("".join(json.dumps({"prompt": word, "wanted": "a"}) + "\n" for word in WORDS))
+    return path
+
+
+def options(path: Path) -> list[str]:
+    return ["evaluate.every=2", "evaluate.benchmark=task", f"evaluate.path={path}"]
+
+
+def test_dialogues_are_asked_and_judged_as_in_training(toy: Toy, tmp_path: Path, held_out: Path):
+    """The metrics of the last step are those of greedy answers of the final model, through its chat template."""
+    steps = ["trainer.steps=2", "checkpoint.every=1", "checkpoint.keep=1", "task.system=ab"]
+    assert toy.run(tmp_path / "run", *steps, *options(held_out), reward="toy_rewards:by_column") == 0
+    row = metrics(tmp_path / "run")[-1]
+    assert "evaluate/pass@1" not in row  # the function has no highest value
+    final = tmp_path / "run" / "final"
+    tokenizer = ChatTokenizer.load(final)
+    system = {"role": "system", "content": "ab"}
+    prompts = [tokenizer.encode_chat([system, {"role": "user", "content": word}]) for word in WORDS]
+    answers = TransformersGenerator(load_model(str(final)), tokenizer).generate(prompts, Sampling(6, 0.0))
+    expected = [answer.text.count("a") / 6 for (answer,) in answers]
+    assert row["evaluate/reward"] == pytest.approx(sum(expected) / len(WORDS))
+    assert row["time/evaluate"] > 0
+    # The reward chooses the best step where there is no pass@1.
+    state = json.loads((tmp_path / "run" / "checkpoint-2" / "trainer_state.json").read_text())
+    assert (state["best_step"], state["best_score"]) == (2, row["evaluate/reward"])
+
+    # Nothing else of the run is changed by it.
+    assert toy.run(tmp_path / "without", *steps, reward="toy_rewards:by_column") == 0
+    assert training(tmp_path / "run") == training(tmp_path / "without")
+
+
+def training(folder: Path) -> list[dict[str, object]]:
+    """Return the rows of the steps without the evaluation."""
+    return [{k: v for k, v in row.items() if not k.startswith("evaluate/")} for row in timeless(folder) if row["step"]]
+
+
+def test_a_rule_has_a_highest_reward(toy: Toy, tmp_path: Path):
+    path = tmp_path / "held_out.jsonl"
+    path.write_text(json.dumps({"prompt": "cab", "pattern": ".*"}) + "\n" + '{"prompt": "b", "pattern": "z"}\n')
+    data = [f"task.path={path}", "task.reward=rule:matches", "algorithm.dynamic_sampling=false", "trainer.steps=2"]
+    assert toy.run(tmp_path / "run", *data, *options(path)) == 0
+    assert metrics(tmp_path / "run")[-1]["evaluate/pass@1"] == metrics(tmp_path / "run")[-1]["evaluate/reward"] == 0.5
+
+
+def test_programs_run_on_the_tests_of_the_held_out_problems(toy: Toy, tmp_path: Path):
+    """Sampled, since the toy model seldom writes the blank that is a program; a problem without any answer fails."""
+    problems = write_problems(tmp_path)
+    path = tmp_path / "held_out.jsonl"
+    never = {"problem_id": "never", "question": "h", "input_output": {"inputs": [""], "outputs": ["x"]}}
+    path.write_text(problems.read_text().splitlines()[0] + "\n" + json.dumps(never) + "\n")
+    run = [f"model={toy.folder / 'model'}", f"task.path={problems}", "trainer.steps=2", "trainer.batch=8"]
+    run += ["generation.max_tokens=2", "refiner.temperature=1", "evaluate.n=8", "evaluate.temperature=2"]
+    run += ["evaluate.max_tokens=1", "algorithm.dynamic_sampling=false"]
+    assert train.main(["smollm", *run, *options(path), "--output-dir", str(tmp_path / "run")]) == 0
+    row = metrics(tmp_path / "run")[-1]
+    assert 0 < row["evaluate/pass@1"] <= 0.5
+    assert -1 <= row["evaluate/reward"] < 1
+    assert row["evaluate/pass@1"] * 16 % 1 == 0
+    assert "max_tokens: 1\n" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+LETTERS = """
+import json
+import re
+from pathlib import Path
+from refinerl.tasks.base import Task
+
+class Letters(Task):
+    max_reward = 1.0
+
+    class Options(Task.Options):
+        path: str
+
+    def examples(self):
+        return [(line, line) for line in Path(self.options.path).read_text().split()]
+
+    def reward(self, known, answer):
+        return answer.count(known[0]) / 6
+"""
+
+
+def test_a_task_of_ones_own_reads_another_file(toy: Toy, tmp_path: Path, monkeypatch, capsys):
+    (tmp_path / "letters.py").write_text(LETTERS)
+    (tmp_path / "pathless.py").write_text(
+        LETTERS.replace("path: str", "file: str").replace("options.path", "options.file")
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "train.txt").write_text("abc bcd cde dea")
+    (tmp_path / "test.txt").write_text("ha")
+    run = ["task.name=letters:Letters", f"task.options.path={tmp_path / 'train.txt'}", "trainer.steps=2"]
+    run += [f"model={toy.folder / 'model'}", "generation.max_tokens=6", "trainer.batch=8", "refiner.temperature=1"]
+    assert train.main(["smollm", *run, *options(tmp_path / "test.txt"), "--output-dir", str(tmp_path / "run")]) == 0
+    assert 0 <= metrics(tmp_path / "run")[-1]["evaluate/reward"] <= 1
+    words = ["smollm", "task.name=pathless:Letters", "task.options.file=x", *options(tmp_path / "test.txt")]
+    assert train.main([*words, "--output-dir", str(tmp_path / "other")]) == 2
+    assert "have no `path`, which evaluate.path would replace" in capsys.readouterr().err
+
+
+PROBLEM = {"problem_id": 1, "question": "Print 1.", "input_output": {"inputs": [""], "outputs": ["1"]}}
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "message"),
+    [
+        (None, [], "there is no file or folder"),
+        ("", [], "no problem left"),
+        ('{"prompt": "Hi"}\n', [], "read as task.name=code: .*held_out.jsonl:1: the field problem_id is missing"),
+        (json.dumps(PROBLEM) + "\n", ["task.name=dialogue", "task.path=x", "task.reward=rule:answer"],
+         "read as task.name=dialogue: .*held_out.jsonl:1: the field prompt is missing"),
+        ("", ["task.name=dialogue", "task.path=x", "task.reward=rule:answer"], "is empty: it has no lines"),
+        ("", ["evaluate.benchmark=apps"], "evaluate.path is read with evaluate.benchmark=task only"),
+        ("", ["evaluate.path=null"], "evaluate.path must be given for evaluate.benchmark=task"),
+        ("", ["evaluate.data=x"], "evaluate.data is for benchmarks"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_before_the_model_is_loaded(tmp_path: Path, capsys, text, words, message):
+    path = tmp_path / "held_out.jsonl"
+    if text is not None:
+        path.write_text(text)
+    arguments = ["smollm", "model=/nowhere", *options(path), *words]
+    assert train.main([*arguments, "--output-dir", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: evaluate.")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert re.search(message, said), said
+
+
+def test_held_out_rows_that_the_reward_cannot_score(toy: Toy, tmp_path: Path, capsys):
+    path = tmp_path / "held_out.jsonl"
+    path.write_text('{"prompt": "cab"}\n')
+    assert toy.run(tmp_path / "run", *options(path), reward="toy_rewards:by_column") == 2
+    assert "evaluate.path = " in capsys.readouterr().err
+
+
+def test_an_answer_may_be_as_long_as_in_training(toy: Toy, tmp_path: Path, held_out: Path, capsys):
+    assert train.main([*toy.arguments(tmp_path / "run", *options(held_out)), "--dry-run"]) == 0
+    assert "  limit: null\n  n: 1\n  temperature: 0.0\n  max_tokens: 6\n" in capsys.readouterr().out
+    assert toy.run(tmp_path / "run", *options(held_out), "evaluate.max_tokens=100000") == 2
+    assert "evaluate.max_tokens = 100000 leaves no room for a prompt" in capsys.readouterr().err
