@@ -1,0 +1,122 @@
+"""The end of the demo: a picture, a table in plain words, a correction as a diff, the reports and the next commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from refinerl.report.page import diff
+from refinerl.report.rows import RolloutRow
+from refinerl.sandbox.command import visible
+from refinerl.study.demo.arm import Arm
+from refinerl.study.demo.picture import STYLES, picture
+from refinerl.study.demo.view import CAPTION, TALLEST, WIDEST, change
+
+LEVEL = 0.8
+"""Held-out success whose first step the table shows."""
+EARLY = 5
+"""Number of first steps from which the correction is chosen, if they have one."""
+LIMITS = (
+    "What this does not show: it is one seed. The model was trained beforehand to correct programs, so it stands for a "
+    "strong refiner. At this gentle learning rate, none gets there too, only later.",
+)
+NEXT = {
+    "make study": "the paper's figures in miniature: seven arms, five seeds, about 90 minutes on two cores",
+    "python -m refinerl.train demo constraint.beta=1 --output-dir runs/beta-1": "one run with another β",
+    "python -m refinerl.audition demo": "what the refiner improves and costs, measured before a run",
+    "make demo-smollm": "the same machinery with a real model of 135M parameters, about ten minutes",
+}
+"""Commands with their effects."""
+
+
+def show(arms: Sequence[Arm], rollouts: Iterable[RolloutRow], reports: Sequence[Path], console: Console) -> None:
+    """Print the end of a demo whose runs are complete.
+
+    Args:
+        arms: both, complete.
+        rollouts: those of the arm with a refiner, one of which is shown.
+        reports: the paths of the runs' report pages.
+        console: no line is longer than its width, except paths and commands.
+    """
+    width = min(console.width, WIDEST)
+    marks = (Text(f"   {mark} {arm.name}", style=style) for arm, (mark, style) in zip(arms, STYLES, strict=True))
+    console.print(Text.assemble((CAPTION, "bold"), *marks), width=width)
+    console.print(picture({arm.name: arm.curve for arm in arms}, arms[0].steps, width, TALLEST))
+    console.print()
+    console.print(seen(arms), width=width)
+    found = correction(rollouts)
+    if found is not None:
+        console.print()
+        console.print(
+            Text(f"A correction of step {found.step}: the policy wrote y, the refiner turned it into ỹ", "bold")
+        )
+        console.print(
+            Padding(drawn(found, plain=not console.is_terminal or console.no_color), (0, 0, 0, 2), expand=False),
+            width=width,
+        )
+
+    console.print()
+    for line in LIMITS:
+        console.print(line, width=width, highlight=False)
+    console.print("\n[bold]The reports of both runs[/], with every response and its refinement:")
+    for report in reports:
+        console.print(f"  {report}", markup=False, highlight=False, soft_wrap=True)
+    console.print("\n[bold]Next[/]")
+    for command, effect in NEXT.items():
+        console.print(f"  {command}", markup=False, highlight=False, soft_wrap=True)
+        console.print(Padding(Text(effect, style="dim"), (0, 0, 0, 6), expand=False), width=width)
+
+
+def seen(arms: Sequence[Arm]) -> Table:
+    """Make the table of both arms in plain words."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(Text("What you saw", style="bold"))
+    for arm, (mark, style) in zip(arms, STYLES, strict=True):
+        table.add_column(Text(f"{mark} {arm.name}", style=style), justify="right", no_wrap=True)
+    table.add_row("held-out success, start → end", *map(change, arms))
+    table.add_row(f"first reached {LEVEL:.0%}", *(_reached(arm) for arm in arms))
+    table.add_row("tokens that the refiner wrote", *(f"{arm.total('refiner/tokens'):,.0f}" for arm in arms))
+    table.add_row("seconds of training", *(f"{arm.total('time/step'):.0f}" for arm in arms))
+    return table
+
+
+def _reached(arm: Arm) -> str:
+    step = arm.first_step_at(LEVEL)
+    return "never" if step is None else f"in step {step}"
+
+
+def correction(rollouts: Iterable[RolloutRow]) -> RolloutRow | None:
+    """Choose the accepted refinement with the fewest changed tokens among the first `EARLY` steps, else among all.
+
+    Ties go to the earlier step, then to the shorter response.
+    """
+
+    def order(row: RolloutRow) -> tuple[bool, int, int, int]:
+        distance = row.refinement.distance if row.refinement else 0
+        return row.step > EARLY, distance, row.step, len(row.completion.token_ids)
+
+    return min((row for row in rollouts if row.refinement and row.refinement.accepted), key=order, default=None)
+
+
+def drawn(row: RolloutRow, *, plain: bool) -> Text:
+    """Draw a question and y → ỹ as a diff; `plain` marks it as [-deleted-] and {+inserted+} instead of by colour."""
+    before, after = row.reward, row.refinement.reward if row.refinement else None
+    text = Text(safe(row.prompt.text.strip()) + "\n", style="dim")
+    shapes = {"kept": ("", "", ""), "deleted": ("[-", "-]", "red strike"), "inserted": ("{+", "+}", "green")}
+    for piece in diff(row.completion.text.rstrip(), row.refinement.completion.text.rstrip() if row.refinement else ""):
+        start, end, style = shapes[piece.kind]
+        words = safe(piece.text)
+        text.append(f"{start}{words}{end}" if plain else words, f"not dim {style}")
+    if before is not None and after is not None:
+        text.append(f"\nreward {before.value:+.2f} → {after.value:+.2f}", "not dim bold")
+    return text
+
+
+def safe(text: str) -> str:
+    """Escape what a terminal would obey, except line breaks."""
+    return "\n".join("".join(map(visible, line)) for line in text.split("\n"))

@@ -1,0 +1,83 @@
+"""Two runs of the real command side by side: their end, a failure, Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from launching import environment
+from toy import Toy, metrics
+
+PLAY = """
+import json, sys
+from pathlib import Path
+from rich.console import Console
+from refinerl.study.demo.command import play
+arguments, steps, folder = json.loads(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+sys.exit(play(arguments, {name: folder / name for name in arguments}, steps, "two toys", Console()))
+"""
+
+
+def demo(toy: Toy, folder: Path, steps: int, **of_dynamic: str) -> subprocess.Popen[str]:
+    """Start two arms on the toy model; `of_dynamic` are options of the second run."""
+    import json
+
+    common = [f"trainer.steps={steps}", "trainer.batch=8"]
+    arguments = {
+        "none": toy.arguments(folder / "none", *common, "constraint.name=none")[:-2],
+        "dynamic": toy.arguments(folder / "dynamic", *common, **of_dynamic)[:-2],
+    }
+    command = [sys.executable, "-c", PLAY, json.dumps(arguments), str(steps), str(folder)]
+    return subprocess.Popen(
+        command, env=environment(COLUMNS="80"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_ends_the_demo_with_its_last_line(toy: Toy, tmp_path):
+    process = demo(toy, tmp_path, 500, reward="toy_rewards:not_a_number")
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "error: the run dynamic failed: error: " in said
+    assert str(tmp_path / "dynamic.log") in said
+    assert "Traceback" not in said
+    assert not running(tmp_path)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_both_runs_and_says_where_they_are(toy: Toy, tmp_path):
+    process = demo(toy, tmp_path, 5000)
+    paths = [tmp_path / name / "metrics.jsonl" for name in ("none", "dynamic")]
+    deadline = time.monotonic() + 120
+    while not all(path.exists() and path.stat().st_size for path in paths):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert not running(tmp_path)
+    for name in ("none", "dynamic"):
+        step = metrics(tmp_path / name)[-1]["step"]
+        assert f"{name}: interrupted; --resume goes on after step {step}" in said
+        assert f"python -m refinerl.train --output-dir {tmp_path / name} --resume" in said
+    assert "Traceback" not in said
+
+
+def running(folder: Path) -> list[str]:
+    """The processes whose command line names a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if str(folder) in words and int(process.name) != os.getpid():
+            found.append(words.replace("\0", " "))
+    return found
