@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from machines import H100, stand_in
 from refinerl import train
 from refinerl.config import Config
 from refinerl.errors import UserError
+from refinerl.records import Completion
 from refinerl.run import tasks as rewards
 from refinerl.run.wiring import make_algorithm, room_for_prompts
 from threads import on_ranks
@@ -49,6 +51,28 @@ def test_the_ranks_of_a_machine_share_its_cores_for_scoring(monkeypatch, asked, 
     shared = config(sandbox={"workers": asked})
     on_ranks(ranks, lambda world: rewards.make_sandbox(shared, lambda _: None, world))
     assert boxes == [workers] * ranks
+
+
+@pytest.mark.parametrize(("isolate", "outcome"), [("test", "passed"), ("program", "wrong_answer")])
+def test_the_tests_of_a_program_share_a_process_if_asked(tmp_path, toy, capsys, isolate, outcome):
+    """A program that counts its calls tells how many processes it was called in."""
+    path = tmp_path / "problems.jsonl"
+    tests = {"fn_name": "f", "inputs": [[1], [2]], "outputs": [1, 2]}
+    path.write_text(json.dumps({"problem_id": 1, "question": "Return n.", "input_output": tests}) + "\n")
+    shared = config(task={"name": "code", "path": str(path)}, sandbox={"isolate": isolate, "workers": 1})
+    task = rewards.make_task(shared, SimpleNamespace(encode_chat=lambda _: [1]), lambda _: None, 100)
+    counts = "calls = []\ndef f(n):\n    calls.append(n)\n    return n + len(calls) - 1"
+    (reward,) = task.score(task.prompts(), [Completion((1,), (), counts, "stop")])
+    task.close()
+    assert reward.outcome == outcome
+
+    options = ["task.name=code", f"task.path={path}", "task.reward=adaptive", f"sandbox.isolate={isolate}"]
+    assert train.main([*toy.arguments(tmp_path / "run", *options), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert f"isolate: {isolate}" in out
+    assert ("# sandbox: all tests of a program whose function is called share a process" in out) == (
+        isolate == "program"
+    )
 
 
 @pytest.mark.parametrize(("device", "keeps"), [("cpu", 1), ("cuda", 0)])

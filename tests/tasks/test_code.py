@@ -107,6 +107,61 @@ def test_rewards_of_programs(box: Sandbox, reward: Any) -> None:
         assert given_.value == pytest.approx(value if reward == "adaptive" else coarse_reward(outcome))
 
 
+# One child for all tests of a program
+
+CALLED = [
+    "def add(a, b): return a + b",
+    "from functools import cache\n@cache\ndef add(a, b): return a + b",
+    "class Solution:\n    def add(self, a, b): return sum([a, b])",
+    "def add(a, b): return 3",
+    "def add(a, b): return 4 / (2 - a)",
+    "def add(a, b): return bytearray(1 << 30)",
+    "1 / 0\ndef add(a, b): return a + b",
+    "def other(a, b): return a + b",
+    "import os\ndef add(a, b): os._exit(0)",
+    "def add(a, b) return a + b",
+]
+SLOW = ["def add(a, b):\n    while a > 1: pass\n    return a + b"]
+
+
+def judged(box: Sandbox, isolate: Any, *sources: str, **options: Any) -> list[Reward | None]:
+    task = CodeTask([ADD], box, encode, isolate=isolate, **options)
+    return task.score(task.prompts() * len(sources), [answer(source) for source in sources])
+
+
+@pytest.mark.parametrize("sources", [CALLED, pytest.param(SLOW, marks=pytest.mark.slow)])
+def test_one_child_for_all_tests_gives_honest_programs_the_same_rewards(box: Sandbox, sources: list[str]) -> None:
+    """The verdict of each test and the feedback, too, which `==` leaves out."""
+    apart, together = judged(box, "test", *sources), judged(box, "program", *sources)
+    found = ["passed"] * 3 + ["wrong_answer", "runtime_error", "memory_limit"] if sources is CALLED else ["timeout"]
+    assert [r and r.outcome for r in apart[: len(found)]] == found
+    for source, one, other in zip(sources, apart, together, strict=True):
+        assert one is not None
+        assert other is not None
+        assert (one, one.passed) == (other, other.passed), source
+        assert one.feedback == other.feedback, source
+
+
+def test_one_child_for_all_tests_keeps_state_and_shows_hidden_inputs(box: Sandbox) -> None:
+    """docs/sandbox.md names both as the price of `sandbox.isolate=program`."""
+    counts = "n = -1\ndef add(a, b):\n    global n\n    n += 1\n    return a + b + n"
+    (apart,), (together,) = judged(box, "test", counts), judged(box, "program", counts)
+    assert (apart and apart.passed, together and together.passed) == ((True, True), (True, False))
+    shows = (
+        "import sys\ndef add(a, b):\n    f = sys._getframe()\n    while 'inputs' not in f.f_locals: f = f.f_back\n"
+        "    raise ValueError(f.f_locals['inputs'])"
+    )
+    (apart,), (together,) = judged(box, "test", shows), judged(box, "program", shows)
+    assert apart is not None
+    assert together is not None
+    assert ("[2, 2]" in apart.feedback, "[2, 2]" in together.feedback) == (False, True)
+
+
+def test_programs_that_read_standard_input_have_a_child_for_each_test_in_any_case(box: Sandbox) -> None:
+    task = CodeTask([DOUBLE], box, encode, isolate="program")
+    assert task.score(task.prompts(), [answer("print(int(input()) * 2)")]) == [Reward(1.0, "passed", 1.0)]
+
+
 def test_compile_error_wins_over_run_time_error_over_failure(task: CodeTask) -> None:
     double = task.prompts()[0]
     every = "n = int(input())\nif n == 1: print(n / 0)\nprint(0)"

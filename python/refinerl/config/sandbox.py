@@ -20,6 +20,11 @@ class SandboxConfig(Section):
     """MiB of memory."""
     output_kb: Count = 1024
     """KiB of output."""
+    isolate: Literal["test", "program"] = "test"
+    """test: a process for each test. program: one process for all tests of a program whose function is called, which is
+    faster but protects less: the program still sees no answer, but it sees the inputs of all its tests, keeps state
+    from one test to the next, and can copy inputs of hidden tests into the error log that `$feedback` shows. Programs
+    that read standard input have a process for each test in any case."""
     require: Literal["best_effort", "full"] = "best_effort"
     """full: refuse to start if a protection is missing."""
     packages: tuple[str, ...] = ()

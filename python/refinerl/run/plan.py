@@ -53,6 +53,11 @@ def plan(config: Config, prompts: int | None) -> Iterator[str]:
     else:
         passes = trainer.steps * per_step / prompts
         yield f"data: {prompts} prompts, {passes:.1f} passes (more where dynamic sampling draws again)"
+    if config.sandbox.isolate == "program" and config.task.name == "code" and config.task.bounded:
+        yield (
+            "sandbox: all tests of a program whose function is called share a process, so that it may keep state and "
+            "sees the inputs of all (sandbox.isolate=test separates them)"
+        )
     if config.scored_by_model:
         yield f"reward: the model {config.reward_model.model}"
     yield from memory(config)

@@ -111,6 +111,7 @@ def make_task(
         max_sandbox_errors=config.guard.max_sandbox_errors,
         visible_tests=t.visible_tests,
         block=t.extract,
+        isolate=config.sandbox.isolate,
     )
     if task.too_long:
         say(f"{task.too_long} prompts of {len(data.problems)} were left out: they have more than {longest} tokens")

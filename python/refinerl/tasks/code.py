@@ -80,6 +80,7 @@ class CodeTask(Refinable):
         max_sandbox_errors: share of a batch that may be lost to faults of the sandbox, as in `rewards_of`.
         visible_tests: how many of a problem's tests the refiner may be shown; a float is a share.
         block: which of an answer's closed code blocks is its program.
+        isolate: `program` judges all tests of a program whose function is called in one child (`sandbox.box.Program`).
 
     Raises:
         UserError: a template or a test cannot be used; no problem is left; the reward function asks for a column that
@@ -169,11 +170,13 @@ class CodeTask(Refinable):
         max_sandbox_errors: float = 0.01,
         visible_tests: int | float = 1,
         block: Which = "last",
+        isolate: Literal["test", "program"] = "test",
     ) -> None:
         if box is None and not isinstance(reward, UserReward):
             raise ValueError(f"box must be a Sandbox for reward {reward!r}, got None")
         self._box = box
         self._block: Which = block
+        self._isolate: Literal["test", "program"] = isolate
         self._reward = reward
         self._max_sandbox_errors = max_sandbox_errors
         self._no_feedback = (
@@ -237,10 +240,7 @@ class CodeTask(Refinable):
         if isinstance(self._reward, UserReward):
             return user_rewards(self._reward, prompts, completions, [_columns(p.payload) for p in prompts])
         assert self._box is not None
-        programs = [
-            Program(self.extract(completion.text), tests=self._tests[prompt.id], fn_name=prompt.payload.fn_name)
-            for prompt, completion in zip(prompts, completions, strict=True)
-        ]
+        programs = [self._program(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
         self._several += sum(len(find_blocks(completion.text)) > 1 for completion in completions)
         started = time.perf_counter()
         verdicts = self._box.judge(programs)
@@ -253,6 +253,15 @@ class CodeTask(Refinable):
                 rewards_of(verdicts, self._reward, self._max_sandbox_errors), prompts, programs, verdicts, strict=True
             )
         ]
+
+    def _program(self, prompt: Prompt, completion: Completion) -> Program:
+        name = prompt.payload.fn_name
+        return Program(
+            self.extract(completion.text),
+            tests=self._tests[prompt.id],
+            fn_name=name,
+            isolate="test" if name is None else self._isolate,
+        )
 
     def _detailed(self, reward: Reward, prompt: Prompt, source: str, verdict: Verdict) -> Reward:
         return replace(
