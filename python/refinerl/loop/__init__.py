@@ -5,6 +5,7 @@ rollout   prompts -> scored groups
 choice    which rollouts are refined
 refiner   rollouts -> refinements
 batch     records -> padded tensors
+measure   what an update needs to know of a batch before its gradient
 update    one batch -> one policy update
 metrics   a step's metrics
 """

@@ -1,146 +1,32 @@
-"""One policy update from one batch: old logprobs and penalty, then epochs of minibatches of micro-batches."""
+"""One policy update from one measured batch: epochs of minibatches of micro-batches."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from refinerl import objective
-from refinerl.contracts import Algorithm, Constraint, Constraints, Trainer, World
+from refinerl.contracts import Algorithm, Constraint, Trainer
 from refinerl.contracts.shapes import check_advantages, for_tokens
-from refinerl.loop.batch import micro_batches, minibatches, scatter_rows
+from refinerl.loop.batch import minibatches
+from refinerl.loop.measure import Measurer, present
 from refinerl.loop.tally import Tally
-from refinerl.records import Anchors, Batch, Measured, Outputs, Rows, Update, sample_seed
+from refinerl.records import Batch, Outputs, Update, sample_seed
 
 
-@dataclass(frozen=True)
-class Updater:
+@dataclass(frozen=True, kw_only=True)
+class Updater(Measurer):
     """The parts and sizes of an update, without state."""
 
-    policy: Trainer
-    reference: Trainer | None
-    """None: the policy without its adapter is the reference."""
-    critic: Trainer | None
     algorithm: Algorithm
-    constraint: Constraints
-    world: World
     minibatch: int
     """Rollouts per optimizer step."""
     epochs: int
-    token_budget: int
-    """Most tokens of a micro-batch, padding included."""
-    max_rows: int | None
     entropy_bonus: float
     seed: int
-    correction: Literal["off", "token", "sequence"] = "off"
-    """Correction of the mismatch between the engine that sampled y and the trainer."""
-    correction_cap: float = 2.0
-
-    # --- before the gradient --------------------------------------------------------------------
-
-    def measure(self, batch: Rows, *, kl: bool) -> tuple[Measured, dict[str, float]]:
-        """Measure old logprobs, values and, if asked for or needed, the reference's logprobs of y; with metrics."""
-        rows = torch.nonzero(batch.surrogate).flatten()
-        mask = batch.mask & batch.surrogate.unsqueeze(-1)
-        unknown = torch.full(batch.mask.shape, math.nan)
-        old = self._forward(self.policy, batch, rows)
-        metrics = {"policy/entropy": self._mean(old.entropies, mask)}
-        metrics |= self._mismatch(old.logprobs, batch.sampling_logprobs, mask)
-        correction = torch.ones(batch.mask.shape)
-        if self.correction != "off":
-            correction = objective.truncated_importance(
-                old.logprobs, batch.sampling_logprobs, mask, self.correction, self.correction_cap
-            )
-        values = unknown if self.critic is None else _present(self._forward(self.critic, batch, rows).values)
-        reference = unknown
-        if kl or any(part.needs_reference for part in self.constraint.parts):
-            reference = self._reference(batch, rows).logprobs
-            k1 = objective.kl_estimate(old.logprobs, reference, "k1")
-            k3 = objective.kl_estimate(old.logprobs, reference, "k3")
-            metrics["policy/kl_to_reference"] = self._mean(k3, mask)
-            metrics["policy/kl_to_reference_sum"] = self._mean((k1 * mask).sum(-1), batch.surrogate)
-        measured = Measured(
-            **batch.tensors(),
-            old_logprobs=old.logprobs,
-            reference_logprobs=reference,
-            values=values,
-            correction=correction,
-        )
-        return measured, metrics
-
-    def penalty(self, batch: Measured, anchors: Anchors) -> tuple[Tensor, dict[str, float]]:
-        """Return Σ β·cost at y's positions, (R, T), detached, by the policy that sampled y; 0 unless apply = reward."""
-        total = torch.zeros(batch.mask.shape)
-        metrics: dict[str, float] = {}
-        charging = [part for part in self.constraint.parts if part.apply == "reward"]
-        if charging:
-            rows = torch.stack([part.rows(batch) for part in charging]).any(0)
-            outputs = self._forward(self.policy, batch, torch.nonzero(rows).flatten())
-            for part in charging:
-                charged, measured = self._charge(part, outputs, batch, anchors)
-                total = total + charged
-                metrics |= measured
-        return total, metrics
-
-    def _charge(
-        self, part: Constraint, outputs: Outputs, batch: Measured, anchors: Anchors
-    ) -> tuple[Tensor, dict[str, float]]:
-        rows = part.rows(batch)
-        mask = batch.mask & rows.unsqueeze(-1)
-        cost = for_tokens(part.cost(outputs, batch), batch, part, "cost") * mask
-        clamped = cost.clamp(-objective.KL_CLAMP, objective.KL_CLAMP)
-        sums = [clamped.double().sum(), (~batch.is_constraint).sum(), (rows & batch.is_constraint).sum()]
-        total, rollouts, refined = self.world.all_reduce(torch.stack([x.double() for x in sums])).tolist()
-        metrics = {part.metric("cost"): total / max(1.0, rollouts)}
-        if refined:
-            metrics[part.metric("ce")] = self._mean(cost, mask)
-        return part.beta * part.carry(clamped, batch, anchors), metrics
-
-    def _reference(self, batch: Rows, rows: Tensor) -> Outputs:
-        """Run the reference on y; for a LoRA policy this is the policy without its adapter."""
-        if self.reference is None:
-            return self._forward(self.policy, batch, rows, adapter=False)
-        self.reference.wake()
-        outputs = self._forward(self.reference, batch, rows)
-        self.reference.sleep()
-        return outputs
-
-    def _forward(self, trainer: Trainer, batch: Rows, rows: Tensor, *, adapter: bool = True) -> Outputs:
-        """Return the outputs of some rows, without gradient, in the shape (R, T) of the whole batch."""
-        parts = {name: torch.zeros(batch.mask.shape) for name in ("logprobs", "entropies", "values")}
-        with torch.no_grad():
-            for part in self._parts(batch, rows):
-                outputs = trainer.forward(batch.select(part), adapter=adapter)
-                for name in parts:
-                    found = getattr(outputs, name)
-                    if found is not None and found.numel():
-                        parts[name] = parts[name] + scatter_rows(batch, part, found.cpu())
-        return Outputs(weighted_nll=torch.zeros(()), **parts)
-
-    def _parts(self, batch: Rows, rows: Tensor) -> list[Tensor]:
-        """Split rows into micro-batches. All ranks run a model together, so each has as many; the last may be empty."""
-        parts = micro_batches(batch, rows, self.token_budget, self.max_rows)
-        most = int(self.world.all_reduce(torch.tensor(len(parts)), "max"))
-        return parts + [rows[:0]] * (most - len(parts))
-
-    def _mean(self, x: Tensor, mask: Tensor) -> float:
-        """Return the mean over the masked elements of all ranks; NaN if there are none."""
-        total, count = self.world.all_reduce(torch.stack([x[mask].double().sum(), mask.sum().double()])).tolist()
-        return total / count if count else math.nan
-
-    def _mismatch(self, old_logprobs: Tensor, sampling_logprobs: Tensor, mask: Tensor) -> dict[str, float]:
-        """Measure the mismatch on the tokens of all ranks whose logprob the engine gave; NaN if there are none."""
-        known = mask & sampling_logprobs.isfinite()
-        k3, distance = objective.mismatch(old_logprobs, sampling_logprobs)
-        mean = self._mean(k3, known)
-        largest = float(self.world.all_reduce(torch.cat([distance[known], distance.new_zeros(1)]).max(), "max"))
-        return {"policy/mismatch_kl": mean, "policy/mismatch_max": math.nan if math.isnan(mean) else largest}
-
-    # --- the gradient ---------------------------------------------------------------------------
 
     def update(self, batch: Batch, step: int, *, share: bool = False) -> Update:
         """Take one optimizer step per epoch and minibatch, or none where something is not finite.
@@ -275,7 +161,7 @@ class Updater:
         """Run the critic's forward and backward pass over the y among the rows."""
         outputs, y = _forward_with_grad(critic, rows.select(torch.nonzero(rows.surrogate).flatten()))
         weights = self.algorithm.weights(y.mask, tokens, sequences)
-        loss = (self.algorithm.value_loss(_present(outputs.values), y) * weights).sum()
+        loss = (self.algorithm.value_loss(present(outputs.values), y) * weights).sum()
         critic.backward(loss)
         sums.add("critic/loss", float(loss.detach()))
         return loss
@@ -314,9 +200,3 @@ def _forward_with_grad(trainer: Trainer, rows: Batch, weights: Tensor | None = N
     """Return the outputs of the rows, and the rows on the outputs' device; batches are made on the CPU."""
     outputs = trainer.forward(rows, weights)
     return outputs, rows.to((outputs.logprobs if outputs.values is None else outputs.values).device)
-
-
-def _present(values: Tensor | None) -> Tensor:
-    if values is None:
-        raise TypeError("critic.forward must return values")
-    return values

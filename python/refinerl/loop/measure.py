@@ -1,0 +1,139 @@
+"""Measurements of a batch before the gradient: old logprobs, values, the reference, and the penalty on rewards."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from refinerl import objective
+from refinerl.contracts import Constraint, Constraints, Trainer, World
+from refinerl.contracts.shapes import for_tokens
+from refinerl.loop.batch import micro_batches, scatter_rows
+from refinerl.records import Anchors, Measured, Outputs, Rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurer:
+    """The models of an update and the sizes of their passes."""
+
+    policy: Trainer
+    reference: Trainer | None
+    """None: the policy without its adapter is the reference."""
+    critic: Trainer | None
+    constraint: Constraints
+    world: World
+    token_budget: int
+    """Most tokens of a micro-batch, padding included."""
+    max_rows: int | None
+    correction: Literal["off", "token", "sequence"] = "off"
+    """Correction of the mismatch between the engine that sampled y and the trainer."""
+    correction_cap: float = 2.0
+
+    def measure(self, batch: Rows, *, kl: bool) -> tuple[Measured, dict[str, float]]:
+        """Measure old logprobs, values and, if asked for or needed, the reference's logprobs of y; with metrics."""
+        rows = torch.nonzero(batch.surrogate).flatten()
+        mask = batch.mask & batch.surrogate.unsqueeze(-1)
+        unknown = torch.full(batch.mask.shape, math.nan)
+        old = self._forward(self.policy, batch, rows)
+        metrics = {"policy/entropy": self._mean(old.entropies, mask)}
+        metrics |= self._mismatch(old.logprobs, batch.sampling_logprobs, mask)
+        correction = torch.ones(batch.mask.shape)
+        if self.correction != "off":
+            correction = objective.truncated_importance(
+                old.logprobs, batch.sampling_logprobs, mask, self.correction, self.correction_cap
+            )
+        values = unknown if self.critic is None else present(self._forward(self.critic, batch, rows).values)
+        reference = unknown
+        if kl or any(part.needs_reference for part in self.constraint.parts):
+            reference = self._reference(batch, rows).logprobs
+            k1 = objective.kl_estimate(old.logprobs, reference, "k1")
+            k3 = objective.kl_estimate(old.logprobs, reference, "k3")
+            metrics["policy/kl_to_reference"] = self._mean(k3, mask)
+            metrics["policy/kl_to_reference_sum"] = self._mean((k1 * mask).sum(-1), batch.surrogate)
+        measured = Measured(
+            **batch.tensors(),
+            old_logprobs=old.logprobs,
+            reference_logprobs=reference,
+            values=values,
+            correction=correction,
+        )
+        return measured, metrics
+
+    def penalty(self, batch: Measured, anchors: Anchors) -> tuple[Tensor, dict[str, float]]:
+        """Return Σ β·cost at y's positions, (R, T), detached, by the policy that sampled y; 0 unless apply = reward."""
+        total = torch.zeros(batch.mask.shape)
+        metrics: dict[str, float] = {}
+        charging = [part for part in self.constraint.parts if part.apply == "reward"]
+        if charging:
+            rows = torch.stack([part.rows(batch) for part in charging]).any(0)
+            outputs = self._forward(self.policy, batch, torch.nonzero(rows).flatten())
+            for part in charging:
+                charged, measured = self._charge(part, outputs, batch, anchors)
+                total = total + charged
+                metrics |= measured
+        return total, metrics
+
+    def _charge(
+        self, part: Constraint, outputs: Outputs, batch: Measured, anchors: Anchors
+    ) -> tuple[Tensor, dict[str, float]]:
+        rows = part.rows(batch)
+        mask = batch.mask & rows.unsqueeze(-1)
+        cost = for_tokens(part.cost(outputs, batch), batch, part, "cost") * mask
+        clamped = cost.clamp(-objective.KL_CLAMP, objective.KL_CLAMP)
+        sums = [clamped.double().sum(), (~batch.is_constraint).sum(), (rows & batch.is_constraint).sum()]
+        total, rollouts, refined = self.world.all_reduce(torch.stack([x.double() for x in sums])).tolist()
+        metrics = {part.metric("cost"): total / max(1.0, rollouts)}
+        if refined:
+            metrics[part.metric("ce")] = self._mean(cost, mask)
+        return part.beta * part.carry(clamped, batch, anchors), metrics
+
+    def _reference(self, batch: Rows, rows: Tensor) -> Outputs:
+        """Run the reference on y; for a LoRA policy this is the policy without its adapter."""
+        if self.reference is None:
+            return self._forward(self.policy, batch, rows, adapter=False)
+        self.reference.wake()
+        outputs = self._forward(self.reference, batch, rows)
+        self.reference.sleep()
+        return outputs
+
+    def _forward(self, trainer: Trainer, batch: Rows, rows: Tensor, *, adapter: bool = True) -> Outputs:
+        """Return the outputs of some rows, without gradient, in the shape (R, T) of the whole batch."""
+        parts = {name: torch.zeros(batch.mask.shape) for name in ("logprobs", "entropies", "values")}
+        with torch.no_grad():
+            for part in self._parts(batch, rows):
+                outputs = trainer.forward(batch.select(part), adapter=adapter)
+                for name in parts:
+                    found = getattr(outputs, name)
+                    if found is not None and found.numel():
+                        parts[name] = parts[name] + scatter_rows(batch, part, found.cpu())
+        return Outputs(weighted_nll=torch.zeros(()), **parts)
+
+    def _parts(self, batch: Rows, rows: Tensor) -> list[Tensor]:
+        """Split rows into micro-batches. All ranks run a model together, so each has as many; the last may be empty."""
+        parts = micro_batches(batch, rows, self.token_budget, self.max_rows)
+        most = int(self.world.all_reduce(torch.tensor(len(parts)), "max"))
+        return parts + [rows[:0]] * (most - len(parts))
+
+    def _mean(self, x: Tensor, mask: Tensor) -> float:
+        """Return the mean over the masked elements of all ranks; NaN if there are none."""
+        total, count = self.world.all_reduce(torch.stack([x[mask].double().sum(), mask.sum().double()])).tolist()
+        return total / count if count else math.nan
+
+    def _mismatch(self, old_logprobs: Tensor, sampling_logprobs: Tensor, mask: Tensor) -> dict[str, float]:
+        """Measure the mismatch on the tokens of all ranks whose logprob the engine gave; NaN if there are none."""
+        known = mask & sampling_logprobs.isfinite()
+        k3, distance = objective.mismatch(old_logprobs, sampling_logprobs)
+        mean = self._mean(k3, known)
+        largest = float(self.world.all_reduce(torch.cat([distance[known], distance.new_zeros(1)]).max(), "max"))
+        return {"policy/mismatch_kl": mean, "policy/mismatch_max": math.nan if math.isnan(mean) else largest}
+
+
+def present(values: Tensor | None) -> Tensor:
+    """Return the values of a critic's outputs, which must be there."""
+    if values is None:
+        raise TypeError("critic.forward must return values")
+    return values
