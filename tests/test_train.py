@@ -116,8 +116,32 @@ def test_groups_without_signal_take_no_step_and_say_so(toy: Toy, tmp_path):
     assert row["rollout/groups_dropped"] == 4  # two prompts, and two in their place
     assert row["reward/mean"] == 0.5
     assert names(ALWAYS) <= row.keys()
-    assert row["policy/entropy"] is None
+    assert row["policy/entropy"] > 0  # of what was sampled, though it teaches nothing
+    assert row["policy/kl_to_reference"] == pytest.approx(0, abs=1e-6)
     assert not any(row["selected"] for row in rollouts(tmp_path / "run", 1))
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "dapo"])
+def test_the_kl_to_the_reference_changes_nothing_but_itself(toy: Toy, tmp_path, algorithm):
+    """Nor does the entropy, which is measured with it: on the rows of dropped groups, too."""
+    options = [f"algorithm.name={algorithm}", "constraint.accept=all", "trainer.steps=3", "trainer.minibatch=4"]
+    options += ["algorithm.samples_per_prompt=2"] if algorithm == "dapo" else []
+    watched = ("policy/kl_to_reference", "policy/kl_to_reference_sum", "policy/entropy", "constraint/gradient_share")
+    found = {}
+    for every in (1, 3):
+        assert toy.run(tmp_path / str(every), *options, f"telemetry.kl_every={every}", reward="toy_rewards:any_a") == 0
+        rows = timeless(tmp_path / str(every))
+        found[every] = [{name: value for name, value in row.items() if name not in watched} for row in rows]
+    assert found[1] == found[3]
+    weights = [(tmp_path / str(every) / "final" / "model.safetensors").read_bytes() for every in (1, 3)]
+    assert weights[0] == weights[1]
+    often, seldom = timeless(tmp_path / "1"), timeless(tmp_path / "3")
+    assert all(row[name] is not None for row in often for name in watched[:3])
+    assert [row["policy/kl_to_reference"] for row in seldom[1:]] == [None, None]
+    dropped = [row["rollout/groups_dropped"] > 0 for row in seldom]
+    assert dropped == ([True, False, True] if algorithm == "dapo" else [False] * 3)
+    for row, other, some in zip(often, seldom, [False, *dropped[1:]], strict=True):
+        assert other["policy/entropy"] == (None if some else row["policy/entropy"])
 
 
 def test_dropped_groups_can_still_teach(toy: Toy, tmp_path):

@@ -16,6 +16,11 @@ def share_of_a(prompts, completions, **_):
     return [completion[0]["content"].count("a") / LENGTH for completion in completions]
 
 
+def any_a(prompts, completions, **_):
+    """Reward any “a”, so that many groups have equal rewards."""
+    return [float("a" in completion[0]["content"]) for completion in completions]
+
+
 def constant(prompts, completions, **_):
     return [0.5 for _ in completions]
 

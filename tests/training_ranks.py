@@ -43,6 +43,7 @@ REFINED = [
     refinement(GROUPS[0].rollouts[0], [11, 12, 40, 41], 1.0),
     refinement(GROUPS[2].rollouts[1], [23, 24, 42], 1.0),
 ]
+NOTHING = collate(())
 STEPS = 10
 MICRO_BATCHES = 32
 
@@ -200,7 +201,7 @@ def run(case: dict[str, Any], world: World, folder: Path) -> dict[str, Any]:
 
 def one_step(updater: Updater, groups: Any, refined: Any, step: int, *, poison: bool) -> dict[str, Any]:
     batch = collate(groups, refined, merge=False)
-    batch, measured = updater.measure(batch, kl=True)
+    batch, measured = updater.measure(batch, NOTHING, kl=True)
     penalty, _ = updater.penalty(batch, Anchors(tuple(refined)))
     batch = updater.algorithm.advantages(batch, penalty, updater.world)
     if poison and updater.world.rank == updater.world.size - 1:

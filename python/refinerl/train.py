@@ -62,7 +62,7 @@ def train(parts: Parts) -> State:
             with telemetry.clock("update"):
                 rows = collate(groups, anchors.refinements, merge=pace.merge)
                 due = (step - 1) % pace.kl_every == 0
-                measured, seen = updater.measure(rows, kl=due)
+                measured, seen = updater.measure(rows, collate(collected.others), kl=due)
                 penalty, charged = updater.penalty(measured, anchors)
                 batch = algorithm.advantages(measured, penalty, world)
                 with keeper.changing():

@@ -75,10 +75,23 @@ def test_the_gradient_is_that_of_cross_entropy_on_the_sibling():
     policy = TorchTrainer(PolicyNetwork(tiny_model().double()), Optimization(1e-9))
     constraint = Peer(beta=0.5)
     constraint.connect(refiner(None))
-    part = Updater(policy, None, None, DAPO(), constraint, ALONE, 8, 1, 10_000, None, 0.0, 0)
+    part = Updater(
+        policy=policy,
+        reference=None,
+        critic=None,
+        algorithm=DAPO(),
+        constraint=constraint,
+        world=ALONE,
+        minibatch=8,
+        epochs=1,
+        token_budget=10_000,
+        max_rows=None,
+        entropy_bonus=0.0,
+        seed=0,
+    )
     four = replace(GROUP, rollouts=GROUP.rollouts[:4])
     rows = collate([four], constraint.anchor([four], 1).refinements)
-    batch, _ = part.measure(rows, kl=False)
+    batch, _ = part.measure(rows, collate(()), kl=False)
     kept: dict[str, torch.Tensor] = {}
     step = policy.step
 

@@ -27,6 +27,7 @@ from tiny import tiny_model
 
 A = group("a", ([11, 12, 13], 0.0), ([14, 15], 1.0))
 B = group("b", ([16, 17, 18, 19], -1.0), ([20], -0.5))
+NOTHING = collate(())
 GROUPS = [A, B]
 ACCEPTED = refinement(A.rollouts[0], [11, 12, 40, 41], 1.0)
 REJECTED = refinement(B.rollouts[0], [30, 31], -1.0, accepted=False)
@@ -67,7 +68,7 @@ def updater(policy, constraint, algorithm=None, *, critic=None, budget=10_000, *
 
 
 def prepared(part, refinements=(), *, merge=True, groups=GROUPS):
-    batch, _ = part.measure(collate(groups, refinements, merge=merge), kl=True)
+    batch, _ = part.measure(collate(groups, refinements, merge=merge), NOTHING, kl=True)
     penalty, _ = part.penalty(batch, Anchors(tuple(refinements)))
     return part.algorithm.advantages(batch, penalty, part.world)
 
@@ -137,7 +138,7 @@ def test_a_merged_row_weighs_as_many_as_it_stands_for():
 def test_the_charges_on_y_sum_to_the_costs_on_refinements():
     anchors = Anchors((ACCEPTED, REJECTED, refinement(B.rollouts[1], [20, 50], 1.0)))
     part = updater(trainer(), dynamic(apply="reward"))
-    batch, _ = part.measure(collate(GROUPS, anchors.refinements, merge=False), kl=False)
+    batch, _ = part.measure(collate(GROUPS, anchors.refinements, merge=False), NOTHING, kl=False)
     penalty, metrics = part.penalty(batch, anchors)
     with torch.no_grad():
         outputs = part.policy.forward(batch)
@@ -163,7 +164,7 @@ def test_static_in_the_reward_is_the_usual_kl_penalty():
         for parameter in policy.network.parameters():
             parameter.mul_(1.05)
     part = updater(policy, Static(beta=0.25), PPO())
-    batch, metrics = part.measure(collate(GROUPS), kl=False)
+    batch, metrics = part.measure(collate(GROUPS), NOTHING, kl=False)
     penalty, _ = part.penalty(batch, Anchors())
     d = (batch.old_logprobs - batch.reference_logprobs) * batch.mask
     assert torch.allclose(penalty, 0.25 * d, atol=1e-6)
@@ -195,9 +196,9 @@ def test_an_offloaded_reference_is_on_its_device_exactly_while_it_is_asked():
             return super().forward(rows, weights)
 
     part = updater(trainer(), NoConstraint(), budget=12)
-    expected, _ = part.measure(collate(GROUPS), kl=True)
+    expected, _ = part.measure(collate(GROUPS), NOTHING, kl=True)
     away = replace(part, reference=TorchTrainer(Traveller(tiny_model()), home="cuda:7"))
-    found, _ = away.measure(collate(GROUPS), kl=True)
+    found, _ = away.measure(collate(GROUPS), NOTHING, kl=True)
     assert torch.equal(found.reference_logprobs, expected.reference_logprobs)
     assert (moves[0], moves[-1]) == ("cuda:7", "cpu")
     assert len(moves) > 3  # of several micro-batches
@@ -214,7 +215,7 @@ def test_ppo_trains_policy_and_critic_over_epochs_and_minibatches():
     update = part.update(batch, step=1)
     assert (update.steps, update.skipped) == (6, ())
     assert {"critic/loss", "critic/grad_norm", "policy/grad_norm", "policy/loss"} <= update.metrics.keys()
-    again, _ = part.measure(collate(GROUPS), kl=False)
+    again, _ = part.measure(collate(GROUPS), NOTHING, kl=False)
     assert again.values.any()
 
 
@@ -278,7 +279,7 @@ def test_an_unscored_rollout_has_no_part_in_the_surrogate():
 def sampled_by_an_engine(difference: float) -> list:
     """The groups with the trainer's own logprobs, less a difference in each token."""
     part = updater(trainer(), NoConstraint())
-    old = part.measure(collate(GROUPS), kl=False)[0].old_logprobs
+    old = part.measure(collate(GROUPS), NOTHING, kl=False)[0].old_logprobs
     row = 0
     groups = []
     for g in GROUPS:
@@ -298,7 +299,7 @@ def test_the_engines_mismatch_is_measured_and_weighs_the_surrogate(correction, w
     """Every token was 1.2 times less likely to the engine, so a response of n tokens 1.2ⁿ times; the cap is 2."""
     groups = sampled_by_an_engine(math.log(1.2))
     part = replace(updater(trainer(), NoConstraint()), correction=correction, correction_cap=2.0)
-    batch, metrics = part.measure(collate(groups), kl=False)
+    batch, metrics = part.measure(collate(groups), NOTHING, kl=False)
     assert metrics["policy/mismatch_max"] == pytest.approx(math.log(1.2), abs=1e-5)
     assert metrics["policy/mismatch_kl"] == pytest.approx(0.2 - math.log(1.2), abs=1e-5)
     for row, weight in zip((0, 1, 2), weights, strict=True):
@@ -315,7 +316,7 @@ def test_the_engines_mismatch_is_measured_and_weighs_the_surrogate(correction, w
 
 
 def test_logprobs_that_an_engine_did_not_give_are_no_mismatch():
-    _, metrics = updater(trainer(), NoConstraint()).measure(collate(GROUPS), kl=False)
+    _, metrics = updater(trainer(), NoConstraint()).measure(collate(GROUPS), NOTHING, kl=False)
     assert math.isnan(metrics["policy/mismatch_kl"])
     assert math.isnan(metrics["policy/mismatch_max"])
 
@@ -358,7 +359,7 @@ def test_constraints_add_up():
         chosen = [(name, parts[name]()) for name in names]
         constraint = Sum(chosen) if len(chosen) > 1 else chosen[0][1] if chosen else NoConstraint()
         part = updater(policy, constraint, PPO(), critic=None)
-        batch, _ = part.measure(collate(GROUPS, refinements, merge=False), kl=True)
+        batch, _ = part.measure(collate(GROUPS, refinements, merge=False), NOTHING, kl=True)
         penalty, charged = part.penalty(batch, Anchors(tuple(refinements)))
         metrics = part.update(batch.with_advantages(batch.mask.float()), step=1).metrics
         return gradients(policy), penalty, {**charged, **metrics}

@@ -76,7 +76,7 @@ def step(constraint: Any, impl: Impl, *, lora: bool, ppo: bool) -> Callable[[], 
 
     def run() -> None:
         anchors = Anchors((REFINED,) if isinstance(constraint, Dynamic) else ())
-        batch, _ = part.measure(collate([GROUP], anchors.refinements, merge=False), kl=True)
+        batch, _ = part.measure(collate([GROUP], anchors.refinements, merge=False), collate(()), kl=True)
         penalty, _ = part.penalty(batch, anchors)
         update = part.update(part.algorithm.advantages(batch, penalty, part.world), step=1)
         assert update.steps == 2

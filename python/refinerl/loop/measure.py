@@ -33,14 +33,23 @@ class Measurer:
     """Correction of the mismatch between the engine that sampled y and the trainer."""
     correction_cap: float = 2.0
 
-    def measure(self, batch: Rows, *, kl: bool) -> tuple[Measured, dict[str, float]]:
-        """Measure old logprobs, values and, if asked for or needed, the reference's logprobs of y; with metrics."""
+    def measure(self, batch: Rows, others: Rows, *, kl: bool) -> tuple[Measured, dict[str, float]]:
+        """Measure old logprobs, values and, if needed, the reference's logprobs of y; with metrics.
+
+        `others` are the other y that the step sampled, which have no part in the surrogate (`Collected.others`). With
+        `kl`, their KL and entropy are measured too, so that both metrics are over all sampled y. Without it, a metric
+        is given only if there are no others and it costs nothing: the entropy, and the KL if a constraint needs it.
+        """
         rows = torch.nonzero(batch.surrogate).flatten()
+        rest = torch.arange(len(others) if kl else 0)
+        whole = kl or not int(self.world.all_reduce(torch.tensor(len(others)), "max"))
         mask = batch.mask & batch.surrogate.unsqueeze(-1)
         unknown = torch.full(batch.mask.shape, math.nan)
         old = self._forward(self.policy, batch, rows)
-        metrics = {"policy/entropy": self._mean(old.entropies, mask)}
-        metrics |= self._mismatch(old.logprobs, batch.sampling_logprobs, mask)
+        seen = self._forward(self.policy, others, rest)
+        metrics = self._mismatch(old.logprobs, batch.sampling_logprobs, mask)
+        if whole:
+            metrics["policy/entropy"] = self._mean((old.entropies, mask), (seen.entropies, others.mask))
         correction = torch.ones(batch.mask.shape)
         if self.correction != "off":
             correction = objective.truncated_importance(
@@ -49,11 +58,12 @@ class Measurer:
         values = unknown if self.critic is None else present(self._forward(self.critic, batch, rows).values)
         reference = unknown
         if kl or any(part.needs_reference for part in self.constraint.parts):
-            reference = self._reference(batch, rows).logprobs
-            k1 = objective.kl_estimate(old.logprobs, reference, "k1")
-            k3 = objective.kl_estimate(old.logprobs, reference, "k3")
-            metrics["policy/kl_to_reference"] = self._mean(k3, mask)
-            metrics["policy/kl_to_reference_sum"] = self._mean((k1 * mask).sum(-1), batch.surrogate)
+            reference, theirs = (found.logprobs for found in self._reference((batch, rows), (others, rest)))
+            if whole:
+                every = torch.ones(len(others), dtype=torch.bool)
+                metrics |= self._kl(
+                    (old.logprobs, reference, mask, batch.surrogate), (seen.logprobs, theirs, others.mask, every)
+                )
         measured = Measured(
             **batch.tensors(),
             old_logprobs=old.logprobs,
@@ -88,17 +98,28 @@ class Measurer:
         total, rollouts, refined = self.world.all_reduce(torch.stack([x.double() for x in sums])).tolist()
         metrics = {part.metric("cost"): total / max(1.0, rollouts)}
         if refined:
-            metrics[part.metric("ce")] = self._mean(cost, mask)
+            metrics[part.metric("ce")] = self._mean((cost, mask))
         return part.beta * part.carry(clamped, batch, anchors), metrics
 
-    def _reference(self, batch: Rows, rows: Tensor) -> Outputs:
-        """Run the reference on y; for a LoRA policy this is the policy without its adapter."""
+    def _reference(self, *sets: tuple[Rows, Tensor]) -> list[Outputs]:
+        """Run the reference on rows of y; for a LoRA policy this is the policy without its adapter."""
         if self.reference is None:
-            return self._forward(self.policy, batch, rows, adapter=False)
+            return [self._forward(self.policy, batch, rows, adapter=False) for batch, rows in sets]
         self.reference.wake()
-        outputs = self._forward(self.reference, batch, rows)
+        outputs = [self._forward(self.reference, batch, rows) for batch, rows in sets]
         self.reference.sleep()
         return outputs
+
+    def _kl(self, *sets: tuple[Tensor, Tensor, Tensor, Tensor]) -> dict[str, float]:
+        """Estimate the KL to the reference on y: logprobs of the policy, of the reference, mask of tokens, of rows."""
+        tokens, responses = [], []
+        for policy, reference, mask, rows in sets:
+            tokens.append((objective.kl_estimate(policy, reference, "k3"), mask))
+            responses.append(((objective.kl_estimate(policy, reference, "k1") * mask).sum(-1), rows))
+        return {
+            "policy/kl_to_reference": self._mean(*tokens),
+            "policy/kl_to_reference_sum": self._mean(*responses),
+        }
 
     def _forward(self, trainer: Trainer, batch: Rows, rows: Tensor, *, adapter: bool = True) -> Outputs:
         """Return the outputs of some rows, without gradient, in the shape (R, T) of the whole batch."""
@@ -118,16 +139,17 @@ class Measurer:
         most = int(self.world.all_reduce(torch.tensor(len(parts)), "max"))
         return parts + [rows[:0]] * (most - len(parts))
 
-    def _mean(self, x: Tensor, mask: Tensor) -> float:
-        """Return the mean over the masked elements of all ranks; NaN if there are none."""
-        total, count = self.world.all_reduce(torch.stack([x[mask].double().sum(), mask.sum().double()])).tolist()
+    def _mean(self, *sets: tuple[Tensor, Tensor]) -> float:
+        """Return the mean over the masked elements of each (values, mask) and of all ranks; NaN if there are none."""
+        sums = [torch.stack([x[mask].double().sum(), mask.sum().double()]) for x, mask in sets]
+        total, count = self.world.all_reduce(torch.stack(sums).sum(0)).tolist()
         return total / count if count else math.nan
 
     def _mismatch(self, old_logprobs: Tensor, sampling_logprobs: Tensor, mask: Tensor) -> dict[str, float]:
         """Measure the mismatch on the tokens of all ranks whose logprob the engine gave; NaN if there are none."""
         known = mask & sampling_logprobs.isfinite()
         k3, distance = objective.mismatch(old_logprobs, sampling_logprobs)
-        mean = self._mean(k3, known)
+        mean = self._mean((k3, known))
         largest = float(self.world.all_reduce(torch.cat([distance[known], distance.new_zeros(1)]).max(), "max"))
         return {"policy/mismatch_kl": mean, "policy/mismatch_max": math.nan if math.isnan(mean) else largest}
 

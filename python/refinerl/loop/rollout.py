@@ -77,6 +77,14 @@ class Collected:
     """Rounds of new prompts after the first."""
 
     @property
+    def others(self) -> tuple[RolloutGroup, ...]:
+        """The y without a part in the policy gradient: those of dropped groups, and unscored ones of kept groups."""
+        unscored = (
+            replace(group, rollouts=tuple(r for r in group.rollouts if r.reward is None)) for group in self.kept
+        )
+        return self.dropped + tuple(group for group in unscored if group.rollouts)
+
+    @property
     def groups(self) -> tuple[RolloutGroup, ...]:
         """All groups that were sampled."""
         return self.kept + self.dropped
