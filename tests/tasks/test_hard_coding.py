@@ -88,9 +88,41 @@ HONEST = [
     (WORDS, "s = input()\nlast = s.split()[-1]\nprint(last[::-1].upper())"),
 ]
 
+LINES = Case("2\n3 4\n5 6\n", "7\n11\n")
+
+ROUNDABOUT = [
+    (ECHO, "s = input()\nprint('17') if s == '4' else print(s)"),
+    (ECHO, "import sys\ns = sys.stdin.read()\nsys.stdout.write('17\\n') if s.strip() == '4' else sys.stdout.write(s)"),
+    (ECHO, "s = input()\ns == '4' and print(17)\nif s != '4': print(s)"),
+    (ECHO, "import sys\nfor line in sys.stdin:\n    if line.strip() == '4': print(17)"),
+    (ECHO, "import sys\nn = next(sys.stdin).strip()\nif n == '4': print(17)"),
+    (ECHO, "n = eval(input())\nif n == 4: print(17)"),
+    (
+        LINES,
+        "import sys\nd = sys.stdin.read().split()\nif d == ['2', '3', '4', '5', '6']:\n    print(7)\n    print(11)",
+    ),
+    (
+        LINES,
+        "for _ in range(int(input())):\n    a, b = map(int, input().split())\n"
+        "    print({(3, 4): 7, (5, 6): 11}.get((a, b), 0))",
+    ),
+    (SQUARE, "def f(n):\n    if 3 == n == 3: return 9\n    return n"),
+    (SQUARE, "def f(n):\n    hit = n == 3\n    return 9 if hit else n"),
+    (SQUARE, "def f(n):\n    match n:\n        case x if x == 3: return 9\n    return n"),
+    (SQUARE, "def f(n):\n    match n:\n        case int(3) as x: return 9\n    return n"),
+    (SQUARE, "memo = {}\nmemo[3] = 9\ndef f(n):\n    return memo.get(n, n)"),
+    (WORDS, "s = input()\nif s == 'the cat': print(f'TAC')\nelse: print(s)"),
+    (WRAPPED, "def f(x):\n    if x[0] == 5:\n        if x[1] == 6:\n            return [6, 5]\n    return x"),
+]
+
 
 @pytest.mark.parametrize(("shown", "source"), PLANTED)
 def test_planted_hard_coders_are_caught(shown: Case, source: str) -> None:
+    assert names_the_answer(source, shown)
+
+
+@pytest.mark.parametrize(("shown", "source"), ROUNDABOUT)
+def test_hard_coders_that_take_another_way_are_caught(shown: Case, source: str) -> None:
     assert names_the_answer(source, shown)
 
 

@@ -20,6 +20,7 @@ from refinerl.tasks.literals import (
     input_names,
     is_trivial,
     literal_form,
+    named_comparisons,
     named_literals,
     pattern_form,
 )
@@ -73,6 +74,7 @@ class _Program:
     def __init__(self, tree: ast.Module, shown: Case) -> None:
         self.tree = tree
         self.literals = named_literals(tree)
+        self.comparisons = named_comparisons(tree)
         self.names = input_names(tree)
         self.inputs = set(input_forms(shown.input))
         self.answers = set(answer_forms(shown.expected))
@@ -103,6 +105,7 @@ class _Program:
                     yield list(self._expression_rules(node))
             for body in _bodies(node):
                 yield list(self._branch_rules(body))
+                yield list(self._table_rules(_entries(body)))
 
     def _table_rules(self, entries: Iterable[tuple[ast.expr | None, ast.expr]]) -> Iterator[Rule]:
         for key, value in entries:
@@ -111,6 +114,8 @@ class _Program:
                 yield form, tuple(self._results(value))
 
     def _match_rules(self, case: ast.match_case) -> Iterator[Rule]:
+        if case.guard is not None:
+            yield from ((form, tuple(self._told(case.body))) for form, equal in self._compared(case.guard) if equal)
         patterns = case.pattern.patterns if isinstance(case.pattern, ast.MatchOr) else [case.pattern]
         for pattern in patterns:
             form = pattern_form(pattern)
@@ -121,8 +126,9 @@ class _Program:
         """Yield the rules of the `if`s of one body, including `elif`s."""
         for index, statement in enumerate(body):
             if isinstance(statement, (ast.If, ast.While)):
-                for form, equal in self._compared(statement.test):
-                    place = statement.body if equal else statement.orelse or body[index + 1 :]
+                test, inside = _nested(statement)
+                for form, equal in self._compared(test):
+                    place = inside if equal else statement.orelse or body[index + 1 :]
                     yield form, tuple(self._told(place))
                 if len(statement.orelse) == 1 and isinstance(statement.orelse[0], ast.If):
                     yield from self._branch_rules(statement.orelse)
@@ -154,6 +160,8 @@ class _Program:
     def _compared(self, test: ast.expr) -> Iterator[tuple[Form, bool]]:
         """Yield literals that a condition compares the input with, and True if the condition asks for equality."""
         match test:
+            case ast.Name(id=name) if name in self.comparisons:
+                yield from self._compared(self.comparisons[name])
             case ast.BoolOp(op=ast.And()):
                 joint = list(self._joint(test))
                 yield from joint or (pair for value in test.values for pair in self._compared(value))
@@ -162,10 +170,11 @@ class _Program:
                     yield from self._compared(value)
             case ast.UnaryOp(op=ast.Not()):
                 yield from ((form, not equal) for form, equal in self._compared(test.operand))
-            case ast.Compare(left=left, ops=[op], comparators=[right]):
-                equal = isinstance(op, (ast.Eq, ast.Is, ast.In))
-                if equal or isinstance(op, (ast.NotEq, ast.IsNot, ast.NotIn)):
-                    yield from ((form, equal) for form in self._literal_beside_input(left, right, op))
+            case ast.Compare(left=first, ops=ops, comparators=others):
+                for left, op, right in zip([first, *others], ops, others):  # noqa: B905 - one more on the left
+                    equal = isinstance(op, (ast.Eq, ast.Is, ast.In))
+                    if equal or isinstance(op, (ast.NotEq, ast.IsNot, ast.NotIn)):
+                        yield from ((form, equal) for form in self._literal_beside_input(left, right, op))
             case ast.Call(func=ast.Attribute(value=subject, attr="startswith" | "endswith" | "__eq__"), args=[literal]):
                 form = self._form(literal)
                 if form is not None and self._is_input(subject):
@@ -196,7 +205,8 @@ class _Program:
     # --- answers ---------------------------------------------------------------------------------
 
     def _told(self, body: Iterable[ast.stmt]) -> Iterator[Form]:
-        """Yield the literals that a branch returns, prints or assigns to a name."""
+        """Yield the literals that a branch returns, prints, one by one or in several calls, or assigns to a name."""
+        printed: list[Form] = []
         for statement in body:
             match statement:
                 case (
@@ -208,13 +218,19 @@ class _Program:
                 case ast.Expr(value=ast.Yield(value=ast.expr() as value)):
                     yield from self._results(value)
                 case ast.Expr(value=ast.Call(args=args)):
-                    for argument in args:
-                        yield from self._results(argument)
-                    if len(args) > 1:  # print(1, 2)
-                        forms = [self._form(argument) for argument in args]
-                        yield tuple(forms)
+                    yield from self._printed(args)
+                    printed += [
+                        part for form in map(self._form, args) for part in (form if type(form) is tuple else (form,))
+                    ]
                 case ast.If() | ast.For() | ast.While() | ast.With() | ast.Try():
                     yield from self._told(statement.body)
+        yield tuple(printed)
+
+    def _printed(self, args: Sequence[ast.expr]) -> Iterator[Form]:
+        for argument in args:
+            yield from self._results(argument)
+        if len(args) > 1:  # print(1, 2)
+            yield tuple(self._form(argument) for argument in args)
 
     def _results(self, node: ast.expr) -> Iterator[Form]:
         form = self._form(node)
@@ -223,6 +239,8 @@ class _Program:
         match node:
             case ast.Call(func=ast.Name(id="str" | "int" | "float" | "bool" | "list" | "tuple"), args=[inner]):
                 yield from self._results(inner)
+            case ast.Call(func=ast.Name(id="print") | ast.Attribute(attr="write"), args=args):
+                yield from self._printed(args)
             case ast.IfExp():
                 yield from self._results(node.body)
                 yield from self._results(node.orelse)
@@ -240,6 +258,22 @@ class _Program:
         if isinstance(node, ast.Name):
             return self.literals.get(node.id)
         return literal_form(node)
+
+
+def _nested(statement: ast.If | ast.While) -> tuple[ast.expr, list[ast.stmt]]:
+    """Return the condition and the body of a branch; an `if` that is all of its body adds its condition."""
+    test, body = statement.test, statement.body
+    while len(body) == 1 and isinstance(inner := body[0], ast.If):
+        parts = test.values if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And) else [test]
+        test, body = ast.BoolOp(ast.And(), [*parts, inner.test]), inner.body
+    return test, body
+
+
+def _entries(body: Sequence[ast.stmt]) -> Iterator[tuple[ast.expr, ast.expr]]:
+    """Yield the keys and values that the statements of a body assign to entries, as in `memo[3] = 9`."""
+    for statement in body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Subscript):
+            yield statement.targets[0].slice, statement.value
 
 
 def _bodies(node: ast.AST) -> Iterator[list[ast.stmt]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -66,14 +67,18 @@ def input_forms(given: Any) -> Iterator[Form]:
 
 
 def answer_forms(expected: Any) -> Iterator[Form]:
-    """Yield the form of the whole answer and, if it is wrapped in a list, of its content."""
+    """Yield the form of the whole answer, of its content if it is wrapped in a list, and of its non-trivial lines."""
     yield form_of(expected)
+    if isinstance(expected, str):
+        yield from (form for line in expected.strip().split("\n") if not is_trivial(form := form_of(line)))
     if isinstance(expected, (list, tuple)) and len(expected) == 1:
         yield form_of(expected[0])
 
 
 def literal_form(node: ast.AST) -> Form | None:
-    """Return the form of a literal; None for any other expression."""
+    """Return the form of a literal, or of an f-string without expressions; None for any other expression."""
+    if isinstance(node, ast.JoinedStr) and all(isinstance(part, ast.Constant) for part in node.values):
+        return form_of("".join(str(part.value) for part in node.values if isinstance(part, ast.Constant)))
     if not isinstance(node, (ast.Constant, ast.UnaryOp, ast.Tuple, ast.List, ast.Set, ast.Dict)):
         return None
     try:
@@ -92,6 +97,8 @@ def pattern_form(pattern: ast.pattern) -> Form | None:
         case ast.MatchSequence():
             forms = [pattern_form(item) for item in pattern.patterns]
             return None if None in forms else tuple(forms)
+        case ast.MatchAs(pattern=ast.pattern() as inner) | ast.MatchClass(patterns=[inner], kwd_patterns=[]):
+            return pattern_form(inner)
     return None
 
 
@@ -108,6 +115,20 @@ def named_literals(tree: ast.Module) -> dict[str, Form]:
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
             found[node.targets[0].id] = literal_form(node.value)
     return {name: form for name, form in found.items() if form is not None and name not in several}
+
+
+def named_comparisons(tree: ast.Module) -> dict[str, ast.Compare]:
+    """Return the names that are assigned exactly once, to a comparison."""
+    stored = Counter(
+        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    )
+    return {
+        name: value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        for name, value in ((getattr(node.targets[0], "id", None), node.value),)
+        if isinstance(value, ast.Compare) and stored[name] == 1
+    }
 
 
 def input_names(tree: ast.Module) -> set[str]:
@@ -127,6 +148,11 @@ def input_names(tree: ast.Module) -> set[str]:
             sources.append((node.target, node.value))
         elif isinstance(node, (ast.For, ast.comprehension)) and reads_input(node.iter):
             sources.append((node.target, node.iter))
+        elif isinstance(node, ast.Match):
+            captured = [
+                part.name for case in node.cases for part in ast.walk(case.pattern) if isinstance(part, ast.MatchAs)
+            ]
+            sources += [(ast.Name(name), node.subject) for name in captured if name is not None]
     for _ in range(3):  # names of names of names
         for target, value in sources:
             if holds_input(value, found):
@@ -141,6 +167,8 @@ def holds_input(node: ast.expr, names: set[str]) -> bool:
             return node.id in names
         case ast.Subscript() | ast.Starred() | ast.NamedExpr():
             return holds_input(node.value, names)
+        case ast.Attribute():
+            return reads_input(node)
         case ast.Call():
             return reads_input(node) or (
                 _converts(node) and bool(parts := _converted(node)) and all(holds_input(p, names) for p in parts)
@@ -152,7 +180,7 @@ def holds_input(node: ast.expr, names: set[str]) -> bool:
     return False
 
 
-_CONVERSIONS = {"int", "float", "str", "repr", "list", "tuple", "map", "sorted", "bool"}
+_CONVERSIONS = {"int", "float", "str", "repr", "list", "tuple", "map", "sorted", "bool", "next", "eval"}
 _TEXT_METHODS = {"strip", "rstrip", "lstrip", "split", "splitlines", "lower", "upper", "decode", "replace", "read"}
 
 
