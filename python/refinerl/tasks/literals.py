@@ -123,11 +123,11 @@ def named_comparisons(tree: ast.Module) -> dict[str, ast.Compare]:
         node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
     )
     return {
-        name: value
+        target.id: node.value
         for node in ast.walk(tree)
-        if isinstance(node, ast.Assign)
-        for name, value in ((getattr(node.targets[0], "id", None), node.value),)
-        if isinstance(value, ast.Compare) and stored[name] == 1
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Compare)
+        for target in node.targets
+        if isinstance(target, ast.Name) and stored[target.id] == 1
     }
 
 
