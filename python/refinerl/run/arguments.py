@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -101,6 +103,13 @@ def split(words: Sequence[str]) -> tuple[str, list[str]]:
     if words and "=" not in words[0]:
         return words[0], list(words[1:])
     return recipe.DEFAULT_RECIPE, list(words)
+
+
+def new_folder(recipe_name: str) -> Path:
+    """Choose a folder for a run that names none: runs/RECIPE-TIME, numbered if that exists."""
+    first = Path("runs") / f"{Path(recipe_name).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    others = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
+    return next(folder for folder in itertools.chain([first], others) if not folder.exists())
 
 
 def introduce(console: Console) -> None:

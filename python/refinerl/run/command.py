@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import errno
-import itertools
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,7 +65,7 @@ def _run(loop: Loop, args: argparse.Namespace, link: Link) -> int:
         devices.resolve(config.device).type == "cpu"
     ):  # with a GPU the host needs little memory, and would never return it
         keep_freed_memory()
-    folder = args.output_dir or new_folder(name)
+    folder = args.output_dir or command_line.new_folder(name)
     with run(loop, config, folder, console, link, resume=args.resume) as parts:
         if link.rank == 0:
             summary.show(parts.keeper.folder, console, parts.tokenizer.decode)
@@ -82,13 +80,6 @@ def check_resumable(output_dir: object, *, resume: bool) -> None:
     """
     if resume and output_dir is None:
         raise UserError("--resume needs --output-dir: the folder of the run that is to go on")
-
-
-def new_folder(recipe_name: str) -> Path:
-    """Choose a folder for a run that names none: runs/RECIPE-TIME, numbered if that exists."""
-    first = Path("runs") / f"{Path(recipe_name).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    others = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
-    return next(folder for folder in itertools.chain([first], others) if not folder.exists())
 
 
 @contextmanager

@@ -18,9 +18,10 @@ from refinerl.engines.torch import TorchTrainer
 from refinerl.errors import TrainingStoppedError, UserError
 from refinerl.report import rows
 from refinerl.report.page import write_page
+from refinerl.run.arguments import new_folder
 from refinerl.run.asked import Asked as Asked
 from refinerl.run.borrowed import as_found
-from refinerl.run.command import Loop, check_resumable, new_folder, run
+from refinerl.run.command import Loop, check_resumable, run
 from refinerl.run.launch import linked
 
 
