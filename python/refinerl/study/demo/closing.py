@@ -12,10 +12,9 @@ from rich.text import Text
 
 from refinerl.report.page import diff
 from refinerl.report.rows import RolloutRow
-from refinerl.sandbox.command import visible
 from refinerl.study.demo.arm import Arm
 from refinerl.study.demo.picture import STYLES, picture
-from refinerl.study.demo.view import CAPTION, TALLEST, WIDEST, change
+from refinerl.study.demo.view import CAPTION, TALLEST, WIDEST, change, safe
 
 LEVEL = 0.8
 """Held-out success whose first step the table shows."""
@@ -34,13 +33,13 @@ NEXT = {
 """Commands with their effects."""
 
 
-def show(arms: Sequence[Arm], rollouts: Iterable[RolloutRow], reports: Sequence[Path], console: Console) -> None:
+def show(arms: Sequence[Arm], rollouts: Iterable[RolloutRow], reports: Sequence[Path | str], console: Console) -> None:
     """Print the end of a demo whose runs are complete.
 
     Args:
         arms: both, complete.
         rollouts: those of the arm with a refiner, one of which is shown.
-        reports: the paths of the runs' report pages.
+        reports: the path of each run's report, or the reason why there is none.
         console: no line is longer than its width, except paths and commands.
     """
     width = min(console.width, WIDEST)
@@ -106,7 +105,7 @@ def correction(rollouts: Iterable[RolloutRow]) -> RolloutRow | None:
 def drawn(row: RolloutRow, *, plain: bool) -> Text:
     """Draw a question and y → ỹ as a diff; `plain` marks it as [-deleted-] and {+inserted+} instead of by colour."""
     before, after = row.reward, row.refinement.reward if row.refinement else None
-    text = Text(safe(row.prompt.text.strip()) + "\n", style="dim")
+    text = Text(safe(row.prompt.text.strip().split("\n")[0]) + "\n", style="dim")
     shapes = {"kept": ("", "", ""), "deleted": ("[-", "-]", "red strike"), "inserted": ("{+", "+}", "green")}
     for piece in diff(row.completion.text.rstrip(), row.refinement.completion.text.rstrip() if row.refinement else ""):
         start, end, style = shapes[piece.kind]
@@ -115,8 +114,3 @@ def drawn(row: RolloutRow, *, plain: bool) -> Text:
     if before is not None and after is not None:
         text.append(f"\nreward {before.value:+.2f} → {after.value:+.2f}", "not dim bold")
     return text
-
-
-def safe(text: str) -> str:
-    """Escape what a terminal would obey, except line breaks."""
-    return "\n".join("".join(map(visible, line)) for line in text.split("\n"))

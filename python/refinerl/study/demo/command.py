@@ -10,11 +10,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
-from refinerl.report.page import write_page
+from refinerl.errors import UserError
 from refinerl.report.rows import read_rollouts
-from refinerl.study.demo import closing
 from refinerl.study.demo.arm import Arm
-from refinerl.study.demo.view import View, lines
+from refinerl.study.demo.view import View, lines, safe
 from refinerl.study.runs import Run, end_all, log_of
 
 FRAME = 0.5
@@ -34,30 +33,24 @@ def play(
         steps: steps of each run.
         title: the first line of the view.
         console: where everything is shown.
-
-    Raises:
-        UserError: a report cannot be written.
     """
     runs: dict[str, Run] = {}
     try:
         for name, words in arguments.items():
             runs[name] = Run.start(words, folders[name])
         arms = watch(runs, steps, title, console)
-        failed = [name for name, run in runs.items() if run.code()]
-        for name in failed:
-            say(console, f"error: the run {name} failed: {runs[name].last_line()}")
-            say(console, f"Its output is in {log_of(folders[name])}, its folder is {folders[name]}")
-        if failed:
-            return 1
-        reports = [write_page(arm.folder) for arm in arms]
-        closing.show(arms, read_rollouts(arms[-1].folder), reports, console)
-        return 0
+        failed = [run for run in runs.values() if run.code()]
+        for run in failed:
+            say(console, f"error: a run of the demo failed: {run.last_line()}")
+            say(console, f"Its output is in {log_of(run.folder)}, its files are in {run.folder}")
+        if not failed:
+            end(arms, console)
+        return 1 if failed else 0
     except KeyboardInterrupt:
-        say(console, "Interrupted: each run saves its last complete step …")
+        say(console, "interrupted: each run saves its last complete step …")
         end_all(list(runs.values()))
-        for name, run in runs.items():
-            say(console, f"{name}: {run.last_line()}")
-            say(console, f"  python -m refinerl.train --output-dir {run.folder} --resume")
+        for run in runs.values():
+            say(console, f"{run.folder}: {run.last_line()}")
         return 130
     finally:
         end_all(list(runs.values()))
@@ -74,15 +67,16 @@ def watch(runs: Mapping[str, Run], steps: int, title: str, console: Console) -> 
     with live or nullcontext():
         while True:
             codes = {name: run.code() for name, run in runs.items()}  # before the rows: an ended run has all of them
-            ended |= {name: time.monotonic() for name, code in codes.items() if code is not None and name not in ended}
+            now = time.monotonic()
+            ended |= {name: now for name, code in codes.items() if code is not None and name not in ended}
             arms = [
                 Arm(
                     name,
                     run.folder,
                     steps,
                     tuple(run.rows()),
-                    ended.get(name, time.monotonic()) - run.started,
-                    codes[name] is None,
+                    seconds=ended.get(name, now) - run.started,
+                    running=codes[name] is None,
                 )
                 for name, run in runs.items()
             ]
@@ -98,6 +92,20 @@ def watch(runs: Mapping[str, Run], steps: int, title: str, console: Console) -> 
             time.sleep(FRAME)
 
 
+def end(arms: Sequence[Arm], console: Console) -> None:
+    """Write the report of each run, and print the end of the demo."""
+    from refinerl.report.page import write_page  # imports torch, which takes seconds
+    from refinerl.study.demo import closing
+
+    reports: list[Path | str] = []
+    for arm in arms:
+        try:
+            reports.append(write_page(arm.folder))
+        except UserError as error:
+            reports.append(str(error))
+    closing.show(arms, read_rollouts(arms[-1].folder), reports, console)
+
+
 def say(console: Console, text: str) -> None:
     """Print text as it is, except for what a terminal would obey; long lines are left to the terminal."""
-    console.print(closing.safe(text), markup=False, highlight=False, soft_wrap=True)
+    console.print(safe(text), markup=False, highlight=False, soft_wrap=True)
