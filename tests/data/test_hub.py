@@ -23,6 +23,7 @@ REPOSITORIES = {
     "someone/one": {"data.jsonl": PROBLEM},
     "someone/script": {"apps.py": "raise SystemExit", "README.md": "x"},
     "someone/empty": {"README.md": "x"},
+    "someone/sums": {"main/train.jsonl": '{"question": "2 + 2?", "answer": "#### 4"}\n'},
 }
 
 
@@ -73,12 +74,14 @@ def hub() -> Iterator[str]:
         server.shutdown()
 
 
-def resolve(endpoint: str, home: Path, name: str, **more: str) -> subprocess.CompletedProcess[str]:
+PRINTED = (
+    "import sys\nfrom refinerl.data.hub import local\nfrom refinerl.errors import UserError\n"
+    "try: print(local(sys.argv[1]).read_text())\nexcept UserError as e: print(e); sys.exit(2)"
+)
+
+
+def resolve(endpoint: str, home: Path, name: str, code: str = PRINTED, **more: str) -> subprocess.CompletedProcess[str]:
     """Resolve in a process of its own, because the client reads its endpoint when it is imported."""
-    code = (
-        "import sys\nfrom refinerl.data.hub import local\nfrom refinerl.errors import UserError\n"
-        "try: print(local(sys.argv[1]).read_text())\nexcept UserError as e: print(e); sys.exit(2)"
-    )
     variables = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "PATH": "", "HF_HUB_DISABLE_XET": "1", **more}
     variables["PYTHONPATH"] = ":".join(sys.path)
     return subprocess.run([sys.executable, "-c", code, name], env=variables, text=True, capture_output=True, timeout=60)
@@ -92,6 +95,16 @@ def test_a_path_is_a_path():
 def test_a_file_of_a_repository(hub, tmp_path, name):
     done = resolve(hub, tmp_path, name)
     assert (done.returncode, done.stdout.strip()) == (0, PROBLEM.strip()), done.stderr
+
+
+def test_dialogues_of_a_file_in_a_folder_of_a_repository(hub, tmp_path):
+    """In the layout of openai/gsm8k, whose repository has a folder for each configuration."""
+    code = (
+        "import sys\nfrom refinerl.data.conversations import read_dialogues\n"
+        "print(read_dialogues(sys.argv[1], column='question'))"
+    )
+    done = resolve(hub, tmp_path, "hub:someone/sums/main/train.jsonl", code=code)
+    assert done.stdout.strip() == "[Dialogue(id='1', prompt='2 + 2?', columns={'answer': '#### 4'})]", done.stderr
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
+from refinerl.data import hub
 from refinerl.data.jsonlines import json_lines, kind
 from refinerl.errors import UserError
 from refinerl.records import Message
@@ -15,8 +16,8 @@ from refinerl.records import Message
 COLUMNS = ("prompt", "context_messages", "messages")
 """Columns that may hold the prompts, in order of preference: TRL's, Prompt-Collection's, whole conversations."""
 
-HUB = "hub:"
-"""Prefix of a path that names a data set of the hub: `hub:OWNER/NAME`."""
+HUB = hub.PREFIX
+"""Prefix of a path that names a data set of the hub, `hub:OWNER/NAME`, or one of its files, `hub:OWNER/NAME/FILE`."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Dialogue:
 
 
 def read_dialogues(path: str | Path, *, column: str | None = None, split: str = "train") -> Sequence[Dialogue]:
-    """Read the dialogues of a file, a folder or a data set of the hub (`hub:OWNER/NAME`).
+    """Read the dialogues of a file, a folder or a data set of the hub (`hub:OWNER/NAME` or `hub:OWNER/NAME/FILE`).
 
     A prompt is a text or a list of messages (`role`, `content`). It is read from `column`, or from the first of
     `COLUMNS` that the data has; all other fields are columns for reward functions. If a conversation in `messages`
@@ -40,6 +41,8 @@ def read_dialogues(path: str | Path, *, column: str | None = None, split: str = 
         UserError: the data cannot be read, is empty, has no such column or split, or needs to run a script; a line is
             not JSON, or its prompt cannot be used. The message names file and line.
     """
+    if str(path).startswith(HUB) and str(path).count("/") > 1:  # one file of a repository
+        path = hub.local(str(path))
     local = Path(path)
     if str(path).startswith(HUB) or local.is_dir() or local.suffix in (".parquet", ".py"):
         return _Table(str(path), _load(str(path), split), column, split)

@@ -47,7 +47,7 @@ class DialogueTask(Refinable):
         """The options of a recipe."""
 
         path: str | None = None
-        """JSON lines, Parquet, a folder that `datasets` reads, or `hub:OWNER/NAME`."""
+        """JSON lines, Parquet, a folder that `datasets` reads, `hub:OWNER/NAME` or `hub:OWNER/NAME/FILE`."""
         column: str | None = None
         """Column of the prompts; None: the first of prompt, context_messages and messages that exists."""
         split: str = "train"
