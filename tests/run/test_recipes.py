@@ -14,7 +14,7 @@ from refinerl.config import Config
 from refinerl.run import recipe
 
 COLUMNS = {"dialogue-ppo": 0, "apps-ppo": 1, "apps-dapo": 2}
-OURS = ("smollm", "apps-dapo-lora-24gb")
+OURS = ("smollm", "apps-dapo-lora-24gb", "gsm8k")
 BETS = [name for name in recipe.recipes() if name.startswith("apps-dapo-512")]
 PAPERS = [name for name in recipe.recipes() if name not in (*OURS, *BETS)]
 GPUS = (8, 4, 2, 1)
@@ -170,6 +170,14 @@ def test_the_recipe_for_24_gb_fits_there(model: str, capsys: pytest.CaptureFixtu
         for phase in ("generate", "update"):
             (total,) = re.findall(rf"#   {phase} .* ([\d.]+) +\d+ %", out)
             assert f"{total} GiB" in header, (phase, total)
+
+
+def test_gsm8k_is_planned_without_a_network_and_fits_on_a_card_of_24_gb(capsys: pytest.CaptureFixture[str]) -> None:
+    for card in ([], ["device_memory=23.5"]):
+        assert train.main(["gsm8k", *card, "--dry-run"]) == 0
+        out = capsys.readouterr().out
+        assert "# data: hub:openai/gsm8k/main/train-00000-of-00001.parquet, read from the hub" in out
+        assert "\n#   fits\n" in out
 
 
 @pytest.mark.parametrize("name", PAPERS)
