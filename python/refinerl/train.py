@@ -35,6 +35,10 @@ def train(parts: Parts) -> State:
     state = keeper.state
     stream.position = state.prompts_drawn
 
+    if parts.evaluation is not None and not state.step:
+        with telemetry.step(0):  # the model before training
+            telemetry.log(evaluate(parts.evaluation, telemetry.clock, world))
+
     for step in range(state.step + 1, pace.steps + 1):
         with telemetry.step(step):
             # y ~ π_θ, scored; DAPO resamples groups without a signal.

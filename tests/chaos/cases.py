@@ -10,7 +10,7 @@ PHASES: dict[str, tuple[str, int, str]] = {
     "load": ("load ", 1, r"load \S+"),
     "engines": ("engines:", 1, "engines: vllm"),
     "generate": ("generate", 1, "generate of step 1"),
-    "generated": ("generated", 1, "generate of step 1"),
+    "generated": ("generated", 2, "generate of step 1"),  # the first call is the evaluation before step 1
     "score": ("score", 1, "score of step 1"),
     "refine": ("refine", 2, "refine of step 2"),
     "update": ("backward", 1, r"update of step \d"),

@@ -100,6 +100,29 @@ def test_curves_break_where_there_is_no_value() -> None:
     assert page.curve("a", "A", rows[:1]).dots == ((180.0, 75.0, "step 1: 1"),)
 
 
+def test_step_0_is_in_the_curves_of_evaluations_only(run: Path, tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("jinja2")
+    folder = tmp_path / "run"
+    (folder / "rollouts").mkdir(parents=True)
+    (folder / "config.yaml").write_text((run / "config.yaml").read_text())
+    (folder / "rollouts" / "step-1.jsonl").write_text((run / "rollouts" / "step-1.jsonl").read_text())
+    rows = [{"schema": 1, "step": 0, "evaluate/pass@1": 0.2}]
+    rows += [{"schema": 1, "step": step, "reward/mean": 1.0} for step in range(1, 5)]
+    rows[2]["evaluate/pass@1"], rows[4]["evaluate/pass@1"] = 0.7, 0.6
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    drawn = {}
+    monkeypatch.setattr(page, "curve", lambda name, *rest: drawn.setdefault(name, CURVE(name, *rest)))
+    reader = read(page.write_page(folder, tmp_path / "page.html"))
+    assert "4 steps." in "".join(reader.texts["p"])
+    evaluation = drawn["evaluate/pass@1"]
+    assert [says for _, _, says in evaluation.dots] == ["step 0: 0.2", "step 2: 0.7", "step 4: 0.6"]
+    assert len(evaluation.lines) == 1  # not broken where no evaluation was due
+    assert drawn["reward/mean"].dots[0] == (6.0, 75.0, "step 1: 1")
+
+
+CURVE = page.curve
+
+
 def test_diff() -> None:
     pieces = page.diff("The cat sat.", "The dog sat!")
     assert [(p.kind, p.text) for p in pieces] == [

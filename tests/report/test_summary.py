@@ -46,7 +46,9 @@ def written(folder: Path, rows: list[dict], metrics: list[dict]) -> Path:
     (folder / "rollouts").mkdir(parents=True)
     (folder / "config.yaml").touch()
     (folder / "rollouts" / "step-1.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    (folder / "metrics.jsonl").write_text("".join(json.dumps({"schema": 1, **m}) + "\n" for m in metrics))
+    (folder / "metrics.jsonl").write_text(
+        "".join(json.dumps({"schema": 1, "step": n, **m}) + "\n" for n, m in enumerate(metrics, 1))
+    )
     return folder
 
 

@@ -80,20 +80,20 @@ def test_a_save_that_fails_leaves_the_older_checkpoint(folder):
 def test_resuming_takes_back_what_came_after_the_checkpoint(folder):
     checkpoint.save(folder, State(2), {}, keep=2)
     (folder / ".checkpoint-3.partial").mkdir()
-    rows = [json.dumps({"schema": 1, "step": step}) + "\n" for step in (1, 2, 3)]
+    rows = [json.dumps({"schema": 1, "step": step}) + "\n" for step in (0, 1, 2, 3)]
     (folder / "metrics.jsonl").write_text("".join(rows) + '{"schema": 1, "st')
     for step in (1, 2, 3):
         (folder / "rollouts" / f"step-{step}.jsonl").write_text("")
     (folder / "rollouts" / ".step-4.jsonl.123.partial").write_text("")
     (folder / ".config.yaml.123.partial").write_text("")
     checkpoint.resume(folder, {})
-    assert (folder / "metrics.jsonl").read_text() == "".join(rows[:2])
+    assert (folder / "metrics.jsonl").read_text() == "".join(rows[:3])
     assert sorted(p.name for p in (folder / "rollouts").iterdir()) == ["step-1.jsonl", "step-2.jsonl"]
     assert not list(folder.glob(".*"))
 
 
 def test_without_a_checkpoint_a_run_begins_anew(folder):
-    (folder / "metrics.jsonl").write_text('{"step": 1}\n')
+    (folder / "metrics.jsonl").write_text('{"step": 0}\n{"step": 1}\n')
     assert checkpoint.resume(folder, {}) == State()
     assert (folder / "metrics.jsonl").read_text() == ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,7 @@ def test_programs_run_on_the_tests_of_the_held_out_problems(toy: Toy, tmp_path: 
 LETTERS = """
 import json
 import re
+import shutil
 from pathlib import Path
 from refinerl.tasks.base import Task
 
@@ -161,3 +163,37 @@ def test_an_answer_may_be_as_long_as_in_training(toy: Toy, tmp_path: Path, held_
     assert "  limit: null\n  n: 1\n  temperature: 0.0\n  max_tokens: 6\n" in capsys.readouterr().out
     assert toy.run(tmp_path / "run", *options(held_out), "evaluate.max_tokens=100000") == 2
     assert "evaluate.max_tokens = 100000 leaves no room for a prompt" in capsys.readouterr().err
+
+
+def test_the_model_is_evaluated_before_the_first_step_and_not_again(toy: Toy, tmp_path: Path, held_out: Path):
+    run = ["checkpoint.every=1", *options(held_out)]
+    assert toy.run(tmp_path / "run", *run, "trainer.steps=2") == 0
+    first, *_ = metrics(tmp_path / "run")
+    assert first.keys() == {"schema", "step", "evaluate/reward", "time/evaluate"}
+    tokenizer = ChatTokenizer.load(toy.folder / "model")
+    prompts = [tokenizer.encode_chat([{"role": "user", "content": word}]) for word in WORDS]
+    generator = TransformersGenerator(load_model(str(toy.folder / "model")), tokenizer)
+    expected = [answer.text.count("a") / 6 for (answer,) in generator.generate(prompts, Sampling(6, 0.0))]
+    assert first["evaluate/reward"] == pytest.approx(sum(expected) / len(WORDS))
+    assert toy.run(tmp_path / "run", *run, "trainer.steps=3", resume=True) == 0
+    assert [row["step"] for row in metrics(tmp_path / "run")] == [0, 1, 2, 3]
+    assert metrics(tmp_path / "run")[0] == first
+
+    # A run that was killed before its first checkpoint begins anew, with one row of step 0.
+    for folder in (tmp_path / "run").glob("checkpoint-*"):
+        shutil.rmtree(folder)
+    assert toy.run(tmp_path / "run", *run, "trainer.steps=1", resume=True) == 0
+    assert [row["step"] for row in metrics(tmp_path / "run")] == [0, 1]
+
+
+def test_a_run_whose_first_step_fails_may_begin_again(toy: Toy, tmp_path: Path, held_out: Path, monkeypatch):
+    """Although it has been evaluated."""
+    (tmp_path / "fails_in_training.py").write_text(
+        "def reward(prompts, completions, wanted, **_):\n    return [1.0 if w == 'a' else 1 / 0 for w in wanted]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "train.jsonl").write_text('{"prompt": "b", "wanted": "b"}\n')
+    words = [f"task.path={tmp_path / 'train.jsonl'}", *options(held_out)]
+    assert toy.run(tmp_path / "run", *words, reward="fails_in_training:reward") != 0
+    assert not list((tmp_path / "run").iterdir())
+    assert toy.run(tmp_path / "run", "trainer.steps=1", *options(held_out)) == 0

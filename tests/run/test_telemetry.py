@@ -38,6 +38,18 @@ def test_a_step_is_a_row_with_its_times(telemetry):
     assert second["time/generate"] == 0
 
 
+def test_step_0_is_an_evaluation_alone(telemetry):
+    called = []
+    telemetry.on_step = called.append
+    for step in (0, 1):
+        with telemetry.step(step):
+            with telemetry.clock("evaluate"):
+                pass
+            telemetry.log({"evaluate/pass@1": 0.5})
+    assert rows(telemetry)[0].keys() == {"schema", "step", "evaluate/pass@1", "time/evaluate"}
+    assert [row["step"] for row in called] == [1]  # functions of the user's read metrics of training
+
+
 def test_what_has_no_value_is_null_and_not_shown(telemetry):
     with telemetry.step(1):
         telemetry.log({"constraint/ce": math.nan, "reward/mean": -0.25})

@@ -6,7 +6,7 @@ import importlib
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -17,11 +17,13 @@ import yaml
 from refinerl.alignment import align
 from refinerl.errors import UserError
 from refinerl.report.export import save
-from refinerl.report.rows import RolloutRow, read_metrics, read_rollouts
+from refinerl.report.rows import RolloutRow, evaluations, read_metrics, read_rollouts, training
 from refinerl.report.summary import runs
 
 CURVES = {
     "reward/mean": "mean reward",
+    "evaluate/pass@1": "held-out success (pass@1)",
+    "evaluate/reward": "held-out mean reward",
     "policy/kl_to_reference": "KL to the reference, nats per token",
     "refiner/improved_ratio": "improvement ratio",
     "constraint/ce": "cross-entropy on accepted ỹ, nats",
@@ -30,7 +32,7 @@ CURVES = {
     "completion/length": "tokens of a response",
     "time/step": "seconds per step",
 }
-"""Metrics that are drawn, with their titles: the curves of the paper's figures 4, 5 and 7, and a run's cost."""
+"""Metrics that are drawn, with their titles: the curves of the paper's figures 4, 5 and 7, evaluations, and cost."""
 
 STEPS, SAMPLES = 12, 6
 """Number of steps that the page shows, spread over the run, and of responses for each: those with the largest gain."""
@@ -71,7 +73,8 @@ def write_page(run: Path, output: Path | None = None) -> Path:
     """
     output = output or run / "report.html"
     samples = _samples(run)
-    rows = read_metrics(run)
+    metrics = read_metrics(run)
+    rows = training(metrics)
     try:
         jinja2: Any = importlib.import_module("jinja2")
     except ImportError as error:
@@ -84,7 +87,11 @@ def write_page(run: Path, output: Path | None = None) -> Path:
         name=run.resolve().name,
         subject=subject(run / "config.yaml", config),
         steps=len(rows),
-        curves=[curve(name, title, rows) for name, title in CURVES.items() if _has(name, rows)],
+        curves=[
+            curve(name, title, evaluations(metrics) if name.startswith("evaluate/") else rows)
+            for name, title in CURVES.items()
+            if _has(name, metrics)
+        ],
         samples=samples,
         config=config,
         width=WIDTH,
@@ -117,7 +124,7 @@ def _label(algorithm: str) -> str:
     return algorithm.upper() if ":" not in algorithm else algorithm.rpartition(":")[2]
 
 
-def curve(name: str, title: str, rows: Sequence[dict[str, Any]]) -> Curve:
+def curve(name: str, title: str, rows: Sequence[Mapping[str, Any]]) -> Curve:
     """Draw one metric from rows of metrics.jsonl, at least one of which has it."""
     points = [(row["step"], row.get(name)) for row in rows]
     values = [value for _, value in points if value is not None]
@@ -190,5 +197,5 @@ def _rewrite(row: RolloutRow) -> list[Piece]:
     return [Piece("kept", y)] if row.refinement is None else diff(y, row.refinement.completion.text)
 
 
-def _has(name: str, rows: Sequence[dict[str, Any]]) -> bool:
+def _has(name: str, rows: Sequence[Mapping[str, Any]]) -> bool:
     return any(row.get(name) is not None for row in rows)

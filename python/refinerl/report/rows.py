@@ -1,5 +1,7 @@
 """The rows of a run's files: one rollout in rollouts/step-N.jsonl, one step in metrics.jsonl.
 
+A run that evaluates begins its metrics.jsonl with a row of step 0, which holds the evaluation before training only.
+
 All that writes or reads these files goes through here. JSON objects have the fields of the dataclasses below, in their
 order, with a `schema` in front.
 """
@@ -9,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,11 +138,27 @@ def metrics_row(step: int, metrics: Mapping[str, float]) -> dict[str, Any]:
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """Read metrics.jsonl: one row for each step, None where a metric has no value; [] before the first step.
 
+    Where the run evaluates, the first row is that of step 0, which is no training step: see `training`.
+
     Raises:
         UserError: a line is damaged, or another version of refinerl wrote it.
     """
     path = run / "metrics.jsonl"
     return [row for _, row in _lines(path)] if path.exists() else []
+
+
+def training(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the rows of training steps, without the evaluation before step 1.
+
+    >>> training([{"step": 0, "evaluate/pass@1": 0.2}, {"step": 1, "reward/mean": 0.5}])
+    [{'step': 1, 'reward/mean': 0.5}]
+    """
+    return [row for row in metrics if row["step"]]
+
+
+def evaluations(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the rows of steps with an evaluation, that before step 1 included."""
+    return [row for row in metrics if any(name.startswith("evaluate/") for name in row)]
 
 
 def read_step(run: Path, step: int) -> list[RolloutRow]:

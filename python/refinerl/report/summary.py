@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from refinerl.alignment import align
-from refinerl.report.rows import RolloutRow, read_metrics, read_rollouts
+from refinerl.report.rows import RolloutRow, read_metrics, read_rollouts, training
 
 SHOWN = {
     "reward/mean": "mean reward",
@@ -34,7 +34,7 @@ SHOWN = {
 
 def show(folder: Path, console: Console, decode: Callable[[Sequence[int]], str]) -> None:
     """Print the summary of a run's folder."""
-    metrics = read_metrics(folder)
+    metrics = training(read_metrics(folder))
     if metrics:
         console.print(_table(metrics))
         price = tokens_per_improvement(folder, metrics)
@@ -75,7 +75,7 @@ def merit(row: RolloutRow) -> tuple[bool, float, float]:
     return refinement.accepted, row.gain, refinement.copy_ratio
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> Table:
+def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(title="Metrics of the run", title_justify="left", box=None, pad_edge=False)
     table.add_column("metric", no_wrap=True)
     table.add_column("first", justify="right")

@@ -89,10 +89,11 @@ def begin(folder: Path, config_yaml: str) -> None:
 
 
 def withdraw(folder: Path) -> None:
-    """Remove what `begin` wrote if nothing else is there: a run whose first step failed may begin again."""
+    """Remove what `begin` wrote if no step is finished: a run whose first step failed may begin again."""
     with contextlib.suppress(OSError):  # rollouts/ is not empty
         (folder / "rollouts").rmdir()
-        if [path.name for path in folder.iterdir()] == ["config.yaml"]:
+        if {path.name for path in folder.iterdir()} <= {"config.yaml", "metrics.jsonl"}:  # that of step 0
+            (folder / "metrics.jsonl").unlink(missing_ok=True)
             (folder / "config.yaml").unlink()
 
 
@@ -184,7 +185,7 @@ def resume(
         states = torch.load(path / f"rng-{world.rank}.pt", map_location="cpu", weights_only=False)
         restore_random_states(states, device)
     if world.rank == 0:
-        _truncate(folder, state.step)
+        _truncate(folder, state.step if steps else -1)  # without a checkpoint the run begins anew
     world.barrier()
     return state
 

@@ -48,7 +48,10 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """A row for each step, by metric name (docs/equations.md). None stands for a metric without a value."""
+        """A row for each step, by metric name (docs/equations.md). None stands for a metric without a value.
+
+        With `evaluate.every`, the first row is that of step 0, which holds the evaluation before training only.
+        """
         return rows.read_metrics(self.folder)
 
     def metrics_frame(self) -> Any:
@@ -92,7 +95,7 @@ class Run:
         return write_page(self.folder, None if output is None else Path(output))
 
     def __repr__(self) -> str:
-        steps = self.metrics
+        steps = rows.training(self.metrics)
         rewards = [row["reward/mean"] for row in steps if row.get("reward/mean") is not None]
         gain = f", mean reward {rewards[0]:.3g} → {rewards[-1]:.3g}" if rewards else ""
         return f"Run({str(self.folder)!r}: {len(steps)} steps{gain})"

@@ -84,13 +84,17 @@ class Telemetry:
 
     @contextmanager
     def step(self, step: int) -> Iterator[None]:
-        """Time one step, within which `log` is called; at the end call `on_step` with its row."""
+        """Time one step, within which `log` is called; at the end call `on_step` with its row.
+
+        Step 0 is the evaluation before training. Its row has no times but those of its own phases, and `on_step` is
+        not called with it.
+        """
         self._row = {}
-        self._times = dict.fromkeys(PHASES, 0.0)
+        self._times = dict.fromkeys(PHASES, 0.0) if step else {}
         self._step = step
         self._start = time.perf_counter()
         yield
-        if self.on_step is not None and self._row:
+        if self.on_step is not None and self._row and step:
             self.on_step(self._row)
 
     @contextmanager
@@ -150,7 +154,8 @@ class Telemetry:
         `metrics` already cover all ranks.
         """
         mine = {f"time/{phase}": seconds for phase, seconds in self._times.items()}
-        mine["time/step"] = time.perf_counter() - self._start
+        if self._step:
+            mine["time/step"] = time.perf_counter() - self._start
         every = self.world.all_gather_object(mine)
         times = {name: max(times[name] for times in every) for name in mine}
         if self.world.rank:
@@ -173,6 +178,8 @@ class Telemetry:
             ("entropy", "policy/entropy", "{:.2f}"),
             ("improved", "refiner/improved_ratio", "{:.0%}"),
             ("CE", "constraint/ce", "{:.3f}"),
+            ("held out", "evaluate/pass@1", "{:.1%}"),
+            ("held-out reward", "evaluate/reward", "{:+.3f}"),
             ("", "time/step", "{:.1f} s"),
         ]
         shown = [
