@@ -38,15 +38,15 @@ from refinerl.config.telemetry import TelemetryConfig
 from refinerl.config.trainer import TrainerConfig
 from refinerl.config.vllm import VllmConfig
 from refinerl.contracts import plugins
-from refinerl.contracts.options import ConstraintOptions, CountOrZero, Positive, Section
+from refinerl.contracts.options import ConstraintOptions, CountOrZero, ModelPath, Positive, Section, TemplatePath
 
 
 class Config(Section):
     """The configuration of a run."""
 
-    model: str = "smollm2-135m-instruct"
+    model: ModelPath = "smollm2-135m-instruct"
     """Hub id, folder, or the bundled `smollm2-135m-instruct`. Policy, reference and refiner start from it."""
-    chat_template: str | None = None
+    chat_template: TemplatePath | None = None
     """Jinja template, as text or as a file. None: the tokenizer's own."""
     chat_template_date: datetime.date | None = None
     """Date, such as 2026-01-31, for templates that print the current one, such as Llama 3.2's. None: the date on which

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from refinerl.contracts.options import Count, CountOrZero, NonNegative, Section, derived
+from refinerl.contracts.options import Count, CountOrZero, DataPath, NonNegative, Section, derived
 
 
 class EvaluateConfig(Section):
@@ -14,9 +14,9 @@ class EvaluateConfig(Section):
     """Steps between evaluations; the first is before step 1. 0: no evaluation."""
     benchmark: Literal["humaneval", "humaneval+", "mbpp", "mbpp+", "apps", "task"] = "humaneval+"
     """Benchmark to run. task: the rows of evaluate.path, with the prompts and the reward of the run's task."""
-    path: str | None = None
-    """With benchmark=task: rows like those of task.path, which the run is not trained on."""
-    data: str | None = None
+    path: DataPath | None = None
+    """With benchmark=task: a file with rows like those of task.path, which the run is not trained on."""
+    data: DataPath | None = None
     """Folder with a benchmark's files; for apps also a file or hub:OWNER/NAME/FILE. None: download them."""
     limit: Count | None = None
     """Number of tasks to use, from the first on. None: all."""

@@ -7,7 +7,16 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from refinerl.contracts.options import Count, CountOrZero, NonNegative, Positive, Section, derived
+from refinerl.contracts.options import (
+    Count,
+    CountOrZero,
+    ModelPath,
+    NonNegative,
+    Positive,
+    Section,
+    TemplatePath,
+    derived,
+)
 
 
 class RefinerConfig(Section):
@@ -18,10 +27,10 @@ class RefinerConfig(Section):
     )
     """Model that refines: the frozen reference (as in the paper), the current policy, another model in this process, or
     a model behind an OpenAI-compatible server, such as vLLM's."""
-    model: str | None = None
+    model: ModelPath | None = None
     """source=model: hub id or folder; its tokenizer may differ. source=server: name of the served model; None: the
     first one that the server lists."""
-    chat_template: str | None = None
+    chat_template: TemplatePath | None = None
     """source=model: Jinja template, as text or as a file. None: the tokenizer's own."""
     samples: Count = 1
     """Refinements that are sampled per rollout; the best one is kept. refiner/tokens counts all of them."""
@@ -29,7 +38,7 @@ class RefinerConfig(Section):
     """Sampling temperature; 0 is greedy decoding."""
     max_tokens: Count = derived("generation.max_tokens")
     """Maximum tokens of a refinement."""
-    template: str | None = None
+    template: TemplatePath | None = None
     """Prompt template: a file, or a name in tasks/prompts. None: the task's own."""
     where: Literal["all", "unsolved", "beyond"] = "all"
     """Rollouts to refine: all that can be improved (as in the paper); those in groups without a response of the

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from refinerl.contracts.options import Count, Section, derived
+from refinerl.contracts.options import Count, ModelPath, Section, TemplatePath, derived
 
 
 class RewardModelConfig(Section):
     """The reward model, for task.name=dialogue with task.reward=model."""
 
-    model: str | None = None
+    model: ModelPath | None = None
     """Hub id or folder: an AutoModelForSequenceClassification with one label, or a model in OpenRLHF's layout."""
     device: str = derived("device")
     """A torch device. `auto`: the run's."""
@@ -22,5 +22,5 @@ class RewardModelConfig(Section):
     """Maximum tokens of a conversation; longer ones lose their beginning. None: the model's context."""
     normalize: bool | None = None
     """Use (score − mean) / std, with mean and std from its config.json. None: if config.json has them."""
-    chat_template: str | None = None
+    chat_template: TemplatePath | None = None
     """Jinja template, as text or as a file. None: the tokenizer's own."""

@@ -6,6 +6,7 @@ A plug-in derives from the base class of its kind and nests its options: `class 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -16,6 +17,22 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
+
+
+@dataclass(frozen=True)
+class Place:
+    """The mark of a knob that may hold a path, which in a recipe is relative to the recipe's file.
+
+    data: a file or folder, or an address such as `hub:OWNER/NAME`. model: a folder, or a name of the hub. template: a
+    file, or a name without a suffix, or Jinja text.
+    """
+
+    kind: Literal["data", "model", "template"]
+
+
+DataPath = Annotated[str, Place("data")]
+ModelPath = Annotated[str, Place("model")]
+TemplatePath = Annotated[str, Place("template")]
 
 
 def derived(source: str) -> Any:

@@ -54,8 +54,9 @@ def _run(loop: Loop, args: argparse.Namespace, link: Link) -> int:
     name, overrides = command_line.split(args.words)
     check_resumable(args.output_dir, resume=args.resume)
     if args.resume and not args.words and (args.output_dir / "config.yaml").exists():
-        name = str(args.output_dir / "config.yaml")
-    config = recipe.load(name, overrides)
+        config = recipe.load_run(args.output_dir)
+    else:
+        config = recipe.load(name, overrides)
     if args.dry_run:
         devices.require_name(config.device)
         devices.require_name(config.reward_model.device, "reward_model.device")
@@ -145,7 +146,7 @@ def chat_date(folder: Path, config: Config, *, resume: bool) -> datetime.date:
     """The day that chat templates print: the one that was asked for, else that of the run's start."""
     saved = folder / "config.yaml"
     if config.chat_template_date is None and resume and saved.exists():
-        return recipe.load(str(saved)).chat_template_date or today()
+        return recipe.load_run(folder).chat_template_date or today()
     return config.chat_template_date or today()
 
 
@@ -158,7 +159,7 @@ def check_folder(folder: Path, config: Config, *, resume: bool) -> None:
     saved = folder / "config.yaml"
     if not (resume and saved.exists()):
         return checkpoint.check_new(folder)
-    old = recipe.load(str(saved))
+    old = recipe.load_run(folder)
     changed = [line for line in recipe.differences(old, config) if not line.startswith(CHANGEABLE)]
     if old.chat_template_date is None:  # the run started before its date was recorded
         changed = [line for line in changed if not line.startswith("chat_template_date:")]

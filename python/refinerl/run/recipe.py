@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from refinerl.config import DEFAULT, Config
 from refinerl.contracts.plugins import Kind, names, resolve
 from refinerl.errors import UserError
+from refinerl.run.places import Home, settle
 
 DEFAULT_RECIPE = "smollm"
 
@@ -46,6 +47,9 @@ def load(recipe: str | None, overrides: Sequence[str] = (), values: Mapping[str,
             after them.
         values: further overrides by dotted key, as Python values. They come last.
 
+    A path in a recipe file is relative to the file, one in `overrides` or `values` to the working directory. In the
+    configuration, the path of whatever exists is absolute.
+
     Raises:
         UserError: a recipe or a key is unknown (similar ones are named), or a value breaks its rule.
     """
@@ -64,14 +68,27 @@ def load(recipe: str | None, overrides: Sequence[str] = (), values: Mapping[str,
     dotted = [word for word in overrides if "=" in word]
     try:
         layers = [_read(name, ()) for name in (recipe, *overlays) if name is not None]
-        merged = OmegaConf.merge(*layers, OmegaConf.from_dotlist(dotted), OmegaConf.create(_nested(values or {})))
+        here = Home(Path.cwd())
+        layers += [_layer(OmegaConf.from_dotlist(dotted), here), _layer(OmegaConf.create(_nested(values or {})), here)]
+        merged, homes = _merged(layers)
         found: Any = OmegaConf.to_container(merged, resolve=True)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         if recipe is None:
             raise UserError(f"the knobs: {str(error).splitlines()[0]}") from error
         raise UserError(f"recipe {recipe!r} with {' '.join(overrides) or 'no overrides'}: {error}") from error
     found.pop("let", None)
+    settle(found, {key: home for key, home in homes.items() if home is not None})
     return validate(found)
+
+
+def load_run(folder: Path) -> Config:
+    """Load the resolved configuration of a run, in which all paths are absolute.
+
+    Raises:
+        UserError: it cannot be read, or it is not valid.
+    """
+    merged, _ = _read(str(folder / "config.yaml"), ())
+    return validate(OmegaConf.to_container(merged))
 
 
 def validate(values: Any) -> Config:
@@ -148,7 +165,22 @@ def _described(folder: str) -> dict[str, str]:
     return {name: text.splitlines()[0].lstrip("# ") for name, text in sorted(found.items())}
 
 
-def _read(name: str, above: tuple[str, ...]) -> Any:
+Layer = tuple[Any, dict[str, Home | None]]
+"""Knobs, and for each dotted key the home of its paths; None for those of a shipped recipe, which names no files."""
+
+
+def _layer(knobs: Any, home: Home | None) -> Layer:
+    plain: Any = OmegaConf.to_container(knobs)
+    return knobs, dict.fromkeys(_flatten(plain), home)
+
+
+def _merged(layers: Sequence[Layer]) -> Layer:
+    """Merge layers; the later ones win."""
+    homes = {key: home for _, own in layers for key, home in own.items()}
+    return OmegaConf.merge(*(knobs for knobs, _ in layers)), homes
+
+
+def _read(name: str, above: tuple[str, ...]) -> Layer:
     """Read a recipe or a part and merge it into its bases; `above` are the recipes that name it as a base."""
     if name in above:
         raise UserError(f"recipe {name!r} is its own base: {' -> '.join((*above, name))}")
@@ -163,7 +195,8 @@ def _read(name: str, above: tuple[str, ...]) -> Any:
         raise UserError(f"recipe {name!r}: base must be a name or a list of names, got {bases}")
     home = Path(name).parent if name.endswith(_YAML) else Path()
     places = [str(home / base) if base.endswith(_YAML) else base for base in bases]
-    return OmegaConf.merge(*(_read(place, (*above, name)) for place in places), layer)
+    own = Home(home.absolute(), name) if name.endswith(_YAML) else None
+    return _merged([*(_read(place, (*above, name)) for place in places), _layer(layer, own)])
 
 
 def _text(recipe: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
-from refinerl.contracts.options import Count, Positive, TaskOptions
+from refinerl.contracts.options import Count, DataPath, Positive, TaskOptions, TemplatePath
 from refinerl.data import PROBLEMS as EMBEDDED
 from refinerl.data.apps import Problem, ProblemSet, chat_question, load_problems, official_prompt, problems_of
 from refinerl.data.hub import local
@@ -90,7 +90,7 @@ class CodeTask(Refinable):
     class Options(TaskOptions):
         """The options of a recipe."""
 
-        path: str | None = None
+        path: DataPath | None = None
         """JSON lines, APPS's folder per problem, or `hub:OWNER/NAME/FILE`; None: the embedded problem set."""
         embedded: Literal["all", "trivial", "easy"] = "all"
         """Difficulty of the embedded problems, if no path is given."""
@@ -109,7 +109,7 @@ class CodeTask(Refinable):
         """Seconds that one call of a reward function of your own may take; a longer one ends the run."""
         prompt_format: Literal["chat", "apps"] = "chat"
         """`chat`: the question in the template; `apps`: APPS's own text (`QUESTION: … ANSWER:`)."""
-        template: str | None = None
+        template: TemplatePath | None = None
         """Question template: a file, or a name from tasks/prompts; None: `code`."""
 
         @field_validator("visible_tests", mode="before")

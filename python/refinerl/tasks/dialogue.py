@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from pydantic import model_validator
 
-from refinerl.contracts.options import Positive, TaskOptions
+from refinerl.contracts.options import DataPath, Positive, TaskOptions
 from refinerl.data.conversations import Dialogue, dialogues_of, read_dialogues
 from refinerl.errors import UserError
 from refinerl.records import Completion, Message, Prompt, Reward
@@ -46,7 +46,7 @@ class DialogueTask(Refinable):
     class Options(TaskOptions):
         """The options of a recipe."""
 
-        path: str | None = None
+        path: DataPath | None = None
         """JSON lines, Parquet, a folder that `datasets` reads, `hub:OWNER/NAME` or `hub:OWNER/NAME/FILE`."""
         column: str | None = None
         """Column of the prompts; None: the first of prompt, context_messages and messages that exists."""
