@@ -76,6 +76,14 @@ class RefinerConfig(Section):
             )
         if self.url is not None:
             _check_url(self.url)
+        if self.source != "model" and self.chat_template is not None:
+            raise ValueError(
+                f"refiner.chat_template must be left out for refiner.source={self.source}: only source=model uses it"
+            )
+        if self.source != "server" and self.api_key_env is not None:
+            raise ValueError(
+                f"refiner.api_key_env must be left out for refiner.source={self.source}: only source=server uses it"
+            )
         if self.samples > 1 and self.temperature == 0:
             raise ValueError(
                 "refiner.temperature must be above 0 for refiner.samples above 1, such as 0.7: "

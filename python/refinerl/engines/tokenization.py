@@ -145,7 +145,8 @@ class ChatTokenizer:
         if not self.inner.chat_template:
             raise UserError(
                 f"the tokenizer of {self.inner.name_or_path!r} has no chat template: give one with chat_template= "
-                "(reward_model.chat_template= for a reward model; a Jinja template, or a file that holds one), or use "
+                "(reward_model.chat_template= for a reward model, refiner.chat_template= for refiner.model; a Jinja "
+                "template, or a file that holds one), or use "
                 "an instruct model"
             )
         if self._date is not None:  # stands in the place of transformers' function of this name

@@ -135,7 +135,16 @@ def make_refiner(
         clock: times the phases.
         context: the policy's context in tokens.
         world: the ranks that share the work.
+
+    Raises:
+        UserError: refiner.max_tokens leaves no room for a prompt.
     """
+    most = config.refiner.max_tokens
+    if isinstance(author, ModelAuthor) and most >= (reads := author.generator.context_length):
+        raise UserError(
+            f"refiner.max_tokens = {most} leaves no room for a prompt in the refiner's context of {reads} tokens: "
+            f"choose at most refiner.max_tokens={reads // 2}"
+        )
     return Refiner(
         author=author,
         task=task,
