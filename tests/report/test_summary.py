@@ -75,19 +75,84 @@ def test_a_diff_strikes_what_went_and_keeps_the_rest():
     assert [(text.plain[s.start : s.end], str(s.style)) for s in text.spans] == [("b", "red strike"), ("x", "green")]
 
 
-def test_the_page_shows_first_and_last_values_and_every_place(tmp_path):
-    metrics = [
-        {"reward/mean": -0.25, "policy/entropy": None, "refiner/improved_ratio": 0.5},
-        {"reward/mean": 0.75, "policy/entropy": 1.5, "refiner/improved_ratio": 0.25},
-    ]
+def line(page: str, start: str) -> str:
+    return next(line for line in page.splitlines() if line.startswith(start))
+
+
+def test_the_table_compares_windows_and_not_single_steps(tmp_path):
+    """Of 20 steps the first and the last four; single steps would say that the reward fell."""
+    rewards = [0.9, 0.1, 0.1, 0.1, *[0.0] * 12, 0.6, 0.8, 0.8, 0.2]
+    metrics = [{"reward/mean": value, "policy/entropy": None, "time/step": 2.0} for value in rewards]
+    metrics[-1]["policy/entropy"] = 1.5
     page = shown(written(tmp_path, [row("ab", -0.3, "abc", 0.8, accepted=True)], metrics))
-    reward = next(line for line in page.splitlines() if "mean reward" in line)
-    assert reward.split()[2:4] == ["-0.25", "0.75"]
-    entropy = next(line for line in page.splitlines() if line.startswith("entropy"))
-    assert entropy.split()[1:3] == ["–", "1.5"]
+    assert line(page, "metric").split()[1:] == ["steps", "1–4", "steps", "17–20", "name"]
+    assert line(page, "mean reward").split()[2:] == ["0.3", "±", "0.2", "0.6", "±", "0.14", "reward/mean"]
+    assert line(page, "entropy").split()[1:] == ["–", "1.5", "policy/entropy"]
+    assert line(page, "seconds per step").split()[3:] == ["2", "±", "0", "2", "±", "0", "time/step"]
+    assert "Too few steps" not in page
     assert "y → ỹ  [-deleted-]  {+inserted+}" in page
     assert "reward -0.30 (wrong_answer) → +0.50 (wrong_answer), accepted" in page
     assert all(place in page for place in ("metrics.jsonl", "rollouts/", "config.yaml", "checkpoint-N/", "final/"))
+
+
+@pytest.mark.parametrize(("steps", "labels"), [(5, ["steps 1–5"]), (6, ["steps 1–3", "steps 4–6"]), (1, ["step 1"])])
+def test_too_few_steps_are_not_compared(tmp_path, steps, labels):
+    metrics = [{"reward/mean": float(step)} for step in range(steps)]
+    page = shown(written(tmp_path, [row("a", 0, None)], metrics))
+    assert [label for label in labels if label in line(page, "metric")] == labels
+    assert line(page, "metric").count("step") == len(labels)
+    assert (f"Too few steps to tell a change: {steps}, and it takes two windows of 3." in page) == (len(labels) == 1)
+
+
+def test_step_0_is_no_step_of_the_table(tmp_path):
+    metrics = [{"step": 0, "evaluate/pass@1": 0.25, "time/evaluate": 9.0}, {"reward/mean": 1.0, "time/step": 1.0}]
+    page = shown(written(tmp_path, [row("a", 0, None)], [{"step": n, **m} for n, m in enumerate(metrics)]))
+    assert line(page, "metric").split()[1:] == ["step", "1", "name"]
+    assert line(page, "seconds per step").split()[3:] == ["1", "time/step"]
+
+
+@pytest.mark.parametrize(
+    ("scores", "sentence"),
+    [
+        ({0: 0.28, 2: 0.86, 4: 0.93, 6: 0.93, 8: 0.9},
+         "28.0% before training → 93.0% at best, after step 4 → 90.0% after step 8"),
+        ({0: 0.28, 2: 0.5, 4: 0.75}, "28.0% before training → 75.0% after step 4"),
+        ({0: 0.9, 2: 0.5, 4: 0.4}, "90.0% before training → 50.0% at best, after step 2 → 40.0% after step 4"),
+        ({2: 0.5, 4: 0.75}, "50.0% after step 2 → 75.0% after step 4"),  # a run of an earlier version
+        ({0: 0.5}, None),
+        ({}, None),
+    ],
+)  # fmt: skip
+def test_the_held_out_curve_is_told(tmp_path, scores, sentence):
+    metrics = [{"step": step, "reward/mean": 0.5} for step in range(9)]
+    for step, score in scores.items():
+        metrics[step] |= {"evaluate/pass@1": score, "evaluate/reward": None}
+    page = shown(written(tmp_path, [row("a", 0, None)], metrics))
+    if sentence is None:
+        assert "Held-out" not in page
+    else:
+        assert f"Held-out success (evaluate/pass@1): {sentence}\n" in page
+    assert "Held-out mean reward" not in page
+
+
+def test_the_next_commands_are_named(tmp_path):
+    folder = written(tmp_path / "a run", [row("a", 0, None)], [{"reward/mean": 1.0}])
+    (folder / "config.yaml").write_text("task: {name: code}\ntrainer: {steps: 6}\n")
+    page = shown(folder)
+    assert f"  python -m refinerl.report '{folder}'   #" in page
+    assert f"  python -m refinerl.evaluate '{folder}'/final --benchmark humaneval+   #" in page
+    assert f"  python -m refinerl.train --output-dir '{folder}' --resume trainer.steps=12   #" in page
+    (folder / "config.yaml").write_text("task: {name: dialogue}\n")
+    assert "refinerl.evaluate" not in shown(folder)
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c"])
+def test_a_text_with_other_line_separators(tmp_path, mark):
+    """Python's splitlines splits at them, and JSON may hold them."""
+    made = row(f"a{mark}b", -0.3, f"a{mark}c", 0.8, accepted=True)
+    folder = written(tmp_path, [made], [{"reward/mean": 1.0}])
+    (folder / "rollouts" / "step-1.jsonl").write_text(json.dumps(made, ensure_ascii=False) + "\n")
+    assert "accepted: it teaches the policy" in shown(folder)
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,8 @@ def test_the_folder_alone_is_enough_to_resume(toy: Toy, tmp_path):
     assert toy.run(tmp_path / "run", "trainer.steps=1") == 0
     assert train.main(["--output-dir", str(tmp_path / "run"), "--resume"]) == 0
     assert len(metrics(tmp_path / "run")) == 1
+    assert train.main(["--output-dir", str(tmp_path / "run"), "--resume", "trainer.steps=2"]) == 0
+    assert len(metrics(tmp_path / "run")) == 2
 
 
 def test_resuming_what_never_began_begins(toy: Toy, tmp_path):

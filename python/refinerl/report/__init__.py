@@ -5,4 +5,5 @@ page      a run as one HTML page
 export    rollouts as rows for supervised or preference training
 rows      the rows of a run's files, written and read
 summary   a finished run in the terminal
+windows   means of metrics over the first and the last steps
 """

@@ -1,12 +1,14 @@
-"""The summary that a run ends with: its metrics, one refined example, and the files that it wrote."""
+"""The summary that a run ends with: metrics, held-out results, a refined example, files, and the next commands."""
 
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from rich.console import Console, Group
 from rich.markup import escape
 from rich.panel import Panel
@@ -14,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from refinerl.alignment import align
-from refinerl.report.rows import RolloutRow, read_metrics, read_rollouts, training
+from refinerl.report.rows import RolloutRow, evaluations, read_metrics, read_rollouts, training
+from refinerl.report.windows import LEAST, Mean, windows
 
 SHOWN = {
     "reward/mean": "mean reward",
@@ -30,23 +33,32 @@ SHOWN = {
     "time/step": "seconds per step",
 }
 """Metrics of the table, with their labels; KL, entropy and cross-entropy are in nats per token."""
+WIDE = 100
+"""Columns of a console that has room for the metrics' names."""
+HELD_OUT = {"evaluate/pass@1": "Held-out success", "evaluate/reward": "Held-out mean reward"}
 
 
 def show(folder: Path, console: Console, decode: Callable[[Sequence[int]], str]) -> None:
     """Print the summary of a run's folder."""
-    metrics = training(read_metrics(folder))
+    every = read_metrics(folder)
+    metrics = training(every)
     if metrics:
-        console.print(_table(metrics))
-        price = tokens_per_improvement(folder, metrics)
-        if price:
-            console.print(price, highlight=False)
+        console.print(table(metrics, names=console.width >= WIDE))
+        if len(metrics) < 2 * LEAST:
+            console.print(
+                f"Too few steps to tell a change: {len(metrics)}, and it takes two windows of {LEAST}.", highlight=False
+            )
+        for line in (*held_out(every), tokens_per_improvement(folder, metrics)):
+            if line:
+                console.print(line, highlight=False)
     found = best_example(folder)
     if found is not None:
         title = escape(f"step {found.step}, prompt {found.prompt.id}")
         console.print(example(found, decode, title=title, plain=not console.is_terminal))
     elif any("refiner/improved_ratio" in row for row in metrics):
         console.print("No refinement was made: every response already had the highest reward, or none was scored.")
-    console.print(_places(folder), highlight=False)
+    console.print(_places(folder), highlight=False, soft_wrap=True)
+    console.print(_next(folder, evaluated=bool(evaluations(every))), highlight=False, soft_wrap=True)
 
 
 def tokens_per_improvement(folder: Path, metrics: Sequence[Mapping[str, Any]]) -> str:
@@ -75,20 +87,50 @@ def merit(row: RolloutRow) -> tuple[bool, float, float]:
     return refinement.accepted, row.gain, refinement.copy_ratio
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(title="Metrics of the run", title_justify="left", box=None, pad_edge=False)
-    table.add_column("metric", no_wrap=True)
-    table.add_column("first", justify="right")
-    table.add_column("last", justify="right")
-    table.add_column("name", style="dim", no_wrap=True)
+def table(rows: Sequence[Mapping[str, Any]], *, names: bool = True) -> Table:
+    """Make the table of means over the first and the last training steps, with their standard errors."""
+    parts = windows(rows)
+    made = Table(title="Means over steps, ± standard error", title_justify="left", box=None, pad_edge=False)
+    made.add_column("metric", no_wrap=True)
+    for window in parts:
+        made.add_column(window.label, justify="right", no_wrap=True)
+    if names:
+        made.add_column("name", style="dim", no_wrap=True)
     for name, label in SHOWN.items():
+        means = [window.mean(name) for window in parts]
         if any(row.get(name) is not None for row in rows):
-            table.add_row(label, _form(rows[0].get(name)), _form(rows[-1].get(name)), name)
-    return table
+            made.add_row(label, *map(_form, means), *([name] if names else []))
+    return made
 
 
-def _form(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.4g}"
+def _form(mean: Mean | None) -> str:
+    if mean is None:
+        return "–"
+    return f"{mean.value:.3g}" + ("" if mean.error is None else f" ± {mean.error:.2g}")
+
+
+def held_out(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each held-out metric: its value at the start, at its best, and at the end.
+
+    The best is of the steps after training began, whose checkpoint is kept; of equals it is the first.
+    """
+    lines = []
+    for name, label in HELD_OUT.items():
+        points = [(row["step"], row[name]) for row in metrics if row.get(name) is not None]
+        if len(points) < 2:
+            continue
+        (start, first), *later = points
+        best = max(later, key=lambda point: point[1])
+        shown = [f"{_score(name, first)} {f'after step {start}' if start else 'before training'}"]
+        if best != later[-1]:
+            shown.append(f"{_score(name, best[1])} at best, after step {best[0]}")
+        shown.append(f"{_score(name, later[-1][1])} after step {later[-1][0]}")
+        lines.append(f"{label} ({name}): {' → '.join(shown)}")
+    return lines
+
+
+def _score(name: str, value: float) -> str:
+    return f"{value:.1%}" if name == "evaluate/pass@1" else f"{value:.3g}"
 
 
 def example(row: RolloutRow, decode: Callable[[Sequence[int]], str], *, title: str, plain: bool = False) -> Panel:
@@ -178,3 +220,16 @@ def _places(folder: Path) -> str:
             "  final/               the model, for from_pretrained",
         ]
     )
+
+
+def _next(folder: Path, *, evaluated: bool) -> str:
+    """Name the commands that follow a run; a run of programs without an evaluation can be measured on a benchmark."""
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")) or {}
+    place = shlex.quote(str(folder))
+    commands = {f"python -m refinerl.report {place}": "the curves, and refinements as diffs, as a page"}
+    if not evaluated and config.get("task", {}).get("name") == "code":
+        commands[f"python -m refinerl.evaluate {place}/final --benchmark humaneval+"] = "pass@1 of the model"
+    steps = config.get("trainer", {}).get("steps")
+    more = f" trainer.steps={2 * steps}" if steps else ""
+    commands[f"python -m refinerl.train --output-dir {place} --resume{more}"] = "more steps"
+    return "Next:\n" + "\n".join(f"  {command}   # {effect}" for command, effect in commands.items())

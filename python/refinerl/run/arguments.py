@@ -45,7 +45,7 @@ def answer_early(arguments: Sequence[str]) -> None:
             show_recipes(Console())
             sys.exit(0)
         name, overrides = split(args.words)
-        if args.words or not args.resume:
+        if names_recipe(args.words) or not args.resume:
             recipe.load(name, overrides)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -100,7 +100,7 @@ def split(words: Sequence[str]) -> tuple[str, list[str]]:
     >>> split(["seed=3"])
     ('smollm', ['seed=3'])
     """
-    if words and "=" not in words[0]:
+    if names_recipe(words):
         return words[0], list(words[1:])
     return recipe.DEFAULT_RECIPE, list(words)
 
@@ -110,6 +110,11 @@ def new_folder(recipe_name: str) -> Path:
     first = Path("runs") / f"{Path(recipe_name).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     others = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
     return next(folder for folder in itertools.chain([first], others) if not folder.exists())
+
+
+def names_recipe(words: Sequence[str]) -> bool:
+    """True if the words begin with a recipe; a resumed run that names none has its own, with the overrides."""
+    return bool(words) and "=" not in words[0]
 
 
 def introduce(console: Console) -> None:

@@ -53,8 +53,8 @@ def _run(loop: Loop, args: argparse.Namespace, link: Link) -> int:
         return 0
     name, overrides = command_line.split(args.words)
     check_resumable(args.output_dir, resume=args.resume)
-    if args.resume and not args.words and (args.output_dir / "config.yaml").exists():
-        config = recipe.load_run(args.output_dir)
+    if args.resume and not command_line.names_recipe(args.words) and (args.output_dir / "config.yaml").exists():
+        config = recipe.load_run(args.output_dir, overrides)
     else:
         config = recipe.load(name, overrides)
     if args.dry_run:

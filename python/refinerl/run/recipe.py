@@ -53,6 +53,20 @@ def load(recipe: str | None, overrides: Sequence[str] = (), values: Mapping[str,
     Raises:
         UserError: a recipe or a key is unknown (similar ones are named), or a value breaks its rule.
     """
+    return _load(recipe, overrides, values or {})
+
+
+def load_run(folder: Path, overrides: Sequence[str] = ()) -> Config:
+    """Load the resolved configuration of a run, in which all paths are absolute, with overrides as in `load`.
+
+    Raises:
+        UserError: it cannot be read, or it is not valid with the overrides.
+    """
+    return _load(str(folder / "config.yaml"), overrides, {}, resolved=True)
+
+
+def _load(recipe: str | None, overrides: Sequence[str], values: Mapping[str, Any], *, resolved: bool = False) -> Config:
+    """Load a recipe with parts and overrides; the paths of a `resolved` one stay as they are."""
     overlays = [word for word in overrides if "=" not in word]
     if recipe in parts():
         first = next((word for word in overlays if word in recipes()), "apps-dapo")
@@ -68,8 +82,10 @@ def load(recipe: str | None, overrides: Sequence[str] = (), values: Mapping[str,
     dotted = [word for word in overrides if "=" in word]
     try:
         layers = [_read(name, ()) for name in (recipe, *overlays) if name is not None]
+        if resolved:
+            layers[0] = layers[0][0], {}
         here = Home(Path.cwd())
-        layers += [_layer(OmegaConf.from_dotlist(dotted), here), _layer(OmegaConf.create(_nested(values or {})), here)]
+        layers += [_layer(OmegaConf.from_dotlist(dotted), here), _layer(OmegaConf.create(_nested(values)), here)]
         merged, homes = _merged(layers)
         found: Any = OmegaConf.to_container(merged, resolve=True)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
@@ -79,16 +95,6 @@ def load(recipe: str | None, overrides: Sequence[str] = (), values: Mapping[str,
     found.pop("let", None)
     settle(found, {key: home for key, home in homes.items() if home is not None})
     return validate(found)
-
-
-def load_run(folder: Path) -> Config:
-    """Load the resolved configuration of a run, in which all paths are absolute.
-
-    Raises:
-        UserError: it cannot be read, or it is not valid.
-    """
-    merged, _ = _read(str(folder / "config.yaml"), ())
-    return validate(OmegaConf.to_container(merged))
 
 
 def validate(values: Any) -> Config:
