@@ -25,6 +25,7 @@ DIALOGUE = {"task.name": "dialogue", "task.path": "/x.jsonl", "task.reward": "ru
 BESIDE: dict[str, dict[str, Any]] = {
     "evaluate.path": {"evaluate.benchmark": "task"},
     "refiner.model": {"refiner.source": "model"},
+    "refiner.chat_template": {"refiner.source": "model", "refiner.model": "a/b"},
     "task.column": DIALOGUE,
 }
 """Knobs that others need beside them."""
