@@ -208,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
         description="pass@k on HumanEval(+), MBPP(+) and APPS, of a model or of existing samples.",
     )
     add = parser.add_argument
-    add("model", nargs="?", metavar="MODEL", help="a hub id, a folder such as a run's final/, or the bundled model")
+    add("model", nargs="?", metavar="MODEL", help="a hub id, a folder such as a run's final/, or a bundled model")
     add("--model", dest="model_option", metavar="MODEL", help="the same")
     add("--samples", type=Path, metavar="FILE", help="score these instead: JSON lines of task_id and solution or "
         "completion, or evalplus's folder")  # fmt: skip

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from refinerl.data import MINIATURE
 from refinerl.data.hub import fetched, local
 from refinerl.errors import UserError
 
@@ -153,3 +154,9 @@ def test_a_published_file_that_changed(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="has changed: its SHA-256 is"):
         fetched(source.as_uri(), "0" * 64)
     assert list((tmp_path / "cache" / "benchmarks").iterdir()) == []
+
+
+def test_shipped_files_have_names():
+    assert local("shipped:miniature-held-out") == MINIATURE / "held_out.jsonl"
+    with pytest.raises(UserError, match="no file 'minature' is shipped; the names are shipped:miniature, "):
+        local("shipped:minature")

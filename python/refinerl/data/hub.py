@@ -1,4 +1,4 @@
-"""Downloads: files of data sets on the Hugging Face hub, and files at a web address.
+"""Files by name: shipped ones, data sets on the Hugging Face hub, and files at a web address.
 
 Only data are downloaded. A repository whose data are made by a loading script is refused, so that no code of it runs.
 """
@@ -12,24 +12,34 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from refinerl.data import SHIPPED
 from refinerl.data.files import replacing
 from refinerl.errors import UserError
 
 PREFIX = "hub:"
+PACKAGE = "shipped:"
 
 
 def local(path: str) -> Path:
-    """Return `path`, or the local copy of `hub:OWNER/NAME/FILE`, downloaded once into the hub's own cache.
+    """Return `path`, a file of the package (`shipped:NAME`), or the local copy of `hub:OWNER/NAME/FILE`.
 
-    `hub:OWNER/NAME` is enough if the repository has a single file of JSON lines.
+    The copy is downloaded once into the hub's own cache. `hub:OWNER/NAME` is enough if the repository has a single
+    file of JSON lines.
 
     Raises:
-        UserError: the name has another form, the machine is offline, there is no such repository or file, or its data
-            are made by a script.
+        UserError: the name is unknown or has another form, the machine is offline, there is no such repository or
+            file, or its data are made by a script.
 
     >>> local("problems.jsonl").name
     'problems.jsonl'
     """
+    if path.startswith(PACKAGE):
+        name = path.removeprefix(PACKAGE)
+        if name not in SHIPPED:
+            raise UserError(
+                f"no file {name!r} is shipped; the names are {', '.join(PACKAGE + each for each in SHIPPED)}"
+            )
+        return SHIPPED[name]
     if not path.startswith(PREFIX):
         return Path(path)
     parts = path.removeprefix(PREFIX).split("/", 2)

@@ -1,6 +1,6 @@
 """Engines generate and train.
 
-`models`        a model by name: a hub id, a folder, or the bundled SmolLM2
+`models`        a model by name: a hub id, a folder, or a bundled model
 `bundled`       the bundled SmolLM2, converted once to a cache folder
 `tokenization`  `ChatTokenizer`: the chat template, encoding, decoding and the ends of a completion
 `transformers`  `TransformersGenerator`: samples from a Hugging Face model in this process

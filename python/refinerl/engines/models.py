@@ -1,4 +1,4 @@
-"""Loading of models by name: a hub id, a folder, or the bundled SmolLM2."""
+"""Loading of models by name: a hub id, a folder, or a bundled model (the miniature, SmolLM2)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils import logging
 
+from refinerl.data import MINIATURE
 from refinerl.engines import bundled, devices
 from refinerl.errors import UserError
 
@@ -21,8 +22,17 @@ DType = Literal["float32", "bfloat16", "float16", "float64"]
 
 
 def resolve_model(name: str) -> str:
-    """Return the name that `from_pretrained` reads: a cache folder for the bundled model, any other name unchanged."""
-    return str(bundled.bundled_model()) if name.lower() == bundled.NAME else name
+    """Return the name that `from_pretrained` reads: the folder of a bundled model, any other name unchanged.
+
+    `miniature` is shipped with the package; `smollm2-135m-instruct` is converted once to a cache folder.
+    """
+    match name.lower():
+        case bundled.NAME:
+            return str(bundled.bundled_model())
+        case "miniature":
+            return str(MINIATURE / "base")
+        case _:
+            return name
 
 
 def load_model(name: str, *, dtype: DType = "float32", attn: str | None = None) -> PreTrainedModel:
@@ -141,7 +151,8 @@ def loading(name: str) -> Iterator[None]:
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"cannot load model {name!r}: give the folder of a saved model, a hub id, or {bundled.NAME!r} ({reason})"
+            f"cannot load model {name!r}: give the folder of a saved model, a hub id, 'miniature' or {bundled.NAME!r} "
+            f"({reason})"
         ) from error
 
 

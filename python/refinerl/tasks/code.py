@@ -12,6 +12,7 @@ from pydantic import field_validator, model_validator
 
 from refinerl.contracts.options import Count, DataPath, Positive, TaskOptions, TemplatePath
 from refinerl.data import PROBLEMS as EMBEDDED
+from refinerl.data import SHIPPED
 from refinerl.data.apps import Problem, ProblemSet, chat_question, load_problems, official_prompt, problems_of
 from refinerl.data.hub import local
 from refinerl.errors import UserError
@@ -91,9 +92,10 @@ class CodeTask(Refinable):
         """The options of a recipe."""
 
         path: DataPath | None = None
-        """JSON lines, APPS's folder per problem, or `hub:OWNER/NAME/FILE`; None: the embedded problem set."""
-        embedded: Literal["all", "trivial", "easy"] = "all"
-        """Difficulty of the embedded problems, if no path is given."""
+        """JSON lines, APPS's folder per problem, `hub:OWNER/NAME/FILE` or `shipped:NAME`; None: the embedded
+        problem set."""
+        embedded: Literal["all", "trivial", "easy", "miniature"] = "all"
+        """Difficulty of the embedded problems, or the miniature's training problems, if no path is given."""
         difficulty: str | None = None
         """Difficulty of the problems to keep; None: all."""
         max_tests: Count | None = None
@@ -149,6 +151,8 @@ class CodeTask(Refinable):
                 return problems_of(rows, max_tests=self.max_tests, difficulties=difficulties)
             if self.path is not None:
                 return load_problems(local(self.path), max_tests=self.max_tests, difficulties=difficulties)
+            if self.embedded == "miniature":
+                return load_problems(SHIPPED["miniature"], max_tests=self.max_tests, difficulties=difficulties)
             if self.embedded != "all":
                 difficulties = [self.embedded]
             return load_problems(EMBEDDED, max_tests=self.max_tests, difficulties=difficulties)
