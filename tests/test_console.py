@@ -42,7 +42,7 @@ def test_itself(capsys: pytest.CaptureFixture[str]):
     printed = capsys.readouterr().out
     assert all(word in printed for word in (*COMMANDS, *EXAMPLES))
     assert main([]) == 2  # nothing was asked for, and nothing done
-    assert "refinerl train smollm" in capsys.readouterr().out
+    assert "refinerl train demo" in capsys.readouterr().out
     assert main(["trian"]) == 2
     assert "the commands are train, evaluate" in capsys.readouterr().err
 

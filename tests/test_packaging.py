@@ -30,7 +30,9 @@ def steps(path: Path) -> list[dict[str, Any]]:
 def test_every_yaml_file_parses():
     parts = (ROOT / "python" / "refinerl" / "recipes").rglob("*.yaml")
     files = [*FORMS, *WORKFLOWS, HOOKS, CITATION, *parts]
-    assert {"fault.yml", "ci.yml", "release.yml", "smollm.yaml", "gpus-4.yaml"} <= {path.name for path in files}
+    assert {"fault.yml", "ci.yml", "release.yml", "demo.yaml", "smollm.yaml", "gpus-4.yaml"} <= {
+        path.name for path in files
+    }
     assert all(isinstance(read(path), dict) for path in files)
 
 

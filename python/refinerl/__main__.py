@@ -18,7 +18,7 @@ COMMANDS = {
 }
 MODULES = {"doctor": "refinerl.run.doctor"}
 """Modules of commands that are not `refinerl.COMMAND`."""
-EXAMPLES = ("refinerl doctor", "refinerl train smollm")
+EXAMPLES = ("refinerl doctor", "refinerl train demo")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -24,7 +24,7 @@ SPY = (
 @pytest.mark.parametrize(
     ("words", "code", "output"),
     [
-        ([], 2, "  python -m refinerl.train smollm\n"),
+        ([], 2, "  python -m refinerl.train demo\n"),
         (["--help"], 0, "constraint.beta="),
         (["--list"], 0, "apps-ppo-static"),
         (["smollm", "trainer.stepz=1"], 2, "trainer.steps"),
@@ -41,8 +41,8 @@ def test_answers_without_torch(words: list[str], code: int, output: str) -> None
 
 
 def test_words() -> None:
-    assert arguments.split([]) == ("smollm", [])
-    assert arguments.split(["trainer.steps=1"]) == ("smollm", ["trainer.steps=1"])
+    assert arguments.split([]) == ("demo", [])
+    assert arguments.split(["trainer.steps=1"]) == ("demo", ["trainer.steps=1"])
     assert arguments.split(["apps-dapo", "gpus-4", "seed=1"]) == ("apps-dapo", ["gpus-4", "seed=1"])
     args = arguments.parse(["apps-dapo", "--output-dir", "a", "gpus-4", "--resume", "seed=1"])
     assert (args.words, args.output_dir.name, args.resume) == (["apps-dapo", "gpus-4", "seed=1"], "a", True)

@@ -14,7 +14,7 @@ from refinerl.config import Config
 from refinerl.run import recipe
 
 COLUMNS = {"dialogue-ppo": 0, "apps-ppo": 1, "apps-dapo": 2}
-OURS = ("smollm", "apps-dapo-lora-24gb", "gsm8k")
+OURS = ("apps-dapo-lora-24gb", "demo", "gsm8k", "smollm")
 BETS = [name for name in recipe.recipes() if name.startswith("apps-dapo-512")]
 PAPERS = [name for name in recipe.recipes() if name not in (*OURS, *BETS)]
 GPUS = (8, 4, 2, 1)

@@ -98,7 +98,7 @@ def split(words: Sequence[str]) -> tuple[str, list[str]]:
     >>> split(["apps-dapo", "gpus-4", "seed=3"])
     ('apps-dapo', ['gpus-4', 'seed=3'])
     >>> split(["seed=3"])
-    ('smollm', ['seed=3'])
+    ('demo', ['seed=3'])
     """
     if names_recipe(words):
         return words[0], list(words[1:])
@@ -129,7 +129,7 @@ def introduce(console: Console) -> None:
 
 
 EXAMPLES = {
-    "python -m refinerl.train smollm": "Train a 135M model on easy programming problems, ten minutes on two cores",
+    "python -m refinerl.train demo": "Train a tiny model to write programs about lists, about a minute on one core",
     "python -m refinerl.train apps-dapo-dynamic-loss gpus-4 --dry-run": "Print the plan of a run of the paper's "
     "on four GPUs, and start nothing",
 }

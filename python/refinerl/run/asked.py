@@ -209,7 +209,7 @@ class Asked:
             return {"task.name": hand_over(task), **({"task.options": own} if own else {})}
         if not self.recipes and "task.name" not in self.knobs and (self.prompts is None or not rewards):
             missing = "prompts" if self.prompts is None else "reward"
-            raise UserError(f"{missing} must be given, or a recipe that sets it, such as recipe='smollm'")
+            raise UserError(f"{missing} must be given, or a recipe that sets it, such as recipe='demo'")
         values: dict[str, Any] = {}
         if rewards:
             code = rewards[0] in CODE and len(rewards) == 1

@@ -19,7 +19,7 @@ from refinerl.contracts.plugins import Kind, names, resolve
 from refinerl.errors import UserError
 from refinerl.run.places import Home, settle
 
-DEFAULT_RECIPE = "smollm"
+DEFAULT_RECIPE = "demo"
 
 
 def recipes() -> dict[str, str]:
