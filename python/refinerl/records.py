@@ -204,6 +204,8 @@ class Anchors:
     refinements: tuple[Refinement, ...] = ()
     """All refinements that were made, accepted or not."""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    probes: tuple[Refinement, ...] | None = None
+    """Refinements that are measured and teach nothing (`refiner.probe`); None if the step makes no probe."""
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,7 @@ def train(parts: Parts) -> State:
                 due = (step - 1) % pace.kl_every == 0
                 measured, seen = updater.measure(rows, collate(collected.others), kl=due)
                 penalty, charged = updater.penalty(measured, anchors)
+                watched = updater.watch(measured, anchors)
                 batch = algorithm.advantages(measured, penalty, world)
                 with keeper.changing():
                     update = updater.update(batch, step, share=due)
@@ -84,6 +85,7 @@ def train(parts: Parts) -> State:
                 {part.metric("beta"): part.beta for part in constraint.parts},
                 seen,
                 charged,
+                watched,
                 update.metrics,
                 {"update/steps": float(update.steps), "update/skipped": float(len(update.skipped))},
                 told,

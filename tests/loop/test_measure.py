@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
-from building import group
+from building import group, refinement
 from refinerl.constraints.none import NoConstraint
 from refinerl.constraints.static import Static
 from refinerl.contracts import ALONE, World
 from refinerl.engines.networks import PolicyNetwork
 from refinerl.engines.torch import TorchTrainer
-from refinerl.loop.batch import collate
+from refinerl.loop.batch import collate, collate_refinements
 from refinerl.loop.measure import Measurer
 from refinerl.loop.rollout import Collected
-from refinerl.records import Measured
+from refinerl.records import Anchors, Measured, Refinement
 from threads import on_ranks
 from tiny import tiny_model
 
@@ -99,3 +100,30 @@ def test_ranks_measure_together_what_one_measures_alone():
     alone = seen(KEPT, DROPPED)
     for found in on_ranks(3, rank):
         assert {name: found[name] for name in EVERY} == pytest.approx({name: alone[name] for name in EVERY}, rel=1e-5)
+
+
+def test_ranks_watch_a_probe_together():
+    """A rank without an accepted refinement makes as many passes; identical refinements weigh as many as they are."""
+    (first, second), (third, _) = KEPT[0].rollouts, KEPT[1].rollouts
+    probes = [
+        (refinement(first, [11, 40], 1.0), refinement(second, [50, 51, 52], 2.0, accepted=False)),
+        (),
+        (refinement(third, [60], 1.0, weight=2),),
+    ]
+    models = [measurer(budget=8) for _ in probes]
+
+    def watched(model: Measurer, made: tuple[Refinement, ...]) -> float:
+        batch, _ = model.measure(collate(KEPT), collate(()), kl=False)
+        return model.watch(batch, Anchors(probes=made))["refiner/ce"]
+
+    found = on_ranks(3, lambda world: watched(replace(models[world.rank], world=world), probes[world.rank]))
+    model = measurer()
+    with torch.no_grad():
+        by_hand = [
+            -model.policy.forward(collate_refinements([r])).logprobs.sum()
+            for r in (probes[0][0], probes[2][0], probes[2][0])
+        ]
+    assert found == pytest.approx([float(sum(by_hand)) / 4] * 3, rel=1e-5)
+    batch, _ = model.measure(collate(KEPT), collate(()), kl=False)
+    assert math.isnan(model.watch(batch, Anchors(probes=()))["refiner/ce"])
+    assert model.watch(batch, Anchors()) == {"constraint/cost": 0.0}

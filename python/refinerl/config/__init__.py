@@ -118,8 +118,13 @@ class Config(Section):
 
     @property
     def refines(self) -> bool:
-        """True if a constraint asks the refiner's model."""
-        return any(plugins.resolve("constraint", c.name).needs_refiner for c in self.held)
+        """True if a constraint or a probe asks the refiner's model."""
+        return self.refiner.probe or any(plugins.resolve("constraint", c.name).needs_refiner for c in self.held)
+
+    @property
+    def probing(self) -> bool:
+        """True if the refiner is measured beside the constraints, none of which measures it itself."""
+        return self.refiner.probe and not any(plugins.resolve("constraint", c.name).measures_refiner for c in self.held)
 
     @property
     def refiner_apart(self) -> bool:

@@ -97,5 +97,6 @@ def _check_constraints(config: Config) -> None:
 def _check_reward(config: Config) -> None:
     if "model" in config.task.rewards and config.reward_model.model is None:
         raise ValueError("reward_model.model must be given for task.reward=model: a hub id or a folder")
-    if config.accept == "perfect" and not config.task.bounded:
-        raise ValueError("constraint.accept must be better or all where the reward has no known highest value")
+    for knob, accept in (("constraint.accept", config.accept), ("refiner.probe_accept", config.refiner.probe_accept)):
+        if accept == "perfect" and not config.task.bounded:
+            raise ValueError(f"{knob} must be better or all where the reward has no known highest value")

@@ -45,6 +45,12 @@ class RefinerConfig(Section):
     highest reward; or those that no other response to the prompt surpasses."""
     budget: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Maximum share of the rollouts that are refined. Groups without a training signal come first."""
+    probe: bool = False
+    """Measure the refiner in a run of any constraint: it refines and scores as for dynamic, and teaches nothing."""
+    probe_every: Count = 1
+    """probe: steps between probes, which bounds their price. The first step has one."""
+    probe_accept: Literal["better", "all", "perfect"] = "better"
+    """probe: the filter, as constraint.accept of dynamic: refiner/ce is over the refinements that it accepts."""
     url: str | None = None
     """source=server: base URL with the API's version, such as http://localhost:8000/v1."""
     api_key_env: str | None = None

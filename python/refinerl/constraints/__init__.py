@@ -7,9 +7,11 @@ dynamic   the online refiner
 peer      a control: the best response to the same prompt in the place of the refiner's
 fresh     a control: new answers of the reference in the place of the refiner's
 sum       several at once
+probe     the refiner beside other constraints, measured only
 """
 
 from refinerl.constraints.base import Constraint
+from refinerl.constraints.probe import Probed
 from refinerl.constraints.sum import Sum
 
-__all__ = ["Constraint", "Sum"]
+__all__ = ["Constraint", "Probed", "Sum"]

@@ -34,6 +34,8 @@ class Constraint(ABC):
     """True if `anchor` asks the refiner's model, which the run then has."""
     makes_refinements: ClassVar[bool] = False
     """True if `anchor` makes refinements without asking the refiner's model."""
+    measures_refiner: ClassVar[bool] = False
+    """True if the metrics of `anchor` are those of the refiner, so that `refiner.probe` would measure them twice."""
 
     def __init__(self, options: ConstraintOptions | None = None, /, **given: Any) -> None:
         self.options: Any = self.Options(**given) if options is None else options

@@ -42,6 +42,7 @@ class Dynamic(Constraint):
             return self
 
     needs_refiner = True
+    measures_refiner = True
 
     def connect(self, refiner: Refiner) -> None:
         """Receive the run's refiner, with this constraint's filter."""

@@ -33,6 +33,8 @@ class Fresh(Dynamic):
         tries: Count = 8
         """Maximum number of answers for each y."""
 
+    measures_refiner = False
+
     def anchor(self, groups: Sequence[RolloutGroup], step: int) -> Anchors:
         """Sample, score, filter, align."""
         return self.refiner.improve(groups, partial(self._write, step=step), self.refiner.answering.max_tokens)

@@ -27,6 +27,7 @@ class Peer(Dynamic):
 
     needs_refiner = False
     makes_refinements = True
+    measures_refiner = False
 
     def anchor(self, groups: Sequence[RolloutGroup], step: int) -> Anchors:
         """Take the best member of each group, filter, align."""

@@ -61,20 +61,29 @@ def collate(groups: Sequence[RolloutGroup], refinements: Sequence[Refinement] = 
         if not refinement.accepted or (merge and refinement.weight == 0):
             continue
         origin = index[refinement.rollout.key]
-        rows.append(
-            _Row(
-                prompt=refinement.rollout.prompt,
-                completion=refinement.completion,
-                origin=origin,
-                group=rows[origin].group,
-                place=rows[origin].place,
-                weight=float(refinement.weight if merge else 1),
-                reward=refinement.reward.value if refinement.reward else float("nan"),
-                surrogate=False,
-                is_constraint=True,
-            )
-        )
+        y, weight = rows[origin], refinement.weight if merge else 1
+        rows.append(_refined(refinement, origin=origin, group=y.group, place=y.place, weight=weight))
     return _tensors(rows)
+
+
+def collate_refinements(refinements: Sequence[Refinement]) -> Rows:
+    """Make a row of every accepted ỹ, without its y; identical ones are merged."""
+    accepted = [refinement for refinement in refinements if refinement.accepted and refinement.weight]
+    return _tensors([_refined(r, origin=i, group=i, place=i, weight=r.weight) for i, r in enumerate(accepted)])
+
+
+def _refined(refinement: Refinement, *, origin: int, group: int, place: int, weight: float) -> _Row:
+    return _Row(
+        prompt=refinement.rollout.prompt,
+        completion=refinement.completion,
+        origin=origin,
+        group=group,
+        place=place,
+        weight=float(weight),
+        reward=refinement.reward.value if refinement.reward else float("nan"),
+        surrogate=False,
+        is_constraint=True,
+    )
 
 
 def _tensors(rows: Sequence[_Row]) -> Rows:

@@ -12,7 +12,7 @@ from torch import Tensor
 from refinerl import objective
 from refinerl.contracts import Constraint, Constraints, Trainer, World
 from refinerl.contracts.shapes import for_tokens
-from refinerl.loop.batch import micro_batches, scatter_rows
+from refinerl.loop.batch import collate_refinements, micro_batches, scatter_rows
 from refinerl.records import Anchors, Measured, Outputs, Rows
 
 
@@ -86,6 +86,43 @@ class Measurer:
                 total = total + charged
                 metrics |= measured
         return total, metrics
+
+    def watch(self, batch: Measured, anchors: Anchors) -> dict[str, float]:
+        """Measure what has no weight, by the policy that sampled y: constraints of the loss with β = 0, and probes."""
+        metrics: dict[str, float] = {}
+        idle = [part for part in self.constraint.parts if part.apply == "loss" and not part.beta]
+        if idle:
+            rows = torch.stack([part.rows(batch) for part in idle]).any(0)
+            outputs = self._forward(self.policy, batch, torch.nonzero(rows).flatten())
+            for part in idle:
+                metrics |= self._idle(part, outputs, batch)
+        if anchors.probes is not None:
+            probes = collate_refinements(anchors.probes)
+            outputs = self._forward(self.policy, probes, torch.arange(len(probes)))
+            total, tokens = self._weighed(objective.cross_entropy_cost(outputs.logprobs), probes, probes.is_constraint)
+            metrics["refiner/ce"] = total / tokens if tokens else math.nan
+        return metrics
+
+    def _idle(self, part: Constraint, outputs: Outputs, batch: Measured) -> dict[str, float]:
+        """Return the cost of a constraint of the loss, and its cross-entropy if its rows are refinements."""
+        rows = part.rows(batch)
+        cost = for_tokens(part.cost(outputs, batch), batch, part, "cost")
+        total, tokens = self._weighed(cost, batch, rows)
+        ce, refined = self._weighed(cost, batch, rows & batch.is_constraint)
+        rollouts = float(self.world.all_reduce((~batch.is_constraint).sum().double()))
+        metrics: dict[str, float] = {}
+        if rollouts:
+            metrics[part.metric("cost")] = total * objective.constraint_weight(1.0, part.reduction, rollouts, tokens)
+        if refined:
+            metrics[part.metric("ce")] = ce / refined
+        return metrics
+
+    def _weighed(self, cost: Tensor, batch: Rows, rows: Tensor) -> tuple[float, float]:
+        """Sum the cost of some rows, (R,) bool, over all ranks, with the rows' weights; return it and their tokens."""
+        mask = batch.mask & rows.unsqueeze(-1)
+        costs = (torch.where(mask, cost, 0.0).double().sum(-1) * batch.weight).sum()
+        total, tokens = self.world.all_reduce(torch.stack([costs, (mask.sum(-1) * batch.weight).sum()])).tolist()
+        return total, tokens
 
     def _charge(
         self, part: Constraint, outputs: Outputs, batch: Measured, anchors: Anchors

@@ -63,6 +63,7 @@ def rollout_metrics(collected: Collected, anchors: Anchors, world: World = ALONE
     by_name: dict[str, list[float]] = {}
     for name, value in (part for _, theirs in ranks for part in theirs):
         by_name.setdefault(name, []).extend([] if value is None else [value])
+    written = sum(value for name, value in anchors.metrics.items() if name.endswith("/tokens"))
     return {
         **{f"reward/{name}": _mean(values) for name, values in by_name.items()},
         "reward/mean": _mean(every["rewards"]),
@@ -74,7 +75,7 @@ def rollout_metrics(collected: Collected, anchors: Anchors, world: World = ALONE
         "rollout/groups_kept": float(sum(every["kept"])),
         "rollout/groups_dropped": float(sum(every["dropped"])),
         "rollout/resamples": float(collected.resamples),
-        "tokens/step": float(sum(every["lengths"])) + anchors.metrics.get("refiner/tokens", 0.0),
+        "tokens/step": float(sum(every["lengths"])) + written,
     }
 
 

@@ -175,9 +175,8 @@ class Updater(Measurer):
             sums.largest = max(sums.largest, float(ratio[mask].max()))
 
     def _count_constraint(self, part: Constraint, outputs: Outputs, rows: Batch, weights: Tensor, sums: Tally) -> None:
-        """Add the costs of a constraint of the loss, whose rows have these weights."""
+        """Add the costs of a constraint of the loss, whose rows have these weights; `watch` measures one with β = 0."""
         if part.beta == 0:
-            sums.add_cost(part.metric, cost=0.0, ce=0.0, ce_tokens=0.0)
             return
         carrying = part.rows(rows)
         cost = for_tokens(part.cost(outputs, rows), rows, part, "cost").detach()

@@ -27,6 +27,7 @@ CURVES = {
     "policy/kl_to_reference": "KL to the reference, nats per token",
     "refiner/improved_ratio": "improvement ratio",
     "constraint/ce": "cross-entropy on accepted ỹ, nats",
+    "refiner/ce": "cross-entropy on ỹ of the probe, nats",
     "reward/group_std": "spread of rewards in a group",
     "policy/entropy": "entropy, nats per token",
     "completion/length": "tokens of a response",
@@ -179,7 +180,7 @@ def _samples(run: Path) -> list[tuple[int, list[tuple[RolloutRow, list[Piece]]]]
     by_step: dict[int, list[RolloutRow]] = {}
     for row in read_rollouts(run):
         kept = by_step.setdefault(row.step, [])
-        kept.append(row)
+        kept.append(row.as_probe())
         kept.sort(key=_gain, reverse=True)
         del kept[SAMPLES:]
     steps = list(by_step)

@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,8 @@ class RolloutRow:
     """None if the response was not scored; it is then masked."""
     refinement: RefinementRow | None
     """None if no refinement was asked for."""
+    probe: RefinementRow | None = None
+    """A refinement that was measured and taught nothing (`refiner.probe`); accepted if it would have taught."""
 
     @property
     def gain(self) -> float | None:
@@ -82,24 +84,29 @@ class RolloutRow:
             return None
         return self.refinement.reward.value - self.reward.value
 
+    def as_probe(self) -> RolloutRow:
+        """Return the row with its probe, if it has one, in the place of the refinement."""
+        return self if self.probe is None else replace(self, refinement=self.probe)
+
     def as_json(self) -> dict[str, Any]:
         """The row as the JSON object that `to_json` writes, without its schema."""
-        refinement = self.refinement
+        values = {name: value for name, value in vars(self).items() if name != "probe" or value is not None}
         prompt = vars(self.prompt) if self.prompt.messages else {"id": self.prompt.id, "text": self.prompt.text}
         return {
-            **vars(self),
+            **values,
             "prompt": prompt,
             "completion": vars(self.completion),
             "reward": _plain(self.reward),
-            "refinement": None
-            if refinement is None
-            else {**vars(refinement), "completion": vars(refinement.completion), "reward": _plain(refinement.reward)},
+            "refinement": _plain_refinement(self.refinement),
+            **({} if self.probe is None else {"probe": _plain_refinement(self.probe)}),
         }
 
 
-def rollout_row(step: int, rollout: Rollout, refinement: Refinement | None, *, selected: bool) -> RolloutRow:
-    """Make the row of a rollout and of its refinement, if it has one."""
-    prompt, alignment = rollout.prompt, None if refinement is None else refinement.alignment
+def rollout_row(
+    step: int, rollout: Rollout, refinement: Refinement | None, *, selected: bool, probe: Refinement | None = None
+) -> RolloutRow:
+    """Make the row of a rollout, of its refinement, if it has one, and of its probe."""
+    prompt = rollout.prompt
     return RolloutRow(
         step=step,
         sample=rollout.sample,
@@ -107,16 +114,22 @@ def rollout_row(step: int, rollout: Rollout, refinement: Refinement | None, *, s
         prompt=PromptRow(prompt.id, prompt.text, tuple(dict(message) for message in prompt.messages)),
         completion=_completion(rollout.completion),
         reward=rollout.reward,
-        refinement=None
-        if refinement is None or alignment is None
-        else RefinementRow(
-            completion=_completion(refinement.completion),
-            reward=refinement.reward,
-            accepted=refinement.accepted,
-            prefix=alignment.prefix,
-            distance=alignment.distance,
-            copy_ratio=alignment.copy_ratio,
-        ),
+        refinement=_refinement(refinement),
+        probe=_refinement(probe),
+    )
+
+
+def _refinement(refinement: Refinement | None) -> RefinementRow | None:
+    if refinement is None:
+        return None
+    alignment = refinement.alignment
+    return RefinementRow(
+        completion=_completion(refinement.completion),
+        reward=refinement.reward,
+        accepted=refinement.accepted,
+        prefix=alignment.prefix,
+        distance=alignment.distance,
+        copy_ratio=alignment.copy_ratio,
     )
 
 
@@ -221,7 +234,7 @@ def _read(path: Path) -> Iterator[RolloutRow]:
 
 
 def _rollout_row(row: Mapping[str, Any]) -> RolloutRow:
-    prompt, refinement = row["prompt"], row["refinement"]
+    prompt = row["prompt"]
     return RolloutRow(
         step=row["step"],
         sample=row["sample"],
@@ -229,16 +242,21 @@ def _rollout_row(row: Mapping[str, Any]) -> RolloutRow:
         prompt=PromptRow(prompt["id"], prompt["text"], tuple(prompt.get("messages", ()))),
         completion=_completion_row(row["completion"]),
         reward=_reward(row["reward"]),
-        refinement=None
-        if refinement is None
-        else RefinementRow(
-            completion=_completion_row(refinement["completion"]),
-            reward=_reward(refinement["reward"]),
-            accepted=refinement["accepted"],
-            prefix=refinement["prefix"],
-            distance=refinement["distance"],
-            copy_ratio=refinement["copy_ratio"],
-        ),
+        refinement=_refinement_row(row["refinement"]),
+        probe=_refinement_row(row.get("probe")),
+    )
+
+
+def _refinement_row(row: Mapping[str, Any] | None) -> RefinementRow | None:
+    if row is None:
+        return None
+    return RefinementRow(
+        completion=_completion_row(row["completion"]),
+        reward=_reward(row["reward"]),
+        accepted=row["accepted"],
+        prefix=row["prefix"],
+        distance=row["distance"],
+        copy_ratio=row["copy_ratio"],
     )
 
 
@@ -248,6 +266,12 @@ def _completion(completion: Completion) -> CompletionRow:
 
 def _completion_row(row: Mapping[str, Any]) -> CompletionRow:
     return CompletionRow(row["text"], tuple(row["token_ids"]), row["finish_reason"])
+
+
+def _plain_refinement(refinement: RefinementRow | None) -> dict[str, Any] | None:
+    if refinement is None:
+        return None
+    return {**vars(refinement), "completion": vars(refinement.completion), "reward": _plain(refinement.reward)}
 
 
 def _plain(reward: Reward | None) -> dict[str, Any] | None:

@@ -26,6 +26,7 @@ SHOWN = {
     "policy/kl_to_reference": "KL to the reference",
     "policy/entropy": "entropy",
     "constraint/ce": "cross-entropy on accepted ỹ",
+    "refiner/ce": "cross-entropy on ỹ of the probe",
     "refiner/improved_ratio": "share of y that ỹ improved",
     "refiner/copy_ratio": "share of ỹ copied from y",
     "refiner/beyond_best_sibling": "accepted ỹ better than their group",
@@ -66,17 +67,21 @@ def tokens_per_improvement(folder: Path, metrics: Sequence[Mapping[str, Any]]) -
     tokens = sum(row.get("refiner/tokens") or 0 for row in metrics)
     if not tokens:
         return ""
-    improved = sum(row.gain is not None and row.gain > 0 for row in read_rollouts(folder))
+    rows = [(row.probe is not None, row.as_probe().gain) for row in read_rollouts(folder)]
+    probed = any(probe for probe, _ in rows)
+    improved = sum(gain is not None and gain > 0 for probe, gain in rows if probe or not probed)
+    taught = " It was a probe: none of this taught the policy." if probed else ""
     if not improved:
-        return f"The refiner wrote {tokens:,.0f} tokens and improved no response."
+        return f"The refiner wrote {tokens:,.0f} tokens and improved no response.{taught}"
     responses = "response" if improved == 1 else "responses"
     price = f"{tokens / improved:,.0f} tokens per improvement"
-    return f"The refiner wrote {tokens:,.0f} tokens and improved {improved:,} {responses}: {price}."
+    return f"The refiner wrote {tokens:,.0f} tokens and improved {improved:,} {responses}: {price}.{taught}"
 
 
 def best_example(folder: Path) -> RolloutRow | None:
-    """Find the rollout whose refinement gained the most reward; accepted refinements come first."""
-    return max((row for row in read_rollouts(folder) if row.gain is not None), key=merit, default=None)
+    """Find the rollout whose refinement, or probe, gained the most reward; accepted ones come first."""
+    rows = (row.as_probe() for row in read_rollouts(folder))
+    return max((row for row in rows if row.gain is not None), key=merit, default=None)
 
 
 def merit(row: RolloutRow) -> tuple[bool, float, float]:
@@ -143,7 +148,9 @@ def example(row: RolloutRow, decode: Callable[[Sequence[int]], str], *, title: s
     after = None if refinement is None else refinement.reward
     if refinement is None or before is None or after is None:
         raise ValueError("row must have a reward and a refinement with a reward")
-    if refinement.accepted:
+    if refinement is row.probe:
+        said = f"{'accepted' if refinement.accepted else 'not accepted'}: a probe, which teaches nothing"
+    elif refinement.accepted:
         said = "accepted: it teaches the policy"
     elif after.value > before.value:  # an empty one, or not perfect where only perfect ones count
         said = "better, but not accepted, so it teaches nothing"

@@ -74,6 +74,8 @@ def _engines(config: Config) -> Iterator[str]:
     if lora.rank:
         yield f"policy: a LoRA adapter of rank {lora.rank}; without it the same weights are reference and refiner"
     refiner = config.refiner
+    if config.probing:
+        yield f"probe: every {refiner.probe_every} steps the refiner refines, is measured and teaches nothing"
     if config.refines and refiner.source != "reference":
         who = {
             "policy": "the policy itself",

@@ -178,6 +178,7 @@ class Telemetry:
             ("entropy", "policy/entropy", "{:.2f}"),
             ("improved", "refiner/improved_ratio", "{:.0%}"),
             ("CE", "constraint/ce", "{:.3f}"),
+            ("CE of the probe", "refiner/ce", "{:.3f}"),
             ("held out", "evaluate/pass@1", "{:.1%}"),
             ("held-out reward", "evaluate/reward", "{:+.3f}"),
             ("", "time/step", "{:.1f} s"),
@@ -203,10 +204,14 @@ class Telemetry:
         self, groups: Sequence[RolloutGroup], kept: Sequence[RolloutGroup], anchors: Anchors
     ) -> Iterator[tuple[RolloutGroup, str]]:
         refined = {r.rollout.key: r for r in anchors.refinements}
+        probed = {r.rollout.key: r for r in anchors.probes or ()}
         selected = {r.key for group in kept for r in group.rollouts}
         for group in groups:
             for rollout in group.rollouts:
-                row = rows.rollout_row(self._step, rollout, refined.get(rollout.key), selected=rollout.key in selected)
+                key = rollout.key
+                row = rows.rollout_row(
+                    self._step, rollout, refined.get(key), selected=key in selected, probe=probed.get(key)
+                )
                 yield group, rows.to_json(row)
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from rich.console import Console
 from refinerl import contracts
 from refinerl.algorithms import Algorithm
 from refinerl.config import Config
-from refinerl.constraints import Constraint, Sum
+from refinerl.constraints import Constraint, Probed, Sum
 from refinerl.contracts import ALONE, Constraints, Generator, Task, Trainer, World
 from refinerl.contracts.plugins import Kind, resolve
 from refinerl.engines import devices
@@ -142,6 +142,8 @@ def wire(
         )
         algorithm = make_algorithm(config, given.algorithm)
         constraint = make_constraint(config, refiner, given.constraint)
+        if config.refiner.probe and not config.probing:
+            telemetry.say("refiner.probe=true adds nothing: the constraint asks the refiner, which is measured anyway")
         trainer = config.trainer
         updater = Updater(
             policy=policy,
@@ -238,6 +240,16 @@ def make_algorithm(config: Config, given: contracts.Algorithm | None = None) -> 
 
 
 def make_constraint(config: Config, refiner: Refiner, given: Constraints | None = None) -> Constraints:
+    """Return the constraints of a run, with the refiner's probe beside them if the recipe asks for it."""
+    constraints = _constraints(config, refiner, given)
+    if not config.probing:
+        return constraints
+    filtered = replace(refiner, accept=config.refiner.probe_accept, accept_truncated=False)
+    name = _label(config.refining[0].name) if config.refining else "constraint"
+    return Probed(constraints, filtered, config.refiner.probe_every, name)
+
+
+def _constraints(config: Config, refiner: Refiner, given: Constraints | None) -> Constraints:
     """Return the given constraint, or make the one that the recipe names, or the sum of several."""
     if given is not None:
         if isinstance(given, Constraint | Sum):
@@ -248,12 +260,12 @@ def make_constraint(config: Config, refiner: Refiner, given: Constraints | None 
         constraint.connect(refiner)
     if len(made) == 1:
         return made[0]
-    # In the metrics a class of the user's has its bare name.
-    labels = [
-        type(part).__name__ if ":" in options.name else options.name
-        for options, part in zip(config.held, made, strict=True)
-    ]
-    return Sum(list(zip(labels, made, strict=True)))
+    return Sum([(_label(options.name), part) for options, part in zip(config.held, made, strict=True)])
+
+
+def _label(name: str) -> str:
+    """Return a constraint's name in the metrics; a class of the user's has its bare name."""
+    return name.rpartition(":")[2].rpartition(".")[2]
 
 
 def _named(kind: Kind, name: str) -> type[Any]:
