@@ -50,7 +50,7 @@ EXTRAS = {
     "deepspeed": Extra(("deepspeed",), "many ranks, ZeRO (engines.trainer=deepspeed)"),
     "lora": Extra(("peft",), "LoRA policies (lora.rank=16)"),
     "data": Extra(("datasets",), "Parquet, data sets of the hub (task.path)"),
-    "report": Extra(("jinja2",), "a run as an HTML page (refinerl report)"),
+    "report": Extra(("jinja2", "matplotlib"), "a run or a study as an HTML page (refinerl report, refinerl study)"),
     "trackers": Extra(("tensorboard", "wandb", "trackio"), "curves elsewhere (telemetry.trackers)"),
 }
 """The extras of pyproject.toml, without those that only combine others."""
