@@ -17,11 +17,13 @@ BUNDLE ?=
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 OUTPUT ?=
+# The studies of the miniature, one after the other.
+STUDIES ?= miniature miniature-gentle miniature-ppo miniature-ablations
 # evalplus, for a test against its verdicts, with those of its dependencies that the verdicts need.
 JUDGE  := evalplus==0.3.1 appdirs==1.4.4 tempdir==0.7.1 wget==3.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-smollm test quick coverage develop lint format bench soak chaos sweep wheel gpu-check gpu-check-bundle clean
+.PHONY: help setup demo demo-smollm study test quick coverage develop lint format bench soak chaos sweep wheel gpu-check gpu-check-bundle clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +52,9 @@ demo: demo-smollm ## the same as demo-smollm
 
 demo-smollm: setup ## fine-tune a 135M model on easy programming problems, about ten minutes on two cores
 	$(BIN)/python -m refinerl.train smollm
+
+study: setup ## compare the constraints on the miniature, hundreds of runs; a second call goes on (docs/studies.md)
+	for name in $(STUDIES); do $(BIN)/python -m refinerl.study $$name || exit 1; done
 
 test: setup ## run the Rust and Python tests
 	@echo "==> Rust tests"

@@ -1,0 +1,78 @@
+"""The output of `--dry-run`: arms, runs, knobs that differ from the recipe, an estimate of time. Nothing is started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from refinerl.study import runs
+from refinerl.study.plan import Plan, Trial
+from refinerl.study.progress import duration
+from refinerl.study.record import Record, check_run
+from refinerl.study.runner import Room, pace
+
+
+def show(plan: Plan, known: Record, output: Path, room: Room, console: Console, redone: Sequence[str] = ()) -> None:
+    """Print what a study would do; the runs of `redone` arms would be removed first.
+
+    Raises:
+        UserError: a run's folder is another study's.
+    """
+    for line in lines(plan, known, output, room, redone):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def lines(plan: Plan, known: Record, output: Path, room: Room, redone: Sequence[str] = ()) -> Iterator[str]:
+    """Describe a study in lines: its arms with their knobs and runs, then the time that the missing runs take."""
+    study = plan.study
+    yield f"{study.title}: recipe {known.recipe}, seeds {', '.join(map(str, plan.seeds))}, in {output}"
+    where = f"on {len(room.devices)} GPUs, " if room.devices else ""
+    yield f"{room.workers} at a time, {where}{room.threads} thread{'' if room.threads == 1 else 's'} each"
+    left = 0.0
+    unknown = []
+    for arm in plan.arms:
+        tuning = [] if arm in known.chosen else plan.tuning(arm)
+        final = [plan.final(arm, seed, known.chosen.get(arm, {})) for seed in plan.seeds]
+        place = output / "removed" if arm in redone else output
+        yield f"\n{arm}: {_count(place, final)}" + (f", after {_count(place, tuning)} of tuning" if tuning else "")
+        yield from (f"  {line}" for line in plan.differences(arm))
+        if arm in known.chosen:
+            yield f"  chosen: {known.chosen[arm]}"
+        elif tuning:
+            points = list(dict.fromkeys(trial.point for trial in tuning))
+            yield f"  grid of {len(points)}: {', '.join(points)}"
+        steps = sum(_steps_left(place, trial) for trial in (*tuning, *final))
+        each = pace(output, arm)
+        if steps and each is None:
+            unknown.append(arm)
+        elif each is not None:
+            left += steps * each
+    total = f"about {duration(left / room.workers)} to go, by the steps of earlier runs in {output}"
+    if unknown:
+        total = f"time: no run of {', '.join(unknown)} has taken a step in {output} yet, so there is no estimate"
+    yield f"\n{total}"
+    budgets = {arm: len(plan.tuning(arm)) for arm in plan.arms}
+    if len(set(budgets.values())) > 1:
+        yield "tuning budgets differ: " + ", ".join(f"{arm} {count} runs" for arm, count in budgets.items())
+
+
+def _count(output: Path, trials: list[Trial]) -> str:
+    for trial in trials:
+        check_run(output, trial.folder, trial.config)
+    finished = sum(runs.is_finished(output / trial.folder) for trial in trials)
+    begun = sum(runs.is_begun(output / trial.folder) for trial in trials) - finished
+    parts = [f"{count} {word}" for count, word in ((finished, "finished"), (begun, "interrupted")) if count]
+    steps = f"{trials[0].steps} steps"
+    return f"{len(trials)} run{'' if len(trials) == 1 else 's'} of {steps}" + (
+        f" ({', '.join(parts)})" if parts else ""
+    )
+
+
+def _steps_left(output: Path, trial: Trial) -> int:
+    place = output / trial.folder
+    if runs.is_finished(place):
+        return 0
+    rows = runs.Tail(place / "metrics.jsonl").rows()
+    return trial.steps - (rows[-1]["step"] if rows else 0)
