@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from refinerl.report import summary
+from refinerl.report.windows import Mean
 
 
 def decode(ids):
@@ -86,7 +87,7 @@ def test_the_table_compares_windows_and_not_single_steps(tmp_path):
     metrics[-1]["policy/entropy"] = 1.5
     page = shown(written(tmp_path, [row("ab", -0.3, "abc", 0.8, accepted=True)], metrics))
     assert line(page, "metric").split()[1:] == ["steps", "1–4", "steps", "17–20", "name"]
-    assert line(page, "mean reward").split()[2:] == ["0.3", "±", "0.2", "0.6", "±", "0.14", "reward/mean"]
+    assert line(page, "mean reward").split()[2:] == ["0.30", "±", "0.20", "0.60", "±", "0.14", "reward/mean"]
     assert line(page, "entropy").split()[1:] == ["–", "1.5", "policy/entropy"]
     assert line(page, "seconds per step").split()[3:] == ["2", "±", "0", "2", "±", "0", "time/step"]
     assert "Too few steps" not in page
@@ -196,3 +197,18 @@ def test_the_price_of_an_improvement_is_told(tmp_path, gains, sentence):
 
 def test_a_run_without_a_refiner_has_no_price(tmp_path):
     assert "tokens per" not in shown(written(tmp_path, [row("y", 0.0, None)], [{"reward/mean": 0.5}]))
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "shown"),
+    [
+        (0.50712, 0.0971, "0.507 ± 0.097"),
+        (-0.0336, 0.085, "-0.034 ± 0.085"),
+        (1234.5, 61.2, "1234 ± 61"),
+        (0.0, 0.0, "0 ± 0"),
+        (2.0, 1.2e-9, "2 ± 1e-09"),
+        (0.25, None, "0.25"),
+    ],
+)
+def test_a_mean_has_the_digits_that_its_error_allows(value, error, shown):
+    assert summary._form(Mean(value, error)) == shown

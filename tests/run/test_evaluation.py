@@ -197,3 +197,13 @@ def test_a_run_whose_first_step_fails_may_begin_again(toy: Toy, tmp_path: Path, 
     assert toy.run(tmp_path / "run", *words, reward="fails_in_training:reward") != 0
     assert not list((tmp_path / "run").iterdir())
     assert toy.run(tmp_path / "run", "trainer.steps=1", *options(held_out)) == 0
+
+
+def test_the_sandbox_is_described_once(toy: Toy, tmp_path: Path, capsys):
+    """Although a benchmark has a sandbox of its own, with other limits."""
+    problems = write_problems(tmp_path)
+    words = [f"model={toy.folder / 'model'}", f"task.path={problems}", "trainer.steps=1", "trainer.batch=8"]
+    words += ["generation.max_tokens=2", "algorithm.dynamic_sampling=false", "evaluate.every=1"]
+    words += ["evaluate.benchmark=apps", f"evaluate.data={problems}", "evaluate.limit=1", "evaluate.max_tokens=1"]
+    assert train.main(["smollm", *words, "--output-dir", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out.count("protections are on") == 1

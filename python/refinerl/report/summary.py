@@ -111,7 +111,12 @@ def table(rows: Sequence[Mapping[str, Any]], *, names: bool = True) -> Table:
 def _form(mean: Mean | None) -> str:
     if mean is None:
         return "–"
-    return f"{mean.value:.3g}" + ("" if mean.error is None else f" ± {mean.error:.2g}")
+    if mean.error is None:
+        return f"{mean.value:.3g}"
+    if mean.error <= abs(mean.value) / 1000:
+        return f"{mean.value:.4g} ± {mean.error:.1g}"
+    digits = max(0, 1 - math.floor(math.log10(mean.error)))  # two digits of the error, and as many of the mean
+    return f"{mean.value:.{digits}f} ± {mean.error:.{digits}f}"
 
 
 def held_out(metrics: Sequence[Mapping[str, Any]]) -> list[str]:

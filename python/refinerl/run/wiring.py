@@ -38,6 +38,7 @@ from refinerl.run.placement import check_memory, check_ranks
 from refinerl.run.tasks import make_sandbox, make_task
 from refinerl.run.telemetry import Telemetry, make_trackers
 from refinerl.run.trainers import device_of, make_critic, make_network, make_policy, make_reference, writing_network
+from refinerl.tasks.code import CodeTask
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,8 @@ def wire(
             room = room_for_prompts(config, context, "evaluate.max_tokens", config.evaluate.max_tokens)
             evaluation = make_held_out(config, task, held_out, generator, tokenizer, telemetry.say, room, world)
         elif config.evaluate.every:
-            box = make_sandbox(config, telemetry.say, world)
+            described = isinstance(config.task, CodeTask.Options) and config.task.bounded  # by the task's own sandbox
+            box = make_sandbox(config, (lambda _: None) if described else telemetry.say, world)
             stack.callback(box.close)
             evaluation = make_benchmark(config, generator, tokenizer, box, telemetry.say)
         trainers: dict[str, Trainer] = {"policy": policy}
