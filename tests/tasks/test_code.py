@@ -142,8 +142,8 @@ def test_one_child_for_all_tests_gives_honest_programs_the_same_rewards(box: San
         assert one.feedback == other.feedback, source
 
 
-def test_one_child_for_all_tests_keeps_state_and_shows_hidden_inputs(box: Sandbox) -> None:
-    """docs/sandbox.md names both as the price of `sandbox.isolate=program`."""
+def test_one_child_for_all_tests_keeps_state_and_sees_hidden_inputs(box: Sandbox) -> None:
+    """docs/sandbox.md names both as the price of `sandbox.isolate=program`; no input reaches a prompt."""
     counts = "n = -1\ndef add(a, b):\n    global n\n    n += 1\n    return a + b + n"
     (apart,), (together,) = judged(box, "test", counts), judged(box, "program", counts)
     assert (apart and apart.passed, together and together.passed) == ((True, True), (True, False))
@@ -155,6 +155,10 @@ def test_one_child_for_all_tests_keeps_state_and_shows_hidden_inputs(box: Sandbo
     assert apart is not None
     assert together is not None
     assert ("[2, 2]" in apart.feedback, "[2, 2]" in together.feedback) == (False, True)
+    (told,) = judged(box, "program", shows, refine_template="refine_code_feedback")
+    assert told is not None
+    assert "[1, 2]" in told.feedback
+    assert "[2, 2]" not in told.feedback
 
 
 def test_programs_that_read_standard_input_have_a_child_for_each_test_in_any_case(box: Sandbox) -> None:

@@ -92,6 +92,8 @@ def audition(config: Config, n: int, against: Sequence[str], console: Console) -
         UserError: a model, a template or the data cannot be used.
     """
     placement.check_abilities(config, devices.claim(config.device))
+    sandbox = config.sandbox.model_copy(update={"isolate": "test"})  # a refiner with $feedback reads the same answers
+    config = config.model_copy(update={"sandbox": sandbox})
     with ExitStack() as stack:
         telemetry = Telemetry(Path(), console, 1)
         wanted = [_template(name) if _is_template(name) else name for name in against]

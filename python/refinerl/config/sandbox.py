@@ -22,9 +22,9 @@ class SandboxConfig(Section):
     """KiB of output."""
     isolate: Literal["test", "program"] = "test"
     """test: a process for each test. program: one process for all tests of a program whose function is called, which is
-    faster but protects less: the program still sees no answer, but it sees the inputs of all its tests, keeps state
-    from one test to the next, and can copy inputs of hidden tests into the error log that `$feedback` shows. Programs
-    that read standard input have a process for each test in any case."""
+    faster but protects less: the program still sees no answer, but it sees the inputs of all its tests and keeps state
+    from one test to the next. Programs that read standard input have a process for each test in any case, and so do
+    all programs if the refiner's template shows `$feedback`, into which they could copy inputs of hidden tests."""
     require: Literal["best_effort", "full"] = "best_effort"
     """full: refuse to start if a protection is missing."""
     packages: tuple[str, ...] = ()

@@ -81,7 +81,8 @@ class CodeTask(Refinable):
         max_sandbox_errors: share of a batch that may be lost to faults of the sandbox, as in `rewards_of`.
         visible_tests: how many of a problem's tests the refiner may be shown; a float is a share.
         block: which of an answer's closed code blocks is its program.
-        isolate: `program` judges all tests of a program whose function is called in one child (`sandbox.box.Program`).
+        isolate: `program` judges all tests of a program whose function is called in one child (`sandbox.box.Program`),
+            unless the refiner's template shows feedback, into which the program could copy inputs of hidden tests.
 
     Raises:
         UserError: a template or a test cannot be used; no problem is left; the reward function asks for a column that
@@ -258,13 +259,17 @@ class CodeTask(Refinable):
             )
         ]
 
+    @property
+    def _shows_feedback(self) -> bool:
+        return templates.FEEDBACK in self._refine.variables
+
     def _program(self, prompt: Prompt, completion: Completion) -> Program:
         name = prompt.payload.fn_name
         return Program(
             self.extract(completion.text),
             tests=self._tests[prompt.id],
             fn_name=name,
-            isolate="test" if name is None else self._isolate,
+            isolate="test" if name is None or self._shows_feedback else self._isolate,
         )
 
     def _detailed(self, reward: Reward, prompt: Prompt, source: str, verdict: Verdict) -> Reward:
@@ -280,7 +285,7 @@ class CodeTask(Refinable):
         A program that passes all tests, including hidden ones, is correct whatever literals it contains.
         """
         y, visible = rollout.reward, self._visible[rollout.prompt.id]
-        if templates.FEEDBACK not in self._refine.variables or y is None or reward is None:
+        if not self._shows_feedback or y is None or reward is None:
             return False
         if y.outcome == "compile_error" or all(y.passed[:visible]):
             return False  # no test was shown
