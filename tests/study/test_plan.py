@@ -50,6 +50,20 @@ def test_a_recipe_beside_the_study(tmp_path: Path) -> None:
     assert trial.config.trainer.learning_rate == 3e-4
 
 
+def test_paths_are_relative_to_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rows.jsonl").touch()
+    (tmp_path / "refine.txt").touch()
+    text = TUNED.replace(
+        "{trainer.steps: 4}", "{trainer.steps: 4, task.path: rows.jsonl, refiner.template: refine.txt}"
+    )
+    monkeypatch.chdir(tmp_path.parent)
+    config = made(tmp_path, text).final("none", 0, {}).config
+    assert getattr(config.task, "path") == str(tmp_path / "rows.jsonl")  # noqa: B009
+    assert config.refiner.template == str(tmp_path / "refine.txt")
+    with pytest.raises(UserError, match=r"arm 'none': task.path = other.jsonl is relative to .*good.yaml"):
+        made(tmp_path, text.replace("rows.jsonl", "other.jsonl"))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

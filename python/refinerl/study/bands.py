@@ -163,8 +163,12 @@ def interval(cell: Cell, floor: float) -> tuple[float, float]:
 
 
 def fingerprint(record: Record, arm: str) -> str:
-    """Hash an arm's knobs, which a band belongs to, to twelve digits."""
-    return hashlib.sha256(json.dumps(record.arms[arm], sort_keys=True, default=str).encode()).hexdigest()[:12]
+    """Hash an arm's knobs, which a band belongs to, to twelve digits; of an absolute path only the name counts."""
+    knobs = {
+        key: Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+        for key, value in record.arms[arm].items()
+    }
+    return hashlib.sha256(json.dumps(knobs, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def _interval(ends: Any) -> tuple[float, float]:

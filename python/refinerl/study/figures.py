@@ -133,6 +133,9 @@ def _panel(axis: Any, panel: Panel, curves: Mapping[str, Band], arms: Sequence[s
         line, mark = LINES[number // 10 % len(LINES)], None if panel.metric else "o"
         axis.plot(band.steps, band.means, line, label=label, color=colour, lw=1.8, marker=mark, ms=3)
         axis.fill_between(band.steps, band.lows, band.highs, color=colour, alpha=0.15, lw=0)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    if not panel.metric and all(0 <= value <= 1 for band in curves.values() for value in (*band.lows, *band.highs)):
+        axis.set_ylim(0, 1)
     axis.set_xlabel("step")
     axis.set_ylabel(panel.label)
     axis.grid(alpha=0.3)

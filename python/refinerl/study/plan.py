@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
+
+from omegaconf import OmegaConf
 
 from refinerl.config import Config
 from refinerl.errors import UserError
 from refinerl.run import recipe
+from refinerl.run.places import Home, settle
 from refinerl.study import file, runs
 from refinerl.study.file import Study
 
@@ -47,8 +51,8 @@ class Plan:
     name: str
     """The study's: the name of a shipped one, or that of its file without .yaml."""
     study: Study
-    home: Path
-    """Folder of the study's file, to which its paths are relative."""
+    source: str
+    """Path of the study's file, to which its paths are relative; empty for a shipped study."""
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
     overrides: tuple[str, ...] = ()
@@ -81,7 +85,7 @@ class Plan:
         plan = Plan(
             name=Path(source).stem if file.is_path(source) else source,
             study=study,
-            home=Path(source).parent if file.is_path(source) else Path(),
+            source=source if file.is_path(source) else "",
             arms=chosen,
             seeds=study.seeds if seeds is None else tuple(seeds),
             overrides=tuple(overrides),
@@ -117,6 +121,11 @@ class Plan:
         return self._trial(arm, seed, dict(chosen), Path(arm) / f"seed-{seed}", "")
 
     @property
+    def home(self) -> Path:
+        """Folder of the study's file; the working directory for a shipped study."""
+        return Path(self.source).parent
+
+    @property
     def configs(self) -> list[Config]:
         """The configuration of each arm's first run."""
         return [self.final(arm, self.seeds[0], {}).config for arm in self.arms]
@@ -139,14 +148,28 @@ class Plan:
         ]
 
     def _trial(self, arm: str, seed: int, knobs: Mapping[str, Any], place: Path, point: str) -> Trial:
-        overrides = runs.words(self.study.set | self.study.arms[arm].knobs | dict(knobs)) + list(self.overrides)
+        given = self.study.set | self.study.arms[arm].knobs | dict(knobs)
         first, *parts = (self._resolved(word) for word in self.study.recipe.split())
-        arguments = (first, *parts, *overrides, f"seed={seed}")
         try:
-            config = recipe.load(first, arguments[1:])
+            overrides = [*runs.words(self._settled(given)), *self.overrides, f"seed={seed}"]
+            config = recipe.load(first, [*parts, *overrides])
         except UserError as error:
             raise UserError(f"arm {arm!r}: {error}") from error
+        arguments = (first, *parts, *overrides)
         return Trial(arm, seed, arguments, config, place, point)
+
+    def _settled(self, knobs: Mapping[str, Any]) -> dict[str, Any]:
+        """Make the paths of a study's file absolute. Raises UserError if one does not exist."""
+        if not self.source:
+            return dict(knobs)
+        nested: Any = OmegaConf.to_container(OmegaConf.from_dotlist(runs.words(knobs)), resolve=False)
+        settle(nested, dict.fromkeys(knobs, Home(self.home.absolute(), self.source)))
+        return {
+            key: reduce(lambda section, name: section[name], key.split("."), nested)
+            if isinstance(value, str)
+            else value
+            for key, value in knobs.items()
+        }
 
     def _resolved(self, word: str) -> str:
         return str(self.home / word) if file.is_path(word) else word

@@ -189,7 +189,7 @@ def check_run(output: Path, folder: Path, config: Config) -> None:
     if not runs.is_begun(place):
         return
     try:
-        old = recipe.load(str(place / "config.yaml"))
+        old = recipe.load_run(place)
     except UserError as error:
         raise UserError(
             f"{place} is a run of an older study, as its configuration shows ({str(error).splitlines()[0]}): choose "

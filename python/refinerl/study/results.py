@@ -53,7 +53,7 @@ def read(folder: Path, arm: str, seed: int, point: str = "") -> Result:
         UserError: a file is damaged.
     """
     rows = read_metrics(folder)
-    return Result(arm, seed, folder, rows, measure(rows, recipe.load(str(folder / "config.yaml"))), point)
+    return Result(arm, seed, folder, rows, measure(rows, recipe.load_run(folder)), point)
 
 
 def finals(output: Path, record: Record) -> list[Result]:
