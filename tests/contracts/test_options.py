@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import yaml
 
 from refinerl import train
 from refinerl.config import Config
+from refinerl.errors import UserError
 from refinerl.run import recipe
 from toy import Toy, timeless
 
@@ -75,6 +78,35 @@ def test_several_constraints_take_the_place_of_one():
     charged = "constraints=[{name: static}, {name: static, penalty_in_group: after}]"
     with pytest.raises(Exception, match="must have the same penalty_in_group"):
         recipe.load("smollm", [charged])
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        ("{name: stattic}", "name must be dynamic"),
+        ("{name: [static]}", "name must be a name"),
+        ("{name: static, options: 3}", "options must be a mapping"),
+        ("{name: static, beta: 1, options: {beta: 2}}", "beta is given twice, as 1 and in PLACE.options as 2"),
+        ("{name: static, apply: loss, estimator: k1}", "estimator must be k2 or k3"),
+        ("{name: static, beta: -1}", "beta: input should be"),
+        ("{name: static, accept: best}", "accept: input should be"),
+        ("{name: dynamic, on_dropped: true, apply: reward}", "on_dropped must be false unless"),
+    ],
+)
+def test_a_mistake_in_a_constraint_names_its_place(mistake, said):
+    """`constraint.options` does not exist in a recipe that has a list of constraints."""
+    for place, given in (
+        ("constraints.1", f"constraints=[{{name: none}}, {mistake}]"),
+        ("constraint", f"constraint={mistake}"),
+    ):
+        with pytest.raises(UserError, match=rf"^{re.escape(place)}\.{re.escape(said.replace('PLACE', place))}"):
+            recipe.load("smollm", [given])
+
+
+def test_a_contradiction_with_another_section_names_the_place_in_the_list():
+    several = "constraints=[{name: static}, {name: dynamic, on_dropped: true}]"
+    with pytest.raises(UserError, match=r"^constraints\.1\.on_dropped must be false unless dapo"):
+        recipe.load("smollm", [several, "algorithm.dynamic_sampling=false"])
 
 
 def test_a_run_with_several(toy: Toy, tmp_path):

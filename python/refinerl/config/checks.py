@@ -47,7 +47,15 @@ def check(config: Config) -> None:
             f"vllm.speculate must be 0 for constraint.name=fresh, got {config.vllm.speculate}: its answers are sampled"
         )
     if config.on_dropped and not getattr(config.algorithm, "dynamic_sampling", False):
-        raise ValueError("constraint.on_dropped must be false unless dapo's dynamic sampling drops groups")
+        raise ValueError(f"{_knob(config, 'on_dropped')} must be false unless dapo's dynamic sampling drops groups")
+
+
+def _knob(config: Config, option: str) -> str:
+    """Return the dotted name of an option of the first constraint that has it set."""
+    if not config.constraints:
+        return f"constraint.{option}"
+    index = next((i for i, c in enumerate(config.constraints) if getattr(c, option, False)), 0)
+    return f"constraints.{index}.{option}"
 
 
 def _check_evaluation(config: Config) -> None:
@@ -97,6 +105,9 @@ def _check_constraints(config: Config) -> None:
 def _check_reward(config: Config) -> None:
     if "model" in config.task.rewards and config.reward_model.model is None:
         raise ValueError("reward_model.model must be given for task.reward=model: a hub id or a folder")
-    for knob, accept in (("constraint.accept", config.accept), ("refiner.probe_accept", config.refiner.probe_accept)):
+    for knob, accept in (
+        (_knob(config, "accept"), config.accept),
+        ("refiner.probe_accept", config.refiner.probe_accept),
+    ):
         if accept == "perfect" and not config.task.bounded:
             raise ValueError(f"{knob} must be better or all where the reward has no known highest value")

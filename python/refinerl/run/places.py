@@ -83,9 +83,12 @@ def _knobs(model: type[BaseModel], values: Mapping[str, Any], prefix: str = "") 
 def _in_class(kind: Kind, section: Any, prefix: str) -> Iterator[Knob]:
     if not isinstance(section, dict):
         return
+    name = section.get("name") or DEFAULT[kind]
     try:
-        options = resolve(kind, section.get("name") or DEFAULT[kind]).Options
-    except (UserError, TypeError):  # reported when the configuration is validated
+        options = resolve(kind, name).Options if isinstance(name, str) else None
+    except (UserError, TypeError):
+        options = None
+    if options is None:  # reported when the configuration is validated
         return
     yield from _knobs(options, section, prefix)
     if isinstance(section.get("options"), dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -224,7 +225,9 @@ def _explain(loc: tuple[int | str, ...], kind: str, message: str, value: Any, va
     if kind == "extra_forbidden":
         return f"unknown key {key!r}{_closest(key, [*own, *_flatten(_keys(Config))])}"
     if kind == "value_error":
-        return message.removeprefix("Value error, ")
+        said = message.removeprefix("Value error, ")
+        # A constraint does not know that it stands in a list.
+        return re.sub(r"\bconstraint\.", f"constraints.{loc[1]}.", said) if loc[:1] == ("constraints",) else said
     return f"{key}: {message[0].lower()}{message[1:]}, got {value!r}"
 
 
