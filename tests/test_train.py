@@ -182,6 +182,24 @@ def test_steps_that_are_not_finite_end_the_run_with_a_checkpoint(toy: Toy, tmp_p
     assert (state["schema"], state["step"], state["skipped_in_a_row"]) == (1, 2, 2)
 
 
+def test_a_run_whose_every_optimizer_step_is_skipped_fails_at_its_end(toy: Toy, tmp_path, capsys):
+    """Though guard.max_skipped has not been reached."""
+    options = ["constraint.beta=1e60", "constraint.accept=all", "guard.max_skipped=9", "trainer.steps=2"]
+    assert toy.run(tmp_path / "run", *options) == 1
+    said = capsys.readouterr().err
+    assert "step 2: no optimizer step was taken in any of the 2 steps: 2 were skipped, the last because" in said
+    assert "constraint loss is not finite" in said
+    assert (tmp_path / "run" / "checkpoint-2").is_dir()
+    assert [row["update/steps"] for row in metrics(tmp_path / "run")] == [0, 0]
+
+
+def test_data_that_end_before_any_optimizer_step_fail_the_run(toy: Toy, tmp_path, capsys):
+    options = ["constraint.name=none", "trainer.epochs=1", "trainer.steps=20", "guard.max_idle=20"]
+    assert toy.run(tmp_path / "run", *options, reward="toy_rewards:constant") == 1
+    assert "no optimizer step was taken in any of the 2 steps until the data ended" in capsys.readouterr().err
+    assert (tmp_path / "run" / "checkpoint-2").is_dir()
+
+
 def test_the_data_may_end_before_the_steps_do(toy: Toy, tmp_path):
     options = ["trainer.epochs=1", "trainer.steps=20", "algorithm.dynamic_sampling=false"]
     assert toy.run(tmp_path / "run", *options) == 0

@@ -53,7 +53,10 @@ def train(parts: Parts) -> State:
             )
             if not world.all_reduce(torch.tensor(len(collected.groups))):
                 telemetry.say(f"the data ended after trainer.epochs = {stream.epochs} passes")
-                keeper.save()
+                saved = keeper.save()
+                if not state.optimizer_steps:
+                    took = f"no optimizer step was taken in any of the {state.step} steps until the data ended"
+                    raise TrainingStoppedError(f"{took}; the state is in {saved}")
                 break
             groups = list(collected.kept)
             if pace.revive:

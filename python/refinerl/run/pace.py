@@ -50,11 +50,11 @@ class Pace:
 def reason_to_stop(pace: Pace, state: State, update: Update, metrics: Mapping[str, float]) -> str | None:
     """Return the reason for which a guard stops the run after this step, or None."""
     skipped = state.skipped_in_a_row
+    last = f", the last because the {update.skipped[-1]} is not finite" if update.skipped else ""
     if update.skipped and skipped >= pace.max_skipped:
-        return (
-            f"{skipped} optimizer steps in a row were skipped (guard.max_skipped = {pace.max_skipped}), "
-            f"the last because the {update.skipped[-1]} is not finite"
-        )
+        return f"{skipped} optimizer steps in a row were skipped (guard.max_skipped = {pace.max_skipped}){last}"
+    if not state.optimizer_steps and skipped and state.step == pace.steps:
+        return f"no optimizer step was taken in any of the {pace.steps} steps: {skipped} were skipped{last}"
     if not state.optimizer_steps and not skipped and state.step >= min(pace.max_idle, pace.steps):
         which = (
             f"any of the {pace.steps} steps"
