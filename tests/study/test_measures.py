@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from refinerl.run import recipe
+from refinerl.study import figures
 from refinerl.study.measures import collapsed, measure
+from refinerl.study.results import Result
 
 CONFIG = recipe.load("smollm", ["trainer.steps=100"])
 
@@ -53,6 +57,15 @@ def test_what_was_not_measured_is_absent() -> None:
     rewards = measure([{"step": 10, "evaluate/reward": -3.0}, {"step": 20, "evaluate/reward": -9.0}], CONFIG)
     assert "collapsed" not in rewards  # half of a negative reward means nothing
     assert "held_out_start" not in rewards
+
+
+def test_cross_entropy_is_the_probes_in_an_arm_that_has_one() -> None:
+    """An arm such as `peer` has a constraint/ce too, on its own targets, and `none` has null in every row."""
+    metrics = {"refiner__ce": lambda s: 3.0 if s % 5 == 1 else None, "constraint__ce": lambda _: 1.0}
+    rows = steps(range(1, 101), **metrics)
+    assert measure(rows, CONFIG) == {"ce_first": 3.0, "ce_last": 3.0}
+    result = Result("arm", 0, Path("run"), rows, {})
+    assert {value for _, value in figures.curve(result, "constraint/ce")} == {3.0}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from refinerl.data.files import replacing
-from refinerl.study.measures import held_out, mean
+from refinerl.study.measures import CE, held_out, mean, source
 from refinerl.study.missing import find
 from refinerl.study.results import Result
 
@@ -47,7 +47,7 @@ FIGURES = (
         "Divergence and constraint (the paper's figure 5)",
         (
             Panel("policy/kl_to_reference", "KL to the reference, nats per token"),
-            Panel("constraint/ce", "CE on accepted ỹ, nats per token"),
+            Panel(CE, "CE on accepted ỹ, nats per token"),
         ),
     ),
     Figure(
@@ -120,6 +120,7 @@ def curve(result: Result, metric: str) -> list[tuple[int, float]]:
     if not metric:
         return held_out(result.rows)
     rows = [row for row in result.rows if row["step"] > 0]
+    metric = source(rows, metric)
     smooth = [(row["step"], mean(rows[max(0, i - SMOOTHED + 1) : i + 1], metric)) for i, row in enumerate(rows)]
     return [(step, value) for step, value in smooth if value is not None]
 

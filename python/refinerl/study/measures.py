@@ -16,6 +16,9 @@ WINDOW = 10
 HELD_OUT = ("evaluate/pass@1", "evaluate/reward")
 """Metrics of held-out success; the first that a run has is used."""
 
+CE, PROBED = "constraint/ce", "refiner/ce"
+"""Cross-entropy on accepted ỹ: that of a run that is taught by them, and that of a run that only measures them."""
+
 MARKS = (20, 40, 60, 80)
 """Percentages of a run's steps at which the table shows held-out success."""
 
@@ -56,7 +59,7 @@ def measure(rows: Sequence[Row], config: Config) -> dict[str, float]:
             found["collapsed"] = float(collapsed(curve))
     for name, metric in (
         ("kl", "policy/kl_to_reference"),
-        ("ce", "constraint/ce"),
+        ("ce", source(steps, CE)),
         ("improved", "refiner/improved_ratio"),
         ("entropy", "policy/entropy"),
     ):
@@ -119,6 +122,11 @@ def area(curve: Sequence[tuple[int, float]]) -> float:
     """
     pairs = list(itertools.pairwise(curve))
     return math.fsum((b - a) * (low + high) / 2 for (a, low), (b, high) in pairs) / (curve[-1][0] - curve[0][0])
+
+
+def source(rows: Sequence[Row], metric: str) -> str:
+    """Return the metric from which a measure is read: that of the probe for CE, in a run that has one."""
+    return PROBED if metric == CE and present(rows, PROBED) else metric
 
 
 def present(rows: Sequence[Row], metric: str) -> list[float]:
