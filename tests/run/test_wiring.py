@@ -17,6 +17,8 @@ from refinerl.run import tasks as rewards
 from refinerl.run.wiring import make_algorithm, room_for_prompts
 from threads import on_ranks
 
+FEEDBACK = "refiner.template=refine_code_feedback"
+
 
 def config(**sections) -> Config:
     return Config(generation={"max_tokens": 100}, **sections)
@@ -73,6 +75,8 @@ def test_the_tests_of_a_program_share_a_process_if_asked(tmp_path, toy, capsys, 
     assert ("# sandbox: all tests of a program whose function is called share a process" in out) == (
         isolate == "program"
     )
+    assert train.main([*toy.arguments(tmp_path / "run", *options, FEEDBACK), "--dry-run"]) == 0
+    assert "# sandbox: all tests" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("device", "keeps"), [("cpu", 1), ("cuda", 0)])

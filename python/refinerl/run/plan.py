@@ -14,6 +14,7 @@ from refinerl.run import recipe
 from refinerl.run.placement import check_ranks, planned_ranks
 from refinerl.run.plan_memory import memory
 from refinerl.run.tasks import count_prompts
+from refinerl.tasks.templates import FEEDBACK, load_refine_template
 
 
 def show(config: Config, console: Console) -> None:
@@ -53,7 +54,7 @@ def plan(config: Config, prompts: int | None) -> Iterator[str]:
     else:
         passes = trainer.steps * per_step / prompts
         yield f"data: {prompts} prompts, {passes:.1f} passes (more where dynamic sampling draws again)"
-    if config.sandbox.isolate == "program" and config.task.name == "code" and config.task.bounded:
+    if _tests_share_a_process(config):
         yield (
             "sandbox: all tests of a program whose function is called share a process, so that it may keep state and "
             "sees the inputs of all (sandbox.isolate=test separates them)"
@@ -61,6 +62,12 @@ def plan(config: Config, prompts: int | None) -> Iterator[str]:
     if config.scored_by_model:
         yield f"reward: the model {config.reward_model.model}"
     yield from memory(config)
+
+
+def _tests_share_a_process(config: Config) -> bool:
+    if config.sandbox.isolate != "program" or config.task.name != "code" or not config.task.bounded:
+        return False
+    return FEEDBACK not in load_refine_template(config.refiner.template or "refine_code").variables
 
 
 def _engines(config: Config) -> Iterator[str]:
