@@ -61,7 +61,7 @@ def fine_tune(
             `reward_model.model`), "code" (tests in the sandbox), "module:function"; or several of them, which are
             added up; or a `refinerl.contracts.Task`, which has prompts of its own.
         reward_weights: one for each reward; None: 1 each.
-        constraint: "dynamic" (None), "static", "none", or a `refinerl.contracts.Constraint`.
+        constraint: "dynamic" (None), "static", "none", "peer", "fresh", or a `refinerl.contracts.Constraint`.
         algorithm: "dapo" (None), "ppo", or a `refinerl.contracts.Algorithm`.
         output_dir: the run's folder, which must be free unless `resume`. None: runs/NAME-TIME.
         resume: continue from the last checkpoint in the folder.
