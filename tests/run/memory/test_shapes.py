@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
+from refinerl.data import MINIATURE
 from refinerl.engines.lora import LoraNetwork
 from refinerl.run.memory import Shape, find
 from refinerl.run.memory.shapes import KNOWN
@@ -16,6 +17,7 @@ COUNTED = {
     "OpenRLHF/Llama-3-8b-rm-mixture": 8_030_261_248,
     "Qwen/Qwen2.5-Coder-1.5B-Instruct": 1_543_714_304,
     "Qwen/Qwen2.5-0.5B-Instruct": 494_032_768,
+    "miniature": 336_672,
     "smollm2-135m-instruct": 134_515_008,
 }
 """Weights as the models' cards have them."""
@@ -51,6 +53,11 @@ def test_a_model_on_this_machine_is_counted(tmp_path):
     assert shape is not None
     assert (shape.layers, shape.hidden, shape.vocabulary) == (3, 64, 260)
     assert shape.parameters == model.num_parameters() == shape.trunk
+
+
+def test_the_shape_of_the_miniature_is_the_shipped_one():
+    config = AutoConfig.from_pretrained(MINIATURE / "base")
+    assert find("miniature") == Shape.of(config)
 
 
 def test_nobody_knows_a_model_that_is_elsewhere(monkeypatch):

@@ -95,6 +95,7 @@ KNOWN = {
     "Qwen/Qwen2.5-1.5B-Instruct": _QWEN_1_5B,
     "Qwen/Qwen2.5-Coder-0.5B-Instruct": _QWEN_HALF,
     "Qwen/Qwen2.5-0.5B-Instruct": _QWEN_HALF,
+    "miniature": Shape(3, 96, 240, 4, 4, 24, 188, context=256),
     "smollm2-135m-instruct": Shape(30, 576, 1536, 9, 3, 64, 49_152, context=8192),
 }
 """Models of the recipes, so that a plan needs neither their files nor a network."""
