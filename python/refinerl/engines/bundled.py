@@ -18,6 +18,8 @@ from filelock import FileLock, Timeout
 from refinerl.errors import UserError
 
 NAME = "smollm2-135m-instruct"
+NAMES = (NAME, "miniature")
+"""Names of models that come with packages, in lower case; `models.resolve_model` finds their folders."""
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _MARKER = "converted.json"
 _FORMAT = 1  # to be raised when the conversion's output changes, so that older folders are rebuilt

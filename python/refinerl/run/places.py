@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from refinerl.config import DEFAULT, Config
 from refinerl.contracts.options import Place
 from refinerl.contracts.plugins import Kind, resolve
+from refinerl.engines import bundled
 from refinerl.errors import UserError
 
 
@@ -99,6 +100,8 @@ def _absolute(value: str, knob: Knob, home: Home) -> str:
     kind = knob.place.kind
     bare = os.sep not in value and not Path(value).suffix
     if os.path.isabs(value) or value.startswith("~") or _is_address(value):
+        return value
+    if kind == "model" and value.lower() in bundled.NAMES:
         return value
     if kind == "template" and (bare or "{" in value or "\n" in value):  # a name of tasks/prompts, or Jinja text
         return value
