@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from refinerl.constraints.dynamic import Dynamic
 from refinerl.contracts.options import Count, Positive
-from refinerl.loop.refiner import Drafts
+from refinerl.loop.drafts import Drafts
 from refinerl.records import Anchors, Completion, Rollout, RolloutGroup, sample_seed
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from refinerl.constraints.dynamic import Dynamic
-from refinerl.loop.refiner import Drafts
+from refinerl.loop.drafts import Drafts
 from refinerl.records import Anchors, Rollout, RolloutGroup
 
 

@@ -4,6 +4,7 @@ stream    the order of the prompts
 rollout   prompts -> scored groups
 choice    which rollouts are refined
 refiner   rollouts -> refinements
+drafts    responses that may replace y, before they are scored
 batch     records -> padded tensors
 measure   what an update needs to know of a batch before its gradient
 update    one batch -> one policy update

@@ -13,6 +13,7 @@ import numpy as np
 from refinerl.alignment import align, filter_refinements, retokenize
 from refinerl.contracts import ALONE, Author, Clock, Task, World
 from refinerl.loop.choice import Where, choose, dead
+from refinerl.loop.drafts import Drafts
 from refinerl.records import (
     Alignment,
     Anchors,
@@ -46,24 +47,6 @@ class Try:
     def truncated(self) -> bool:
         """True if the reply was cut off at the token limit."""
         return self.refined.finish_reason == "length"
-
-
-@dataclass(frozen=True)
-class Drafts:
-    """Responses to x that may replace y, before they are scored."""
-
-    responses: Sequence[tuple[Rollout, Completion]]
-    """Pairs of y and ỹ. Several ỹ for one y are tries, of which the best counts."""
-    rewards: Sequence[Reward | None] | None = None
-    """Rewards of the responses where they are known already. None: they are scored."""
-    written: int = 0
-    """Tokens that were generated."""
-    read: int = 0
-    """Tokens of the prompts."""
-    failed: int = 0
-    """Rollouts without a response, because a server failed."""
-    shown: bool = False
-    """True if their author may have been shown feedback on y, from which a response could repeat an answer."""
 
 
 @dataclass(frozen=True)
