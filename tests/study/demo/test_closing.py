@@ -15,22 +15,25 @@ from refinerl.study.demo import closing
 from study.demo.watching import arms
 
 
-def row(step: int, y: str, refined: str, distance: int, *, accepted: bool = True) -> RolloutRow:
+def row(
+    step: int, y: str, refined: str, distance: int, *, accepted: bool = True, outcome: str = "wrong_answer"
+) -> RolloutRow:
     def completion(text: str) -> CompletionRow:
         return CompletionRow(text, tuple(range(len(text.split()))), "stop")
 
     refinement = RefinementRow(completion(refined), Reward(1.0, "passed"), accepted, 0, distance, 0.5)
     prompt = PromptRow(f"{step}-{y}", "every 3-th")
-    return RolloutRow(step, 0, True, prompt, completion(y), Reward(-0.3, "wrong_answer"), refinement)
+    return RolloutRow(step, 0, True, prompt, completion(y), Reward(-0.3, outcome), refinement)
 
 
 def test_the_correction_is_an_early_one_with_few_changes():
     late, long, few = row(6, "a", "b", 1), row(1, "a", "b", 9), row(4, "c", "d", 2)
     shorter, earlier = row(4, "c", "e", 2), row(3, "c c", "f", 2)
-    refused = row(1, "a", "b", 1, accepted=False)
-    assert closing.correction([late, long, refused, few]) is few
+    refused, typo = row(1, "a", "b", 1, accepted=False), row(1, "a", "b", 1, outcome="compile_error")
+    assert closing.correction([late, long, refused, typo, few]) is few
     assert closing.correction([late, long, few, earlier]) is earlier
     assert closing.correction([row(4, "c c", "d", 2), shorter]) is shorter
+    assert closing.correction([typo, late]) is typo
     assert closing.correction([refused, late]) is late  # without an early one, a late one
     assert closing.correction([refused]) is None
 

@@ -90,14 +90,16 @@ def _reached(arm: Arm) -> str:
 
 
 def correction(rollouts: Iterable[RolloutRow]) -> RolloutRow | None:
-    """Choose the accepted refinement with the fewest changed tokens among the first `EARLY` steps, else among all.
+    """Choose an accepted refinement to show: of an early step, of a program that ran, with few changed tokens.
 
-    Ties go to the earlier step, then to the shorter response.
+    The first criterion decides, ties go to the next: a step among the first `EARLY`; y has the outcome wrong_answer, so
+    that the correction is more than one of syntax; the fewest changed tokens; the earliest step; the shortest y.
     """
 
-    def order(row: RolloutRow) -> tuple[bool, int, int, int]:
+    def order(row: RolloutRow) -> tuple[bool, bool, int, int, int]:
+        ran = row.reward is not None and row.reward.outcome == "wrong_answer"
         distance = row.refinement.distance if row.refinement else 0
-        return row.step > EARLY, distance, row.step, len(row.completion.token_ids)
+        return row.step > EARLY, not ran, distance, row.step, len(row.completion.token_ids)
 
     return min((row for row in rollouts if row.refinement and row.refinement.accepted), key=order, default=None)
 
