@@ -20,7 +20,7 @@ from pathlib import Path
 from rich.console import Console
 from refinerl.study.demo.command import play
 arguments, steps, folder = json.loads(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-sys.exit(play(arguments, {name: folder / name for name in arguments}, steps, "two toys", Console()))
+sys.exit(play(arguments, {name: folder / name for name in arguments}, steps=steps, title="two toys", console=Console()))
 """
 
 

@@ -14,14 +14,45 @@ from refinerl.errors import UserError
 from refinerl.report.rows import read_rollouts
 from refinerl.study.demo.arm import Arm
 from refinerl.study.demo.view import View, lines, safe
+from refinerl.study.plan import Plan
 from refinerl.study.runs import Run, end_all, log_of
 
 FRAME = 0.5
 """Seconds between two frames of the live view."""
 
 
+def run(plan: Plan, output: Path, console: Console, lock: int) -> int:
+    """Run a study of two arms and one seed as the demo; return the exit code: see `play`.
+
+    Args:
+        plan: the study.
+        output: its folder, which exists.
+        console: where everything is shown.
+        lock: a file descriptor that the runs keep open.
+    """
+    (seed,) = plan.seeds
+    trials = [plan.final(arm, seed, {}) for arm in plan.arms]
+    code = play(
+        {trial.arm: trial.arguments for trial in trials},
+        {trial.arm: output / trial.folder for trial in trials},
+        steps=trials[0].steps,
+        title=f"refinerl demo: {' and '.join(plan.arms)}, seed {seed}, the same prompts",
+        console=console,
+        inherited=(lock,),
+    )
+    if code == 130:
+        say(console, f"To go on: python -m refinerl.study {plan.name} --output-dir {output}")
+    return code
+
+
 def play(
-    arguments: Mapping[str, Sequence[str]], folders: Mapping[str, Path], steps: int, title: str, console: Console
+    arguments: Mapping[str, Sequence[str]],
+    folders: Mapping[str, Path],
+    *,
+    steps: int,
+    title: str,
+    console: Console,
+    inherited: Sequence[int] = (),
 ) -> int:
     """Run the arms side by side, one thread each; return the exit code: 0 done, 1 a run failed, 130 interrupted.
 
@@ -33,11 +64,12 @@ def play(
         steps: steps of each run.
         title: the first line of the view.
         console: where everything is shown.
+        inherited: file descriptors that the runs keep open.
     """
     runs: dict[str, Run] = {}
     try:
         for name, words in arguments.items():
-            runs[name] = Run.start(words, folders[name])
+            runs[name] = Run.start(words, folders[name], inherited=inherited)
         arms = watch(runs, steps, title, console)
         failed = [run for run in runs.values() if run.code()]
         for run in failed:
