@@ -20,8 +20,10 @@ from rich.console import Console
 from refinerl import __version__
 from refinerl.data.files import write
 from refinerl.errors import UserError
+from refinerl.run.arguments import new_folder
 from refinerl.study import dry_run, figures, page, record, results, text
 from refinerl.study.bands import Bands, write_band
+from refinerl.study.demo import command as demo_command
 from refinerl.study.file import shipped
 from refinerl.study.missing import MissingError
 from refinerl.study.plan import Plan
@@ -62,7 +64,8 @@ def study(args: argparse.Namespace, console: Console) -> int:
     """
     source, *overrides = args.words
     plan = Plan.make(source, arms=_names(args.arms), seeds=_numbers(args.seeds), overrides=_overrides(overrides))
-    output = args.output_dir or Path("runs") / "studies" / plan.name
+    live = _is_demo(args)
+    output = args.output_dir or (new_folder(plan.name) if live else Path("runs") / "studies" / plan.name)
     new = Record.of(plan)
     bands = None if args.check is None else Bands.read(args.check, plan.name)
     if bands is not None:
@@ -77,6 +80,10 @@ def study(args: argparse.Namespace, console: Console) -> int:
     if args.dry_run:
         dry_run.show(plan, known, output, Room.find(plan.configs, args.workers), console, redone)
         return 0
+    if live:
+        with disk_named(output), _locked(output) as lock:
+            known.save(output)
+            return demo_command.run(plan, output, console, lock)
     room = Room.find(plan.configs, args.workers)
     with disk_named(output), _locked(output) as lock, Progress(console) as progress:
         results.remove(output, redone)
@@ -144,6 +151,12 @@ def _redone(names: str | None, plan: Plan, old: Record | None) -> list[str]:
     return redone
 
 
+def _is_demo(args: argparse.Namespace) -> bool:
+    """Return True if the study runs as the demo: with a live view, an end in plain words, and a folder of its own."""
+    ordinary = (args.arms, args.seeds, args.workers, args.redo, args.check, args.write_band)
+    return bool(args.words[0] == "demo" and not args.dry_run and all(option is None for option in ordinary))
+
+
 @contextmanager
 def _locked(output: Path) -> Iterator[int]:
     """Hold the folder for this process and the runs that it starts; yield the descriptor that they keep open.
@@ -202,7 +215,10 @@ def _parser() -> argparse.ArgumentParser:
     words = "a shipped study's name or the path of a .yaml file, then overrides for every arm"
     parser.add_argument("words", nargs="*", metavar="STUDY, key=value", help=words)
     parser.add_argument(
-        "--output-dir", type=Path, metavar="OUT", help="the study's folder (default: runs/studies/STUDY)"
+        "--output-dir",
+        type=Path,
+        metavar="OUT",
+        help="the study's folder (default: runs/studies/STUDY; of the demo runs/demo-TIME)",
     )
     parser.add_argument("--arms", metavar="A,B", help="the arms to run (default: all)")
     parser.add_argument("--seeds", metavar="0,1", help="the seeds to run (default: the study's)")

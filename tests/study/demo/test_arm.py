@@ -26,7 +26,7 @@ def test_means_are_over_the_last_steps_that_have_the_metric(tmp_path):
 def test_the_curve_begins_before_training():
     arm = arms()[1]
     assert arm.curve[0] == (0, rows("dynamic")[0]["evaluate/pass@1"])
-    assert [step for step, _ in arm.curve] == list(range(0, 41, 5))
+    assert [step for step, _ in arm.curve] == list(range(0, 51, 5))
     first = arm.first_step_at(0.8)
     assert dict(arm.curve)[first] >= 0.8 > max(value for step, value in arm.curve if step < first)
     assert arm.first_step_at(1.01) is None

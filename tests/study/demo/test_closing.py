@@ -38,18 +38,26 @@ def test_the_correction_is_an_early_one_with_few_changes():
     assert closing.correction([refused]) is None
 
 
-def test_the_diff_is_marked_by_words_where_there_are_no_colours():
-    correction = row(1, "return x[:3]", "return x[::3]", 1)
-    assert "return x[:{+:+}3]" in closing.drawn(correction, plain=True).plain
-    coloured = closing.drawn(correction, plain=False)
-    assert "return x[::3]" in coloured.plain
-    assert "green" in str(coloured.spans)
+def test_the_diff_shows_lines_before_and_after():
+    y, refined = "def f(x):\n    x = x[:3]\n    return x\n", "def f(x):\n    x = x[::3]\n    return x\n"
+    text = closing.drawn(row(1, y, refined, 1))
+    assert text.plain.splitlines() == [
+        "every 3-th",
+        "  def f(x):",
+        "-     x = x[:3]",
+        "+     x = x[::3]",
+        "      return x",
+        "reward -0.30 → +1.00",
+    ]
+    styles = {text.plain[span.start : span.end]: str(span.style) for span in text.spans}
+    assert "red" in styles["-     x = x[:3]\n"]
+    assert "green" in styles["+     x = x[::3]\n"]
 
 
 def test_what_a_model_writes_reaches_the_terminal_escaped():
     out = io.StringIO()
     console = Console(file=out, width=80, force_terminal=True, no_color=True)
-    console.print(closing.drawn(row(1, "\x1b]0;title\x07a [red]b", "\x9b2Ja [red]c\r", 1), plain=True))
+    console.print(closing.drawn(row(1, "\x1b]0;title\x07a [red]b", "\x9b2Ja [red]c\r", 1)))
     assert r"\x1b]0;title\x07" in out.getvalue()
     assert r"\x9b2J" in out.getvalue()
     assert "[red]" in out.getvalue()  # no markup either
@@ -73,6 +81,7 @@ def test_the_end_tells_what_was_seen():
     assert f"0 {dynamic.total('refiner/tokens'):,.0f}" in text
     assert "one seed" in text
     assert "trained beforehand to correct" in text
+    assert "collapsed no no" in text
     assert "runs/none/report.html" in text
 
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from launching import environment
 from toy import Toy, metrics
@@ -67,6 +68,46 @@ def test_ctrl_c_ends_both_runs_and_says_where_they_are(toy: Toy, tmp_path):
         step = metrics(tmp_path / name)[-1]["step"]
         assert f"{tmp_path / name}: interrupted; --resume goes on after step {step}" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_the_command_from_start_to_end(tmp_path):
+    small = ["trainer.steps=2", "trainer.batch=16", "trainer.minibatch=16", "evaluate.every=1", "evaluate.limit=20"]
+    done = subprocess.run(
+        [sys.executable, "-m", "refinerl.study", "demo", *small],
+        cwd=tmp_path,
+        env=environment(COLUMNS="80"),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder,) = (tmp_path / "runs").iterdir()  # of its own, by the time
+    assert folder.name.startswith("demo-")
+    assert max(map(cell_len, done.stdout.splitlines())) <= 80
+    for arm in ("none", "dynamic"):
+        rows = metrics(folder / arm / "seed-0")
+        assert [row["step"] for row in rows] == [0, 1, 2]
+        assert f"{arm:7} step  2/2  held out {rows[-1]['evaluate/pass@1']:4.0%}" in done.stdout
+        assert (folder / arm / "seed-0" / "final").is_dir()
+        report = Path("runs") / folder.name / arm / "seed-0" / "report.html"
+        assert (tmp_path / report).exists()
+        assert str(report) in done.stdout
+    first, second = (metrics(folder / arm / "seed-0")[0]["evaluate/pass@1"] for arm in ("none", "dynamic"))
+    assert first == second  # the same model before training
+    assert "What you saw" in done.stdout
+    again = subprocess.run(
+        [sys.executable, "-m", "refinerl.study.demo", str(folder), "--svg", str(tmp_path / "end.svg")],
+        env=environment(COLUMNS="80"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert again.returncode == 0, again.stderr
+    assert "What you saw" in again.stdout
+    assert "@font-face" not in (tmp_path / "end.svg").read_text()
 
 
 def running(folder: Path) -> list[str]:

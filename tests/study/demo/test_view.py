@@ -12,7 +12,7 @@ TITLE = "refinerl demo: none and dynamic, seed 0, the same prompts"
 
 
 @pytest.mark.parametrize("width", [60, 80, 160])
-@pytest.mark.parametrize("moment", [(0, 0), (1, 0), (8, 5), (41, 30)])
+@pytest.mark.parametrize("moment", [(0, 0), (1, 0), (8, 5), (51, 30)])
 def test_no_line_is_wider_than_the_terminal(width, moment):
     shown = drawn(View(TITLE, arms(*moment)), width)
     assert max(map(cell_len, shown)) <= width
@@ -25,11 +25,11 @@ def test_it_fits_the_height(width, height):
     shown = drawn(View(TITLE, arms(20, 20)), width, height)
     assert len(shown) < height
     assert (CAPTION in shown) is (height >= 18)
-    assert any("step" in line and "19 of 40" in line for line in shown)
+    assert any("step" in line and "19 of 50" in line for line in shown)
 
 
 def test_it_shows_the_latest_numbers():
-    none, dynamic = arms(41, 21)
+    none, dynamic = arms(51, 21)
     text = drawn(View(TITLE, [none, dynamic]), 80)
     shown = {line[:18].strip(): line.split()[-1] for line in text if line.strip()}
     start, now = dynamic.curve[0][1], dynamic.curve[-1][1]
@@ -46,10 +46,10 @@ def test_before_the_first_step_nothing_is_promised():
 
 
 def test_without_a_terminal_each_evaluation_is_a_line():
-    arm = arms(41, 21)[1]
+    arm = arms(51, 21)[1]
     said = list(lines(arm, 0))
-    assert [line.split()[2] for line in said] == ["0/40", "5/40", "10/40", "15/40", "20/40"]
-    assert said[0].endswith("held out  28%")
+    assert [line.split()[2] for line in said] == ["0/50", "5/50", "10/50", "15/50", "20/50"]
+    assert said[0].endswith(f"held out {arm.curve[0][1]:4.0%}")
     assert all(word in said[1] for word in ("reward", "improved", "CE"))
     assert list(lines(arm, len(arm.rows))) == []
     assert max(map(len, said)) <= 80

@@ -14,10 +14,10 @@ RECORDED = Path(__file__).parent / "recorded"
 """Rows of a real demo on two busy cores, with the metrics that its view reads."""
 
 
-def arms(none: int = 41, dynamic: int = 41, *, running: bool = True) -> list[Arm]:
+def arms(none: int = 51, dynamic: int = 51, *, running: bool = True) -> list[Arm]:
     """Both arms after so many rows."""
     return [
-        Arm(name, Path("runs/demo-20261128-120000") / name / "seed-0", 40, rows(name)[:count], 83.0, running)
+        Arm(name, Path("runs/demo-20261128-120000") / name / "seed-0", 50, rows(name)[:count], 83.0, running)
         for name, count in (("none", none), ("dynamic", dynamic))
     ]
 

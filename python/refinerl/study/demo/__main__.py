@@ -34,9 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         arms = [stored(options.folder, name) for name in ARMS]
-        show(arms, Console())
+        reports = [arm.folder / "report.html" for arm in arms]
+        closing.show(arms, read_rollouts(arms[-1].folder), reports, Console())
         if options.svg is not None:
-            save(options.svg, svg(arms, title=f"The end of {options.folder}"))
+            save(options.svg, svg(arms))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -56,16 +57,13 @@ def stored(folder: Path, name: str) -> Arm:
     return Arm(name, run, steps, tuple(read_metrics(run)), running=False)
 
 
-def show(arms: Sequence[Arm], console: Console) -> None:
-    """Print the end of a demo."""
-    closing.show(arms, read_rollouts(arms[-1].folder), [arm.folder / "report.html" for arm in arms], console)
-
-
-def svg(arms: Sequence[Arm], title: str) -> str:
-    """Draw the end of a demo as a terminal of 80 columns. The picture loads no fonts."""
+def svg(arms: Sequence[Arm]) -> str:
+    """Draw the results of a demo as a terminal of 80 columns. The picture loads no fonts."""
     console = Console(file=io.StringIO(), record=True, width=80, force_terminal=True, color_system="truecolor")
-    show(arms, console)
-    return re.sub(r"\s*@font-face \{.*?\}", "", console.export_svg(title=title), flags=re.DOTALL)
+    closing.results(arms, read_rollouts(arms[-1].folder), console)
+    seed = arms[0].folder.name.replace("-", " ")
+    drawn = console.export_svg(title=f"python -m refinerl.study demo: {seed}", unique_id="demo")
+    return re.sub(r"\s*@font-face \{.*?\}", "", drawn, flags=re.DOTALL)
 
 
 if __name__ == "__main__":
