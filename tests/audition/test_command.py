@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,17 @@ def test_nothing_to_improve(toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixt
     path.write_text(json.dumps({"prompt": "abc", "pattern": ".*"}) + "\n")
     assert audition.main(arguments(toy, f"task.path={path}", "--n", "3", reward="rule:matches")) == 0
     assert "3 answers, mean reward 1.000" in capsys.readouterr().out
+
+
+def test_a_prompt_that_fits_no_context_gets_no_verdict(
+    toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = tmp_path / "long.txt"
+    long.write_text("$question $response " + "a" * 600)  # the model's context are 512 tokens
+    assert audition.main(arguments(toy, "--n", "4", "--against", str(long))) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"too long for the context\W+0 4 0 0", out)
+    assert "long.txt: no verdict, for none of its 4 prompts and corrections fits the context" in out
 
 
 @pytest.mark.parametrize(

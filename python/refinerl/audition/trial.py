@@ -36,6 +36,7 @@ class Column:
         copied: mean share of a correction's tokens that are copied from y; NaN for siblings and fresh answers.
         written: number of tokens generated for corrections.
         read: number of tokens in the prompts for corrections.
+        too_long: number of y that were not corrected because the refiner's prompt, or ỹ, does not fit a context.
         mean_reward: mean of R(y).
         groups: for each y, the number of its question.
         examples: the corrections, best first.
@@ -55,6 +56,7 @@ class Column:
     mean_reward: float
     groups: tuple[int, ...]
     examples: tuple[RolloutRow, ...] = field(repr=False)
+    too_long: int = 0
     decode: Any = field(repr=False, default=None)
 
     @property
@@ -112,6 +114,7 @@ def refined(name: str, refiner: Refiner, groups: Sequence[RolloutGroup]) -> Colu
         copied=sum(copied) / len(copied) if copied else math.nan,
         written=int(anchors.metrics["refiner/tokens"]),
         read=int(anchors.metrics["refiner/tokens_read"]),
+        too_long=int(anchors.metrics["refiner/skipped_too_long"]),
         examples=tuple(sorted(examples, key=summary.merit, reverse=True)),
         decode=refiner.decode,
     )
@@ -177,6 +180,7 @@ def show(columns: Sequence[Column], console: Console, examples: int) -> None:
         table.add_column(escape(column.name), justify="right")
     lines = {
         "answers corrected": [f"{c.corrected}" for c in columns],
+        "  too long for the context": [f"{c.too_long}" for c in columns],
         "improvement ratio": [f"{c.improvement_ratio:.1%}" for c in columns],
         "  standard error": [_form(c.improvement_error, ".1%") for c in columns],
         "better than all siblings": [f"{sum(c.beyond) / max(c.rollouts, 1):.1%}" for c in columns],
@@ -196,7 +200,9 @@ def show(columns: Sequence[Column], console: Console, examples: int) -> None:
 
 
 def verdict(column: Column, control: Column) -> str:
-    """Return the verdict on whether a method beats the control."""
+    """Return the verdict on whether a method beats the control; none if it could not read or write its corrections."""
+    if column.too_long and not column.corrected:
+        return f"{column.name}: no verdict, for none of its {column.too_long} prompts and corrections fits the context"
     return compare(
         column.name,
         column.improved,
