@@ -21,7 +21,7 @@ from refinerl import __version__
 from refinerl.data.files import write
 from refinerl.errors import UserError
 from refinerl.run.arguments import new_folder
-from refinerl.study import dry_run, figures, page, record, results, text
+from refinerl.study import dry_run, figures, record, results, text
 from refinerl.study.bands import Bands, write_band
 from refinerl.study.demo import command as demo_command
 from refinerl.study.file import shipped
@@ -124,6 +124,8 @@ def finish(output: Path, known: Record, about: str, console: Console) -> Table:
         drawn = figures.draw(found, output / "figures")
     except MissingError as missing:
         console.print(str(missing), highlight=False, markup=False, soft_wrap=True)
+    from refinerl.study import page  # imports torch, which takes seconds
+
     try:
         place = page.write_page(output, table, found, drawn, about)
         console.print(f"The study's page: {place}", highlight=False, markup=False, soft_wrap=True)

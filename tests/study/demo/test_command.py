@@ -40,6 +40,11 @@ def demo(toy: Toy, folder: Path, steps: int, **of_dynamic: str) -> subprocess.Po
     )
 
 
+def test_the_view_does_not_wait_for_torch():
+    code = "import sys, refinerl.study.command; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=environment(), timeout=120, check=False).returncode == 0
+
+
 @pytest.mark.slow
 def test_a_run_that_fails_ends_the_demo_with_its_last_line(toy: Toy, tmp_path):
     process = demo(toy, tmp_path, 500, reward="toy_rewards:not_a_number")
