@@ -78,7 +78,7 @@ def study(args: argparse.Namespace, console: Console) -> int:
     redone = _redone(args.redo, plan, old)
     known = _known(output, old, new, redone)
     if args.dry_run:
-        dry_run.show(plan, known, output, Room.find(plan.configs, args.workers), console, redone)
+        dry_run.show(plan, known, output, dry_run.find_room(plan, args.workers), console, redone)
         return 0
     if live:
         with disk_named(output), _locked(output) as lock:

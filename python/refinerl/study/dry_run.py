@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from refinerl.errors import UserError
 from refinerl.study import runs
 from refinerl.study.plan import Plan, Trial
 from refinerl.study.progress import duration
@@ -14,7 +15,9 @@ from refinerl.study.record import Record, check_run
 from refinerl.study.runner import Room, pace
 
 
-def show(plan: Plan, known: Record, output: Path, room: Room, console: Console, redone: Sequence[str] = ()) -> None:
+def show(
+    plan: Plan, known: Record, output: Path, room: Room | str, console: Console, redone: Sequence[str] = ()
+) -> None:
     """Print what a study would do; the runs of `redone` arms would be removed first.
 
     Raises:
@@ -24,12 +27,11 @@ def show(plan: Plan, known: Record, output: Path, room: Room, console: Console, 
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def lines(plan: Plan, known: Record, output: Path, room: Room, redone: Sequence[str] = ()) -> Iterator[str]:
+def lines(plan: Plan, known: Record, output: Path, room: Room | str, redone: Sequence[str] = ()) -> Iterator[str]:
     """Describe a study in lines: its arms with their knobs and runs, then the time that the missing runs take."""
     study = plan.study
     yield f"{study.title}: recipe {known.recipe}, seeds {', '.join(map(str, plan.seeds))}, in {output}"
-    where = f"on {len(room.devices)} GPUs, " if room.devices else ""
-    yield f"{room.workers} at a time, {where}{room.threads} thread{'' if room.threads == 1 else 's'} each"
+    yield _described(room)
     left = 0.0
     unknown = []
     for arm in plan.arms:
@@ -49,13 +51,29 @@ def lines(plan: Plan, known: Record, output: Path, room: Room, redone: Sequence[
             unknown.append(arm)
         elif each is not None:
             left += steps * each
-    total = f"about {duration(left / room.workers)} to go, by the steps of earlier runs in {output}"
+    workers = room.workers if isinstance(room, Room) else 1
+    total = f"about {duration(left / workers)} to go, by the steps of earlier runs in {output}; starts not included"
     if unknown:
         total = f"time: no run of {', '.join(unknown)} has taken a step in {output} yet, so there is no estimate"
     yield f"\n{total}"
     budgets = {arm: len(plan.tuning(arm)) for arm in plan.arms}
     if len(set(budgets.values())) > 1:
         yield "tuning budgets differ: " + ", ".join(f"{arm} {count} runs" for arm, count in budgets.items())
+
+
+def find_room(plan: Plan, workers: int | None) -> Room | str:
+    """Return the places for runs on this machine, or the reason why it cannot run them: another machine may."""
+    try:
+        return Room.find(plan.configs, workers)
+    except UserError as error:
+        return str(error)
+
+
+def _described(room: Room | str) -> str:
+    if isinstance(room, str):
+        return f"not on this machine: {room}"
+    where = f"on {len(room.devices)} GPUs, " if room.devices else ""
+    return f"{room.workers} at a time, {where}{room.threads} thread{'' if room.threads == 1 else 's'} each"
 
 
 def _count(output: Path, trials: list[Trial]) -> str:

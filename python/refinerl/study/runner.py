@@ -48,7 +48,8 @@ class Room:
         Raises:
             UserError: a device cannot be used, or this process is one of several ranks.
         """
-        if Launched.read() is not None:
+        launched = Launched.read()
+        if launched is not None and launched.size > 1:
             raise UserError("a study starts its runs itself: start it as a single process, without a launcher")
         devices = _cuda(configs)
         count = workers or (max(len(devices), 1) if devices else cores())
@@ -122,6 +123,9 @@ class Runner:
                     self._fill()
                     self._look()
                     time.sleep(POLL)
+        except KeyboardInterrupt:
+            self._progress.say("interrupted: each run saves its last complete step …")
+            raise
         finally:
             runs.end_all([run for _, run, _ in self._running.values()])
         return self.record
