@@ -65,6 +65,11 @@ def test_a_file_that_is_no_mapping(tmp_path: Path) -> None:
         file.load(str(tmp_path / "latin.yaml"))
 
 
+def test_the_comment_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "good.yaml").write_text("# Two arms.\n#\n#   12 minutes\n" + GOOD + "# the end\n")
+    assert file.comment(str(tmp_path / "good.yaml")) == ["Two arms.", "", "  12 minutes"]
+
+
 def test_shipped_studies_load_and_their_arms_are_valid() -> None:
     for name, about in file.shipped().items():
         assert about

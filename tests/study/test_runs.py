@@ -1,4 +1,4 @@
-"""Runs in processes of their own: their rows while they go on, an interruption, a resume, a death of the parent."""
+"""Runs in processes of their own: their rows while they go on, their last lines, a death of the parent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from launching import environment
 from refinerl.study import runs
 from refinerl.study.runs import Run, Tail
-from toy import Toy, timeless
+from toy import Toy
 
 
 @pytest.fixture(autouse=True)
@@ -25,34 +25,11 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
 
 
-def start(toy: Toy, folder: Path, *overrides: str) -> Run:
-    arguments = toy.arguments(folder, "constraint.name=none", *overrides)
-    return Run.start(arguments[: arguments.index("--output-dir")], folder)
-
-
 def wait_for(what, seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-@pytest.mark.slow
-def test_a_run_that_is_interrupted_goes_on_where_it_stopped(toy: Toy, tmp_path: Path) -> None:
-    run = start(toy, tmp_path / "run", "trainer.steps=30")
-    wait_for(lambda: len(run.rows()) >= 2)
-    assert run.code() is None
-    runs.end_all([run])
-    assert run.code() == 130
-    assert "interrupted; --resume goes on after step" in run.last_line()
-    assert runs.is_begun(run.folder)
-    assert not runs.is_finished(run.folder)
-    again = start(toy, tmp_path / "run", "trainer.steps=30")
-    assert again.end() == 0
-    assert [row["step"] for row in again.rows()] == list(range(1, 31))
-    assert toy.run(tmp_path / "whole", "constraint.name=none", "trainer.steps=30") == 0
-    assert timeless(run.folder) == timeless(tmp_path / "whole")
-    assert runs.is_finished(run.folder)
 
 
 @pytest.mark.slow

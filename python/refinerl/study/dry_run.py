@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from refinerl.errors import UserError
-from refinerl.study import runs
+from refinerl.study import file, runs
 from refinerl.study.plan import Plan, Trial
 from refinerl.study.progress import duration
 from refinerl.study.record import Record, check_run
@@ -28,11 +28,12 @@ def show(
 
 
 def lines(plan: Plan, known: Record, output: Path, room: Room | str, redone: Sequence[str] = ()) -> Iterator[str]:
-    """Describe a study in lines: its arms with their knobs and runs, then the time that the missing runs take."""
+    """Describe a study in lines: its file's comment, arms with their knobs and runs, the time of the missing runs."""
     study = plan.study
+    yield from (*file.comment(plan.source or plan.name), "")
     yield f"{study.title}: recipe {known.recipe}, seeds {', '.join(map(str, plan.seeds))}, in {output}"
     yield _described(room)
-    left = 0.0
+    left, count, total = 0.0, 0, 0
     unknown = []
     for arm in plan.arms:
         tuning = [] if arm in known.chosen else plan.tuning(arm)
@@ -45,6 +46,7 @@ def lines(plan: Plan, known: Record, output: Path, room: Room | str, redone: Seq
         elif tuning:
             points = list(dict.fromkeys(trial.point for trial in tuning))
             yield f"  grid of {len(points)}: {', '.join(points)}"
+        count, total = count + len(tuning) + len(final), total + sum(trial.steps for trial in (*tuning, *final))
         steps = sum(_steps_left(place, trial) for trial in (*tuning, *final))
         each = pace(output, arm)
         if steps and each is None:
@@ -52,10 +54,10 @@ def lines(plan: Plan, known: Record, output: Path, room: Room | str, redone: Seq
         elif each is not None:
             left += steps * each
     workers = room.workers if isinstance(room, Room) else 1
-    total = f"about {duration(left / workers)} to go, by the steps of earlier runs in {output}; starts not included"
+    time = f"about {duration(left / workers)} to go, by the steps of earlier runs in {output}; starts not included"
     if unknown:
-        total = f"time: no run of {', '.join(unknown)} has taken a step in {output} yet, so there is no estimate"
-    yield f"\n{total}"
+        time = f"no run of {', '.join(unknown)} has taken a step in {output} yet, so their time is not known"
+    yield f"\nin all {count} runs of {total:,} steps; {time}"
     budgets = {arm: len(plan.tuning(arm)) for arm in plan.arms}
     if len(set(budgets.values())) > 1:
         yield "tuning budgets differ: " + ", ".join(f"{arm} {count} runs" for arm, count in budgets.items())

@@ -153,20 +153,31 @@ def load(name: str) -> Study:
     Raises:
         UserError: there is no such study, or the file breaks a rule, which the message names.
     """
+    return parse(name, read(name))
+
+
+def read(name: str) -> str:
+    """Return the text of a shipped study or of a study's file.
+
+    Raises:
+        UserError: there is none.
+    """
     if is_path(name):
         try:
-            text = Path(name).read_text("utf-8")
+            return Path(name).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
             raise UserError(f"the study {name!r} cannot be read: {reason}") from error
-    elif name in shipped():
-        text = (resources.files("refinerl") / "recipes" / "studies" / f"{name}.yaml").read_text("utf-8")
-    else:
-        there = f"the studies are {', '.join(shipped())}; " if shipped() else ""
-        raise UserError(
-            f"unknown study {name!r}{closest(name, list(shipped()))}: {there}a file of your own ends in .yaml"
-        )
-    return parse(name, text)
+    if name in shipped():
+        return (resources.files("refinerl") / "recipes" / "studies" / f"{name}.yaml").read_text("utf-8")
+    there = f"the studies are {', '.join(shipped())}; " if shipped() else ""
+    raise UserError(f"unknown study {name!r}{closest(name, list(shipped()))}: {there}a file of your own ends in .yaml")
+
+
+def comment(name: str) -> list[str]:
+    """Return the lines of the comment that a study's file begins with, without their `#`. Raises as `read`."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), read(name).splitlines())
+    return [line[1:].removeprefix(" ") for line in lines]
 
 
 def parse(name: str, text: str) -> Study:
