@@ -32,6 +32,7 @@ def refused(capsys, arguments) -> str:
         (["trainer.stepz=3"], "trainer.steps"),
         (["constraint.beta=-1"], "constraint.beta"),
         (["trainer.steps=0"], "trainer.steps"),
+        (["seed=9223372036854775808"], "seed: input should be less than 9223372036854775808"),
         (["model=/nowhere/model"], "/nowhere/model"),
         (["task.path=/nowhere/prompts.jsonl"], "/nowhere/prompts.jsonl"),
         (["task.reward=nowhere:reward"], "nowhere"),

@@ -11,7 +11,7 @@ from other knobs, and `checks` refuses knobs that contradict each other.
 from __future__ import annotations
 
 import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -52,7 +52,7 @@ class Config(Section):
     chat_template_date: datetime.date | None = None
     """Date, such as 2026-01-31, for templates that print the current one, such as Llama 3.2's. None: the date on which
     the run starts; a resumed run keeps it."""
-    seed: CountOrZero = 0
+    seed: Annotated[CountOrZero, Field(lt=2**63)] = 0
     """Seed of all random choices."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type in which the models compute; in bfloat16, weights that are trained are kept in float32 as well."""

@@ -7,6 +7,7 @@ python -m refinerl.study STUDY [--output-dir OUT] [--arms A,B] [--seeds 0,1] [--
 from __future__ import annotations
 
 import argparse
+import errno
 import fcntl
 import json
 import os
@@ -168,7 +169,9 @@ def _locked(output: Path) -> Iterator[int]:
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
         raise UserError(f"cannot create {output}: {error.strerror}; choose another --output-dir") from error
     lock = os.open(output / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:

@@ -20,8 +20,8 @@ from refinerl.errors import UserError
 Measure = Literal["held_out_end", "held_out_area", "held_out_best", "reward_end"]
 """Measures by which a grid's best value is chosen: the names of the table. Higher is better."""
 
-RESERVED = ("tuning", "figures")
-"""Names of folders beside the arms'."""
+RESERVED = ("tuning", "figures", "study.yaml", "table.md", "table.json", "index.html")
+"""Names of folders and files beside the arms' folders."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+=-]*")
 
@@ -100,7 +100,7 @@ class Study(_Part):
         for name, arm in self.arms.items():
             if not _NAME.fullmatch(name) or name in RESERVED:
                 raise ValueError(
-                    f"arm {name!r}: a name has letters, digits, spaces and ._+=- and is not {' or '.join(RESERVED)}"
+                    f"arm {name!r}: a name has letters, digits, spaces and ._+=- and is none of {', '.join(RESERVED)}"
                 )
             if arm.grid and self.tuning is None:
                 raise ValueError(f"arm {name!r} has a grid, but the study has no tuning: add tuning: {{seeds: [100]}}")

@@ -77,6 +77,8 @@ class Plan:
             UserError: the study, an arm, a seed, the recipe or a knob cannot be used.
         """
         study = file.load(source)
+        if arms is not None and not arms:
+            raise UserError(f"--arms names no arm; the arms are {', '.join(study.arms)}")
         for name in arms or ():
             if name not in study.arms:
                 near = file.closest(name, list(study.arms))
