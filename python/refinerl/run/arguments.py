@@ -129,7 +129,7 @@ def introduce(console: Console) -> None:
 
 
 EXAMPLES = {
-    "python -m refinerl.train demo": "Train a tiny model to write programs about lists, about a minute on one core",
+    "python -m refinerl.train demo": "Train a tiny model to write programs about lists, a minute or two on one core",
     "python -m refinerl.train apps-dapo-dynamic-loss gpus-4 --dry-run": "Print the plan of a run of the paper's "
     "on four GPUs, and start nothing",
 }

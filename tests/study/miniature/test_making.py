@@ -8,22 +8,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from refinerl.data import MINIATURE
 from refinerl.data.apps import load_problems
 from refinerl.engines.models import load_model, resolve_model
 from refinerl.errors import UserError
 from refinerl.study.miniature import __main__ as command
+from refinerl.study.miniature import making
 from refinerl.study.miniature.gates import measure
 from refinerl.study.miniature.making import make
 from refinerl.study.miniature.training import Training
 
-SMALL = Training(steps=60, batch=16, width=32, layers=1, heads=2)
+SMALL = Training(steps=50, batch=12, width=32, layers=1, heads=2)
 
 
 def made(folder: Path, settings: Training = SMALL) -> tuple[bytes, list[str]]:
     said: list[str] = []
-    make(folder, settings, said.append, train=4, held_out=3)
+    make(folder, settings, said.append, train=4, held_out=2)
     return (folder / "base" / "model.safetensors").read_bytes(), said
 
 
@@ -33,18 +35,39 @@ def test_a_small_base_is_made_as_the_shipped_one_is(tmp_path):
     assert made(tmp_path / "again")[0] == weights  # the seed determines it
     assert torch.equal(torch.get_rng_state(), random_state)
     assert torch.get_num_threads() == threads
-    assert said[0] == "4 training problems, 3 held out"
+    assert said[0] == "4 training problems, 2 held out"
     losses = [float(line.split("loss ")[1].split()[0]) for line in said[1:]]
     assert losses[-1] < 0.7 * math.log(load_model(str(tmp_path / "first" / "base")).config.vocab_size)
     names = {path.name for path in (tmp_path / "first" / "base").iterdir()}
     assert names == {path.name for path in (MINIATURE / "base").iterdir()}
-    assert "--seed 0 --steps 60`" in (tmp_path / "first" / "base" / "README.md").read_text()
+    assert "--seed 0 --steps 50`" in (tmp_path / "first" / "base" / "README.md").read_text()
 
 
 def test_an_existing_base_is_not_overwritten(tmp_path):
     (tmp_path / "base").mkdir()
     with pytest.raises(UserError, match="exists already"):
         make(tmp_path, SMALL)
+
+
+def test_an_interrupted_make_leaves_no_base(tmp_path, monkeypatch, capsys):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(making.training, "train", interrupted)
+    assert command.main(["--make", str(tmp_path), "--steps", "1"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"train.jsonl", "held_out.jsonl"}
+
+
+def test_a_full_disk_leaves_no_base(tmp_path, monkeypatch, capsys):
+    def full(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(making.training, "train", lambda *_: None)
+    monkeypatch.setattr(making.training, "save", full)
+    assert command.main(["--make", str(tmp_path)]) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
 @pytest.mark.parametrize(
@@ -72,9 +95,9 @@ def test_the_shipped_base_is_small_and_has_a_name():
 
 @pytest.mark.slow
 def test_the_shipped_base_has_the_rates_of_its_card():
-    problems = load_problems(MINIATURE / "held_out.jsonl").problems[:60]
+    problems = load_problems(MINIATURE / "held_out.jsonl").problems[:40]
     found = measure(MINIATURE / "base", problems)
     assert 0.1 < found.sampled < 0.35
-    assert found.corrected > 0.85
+    assert found.corrected > 0.75
     assert found.corrected > found.fresh + 0.5
-    assert found.copied > 0.97
+    assert found.copied > 0.9

@@ -19,7 +19,7 @@ from refinerl.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return the exit code, 2 for bad input."""
+    """Run the command; return the exit code: 0, 2 for bad input, 130 if interrupted."""
     options = _parse(arguments)
     from refinerl.study.miniature.making import make
     from refinerl.study.miniature.training import Training
@@ -34,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     for words, rate in gates.lines().items():
         print(f"{rate:>6}  {words}")
     return 0

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from refinerl import __version__
 from refinerl.data.apps import load_problems
@@ -32,7 +35,7 @@ def make(
 ) -> Gates:
     """Make `train.jsonl`, `held_out.jsonl` and `base/` in a folder; return the rates of the base.
 
-    The problems are the same for all settings.
+    The problems are the same for all settings. `base/` appears when it is complete.
 
     Args:
         settings: of the base's training.
@@ -46,22 +49,27 @@ def make(
     place = folder / "base"
     if place.exists():
         raise UserError(f"{place} exists already: choose another folder for --make, such as {folder}-2")
+    partial = folder / f".base.{os.getpid()}.partial"
     try:
-        place.mkdir(parents=True)
+        partial.mkdir(parents=True)
         learnt, held = problems.training_and_held_out(train, held_out)
         _write_rows(folder / "train.jsonl", learnt)
         _write_rows(folder / "held_out.jsonl", held)
         say(f"{len(learnt)} training problems, {len(held)} held out")
         with quiet():
-            save_tokenizer(place)
-            model = training.train(ChatTokenizer.load(place), settings, say)
-            training.save(model, place)
+            save_tokenizer(partial)
+            model = training.train(ChatTokenizer.load(partial), settings, say)
+            training.save(model, partial)
         size = sum(weight.numel() for weight in model.parameters())
         held_out_problems = load_problems(folder / "held_out.jsonl").problems
-        gates = measure(place, held_out_problems, temperature=_temperature(settings))
-        write(place / "README.md", _card(settings, gates, size, len(held)))
-    except OSError as error:
-        raise UserError(f"cannot write the miniature to {folder}: {error.strerror or error}") from error
+        gates = measure(partial, held_out_problems, temperature=_temperature(settings))
+        write(partial / "README.md", _card(settings, gates, size, len(held)))
+        partial.rename(place)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write the miniature to {folder}: {reason}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return gates
 
 
