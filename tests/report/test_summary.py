@@ -212,3 +212,12 @@ def test_a_run_without_a_refiner_has_no_price(tmp_path):
 )
 def test_a_mean_has_the_digits_that_its_error_allows(value, error, shown):
     assert summary._form(Mean(value, error)) == shown
+
+
+def test_text_of_a_model_cannot_command_the_terminal(tmp_path):
+    folder = written(tmp_path / "run", [row("\x1b[31mred\n", -1.0, "\x1b]0;title\x07\n", 2.0, accepted=True)], [{}])
+    text = shown(folder)
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert r"\x1b" in text
+    assert r"\x07" in text

@@ -113,6 +113,9 @@ def test_a_grid_is_tuned_before_its_arm_runs(toy: Toy, tmp_path: Path, capsys) -
     assert Record.read(output).chosen == {"dynamic": {"constraint.beta": best}}
     assert "Every arm had 2 tuning runs." in (output / "table.md").read_text()
     assert f"`constraint.beta={best}` | {means[best]:.2g}" in (output / "table.md").read_text() or means[best] >= 0.095
+    capsys.readouterr()
+    assert study(source, "--output-dir", output) == 0  # the folder's record is as it was
+    assert "started" not in capsys.readouterr().out
 
 
 @pytest.mark.slow

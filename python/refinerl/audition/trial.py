@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from refinerl.audition.judgement import compare, standard_error
+from refinerl.data.terminal import safe
 from refinerl.loop.refiner import Refiner
 from refinerl.loop.rollout import Roller
 from refinerl.records import Completion, Reward, Rollout, RolloutGroup, sample_seed
@@ -170,7 +171,7 @@ def show(columns: Sequence[Column], console: Console, examples: int) -> None:
     first, control = columns[0], columns[-1]
     for column in columns[:-1]:
         for row in column.examples[:examples]:
-            title = escape(f"{column.name}: prompt {row.prompt.id}")
+            title = escape(safe(f"{column.name}: prompt {row.prompt.id}"))
             console.print(summary.example(row, column.decode, title=title, plain=not console.is_terminal))
     table = Table(
         title=f"{first.rollouts} answers, mean reward {first.mean_reward:.3f}", title_justify="left", box=None

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from refinerl.alignment import align
+from refinerl.data.terminal import safe
 from refinerl.report.rows import RolloutRow, evaluations, read_metrics, read_rollouts, training
 from refinerl.report.windows import LEAST, Mean, windows
 
@@ -54,7 +55,7 @@ def show(folder: Path, console: Console, decode: Callable[[Sequence[int]], str])
                 console.print(line, highlight=False)
     found = best_example(folder)
     if found is not None:
-        title = escape(f"step {found.step}, prompt {found.prompt.id}")
+        title = escape(safe(f"step {found.step}, prompt {found.prompt.id}"))
         console.print(example(found, decode, title=title, plain=not console.is_terminal))
     elif any("refiner/improved_ratio" in row for row in metrics):
         console.print("No refinement was made: every response already had the highest reward, or none was scored.")
@@ -163,7 +164,7 @@ def example(row: RolloutRow, decode: Callable[[Sequence[int]], str], *, title: s
         said = "not better, so it teaches nothing"
     verdict = f"reward {before.value:+.2f} ({before.outcome}) → {after.value:+.2f} ({after.outcome}), {said}"
     body = Group(
-        Text(row.prompt.text.strip(), style="dim"),
+        Text(safe(row.prompt.text.strip()), style="dim"),
         Text(),
         Text.assemble(
             ("y → ỹ  ", "bold"), _mark("deleted", "deleted", plain), "  ", _mark("inserted", "inserted", plain)
@@ -188,9 +189,9 @@ def diff(
     i = j = 0
     for kept, i_end, j_end in runs(alignment.original_kept, alignment.refined_kept):
         if kept:
-            text.append(decode(original[i:i_end]))
+            text.append(safe(decode(original[i:i_end])))
         else:
-            deleted, inserted = decode(original[i:i_end]), decode(refined[j:j_end])
+            deleted, inserted = safe(decode(original[i:i_end])), safe(decode(refined[j:j_end]))
             text.append(_mark("deleted", deleted, plain)).append(_mark("inserted", inserted, plain))
         i, j = i_end, j_end
     return text

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from refinerl import __version__
 from refinerl.data.apps import read_problems
+from refinerl.data.terminal import visible
 from refinerl.errors import UserError
 from refinerl.sandbox import Limits, Outcome, Program, Sandbox, SandboxError, Verdict
 from refinerl.tasks.code import sandbox_tests
@@ -158,12 +159,3 @@ def complaint(reference: Reference, verdict: Verdict) -> str:
         why = (test.stderr.strip().splitlines() or [""])[-1]
     line = f"{reference.problem} solution {reference.solution}: {test.outcome.value} in test {index} {why}".rstrip()
     return "".join(map(visible, line))
-
-
-def visible(character: str) -> str:
-    r"""Escape a character that a terminal would obey, since programs choose what they print.
-
-    >>> print("".join(map(visible, "red: \x1b[31m")))
-    red: \x1b[31m
-    """
-    return character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode()

@@ -11,10 +11,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from refinerl.data.terminal import safe
 from refinerl.report.rows import RolloutRow
 from refinerl.study.demo.arm import Arm
 from refinerl.study.demo.picture import STYLES, picture
-from refinerl.study.demo.view import CAPTION, TALLEST, WIDEST, change, safe
+from refinerl.study.demo.view import CAPTION, TALLEST, WIDEST, change
 from refinerl.study.measures import collapsed
 
 LEVEL = 0.8

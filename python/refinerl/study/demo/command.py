@@ -10,10 +10,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
+from refinerl.data.terminal import safe
 from refinerl.errors import UserError
 from refinerl.report.rows import read_rollouts
 from refinerl.study.demo.arm import Arm
-from refinerl.study.demo.view import View, lines, safe
+from refinerl.study.demo.view import View, lines
 from refinerl.study.plan import Plan
 from refinerl.study.runs import Run, end_all, log_of
 

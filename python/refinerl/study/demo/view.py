@@ -10,7 +10,6 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from refinerl.sandbox.command import visible
 from refinerl.study.demo.arm import HELD_OUT, Arm
 from refinerl.study.demo.picture import FRAME, STYLES, picture
 
@@ -112,8 +111,3 @@ def lines(arm: Arm, said: int) -> Iterator[str]:
 def _rest(row: Mapping[str, Any]) -> str:
     shown = (("reward", "reward/mean", "{:+.2f}"), ("improved", *AVERAGED[1][1:]), ("CE", *AVERAGED[2][1:]))
     return "".join(f"  {word} {form(row[name], shape)}" for word, name, shape in shown if row.get(name) is not None)
-
-
-def safe(text: str) -> str:
-    """Escape what a terminal would obey, except line breaks."""
-    return "\n".join("".join(map(visible, line)) for line in text.split("\n"))
