@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import torch
@@ -63,6 +64,17 @@ def fails_on_the_second_rank(prompts, completions, **_):
     if os.environ["RANK"] == "1":
         raise ZeroDivisionError("the user's own mistake")
     return share_of_a(prompts, completions)
+
+
+def waits(prompts, completions, **_):
+    """Wait from the third call on while the file that TOY_WAIT names exists."""
+    _calls.append(None)
+    while len(_calls) > 2 and "TOY_WAIT" in os.environ and Path(os.environ["TOY_WAIT"]).exists():
+        time.sleep(0.01)
+    return share_of_a(prompts, completions)
+
+
+_calls: list[None] = []
 
 
 def wants_more_memory_than_there_is(prompts, completions, **_):

@@ -21,7 +21,17 @@ from refinerl.study.runs import Tail
 from studying import rewards_found, run_here, study, toy_run, values, write
 from toy import Toy, metrics, timeless
 
-LONG = {"trainer.steps": 30}
+LONG = {"trainer.steps": 8, "task.reward": "toy_rewards:waits", "algorithm.max_resamples": 0}
+"""Knobs of runs that wait in their third step, so that a test comes in time."""
+
+
+@pytest.fixture
+def wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file while which those runs wait."""
+    path = tmp_path / "wait"
+    path.touch()
+    monkeypatch.setenv("TOY_WAIT", str(path))
+    return path
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +65,7 @@ def rows(folder: Path) -> int:
 
 
 @pytest.mark.slow
-def test_a_study_that_is_interrupted_goes_on_where_it_stopped(toy: Toy, tmp_path: Path, capsys) -> None:
+def test_a_study_that_is_interrupted_goes_on_where_it_stopped(toy: Toy, tmp_path: Path, wait: Path, capsys) -> None:
     arms = {"none": {"constraint.name": "none"}, "static": {"constraint.name": "static", "constraint.beta": 0.1}}
     content = values(toy, arms=arms, tuning=None, seeds=[3], compare=[["static", "none"]])
     content["set"] |= LONG
@@ -70,9 +80,10 @@ def test_a_study_that_is_interrupted_goes_on_where_it_stopped(toy: Toy, tmp_path
     assert (process.returncode, err.splitlines()[-1][:31]) == (130, "interrupted; finished runs are ")
     assert all(runs.is_begun(folder) and not runs.is_finished(folder) for folder in folders)
     before = [rows(folder) for folder in folders]
+    wait.unlink()
 
     assert study(source, "--output-dir", output, "--dry-run") == 0
-    assert "static: 1 run of 30 steps (1 interrupted)" in capsys.readouterr().out
+    assert "static: 1 run of 8 steps (1 interrupted)" in capsys.readouterr().out
     assert study(source, "--output-dir", output, "--workers", 2) == 0
     out = capsys.readouterr().out
     assert all(f"goes on after step {step}" in out for step in before)
@@ -82,7 +93,7 @@ def test_a_study_that_is_interrupted_goes_on_where_it_stopped(toy: Toy, tmp_path
 
     table = json.loads((output / "table.json").read_text())
     assert table["arms"]["none"]["measures"]["reward_end"]["values"] == {
-        "3": pytest.approx(sum(row["reward/mean"] for row in metrics(folders[0])[-6:]) / 6)
+        "3": pytest.approx(metrics(folders[0])[-1]["reward/mean"])  # the last fifth of the steps
     }
     assert table["compare"][0]["verdict"] == "too few seeds"
     capsys.readouterr()
@@ -134,7 +145,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(toy: Toy, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_in_the_middle(toy: Toy, tmp_path: Path, capsys) -> None:
+def test_a_disk_that_fills_in_the_middle(toy: Toy, tmp_path: Path, wait: Path, capsys) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)]
@@ -153,6 +164,7 @@ def test_a_disk_that_fills_in_the_middle(toy: Toy, tmp_path: Path, capsys) -> No
                     file.write(bytes(2**16))
             except OSError:
                 pass
+        wait.unlink()
         _, err = process.communicate(timeout=120)
         assert process.returncode == 2, err
         assert err.splitlines() == [
