@@ -19,7 +19,7 @@ Launcher = Literal["torchrun", "deepspeed"]
 
 needs_deepspeed = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None,
-    reason="deepspeed is not installed: pip install 'refinerl[deepspeed]'",
+    reason="deepspeed is not installed: pip install 'deepspeed>=0.19,<0.20'",
 )
 needs_vllm = pytest.mark.skipif(
     not devices.has_vllm_for_cpus(), reason="vLLM's CPU build is not installed (make setup says why)"

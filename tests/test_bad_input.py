@@ -166,8 +166,8 @@ def test_a_full_disk_leaves_what_was_written_and_says_how_to_go_on(toy: Toy, tmp
 @pytest.mark.parametrize(
     ("package", "overrides", "message"),
     [
-        ("vllm", ["engines.generator=vllm"], "pip install 'refinerl[vllm]', or set engines.generator=transformers"),
-        ("peft", ["lora.rank=4"], "pip install 'refinerl[lora]', or set lora.rank=0"),
+        ("vllm", ["engines.generator=vllm"], "pip install 'vllm>=0.32,<0.33', or set engines.generator=transformers"),
+        ("peft", ["lora.rank=4"], "pip install 'peft>=0.17', or set lora.rank=0"),
     ],
 )
 def test_what_is_not_installed_is_named_with_what_works_without(

@@ -1,4 +1,4 @@
-"""The exceptions that commands report without a traceback."""
+"""The exceptions that commands report without a traceback, and the command that installs what is missing."""
 
 from __future__ import annotations
 
@@ -12,3 +12,31 @@ class UserError(Exception):
 
 class TrainingStoppedError(RuntimeError):
     """A guard stopped the run, whose state was saved. The message says where and why. Commands exit with code 1."""
+
+
+def pip_install(*packages: str) -> str:
+    """Return the command that installs packages, in the releases that refinerl accepts.
+
+    It names the packages and not an extra (`refinerl[report]`), because refinerl is not on PyPI: pip would not find it
+    where it runs from a source tree.
+
+    >>> pip_install("jinja2", "a-package-of-no-extra")
+    "pip install 'jinja2>=3' a-package-of-no-extra"
+    """
+    return " ".join(["pip install", *(f"'{p}{RELEASES[p]}'" if p in RELEASES else p for p in packages)])
+
+
+RELEASES = {
+    "accelerate": ">=1",
+    "datasets": ">=4",
+    "deepspeed": ">=0.19,<0.20",
+    "gguf": ">=0.17",
+    "jinja2": ">=3",
+    "matplotlib": ">=3.8",
+    "peft": ">=0.17",
+    "tensorboard": ">=2.16",
+    "trackio": ">=0.2",
+    "vllm": ">=0.32,<0.33",
+    "wandb": ">=0.18",
+}
+"""Accepted releases of the optional packages, as in the extras of pyproject.toml."""

@@ -123,5 +123,5 @@ def test_the_hub_out_of_reach(datasets: Any, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
-    with pytest.raises(UserError, match=r"pip install 'refinerl\[data\]'"):
+    with pytest.raises(UserError, match=r"pip install 'datasets>=4', or give JSON lines"):
         read_dialogues("hub:owner/name")

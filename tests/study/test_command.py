@@ -293,6 +293,6 @@ def test_figures_and_page_without_their_packages(finished, monkeypatch: pytest.M
     (output / "table.md").unlink(missing_ok=True)
     assert study(source, "--output-dir", output) == 0
     out = capsys.readouterr().out
-    assert "the figures of a study cannot be made without matplotlib: pip install 'refinerl[report]'" in out
-    assert "the page of a study cannot be made without jinja2: pip install 'refinerl[report]'" in out
+    assert "the figures of a study cannot be made without matplotlib: pip install 'jinja2>=3' 'matplotlib>=3.8'" in out
+    assert "the page of a study cannot be made without jinja2: pip install 'jinja2>=3' 'matplotlib>=3.8'" in out
     assert (output / "table.md").exists()

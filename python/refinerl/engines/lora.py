@@ -19,7 +19,7 @@ from typing_extensions import Self
 
 from refinerl.engines.models import quiet
 from refinerl.engines.networks import PolicyNetwork
-from refinerl.errors import UserError
+from refinerl.errors import UserError, pip_install
 from refinerl.kernels.cross_entropy import Impl
 
 _NAME = "default"
@@ -61,8 +61,8 @@ class LoraNetwork(PolicyNetwork):
         super().__init__(model, temperature=temperature, impl=impl)
         if importlib.util.find_spec("peft") is None:
             raise UserError(
-                "lora.rank asks for peft, which is not installed: pip install 'refinerl[lora]', or set lora.rank=0, "
-                "which trains all weights"
+                f"lora.rank asks for peft, which is not installed: {pip_install('peft')}, or set lora.rank=0, which "
+                "trains all weights"
             )
         import peft
         from peft.tuners.tuners_utils import BaseTunerLayer

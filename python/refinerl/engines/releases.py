@@ -15,7 +15,7 @@ class Library:
 
     name: str
     package: str
-    """Name for pip and for import, and of our extra that installs the library."""
+    """Name for pip and for import."""
     tested: str
     """The release with which the engine has been tested."""
     knob: str
@@ -40,8 +40,8 @@ class Library:
         """
         if importlib.util.find_spec(self.package) is None:
             raise UserError(
-                f"{self.knob} asks for {self.name}, which is not installed: pip install 'refinerl[{self.package}]', or "
-                f"set {self.instead}"
+                f"{self.knob} asks for {self.name}, which is not installed: pip install '{self.package}{self.series}', "
+                f"or set {self.instead}"
             )
         try:
             version = importlib.metadata.version(self.package)

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from refinerl.alignment import align
-from refinerl.errors import UserError
+from refinerl.errors import UserError, pip_install
 from refinerl.report.export import save
 from refinerl.report.rows import RolloutRow, evaluations, read_metrics, read_rollouts, training
 from refinerl.report.summary import runs
@@ -79,7 +79,7 @@ def write_page(run: Path, output: Path | None = None) -> Path:
     try:
         jinja2: Any = importlib.import_module("jinja2")
     except ImportError as error:
-        raise UserError("the report needs jinja2, which is not installed: pip install 'refinerl[report]'") from error
+        raise UserError(f"the report needs jinja2, which is not installed: {pip_install('jinja2')}") from error
     template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         (resources.files("refinerl.report") / "page.html").read_text(encoding="utf-8")
     )

@@ -25,7 +25,7 @@ from rich.text import Text
 
 from refinerl import __version__
 from refinerl.engines.releases import DEEPSPEED, VLLM
-from refinerl.errors import UserError
+from refinerl.errors import UserError, pip_install
 
 GIB = 2**30
 ROOM = 2 * GIB
@@ -36,7 +36,7 @@ REQUIRED = ("torch", "transformers", "numpy", "safetensors", "pydantic", "omegac
 
 @dataclass(frozen=True)
 class Extra:
-    """An extra of the package: what `pip install 'refinerl[NAME]'` installs, and what that adds."""
+    """An extra of the package: the packages that it consists of, and what they add."""
 
     packages: tuple[str, ...]
     adds: str
@@ -53,7 +53,7 @@ EXTRAS = {
     "report": Extra(("jinja2", "matplotlib"), "a run or a study as an HTML page (refinerl report, refinerl study)"),
     "trackers": Extra(("tensorboard", "wandb", "trackio"), "curves elsewhere (telemetry.trackers)"),
 }
-"""The extras of pyproject.toml, without those that only combine others."""
+"""The extras of pyproject.toml that a run can use, without those that only combine others."""
 UNDER_ENGINES = {"vllm": VLLM, "deepspeed": DEEPSPEED}
 """The extras of which only tested releases work."""
 
@@ -124,7 +124,7 @@ def packages() -> Iterator[Finding]:
     """Report the packages that every command needs."""
     missing = [name for name in REQUIRED if find_spec(name) is None]
     if missing:
-        yield Finding("packages", "wrong", f"missing: {', '.join(missing)}", "pip install --force-reinstall refinerl")
+        yield Finding("packages", "wrong", f"missing: {', '.join(missing)}", pip_install(*missing))
     there = [_named(name) for name in REQUIRED[:2] if name not in missing]
     if there:
         yield Finding("packages", "ok", ", ".join(there))
@@ -134,7 +134,7 @@ def extras() -> Iterator[Finding]:
     """Report each extra: installed, or what it would add and how to install it."""
     for name, extra in EXTRAS.items():
         missing = [package for package in extra.packages if find_spec(package) is None]
-        commands = [f"pip install 'refinerl[{name}]'"] if missing else []
+        commands = [pip_install(*missing)] if missing else []
         if extra.besides and find_spec(extra.besides.replace("-", "_")) is None:
             missing.append(extra.besides)
             commands.append(f"pip install --no-deps {extra.besides}")
@@ -180,7 +180,7 @@ def kernels() -> Iterator[Finding]:
         if found.usable:
             yield Finding(f"kernels {name}", "ok", built_for)
         elif name == "cpu":
-            yield Finding(f"kernels {name}", "wrong", found.reason, "pip install --force-reinstall --no-deps refinerl")
+            yield Finding(f"kernels {name}", "wrong", found.reason, "install its wheel again, or `make setup`")
         else:
             yield Finding(f"kernels {name}", "absent", found.reason)
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from refinerl.engines.models import load_model
 from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.engines.torch import TorchTrainer
-from refinerl.errors import TrainingStoppedError, UserError
+from refinerl.errors import TrainingStoppedError, UserError, pip_install
 from refinerl.report import rows
 from refinerl.report.page import write_page
 from refinerl.run.arguments import new_folder
@@ -64,7 +64,7 @@ class Run:
             pandas: Any = importlib.import_module("pandas")
         except ImportError as error:
             raise UserError(
-                "metrics_frame() needs pandas, which is not installed: pip install pandas, or read .metrics"
+                f"metrics_frame() needs pandas, which is not installed: {pip_install('pandas')}, or read .metrics"
             ) from error
         return pandas.DataFrame(self.metrics).drop(columns="schema", errors="ignore").set_index("step")
 

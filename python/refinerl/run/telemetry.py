@@ -24,7 +24,7 @@ from rich.progress import (
 
 from refinerl.contracts import ALONE, World
 from refinerl.data.files import write
-from refinerl.errors import UserError
+from refinerl.errors import UserError, pip_install
 from refinerl.records import Anchors, RolloutGroup
 from refinerl.report import rows
 from refinerl.run import memory
@@ -263,5 +263,5 @@ def _module(name: str, package: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise UserError(
-            f"telemetry.trackers asks for {package}, which is not installed: pip install 'refinerl[trackers]'"
+            f"telemetry.trackers asks for {package}, which is not installed: {pip_install(package)}"
         ) from error

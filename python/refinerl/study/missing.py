@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from refinerl.errors import pip_install
+
 
 class MissingError(Exception):
     """A package that is not installed. The message says what lacks it and how to install it."""
@@ -20,6 +22,6 @@ def find(module: str, what: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingError(
-            f"{what} of a study cannot be made without {module}: pip install 'refinerl[report]', then run the same "
-            "command again"
+            f"{what} of a study cannot be made without {module}: {pip_install('jinja2', 'matplotlib')}, then run the "
+            "same command again"
         ) from error

@@ -23,7 +23,7 @@ from refinerl.engines.networks import PolicyNetwork, ValueNetwork
 from refinerl.engines.optimization import Optimization
 from refinerl.engines.releases import DEEPSPEED
 from refinerl.engines.world import join_alone, leave_by
-from refinerl.errors import UserError
+from refinerl.errors import UserError, pip_install
 
 
 def package() -> Any:
@@ -39,7 +39,7 @@ def package() -> Any:
     except ImportError as error:
         raise UserError(
             f"engines.trainer=deepspeed: the installed DeepSpeed cannot be imported ({error}); "
-            "pip install 'refinerl[deepspeed]' installs what it needs, and engines.trainer=torch needs none"
+            f"{pip_install('deepspeed')} installs what it needs, and engines.trainer=torch needs none"
         ) from error
     DEEPSPEED.check(deepspeed.__version__)
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)

@@ -1,0 +1,40 @@
+"""The command that installs a missing package works where refinerl is not on PyPI."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from refinerl.errors import RELEASES, pip_install
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "python" / "refinerl").rglob("*.py"))
+EXTRAS = (ROOT / "pyproject.toml").read_text().split("[project.optional-dependencies]", 1)[1].split("\n[", 1)[0]
+
+
+def test_the_releases_are_those_of_the_extras():
+    """`dev` and `docs` are no packages of a run, and `gpu` combines others."""
+    listed = dict(re.findall(r"^(\w+) = (\[[^\n]*\])$", EXTRAS, re.MULTILINE))
+    asked = [text for name, text in listed.items() if name not in ("gpu", "docs")]
+    assert dict(re.findall(r'"([\w-]+)([<>=][^";]*)', " ".join(asked))) == RELEASES
+
+
+def test_a_command_quotes_ranges():
+    assert pip_install("jinja2", "matplotlib") == "pip install 'jinja2>=3' 'matplotlib>=3.8'"
+    assert pip_install("a-package-of-no-extra") == "pip install a-package-of-no-extra"
+
+
+def test_messages_name_packages_of_the_extras():
+    """A literal that no extra has would be printed without its range."""
+    calls = [(path, call) for path in SOURCES for call in re.findall(r"pip_install\(([^)*]*)\)", path.read_text())]
+    named = {name for _, call in calls for name in re.findall(r"['\"]([\w-]+)['\"]", call)} - {"a-package-of-no-extra"}
+    assert {"peft", "datasets", "jinja2", "matplotlib", "accelerate", "gguf", "deepspeed"} <= named
+    assert named - set(RELEASES) <= {"pandas", "huggingface_hub"}  # which datasets and transformers bring
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_is_installed_from_pypi_under_our_name(path: Path):
+    """Nothing is published: `pip install refinerl`, or with extras, would find nothing or a stranger's package."""
+    assert re.findall(r"pip install [^\n`]*?(?<![\w/.-])refinerl(?:\[\w|\s|['\"]?$)", path.read_text(), re.M) == []
