@@ -1,4 +1,4 @@
-# Every target works on a fresh clone. All but wheel and gpu-check depend on `setup`, which does only what is missing.
+# Every target works on a fresh clone. All but docs, wheel and gpu-check depend on `setup`, which does only what is missing.
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 VENV   := .venv
@@ -17,13 +17,15 @@ BUNDLE ?=
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 OUTPUT ?=
+# The packages of the extra `docs`. They read the sources, so that building needs nothing else of `make setup`.
+DOCS := $(shell sed -n 's/^docs = \[\(.*\)\]/\1/p' pyproject.toml | tr -d ,)
 # The studies of the miniature, one after the other.
 STUDIES ?= miniature miniature-gentle miniature-ppo miniature-ablations
 # evalplus, for a test against its verdicts, with those of its dependencies that the verdicts need.
 JUDGE  := evalplus==0.3.1 appdirs==1.4.4 tempdir==0.7.1 wget==3.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-smollm study test quick coverage develop lint format bench soak chaos sweep wheel gpu-check gpu-check-bundle clean
+.PHONY: help setup demo demo-smollm study test quick coverage develop lint format docs bench soak chaos sweep wheel gpu-check gpu-check-bundle clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -88,6 +90,15 @@ format: setup ## apply the formatters
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	cargo fmt --all
+
+docs: $(VENV)/.docs ## build the documentation as a site in .cache/site; a warning, such as a dead link, is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "==> .cache/site/index.html"
+
+$(VENV)/.docs: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet -c constraints.txt $(DOCS)
+	@touch $@
 
 bench: setup ## run the benchmarks with their baselines
 	$(BIN)/python -m pytest benches -o python_files='bench_*.py' --benchmark-disable-gc -s

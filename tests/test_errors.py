@@ -12,6 +12,7 @@ from refinerl.errors import RELEASES, pip_install
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "python" / "refinerl").rglob("*.py"))
 EXTRAS = (ROOT / "pyproject.toml").read_text().split("[project.optional-dependencies]", 1)[1].split("\n[", 1)[0]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def test_the_releases_are_those_of_the_extras():
@@ -34,7 +35,7 @@ def test_messages_name_packages_of_the_extras():
     assert named - set(RELEASES) <= {"pandas", "huggingface_hub"}  # which datasets and transformers bring
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*SOURCES, *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_is_installed_from_pypi_under_our_name(path: Path):
     """Nothing is published: `pip install refinerl`, or with extras, would find nothing or a stranger's package."""
     assert re.findall(r"pip install [^\n`]*?(?<![\w/.-])refinerl(?:\[\w|\s|['\"]?$)", path.read_text(), re.M) == []
