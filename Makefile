@@ -92,7 +92,7 @@ format: setup ## apply the formatters
 	cargo fmt --all
 
 docs: $(VENV)/.docs ## build the documentation as a site in .cache/site; a warning, such as a dead link, is an error
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "==> .cache/site/index.html"
 
 $(VENV)/.docs: pyproject.toml constraints.txt

@@ -54,7 +54,7 @@ class Sampling:
     n: int = 1
     """Completions per prompt."""
     seeds: Sequence[Sequence[int]] = ()
-    """[prompts][n] seeds of 64 bits, one per completion; may be empty only at temperature 0."""
+    """Seeds of 64 bits, one per completion, as `seeds[prompt][sample]`; may be empty only at temperature 0."""
     stop: tuple[str, ...] = ()
     """Generation ends at the first of these strings, which is not part of the completion."""
 

@@ -147,7 +147,8 @@ class Program:
     Args:
         source: run as a script; or, with `fn_name`, imported as a module whose function, or method of `Solution()`, is
             called.
-        compare, limits: None takes the sandbox's.
+        compare: rule of comparison; None takes the sandbox's.
+        limits: of each test; None takes the sandbox's.
         atol: tolerance of `compare="strict"` where the expected number is a float: |a − b| ≤ atol·max(1, |b|); 0 is
             exact, None is 1e-6.
         stop_early: skip the tests after the first failure; they are `not_run` and count as not passed.
@@ -274,7 +275,8 @@ class Sandbox:
 
     Args:
         workers: number of programs that run at the same time; None: the cores that this process may use.
-        limits, compare: for programs that have none of their own.
+        limits: for programs that have none of their own.
+        compare: for programs that have none of their own.
         require: "full" refuses to start if a protection is off, apart from control groups, which an ordinary user can
             seldom create; "best_effort" starts with substitutes.
         packages: names of installed packages that programs may import beside the standard library, such as numpy. They
