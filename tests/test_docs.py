@@ -33,6 +33,7 @@ EXCUSED = {
     "refinerl.evaluate": "downloads a benchmark and generates; tests/test_evaluate.py runs it",
     "refinerl.audition": "generates with the recipe's model; tests/audition runs it",
     "refinerl.study.demo": "prints the end of a finished demo; tests/study/demo runs it",
+    "refinerl.study.skill": "reads a finished study; tests/study/test_skill.py has one",
     "refinerl.study.miniature": "trains the miniature's base for minutes; tests/study/miniature makes a small one",
 }
 """Commands that are not run; their command lines are parsed as far as they can be."""
@@ -122,6 +123,9 @@ def follow(command: Command, finished: Path) -> None:
         evaluate._checked(evaluate._parser().parse_args(command.arguments))
     elif command.module == "refinerl.audition":
         words = importlib.import_module("refinerl.audition.command")._parser().parse_intermixed_args(command.arguments)
+        first = Path(words.words[0])
+        if first.name == "config.yaml" and not first.exists():  # that of a run which the page started
+            write_config(first.parent, recipe.load("demo"))
         if words.words[0] != "RECIPE":
             recipe.load(*arguments.split(words.words))
     elif program == "python" and len(rest) == 1 and rest[0].endswith(".py"):

@@ -42,7 +42,11 @@ def test_a_file_and_its_grid() -> None:
         ("  none:", "  no:", "arms.0: the name False is not a text: put it in quotes"),
         ("  none:", "  ../none:", "arm '../none': a name has letters, digits, spaces and ._+=-"),
         ("  none:", "  tuning:", "is none of tuning, figures"),
-        ("  none:", "  table.md:", "is none of tuning, figures, study.yaml, table.md, table.json, index.html"),
+        (
+            "  none:",
+            "  table.md:",
+            "is none of tuning, figures, study.yaml, table.md, table.json, skill.json, index.html",
+        ),
         ("[1e-2, 0.3]", "[0.3, 0.3]", "grid.constraint.beta must be a list of different values, got [0.3, 0.3]"),
         ("[1e-2, 0.3]", "[]", "grid.constraint.beta must be a list of different values"),
         ("{trainer.steps: 4}", "{seed: 4}", "the knob seed is set by the study: write its values in seeds"),

@@ -82,7 +82,7 @@ def draw(results: Sequence[Result], folder: Path) -> dict[str, str]:
         MissingError: matplotlib is not installed.
         OSError: a file cannot be written.
     """
-    plots = _pyplot()
+    plots = pyplot()
     folder.mkdir(exist_ok=True)
     drawn = {}
     for figure in FIGURES:
@@ -96,7 +96,7 @@ def draw(results: Sequence[Result], folder: Path) -> dict[str, str]:
         for axis, panel in zip(axes[0], shown, strict=True):
             _panel(axis, panel, curves[panel], list(dict.fromkeys(result.arm for result in results)))
         canvas.suptitle(figure.title)
-        drawn[figure.title] = _save(canvas, folder / figure.name)
+        drawn[figure.title] = save(canvas, folder / figure.name)
         plots.close(canvas)
     return drawn
 
@@ -143,7 +143,12 @@ def _panel(axis: Any, panel: Panel, curves: Mapping[str, Band], arms: Sequence[s
     axis.legend(fontsize=8)
 
 
-def _save(canvas: Any, place: Path) -> str:
+def save(canvas: Any, place: Path) -> str:
+    """Write PLACE.svg and PLACE.png, each whole or not at all; return the SVG text.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
     for suffix in (".svg", ".png"):
         with replacing(place.with_name(place.name + suffix)) as partial:
             canvas.savefig(partial, format=suffix[1:], dpi=120, metadata={"Date": None} if suffix == ".svg" else {})
@@ -152,7 +157,7 @@ def _save(canvas: Any, place: Path) -> str:
     return text.getvalue()
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
     """Import matplotlib for files, not for a screen.
 
     Raises:

@@ -20,7 +20,7 @@ from refinerl.errors import UserError
 Measure = Literal["held_out_end", "held_out_area", "held_out_best", "reward_end"]
 """Measures by which a grid's best value is chosen: the names of the table. Higher is better."""
 
-RESERVED = ("tuning", "figures", "study.yaml", "table.md", "table.json", "index.html")
+RESERVED = ("tuning", "figures", "study.yaml", "table.md", "table.json", "skill.json", "index.html")
 """Names of folders and files beside the arms' folders."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+=-]*")
