@@ -6,15 +6,23 @@ import importlib.util
 import json
 import os
 import re
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks.small import TASKS, canonical, pack, write_samples, write_small
+from launching import environment, launch, needs_vllm
 from outside import DATA, needs_data
 from refinerl import evaluate
 from refinerl.benchmarks.load import Choice, load_suite
+from refinerl.benchmarks.scoring import Scorer
+from refinerl.engines.transformers import TransformersGenerator
 from tiny import write_tiny
 
 HAS_MODEL = pytest.mark.skipif(
@@ -227,7 +235,12 @@ def test_another_version_of_a_file_is_named_by_its_hash(data, tmp_path, capsys):
         (["m", "--benchmark", "humaneval", "--data", "/nowhere"], "there is no file or folder /nowhere"),
         (["m", "--benchmark", "mbpp", "--output", f"{__file__}/out"], "is not a folder that can be written to"),
         (["m", "--benchmark", "mbpp", "--split", "dev"], "the split of mbpp must be test or all or sanitized"),
-        (["m", "--benchmark", "mbpp", "--difficulty", "easy"], "are for apps, not for mbpp"),
+        (["m", "--benchmark", "mbpp", "--difficulty", "easy"], "are for apps and livecodebench, not for mbpp"),
+        (["m", "--benchmark", "apps", "--since", "2024-01-01"], "a window of days is for livecodebench, not for apps"),
+        (["m", "--benchmark", "mbpp", "--memory", "0.5"], "--memory is for --engine vllm"),
+        (["m", "--benchmark", "mbpp", "--engine", "vllm", "--memory", "2"], "--memory must be above 0 and at most 1"),
+        (["m", "--benchmark", "mbpp", "--engine", "vllm", "--tensor-parallel", "2"], "does not divide the 1 ranks"),
+        (["m", "--benchmark", "mbpp", "--timeout", "0"], "--timeout must be above 0"),
     ],
 )
 def test_bad_options(words, message, capsys):
@@ -285,6 +298,179 @@ def test_prompts_that_fill_the_context(data, tmp_path):
     words = ("--benchmark", "humaneval+", "--data", data, "--unverified", "--prompting", "chat", "--max-tokens", 8)
     assert run(model, *words, "--output", tmp_path / "out") == 0
     assert {(r["outcome"], r["base"], r["plus"]) for r in rows(tmp_path / "out")} == {("no_room", "fail", "fail")}
+
+
+# --- resuming, ranks, engines ----------------------------------------------------------------------
+
+MODEL_WORDS = ("--benchmark", "humaneval+", "--unverified", "--prompting", "completion", "--max-tokens", 8)
+SAMPLED = (
+    "--samples-per-task",
+    2,
+    "--temperature",
+    1,
+    "--max-batch",
+    1,
+)  # two tasks between two entries of the journal
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return write_tiny(tmp_path_factory.mktemp("model") / "tiny", context=2048, hidden=128, scale=0.05)
+
+
+def ask(model: Path, data: Path, output: Path, *words: object) -> int:
+    return run(model, *MODEL_WORDS, "--data", data, "--output", output, *words)
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[int]:
+    """The number of prompts of each call of the generator."""
+    counts: list[int] = []
+    generate = TransformersGenerator.generate
+
+    def counting(self, prompts, *rest, **more):
+        counts.append(len(prompts))
+        return generate(self, prompts, *rest, **more)
+
+    monkeypatch.setattr(TransformersGenerator, "generate", counting)
+    return counts
+
+
+def test_an_interrupted_evaluation_goes_on(model, data, tmp_path, asked, monkeypatch, capsys):
+    assert ask(model, data, tmp_path / "whole", *SAMPLED) == 0
+    assert asked == [2, 1]
+    score = Scorer.score
+    calls = []
+
+    def interrupted(self, samples, progress=None):
+        calls.append(len(samples))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return score(self, samples, progress)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Scorer, "score", interrupted)
+        assert ask(model, data, tmp_path / "out", *SAMPLED) == 130
+    out = tmp_path / "out"
+    assert f"interrupted; the same command goes on from the samples in {out / 'partial'}" in capsys.readouterr().err
+    assert not (out / "summary.json").exists()
+
+    assert ask(model, data, out, *SAMPLED, "--temperature", 0.5) == 2
+    assert "temperature was 1.0 and is 0.5" in capsys.readouterr().err
+
+    asked.clear()
+    assert ask(model, data, out, *SAMPLED, "--workers", 1) == 0
+    assert asked == [1]
+    assert "2 of 3 tasks were done before" in capsys.readouterr().out
+    assert rows(out) == rows(tmp_path / "whole")
+    assert summary(out)["pass@k"] == summary(tmp_path / "whole")["pass@k"]
+    assert summary(out)["samples_from_earlier_starts"] == 4
+    assert not (out / "partial").exists()
+
+    # A finished one is shown again, without a model, and with other k.
+    asked.clear()
+    assert ask(model, data, out, *SAMPLED, "--k", "1,2") == 0
+    assert asked == []
+    assert set(summary(out)["pass@k"]["base"]) == {"1", "2"}
+    assert rows(out) == rows(tmp_path / "whole")
+
+
+def test_a_model_that_was_trained_on_is_evaluated_anew(model, data, tmp_path, capsys):
+    """A run that goes on writes its final/ again."""
+    trained = tmp_path / "final"
+    shutil.copytree(model, trained)
+    assert ask(trained, data, tmp_path / "out") == 0
+    write_tiny(trained, context=2048, hidden=128, seed=1)
+    assert ask(trained, data, tmp_path / "out") == 2
+    assert "has an evaluation with other settings: weights was" in capsys.readouterr().err
+
+
+def test_samples_that_were_changed_are_scored_in_another_folder(data, tmp_path, capsys):
+    samples = write_samples(tmp_path / "s.jsonl", *canonical())
+    assert score(data, samples, tmp_path / "out") == 0
+    assert score(data, samples, tmp_path / "out") == 0
+    write_samples(samples, *canonical("completion")[:2], {"task_id": "HumanEval/2", "solution": ""})
+    assert score(data, samples, tmp_path / "out") == 2
+    assert "samples_sha256 was" in capsys.readouterr().err
+
+
+KILLED = """
+import os, signal, sys
+from refinerl import evaluate
+score, calls = evaluate.Scorer.score, []
+def killed(self, samples, progress=None):
+    calls.append(samples)
+    if len(calls) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return score(self, samples, progress)
+evaluate.Scorer.score = killed
+evaluate.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_evaluation_goes_on_with_two_ranks(model, data, tmp_path):
+    """Killed in one process, finished by two: the results are those of one that was left alone.
+
+    Two ranks say an error once.
+    """
+    assert ask(model, data, tmp_path / "whole", *SAMPLED) == 0
+    words = [str(w) for w in (model, *MODEL_WORDS, *SAMPLED, "--data", data, "--output", tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-c", KILLED, *words], env=environment(), capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert len(list((tmp_path / "out" / "partial").glob("*.jsonl"))) == 1
+    done = launch("torchrun", *words, script=Path(evaluate.__file__))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("pass@k") == 1
+    assert rows(tmp_path / "out") == rows(tmp_path / "whole")
+    assert (summary(tmp_path / "out")["ranks"], summary(tmp_path / "out")["samples_from_earlier_starts"]) == (2, 4)
+    done = launch("torchrun", *words, "--temperature", "0.5", script=Path(evaluate.__file__))
+    assert done.returncode != 0
+    assert done.stderr.count("temperature was 1.0 and is 0.5") == 1
+
+
+@needs_vllm
+@pytest.mark.slow
+def test_vllm_writes_the_greedy_answers_of_transformers(model, data, tmp_path):
+    words = ("--dtype", "float32")
+    assert ask(model, data, tmp_path / "transformers", *words) == 0
+    assert ask(model, data, tmp_path / "vllm", *words, "--engine", "vllm", "--max-model-len", 512) == 0
+    assert rows(tmp_path / "vllm") == rows(tmp_path / "transformers")
+    assert {"torch", "transformers", "vllm", "refinerl", "python"} == summary(tmp_path / "vllm")["versions"].keys()
+
+
+@pytest.mark.parametrize(
+    ("saved", "asked_for", "used"),
+    [(None, "auto", "float32"), ("bfloat16", "auto", "bfloat16"), ("bfloat16", "float32", "float32")],
+)
+def test_the_model_computes_in_its_own_type(model, data, tmp_path, monkeypatch, saved, asked_for, used):
+    """It was float32 whatever the model's was."""
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["dtype"] = saved
+    (folder / "config.json").write_text(json.dumps(config))
+    loaded = []
+    make = TransformersGenerator.__init__
+
+    def init(self, weights, *rest, **more):
+        loaded.append(weights.dtype)
+        make(self, weights, *rest, **more)
+
+    monkeypatch.setattr(TransformersGenerator, "__init__", init)
+    assert ask(folder, data, tmp_path / "out", "--limit", 1, "--max-tokens", 1, "--dtype", asked_for) == 0
+    assert loaded == [getattr(torch, used)]
+    assert summary(tmp_path / "out")["dtype"] == used
+
+
+def test_what_a_program_prints_cannot_command_the_terminal(data, tmp_path, capsys):
+    wrong = {"task_id": "HumanEval/0", "solution": "x = '\x1b[2J'\ndef double(x):\n    raise ValueError('\x07[/]')"}
+    samples = write_samples(tmp_path / "s.jsonl", wrong, *canonical()[1:])
+    assert score(data, samples, tmp_path / "out", "--failures", 1) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b[2J" not in shown
+    assert "\x07" not in shown
+    assert r"\x1b[2J" in shown
 
 
 # --- the real data -------------------------------------------------------------------------------

@@ -1,109 +1,260 @@
-"""pass@k on HumanEval(+), MBPP(+) and APPS, of a model or of existing samples.
+"""pass@k on HumanEval(+), MBPP(+), APPS and LiveCodeBench, of a model or of existing samples.
 
-python -m refinerl.evaluate MODEL --benchmark humaneval+ [--data DIR] [--prompting chat] [--output DIR]
+python -m refinerl.evaluate MODEL --benchmark humaneval+ [--data DIR] [--prompting chat] [--engine vllm] [--output DIR]
 python -m refinerl.evaluate --samples FILE --benchmark humaneval+ [--data DIR] [--output DIR]
+torchrun --nproc-per-node 8 -m refinerl.evaluate MODEL …          each rank does its share of the tasks
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import datetime
+import hashlib
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from refinerl import __version__
 from refinerl.benchmarks import failures
 from refinerl.benchmarks import results as output
-from refinerl.benchmarks.evaluator import Evaluator
-from refinerl.benchmarks.load import NAMES, Choice, load_suite
-from refinerl.benchmarks.prompting import Name, make_prompting
+from refinerl.benchmarks.arguments import parse
+from refinerl.benchmarks.evaluator import Evaluator, deal, gathered
+from refinerl.benchmarks.journal import Journal
+from refinerl.benchmarks.load import Choice, load_suite
+from refinerl.benchmarks.model import Model, describe, make_generator, versions
+from refinerl.benchmarks.progress import Progress
 from refinerl.benchmarks.samples import counts, read_samples
-from refinerl.benchmarks.scoring import Scorer
-from refinerl.benchmarks.suite import Result, Sample, Suite
+from refinerl.benchmarks.scoring import BATCH, Scorer
+from refinerl.benchmarks.suite import Result, Sample, Suite, Task
+from refinerl.contracts import World
+from refinerl.data.terminal import safe
+from refinerl.engines.launched import Launched
 from refinerl.errors import UserError
-from refinerl.records import Sampling
-from refinerl.sandbox import Sandbox, SandboxError
+from refinerl.sandbox import Sandbox, cores
 
-DEFAULT_TOKENS = {"humaneval": 512, "mbpp": 512, "apps": 1024}
+if TYPE_CHECKING:
+    from refinerl.run.launch import Link
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0 done, 1 internal error, 2 bad input, 130 interrupted."""
+    """Run the command line; return the exit code: 0 done, 1 internal error, 2 bad input, 130 interrupted.
+
+    In one of several ranks, an error ends this process and all other ranks with that code.
+    """
     try:
-        return _run(_checked(_parser().parse_args(arguments)), Console())
+        if Launched.read() is None:
+            parse(arguments)  # before torch is imported, which takes seconds
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {safe(str(error))}", file=sys.stderr)
         return 2
-    except (SandboxError, FloatingPointError) as error:
-        print(f"stopped: {error}", file=sys.stderr)
-        return 1
+    from refinerl.run.launch import EXPECTED, Link, last_words, linked
+
+    try:
+        with linked() as link:
+            try:
+                return _run(parse(arguments), link)
+            except EXPECTED as error:
+                return link.end(*last_words(error))
+            except KeyboardInterrupt as interrupt:
+                return link.end(str(interrupt) or "interrupted; nothing was written", 130)
+            except Exception as error:
+                return link.fail(error)
+    except UserError as error:  # the launcher's environment is wrong
+        return Link().end(*last_words(error))
+
+
+def _run(options: argparse.Namespace, link: Link) -> int:
+    console = Console(quiet=link.rank > 0)
+    from refinerl.engines import devices
+
+    device = link.claim("cpu" if options.samples is not None else options.device, "--device")
+    if options.dtype == "bfloat16":
+        devices.require_bfloat16(device, "--dtype=bfloat16", "--dtype=float32")
+    world = link.join(options.timeout, device)
+    if options.tensor_parallel and world.size % options.tensor_parallel:
+        raise UserError(f"--tensor-parallel {options.tensor_parallel} does not divide the {world.size} ranks")
+    journal = Journal(options.output, link.rank)
+    link.stand(journal.standing)
+    try:
+        return _evaluate(options, link, world, device, journal, console)
     except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return 130
+        raise KeyboardInterrupt(f"interrupted; {journal.standing()}") from None
 
 
-def _run(options: argparse.Namespace, console: Console) -> int:
+def _evaluate(
+    options: argparse.Namespace, link: Link, world: World, device: Any, journal: Journal, console: Console
+) -> int:
+    from refinerl.engines import devices
+
     started = time.perf_counter()
-    device = None if options.samples is not None else _device(options)
-    suite = load_suite(
-        Choice(
-            options.benchmark,
-            options.data,
-            options.split,
-            options.limit,
-            options.difficulty,
-            options.max_tests,
-            options.unverified,
-        )
-    )
-    samples = None if options.samples is None else read_samples(options.samples, suite)
-    counted = [options.n] if samples is None else counts(samples).values()
-    output.check_ks(options.k or (), min(counted))
-    ks = options.k or [k for k in (1, 10, 100) if k <= min(counted)]
-    with ExitStack() as stack:
-        box = stack.enter_context(_sandbox(options))
+    suite = _suite(options, world)
+    for note in suite.notes:
+        console.print(safe(f"{suite.name}: {note}"), highlight=False, markup=False, soft_wrap=True)
+    before = journal.settings() or {}
+    model: Model | None = None
+    samples: list[Sample] = []
+    if options.samples is None:
+        day = before.get("chat_template_date")
+        model = describe(options, suite, datetime.date.fromisoformat(day) if day else datetime.date.today())
+        if model.dtype == "bfloat16":
+            devices.require_bfloat16(device, "the model's own type (--dtype=auto)", "--dtype=float32")
+        asked = f"prompting {model.prompting.name}: ends at {list(model.prompting.stops)}; program: "
+        console.print(asked + model.prompting.extraction, highlight=False, markup=False, soft_wrap=True)
+        wanted = {task.id: options.n for task in suite.used}
+    else:
+        samples = read_samples(options.samples, suite)
+        wanted = dict(counts(samples))
+    output.check_ks(options.k or (), min(wanted.values()))
+    settings = _settings(options, suite, model, samples)
+    with _sandbox(options, world) as box:
         off = [f"{p.name} ({p.reason})" for p in box.isolation if not p.on]
         for name in off:
-            console.print(f"[yellow]sandbox: off: {name}[/]", highlight=False)
-        for note in suite.notes:
-            console.print(f"{suite.name}: {note}", highlight=False, soft_wrap=True)
+            console.print(f"sandbox: off: {safe(name)}", style="yellow", highlight=False, markup=False)
         scorer = Scorer(suite, box, seconds=options.seconds, memory_mb=options.memory_mb, compare=options.compare)
-        facts: dict[str, Any] = {"sandbox_off": off, "packages": options.packages, "limit": options.limit}
-        bars = stack.enter_context(_bars(console))
-        if samples is None:
-            samples, said = _generated(options, suite, scorer, bars, console, device)
-            facts |= said
-        else:
-            facts |= {"samples_from": str(options.samples), "prompting": None}
-        bar = bars.add_task("judge", total=len(samples))
-        results = scorer.score(samples, lambda done: bars.advance(bar, done))
-    facts["seconds"] = round(time.perf_counter() - started, 1)
-    summary = output.summarize(suite, results, ks, facts)
-    _show(options, suite, results, summary, console)
+        world.barrier()  # all ranks have read the folder before the first one writes to it
+        done, left = _left(journal, settings, suite, wanted, world, console)
+        mine = _judged(options, link, world, device, scorer, model, samples, left, journal, console) if left else []
+        results = gathered([*done, *mine], suite, world)
+    if world.rank == 0:
+        facts = {
+            **settings,
+            "sandbox_off": off,
+            "ranks": world.size,
+            "device": str(device) if model is not None else None,
+            "samples_from_earlier_starts": len(done),
+            "seconds": round(time.perf_counter() - started, 1),
+        }
+        ks = options.k or [k for k in (1, 10, 100) if k <= min(wanted.values())]
+        _show(options, suite, results, output.summarize(suite, results, ks, facts), console)
+        journal.finish()
+    world.barrier()
     return 0
 
 
-def _device(options: argparse.Namespace) -> Any:
-    """Choose the model's torch device, and check that it supports the type."""
-    # Imported here, as below.
-    from refinerl.engines import devices
+def _left(
+    journal: Journal,
+    settings: Mapping[str, Any],
+    suite: Suite,
+    wanted: Mapping[str, int],
+    world: World,
+    console: Console,
+) -> tuple[list[Result], list[Task]]:
+    """Return the results of earlier starts, on the first rank alone, and the tasks that are left to do.
 
-    device = devices.claim(options.device, knob="--device")
-    if options.dtype == "bfloat16":
-        devices.require_bfloat16(device, "--dtype=bfloat16", "--dtype=float32")
-    return device
+    `settings` are those of this start, `wanted` has the number of samples of each task.
+    """
+    found = journal.begin(settings) if world.rank == 0 else []
+    done = list({(result.sample.task_id, result.sample.number): result for result in found}.values())
+    count = Counter(result.sample.task_id for result in done)
+    ready = world.all_gather_object({name for name, number in wanted.items() if count[name] == number})[0]
+    if ready:
+        console.print(f"{len(ready)} of {len(wanted)} tasks were done before", highlight=False)
+    done = [result for result in done if result.sample.task_id in ready]
+    return done, [task for task in suite.used if task.id not in ready]
 
 
-def _sandbox(options: argparse.Namespace) -> Sandbox:
+def _judged(
+    options: argparse.Namespace,
+    link: Link,
+    world: World,
+    device: Any,
+    scorer: Scorer,
+    model: Model | None,
+    samples: Sequence[Sample],
+    left: Sequence[Task],
+    journal: Journal,
+    console: Console,
+) -> list[Result]:
+    """Generate and judge this rank's share of the tasks that are left, batch by batch; return its results.
+
+    All ranks do as many batches, because those that share an engine generate together.
+    """
+    mine = deal(left, world)
+    largest = -(-len(left) // world.size)
+    by_task: dict[str, list[Sample]] = {task.id: [] for task in mine}
+    for sample in samples:
+        if sample.task_id in by_task:
+            by_task[sample.task_id].append(sample)
+    evaluator: Evaluator | None = None
+    results: list[Result] = []
+    with ExitStack() as stack:
+        progress = stack.enter_context(Progress(console, len(mine)))
+        if model is not None:
+            progress.add("generate", len(mine) * options.n * model.sampling.max_tokens)
+            generator = make_generator(options, model, device, progress.advance("generate"), stack)
+            evaluator = Evaluator(scorer, generator, model.prompting, model.sampling, options.seed, world)
+        progress.add("judge", sum(map(len, by_task.values())) if model is None else len(mine) * options.n)
+        size = BATCH if model is None else model.chunk
+        for start in range(0, largest, size):
+            tasks = mine[start : start + size]
+            link.notice("generate")
+            if evaluator is not None:
+                batch = evaluator.generate(tasks)
+            else:
+                batch = [sample for task in tasks for sample in by_task[task.id]]
+            link.notice("judge")
+            judged = scorer.score(batch, progress.advance("judge"))
+            journal.keep(judged)
+            results += judged
+            progress.tasks(len(tasks))
+    return results
+
+
+def _suite(options: argparse.Namespace, world: World) -> Suite:
+    """Read the benchmark; the first rank downloads it for the others."""
+    choice = Choice(
+        options.benchmark,
+        options.data,
+        options.split,
+        options.limit,
+        options.difficulty,
+        options.max_tests,
+        options.unverified,
+        options.since,
+        options.until,
+    )
+    if world.rank:
+        world.barrier()
+        return load_suite(choice)
+    suite = load_suite(choice)
+    world.barrier()
+    return suite
+
+
+def _settings(
+    options: argparse.Namespace, suite: Suite, model: Model | None, samples: Sequence[Sample]
+) -> dict[str, Any]:
+    """Return what the results depend on, for the journal and for summary.json."""
+    told: dict[str, Any] = {
+        "data": options.data,
+        "split": options.split,
+        "limit": options.limit,
+        "difficulty": options.difficulty,
+        "max_tests": options.max_tests,
+        "since": None if options.since is None else options.since.isoformat(),
+        "until": None if options.until is None else options.until.isoformat(),
+        "compare": options.compare,
+        "seconds_per_test": options.seconds,
+        "memory_mb": options.memory_mb,
+        "packages": options.packages,
+        "versions": versions(None if model is None else options.engine),
+    }
+    common = {"benchmark": suite.name, "tasks": len(suite.used), "files": dict(suite.files), **told}
+    if model is not None:
+        return common | model.settings
+    texts = repr([(sample.task_id, sample.number, sample.program) for sample in samples])
+    digest = hashlib.sha256(texts.encode("utf-8", "surrogatepass")).hexdigest()
+    return common | {"samples_from": str(options.samples), "samples_sha256": digest, "prompting": None}
+
+
+def _sandbox(options: argparse.Namespace, world: World) -> Sandbox:
+    workers = None if world.local_size == 1 else max(1, cores() // world.local_size)
     try:
-        return Sandbox(options.workers, packages=options.packages)
+        return Sandbox(options.workers or workers, packages=options.packages)
     except ValueError as error:
         raise UserError(f"--packages: {error}") from None
 
@@ -118,136 +269,12 @@ def _show(
         failures.show(console, suite, results, options.failures)
     if options.output is not None:
         output.write(options.output, suite, results, summary)
-        console.print(f"{options.output}: results.jsonl, summary.json, failures.html", highlight=False, soft_wrap=True)
-
-
-def _generated(
-    options: argparse.Namespace, suite: Suite, scorer: Scorer, bars: Progress, console: Console, device: Any
-) -> tuple[list[Sample], dict[str, Any]]:
-    """Generate the model's samples; return them with the settings that the summary records."""
-    # Imported here, so that scoring existing samples starts without the model library.
-    from refinerl.engines.models import load_model, resolve_model
-    from refinerl.engines.tokenization import ChatTokenizer
-    from refinerl.engines.transformers import TransformersGenerator
-
-    name = resolve_model(options.model)
-    tokenizer = ChatTokenizer.load(name, chat_template=options.chat_template)
-    default: Name = "chat" if tokenizer.inner.chat_template else "completion"
-    prompting = make_prompting(
-        options.prompting or default, suite, tokenizer.encode, tokenizer.encode_chat, tokenizer.beginning
-    )
-    said = f"prompting {prompting.name}: ends at {list(prompting.stops)}; program: {prompting.extraction}"
-    console.print(said, highlight=False, markup=False, soft_wrap=True)
-    model = load_model(options.model, dtype=options.dtype).to(device)
-    tokens = options.max_tokens or DEFAULT_TOKENS[suite.family]
-    bar = bars.add_task("generate", total=len(suite.used) * options.n * tokens)
-    generator = TransformersGenerator(
-        model, tokenizer, max_rows=options.max_batch, progress=lambda done: bars.advance(bar, done)
-    )
-    sampling = Sampling(tokens, options.temperature, top_p=options.top_p, n=options.n, stop=prompting.stops)
-    samples = Evaluator(scorer, generator, prompting, sampling, options.seed).generate()
-    return samples, {
-        "model": options.model,
-        "dtype": options.dtype,
-        "prompting": {
-            "name": prompting.name,
-            "stops": list(prompting.stops),
-            "extraction": prompting.extraction,
-        },
-        "temperature": options.temperature,
-        "top_p": options.top_p,
-        "max_tokens": tokens,
-        "seed": options.seed,
-    }
-
-
-def _bars(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-
-
-def _checked(options: argparse.Namespace) -> argparse.Namespace:
-    """Check the options against each other; return them.
-
-    Raises:
-        UserError: two of them contradict each other.
-    """
-    named = [name for name in (options.model, options.model_option) if name is not None]
-    if len(named) + (options.samples is not None) != 1:
-        raise UserError("give either one model (a hub id, a folder, a run's final/) or --samples FILE")
-    options.model = named[0] if named else None
-    for name in ("n", "limit", "workers", "max_tokens", "max_batch", "memory_mb", "max_tests"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
-    if options.temperature < 0 or not 0 < options.top_p <= 1:
-        raise UserError("--temperature must be at least 0, and --top-p above 0 and at most 1")
-    if options.seconds is not None and not 0 < options.seconds <= 3600:
-        raise UserError(f"--seconds must be above 0 and at most 3600, got {options.seconds}")
-    if options.samples is None and options.n > 1 and options.temperature == 0:
-        raise UserError(f"--n {options.n} needs a --temperature above 0: greedy samples are all the same")
-    if options.samples is not None and not options.samples.exists():
-        raise UserError(f"there is no file or folder {options.samples}")
-    if options.output is not None:
-        nearest = next(path for path in (options.output, *options.output.absolute().parents) if path.exists())
-        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-            raise UserError(f"cannot write to {options.output}: {nearest} is not a folder that can be written to")
-    return options
-
-
-def _ks(text: str) -> list[int]:
-    ks = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
-    if min(ks) < 1:
-        raise argparse.ArgumentTypeError(f"k must be numbers of at least 1, got {text!r}")
-    return sorted(set(ks))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m refinerl.evaluate",
-        description="pass@k on HumanEval(+), MBPP(+) and APPS, of a model or of existing samples.",
-    )
-    add = parser.add_argument
-    add("model", nargs="?", metavar="MODEL", help="a hub id, a folder such as a run's final/, or a bundled model")
-    add("--model", dest="model_option", metavar="MODEL", help="the same")
-    add("--samples", type=Path, metavar="FILE", help="score these instead: JSON lines of task_id and solution or "
-        "completion, or evalplus's folder")  # fmt: skip
-    add("--benchmark", choices=NAMES, required=True)
-    add("--data", metavar="DIR", help="folder with the benchmark's files; for apps also a file or hub:OWNER/NAME/FILE "
-        "(default: where they are published)")  # fmt: skip
-    add("--split", help="mbpp: test, all, sanitized; apps: test, train (default: test)")
-    add("--output", type=Path, metavar="DIR", help="folder for results.jsonl, summary.json and "
-        "failures.html, a page of the samples that fail")  # fmt: skip
-    add("--failures", type=int, default=0, metavar="N", help="print the first N failing samples")
-    add("--limit", type=int, metavar="N", help="the first N tasks only")
-    add("--k", type=_ks, metavar="K,…", help="default: those of 1, 10, 100 that the samples allow")
-    add("--unverified", action="store_true", help="take benchmark files of other versions than the known ones")
-    asking = parser.add_argument_group("how the model is asked")
-    add = asking.add_argument
-    add("--prompting", choices=("completion", "chat"), help="default: chat where the tokenizer has a template")
-    add("--n", type=int, default=1, help="samples of each task (default: 1)")
-    add("--temperature", type=float, default=0.0, help="default: 0, greedy")
-    add("--top-p", type=float, default=1.0)
-    add("--max-tokens", type=int, metavar="N", help="of an answer (default: 512, for apps 1024)")
-    add("--seed", type=int, default=0)
-    add("--chat-template", metavar="FILE", help="Jinja text or a file, for tokenizers that bring none")
-    add("--dtype", choices=("float32", "bfloat16"), default="float32")
-    add("--device", default="auto", help="cpu, cuda, cuda:N … (default: auto, the GPU if there is one, else the CPU)")
-    add("--max-batch", type=int, default=32, metavar="N", help="samples generated at once (default: 32)")
-    judging = parser.add_argument_group("how programs are judged")
-    add = judging.add_argument
-    add("--workers", type=int, metavar="N", help="default: the cores")
-    add("--seconds", type=float, help="processor time of each test (default: 4 × the reference's slowest, at least 1; "
-        "apps: 4)")  # fmt: skip
-    add("--memory-mb", type=int, default=4096)
-    add("--packages", nargs="+", default=[], metavar="NAME", help="installed packages that programs may import, "
-        "such as numpy (default: none)")  # fmt: skip
-    add("--compare", choices=("strict", "apps"), default="strict", help="apps: the comparison (default: strict)")
-    add("--difficulty", help="apps: only problems of this difficulty")
-    add("--version", action="version", version=f"refinerl {__version__}")
-    add("--max-tests", type=int, metavar="N", help="apps: tests of each problem at most, a deterministic choice")
-    return parser
+        text = f"{options.output}: results.jsonl, summary.json, failures.html"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    from refinerl.run.launch import end_process
+
+    end_process(code)

@@ -9,8 +9,8 @@ from refinerl.benchmarks.estimate import estimate
 from refinerl.benchmarks.prompting import Prompting
 from refinerl.benchmarks.results import passed_counts
 from refinerl.benchmarks.scoring import Scorer
-from refinerl.benchmarks.suite import Result, Sample, Task
-from refinerl.contracts import Generator
+from refinerl.benchmarks.suite import Result, Sample, Suite, Task
+from refinerl.contracts import ALONE, Generator, World
 from refinerl.records import Sampling, sample_seed
 
 STREAM = "evaluate"
@@ -22,7 +22,7 @@ class Evaluator:
     """A model, a suite, and how the model is asked.
 
     `sampling` has no seeds. They follow from `seed`, the task and the number of the sample, so that every evaluation
-    draws the same noise, at every step of a training run too.
+    draws the same noise, at every step of a training run and on any number of ranks.
     """
 
     scorer: Scorer
@@ -30,20 +30,22 @@ class Evaluator:
     prompting: Prompting
     sampling: Sampling
     seed: int
+    world: World = ALONE
 
-    def generate(self) -> list[Sample]:
-        """Generate `sampling.n` samples for each task in use, in order.
+    def generate(self, tasks: Sequence[Task]) -> list[Sample]:
+        """Generate `sampling.n` samples for each task, in order.
 
-        A sample has no program if the prompt fills the model's context.
+        A sample has no program if the prompt fills the model's context. Ranks that share an engine call this together,
+        also those without tasks.
         """
-        tasks = self.scorer.suite.used
         prompts = [self.prompting.tokens(task) for task in tasks]
         fits = [len(tokens) < self.generator.context_length for tokens in prompts]
         chosen = [i for i, fit in enumerate(fits) if fit]
         numbers = range(self.sampling.n)
         seeds = [[self._seed(tasks[i], number) for number in numbers] for i in chosen]
         self.generator.wake()
-        written = self.generator.generate([prompts[i] for i in chosen], self._seeded(seeds)) if chosen else []
+        alone = self.world.size == 1 and not chosen
+        written = [] if alone else self.generator.generate([prompts[i] for i in chosen], self._seeded(seeds))
         self.generator.sleep()
         samples = [[Sample(task.id, number, None) for number in numbers] for task in tasks]
         for i, row in zip(chosen, written, strict=True):
@@ -52,8 +54,12 @@ class Evaluator:
         return [sample for row in samples for sample in row]
 
     def evaluate(self, progress: Callable[[int], None] | None = None) -> list[Result]:
-        """Generate samples and judge them; `progress` is called with the number of samples that are done."""
-        return self.scorer.score(self.generate(), progress)
+        """Generate samples for the tasks in use and judge them; return the results of all ranks, in the tasks' order.
+
+        Each rank does its share of the tasks. `progress` is called with the number of samples that are done.
+        """
+        mine = self.scorer.score(self.generate(deal(self.scorer.suite.used, self.world)), progress)
+        return gathered(mine, self.scorer.suite, self.world)
 
     def metrics(self) -> dict[str, float]:
         """Evaluate; return `evaluate/pass@1` (all tests), and `evaluate/base_pass@1` for an extended benchmark."""
@@ -65,6 +71,18 @@ class Evaluator:
     def _seeded(self, seeds: Sequence[Sequence[int]]) -> Sampling:
         s = self.sampling
         return Sampling(s.max_tokens, s.temperature, s.top_p, s.top_k, s.n, seeds, s.stop)
+
+
+def deal(tasks: Sequence[Task], world: World) -> Sequence[Task]:
+    """Return the share of the tasks that is this rank's: every n-th of n ranks."""
+    return tasks[world.rank :: world.size]
+
+
+def gathered(mine: Sequence[Result], suite: Suite, world: World) -> list[Result]:
+    """Return the results of all ranks, in the order of the suite's tasks and of each task's samples."""
+    place = {task.id: i for i, task in enumerate(suite.tasks)}
+    every = [result for part in world.all_gather_object(list(mine)) for result in part]
+    return sorted(every, key=lambda result: (place[result.sample.task_id], result.sample.number))
 
 
 def metrics_of(results: Sequence[Result]) -> dict[str, float]:

@@ -9,11 +9,13 @@ from string import Template
 from typing import Any
 
 from rich.console import Console, Group
+from rich.markup import escape as escape_markup
 from rich.panel import Panel
 from rich.syntax import Syntax
 from rich.text import Text
 
 from refinerl.benchmarks.suite import Result, Suite
+from refinerl.data.terminal import safe
 
 MOST = 1000
 """Most samples on a page that a browser can still show."""
@@ -60,12 +62,13 @@ def _failing(results: Sequence[Result]) -> list[Result]:
 def _panel(suite: Suite, result: Result) -> Panel:
     parts: list[Any] = []
     if prompt := _prompt(suite, result):
-        parts += [Text(prompt, style="dim"), Text()]
+        parts += [Text(safe(prompt), style="dim"), Text()]
     if result.sample.program is not None:
-        parts += [Syntax(result.sample.program, "python", background_color="default", word_wrap=True), Text()]
+        program = safe(result.sample.program.expandtabs(4))
+        parts += [Syntax(program, "python", background_color="default", word_wrap=True), Text()]
     styles = {"test": "bold", "expected": "green", "got": "red"}
-    parts += [Text(line, style=styles[name]) for name, line in _failure(result).items()]
-    title = f"{result.sample.task_id}, sample {result.sample.number}: {result.outcome}"
+    parts += [Text(safe(line), style=styles[name]) for name, line in _failure(result).items()]
+    title = escape_markup(safe(f"{result.sample.task_id}, sample {result.sample.number}: {result.outcome}"))
     return Panel(Group(*parts), title=title, title_align="left")
 
 

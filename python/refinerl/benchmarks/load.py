@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
@@ -9,12 +10,13 @@ from typing import Literal, cast
 from refinerl.benchmarks import mbpp as mbpp_family
 from refinerl.benchmarks.apps import apps
 from refinerl.benchmarks.humaneval import humaneval, humaneval_plus
+from refinerl.benchmarks.livecodebench import livecodebench
 from refinerl.benchmarks.suite import Suite
 from refinerl.data.hub import fetched, local
 from refinerl.errors import UserError
 
-Benchmark = Literal["humaneval", "humaneval+", "mbpp", "mbpp+", "apps"]
-NAMES = ("humaneval", "humaneval+", "mbpp", "mbpp+", "apps")
+Benchmark = Literal["humaneval", "humaneval+", "mbpp", "mbpp+", "apps", "livecodebench"]
+NAMES = ("humaneval", "humaneval+", "mbpp", "mbpp+", "apps", "livecodebench")
 
 _OPENAI = "https://raw.githubusercontent.com/openai/human-eval/master/data"
 _GOOGLE = "https://raw.githubusercontent.com/google-research/google-research/master/mbpp"
@@ -42,6 +44,14 @@ SOURCES = {
 }
 """(address, SHA-256) of each benchmark's files, as published; the hub's copies of evalplus's data lack the inputs."""
 APPS = "hub:codeparrot/apps"
+LIVECODEBENCH = "hub:livecodebench/code_generation_lite"
+RELEASES = {
+    f"release_v{last}": tuple(f"test{number if number > 1 else ''}.jsonl" for number in range(1, last + 1))
+    for last in range(1, 7)
+}
+"""Files of each release of LiveCodeBench, which adds one to those of the release before."""
+OF_PROBLEMS = ("apps", "livecodebench")
+"""Benchmarks of problems with tests; their files have no known versions."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +60,20 @@ class Choice:
 
     benchmark: Benchmark
     data: str | None = None
-    """A folder with the files (for APPS also a single file, or `hub:OWNER/NAME/FILE`); None: as published."""
+    """A folder with the files (for APPS and LiveCodeBench also a single file, or `hub:OWNER/NAME/FILE`); None: as
+    published."""
     split: str | None = None
-    """mbpp: test, all or sanitized; apps: test or train. None: test."""
+    """mbpp: test, all or sanitized; apps: test or train; livecodebench: release_v1 to release_v6. None: test, or the
+    last release."""
     limit: int | None = None
     """The first tasks only."""
     difficulty: str | None = None
     max_tests: int | None = None
     unverified: bool = False
+    since: datetime.date | None = None
+    """livecodebench: only problems of contests from this day on, …"""
+    until: datetime.date | None = None
+    """… and before this one."""
 
 
 def load_suite(choice: Choice) -> Suite:
@@ -66,13 +82,22 @@ def load_suite(choice: Choice) -> Suite:
     Raises:
         UserError: the split is unknown, or a file is missing or cannot be used.
     """
-    split = choice.split or "test"
-    splits = {"mbpp": ("test", "all", "sanitized"), "apps": ("test", "train")}.get(choice.benchmark, ("test",))
+    splits = {
+        "mbpp": ("test", "all", "sanitized"),
+        "apps": ("test", "train"),
+        "livecodebench": tuple(RELEASES)[::-1],
+    }.get(choice.benchmark, ("test",))
+    split = choice.split or splits[0]
     if split not in splits:
         raise UserError(f"the split of {choice.benchmark} must be {' or '.join(splits)}, got {split!r}")
-    if choice.benchmark != "apps" and (choice.difficulty is not None or choice.max_tests is not None):
-        raise UserError(f"a difficulty and a cap on the tests are for apps, not for {choice.benchmark}")
+    if choice.benchmark not in OF_PROBLEMS and (choice.difficulty is not None or choice.max_tests is not None):
+        raise UserError(
+            f"a difficulty and a cap on the tests are for apps and livecodebench, not for {choice.benchmark}"
+        )
+    if choice.benchmark != "livecodebench" and (choice.since is not None or choice.until is not None):
+        raise UserError(f"a window of days is for livecodebench, not for {choice.benchmark}")
     data, unverified = _data(choice, split), choice.unverified
+    difficulties = None if choice.difficulty is None else [choice.difficulty]
     match choice.benchmark:
         case "humaneval":
             suite = humaneval(data, unverified=unverified)
@@ -83,8 +108,15 @@ def load_suite(choice: Choice) -> Suite:
         case "mbpp+":
             suite = mbpp_family.mbpp_plus(data, unverified=unverified)
         case "apps":
-            difficulties = None if choice.difficulty is None else [choice.difficulty]
             suite = apps(data, split=split, difficulties=difficulties, max_tests=choice.max_tests)
+        case "livecodebench":
+            suite = livecodebench(
+                _releases(choice, data, split),
+                since=choice.since,
+                until=choice.until,
+                difficulties=difficulties,
+                max_tests=choice.max_tests,
+            )
     notes = (*suite.notes, *(["versions were not checked"] if unverified and suite.files else []))
     return replace(suite, first=choice.limit, notes=notes)
 
@@ -94,12 +126,32 @@ def _data(choice: Choice, split: str) -> Path:
         path = local(choice.data)
         if not path.exists():
             raise UserError(f"there is no file or folder {choice.data}")
-        if path.is_file() and choice.benchmark != "apps":
+        if path.is_file() and choice.benchmark not in OF_PROBLEMS:
             raise UserError(f"--data must be a folder for {choice.benchmark}, got the file {path}")
         return path
     if choice.benchmark == "apps":
         return local(f"{APPS}/{split}.jsonl")
+    if choice.benchmark == "livecodebench":
+        return Path()  # a release may have several files: see `_releases`
     folder = Path()
     for address, digest in SOURCES[choice.benchmark]:
         folder = fetched(address, digest).parent
     return folder
+
+
+def _releases(choice: Choice, data: Path, split: str) -> list[Path]:
+    """Find the files of a release of LiveCodeBench: a given file, those of a folder, or those of the hub."""
+    if choice.data is None:
+        return [local(f"{LIVECODEBENCH}/{name}") for name in RELEASES[split]]
+    if data.is_file():
+        return [data]
+    for home in (data / "livecodebench", data / "code_generation_lite", data):
+        found = [home / name for name in RELEASES[split] if (home / name).is_file()]
+        if len(found) == len(RELEASES[split]):
+            return found
+        if found and choice.split is not None:
+            missing = [name for name in RELEASES[split] if not (home / name).is_file()]
+            raise UserError(f"{home} lacks {', '.join(missing)} of {split}: choose another --split, or give a file")
+        if found or (found := sorted(home.glob("*.jsonl"))):
+            return found
+    raise UserError(f"{data} holds no file of JSON lines, such as {RELEASES[split][0]}")

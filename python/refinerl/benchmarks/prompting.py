@@ -4,8 +4,8 @@
   ends at the first stop sequence, and the program is the prompt followed by the answer.
 - `chat`: the prompt goes through the chat template, in evalplus's words, and the assistant's turn is begun up to the
   opening fence. The program is what evalplus's sanitizer keeps of the longest run of lines that parses: the imports,
-  and the definitions that the entry point needs. For APPS the assistant's turn is left open, and the program is the
-  last code block.
+  and the definitions that the entry point needs. For APPS and LiveCodeBench the assistant's turn is left open, and the
+  program is the last code block. LiveCodeBench is asked in its own words.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from refinerl.benchmarks.livecodebench import SYSTEM
 from refinerl.benchmarks.suite import Suite, Task
+from refinerl.errors import UserError
 from refinerl.records import Message
 from refinerl.tasks.fences import extract as last_block
 
@@ -29,11 +31,12 @@ RESPONSE = (
     "Below is a Python script with a self-contained function that solves the problem and passes corresponding tests:"
 )
 
-# bigcode-evaluation-harness, tasks/humaneval.py, mbpp.py and apps.py
+# bigcode-evaluation-harness, tasks/humaneval.py, mbpp.py and apps.py; LiveCodeBench's own
 COMPLETION_STOPS = {
     "humaneval": ("\nclass", "\ndef", "\n#", "\n@", "\nprint", "\nif", "\n```", "<file_sep>"),
     "mbpp": ("\nclass", "\nassert", '\n"""', "\nprint", "\nif", "\n<|/", "\n```"),
     "apps": ("\nQUESTION", "\n---", "\nANSWER"),
+    "livecodebench": ("###",),
 }
 # evalplus, provider/utility.py and hf.py
 CHAT_STOPS = ("<|endoftext|>", "<|endofmask|>", "</s>", "\nif __name__", "\ndef main(", "\nprint(", "\n```\n")
@@ -66,7 +69,7 @@ def make_prompting(
         encode_chat: tokenizes a conversation up to the beginning of the assistant's turn.
         beginning: the tokens that every text begins with (a model's BOS), for `completion`.
     """
-    apps = suite.family == "apps"
+    apps = suite.family in ("apps", "livecodebench")
     if name == "completion":
         return Prompting(
             name,
@@ -76,11 +79,12 @@ def make_prompting(
             lambda task, text: text if apps else task.prompt.strip() + text,
         )
     if apps:
+        ask = _ask_livecodebench(encode_chat) if suite.family == "livecodebench" else _ask_apps
         return Prompting(
             name,
             (),
             "the last fenced code block, else the whole answer",
-            lambda task: tuple(encode_chat([{"role": "user", "content": f"{INSTRUCTION}\n{task.question}"}])),
+            lambda task: tuple(encode_chat(ask(task))),
             lambda task, text: last_block(text),
         )
     opened = tuple(encode(f"{RESPONSE}\n```python\n"))
@@ -91,6 +95,19 @@ def make_prompting(
         lambda task: (*encode_chat([{"role": "user", "content": _asked(task.question)}]), *opened),
         lambda task, text: sanitize(text, task.entry_point or ""),
     )
+
+
+def _ask_apps(task: Task) -> list[Message]:
+    return [{"role": "user", "content": f"{INSTRUCTION}\n{task.question}"}]
+
+
+def _ask_livecodebench(encode_chat: Callable[[Sequence[Message]], Sequence[int]]) -> Callable[[Task], list[Message]]:
+    """Ask with LiveCodeBench's system message, in front of the question where a template has no system messages."""
+    try:
+        encode_chat([{"role": "system", "content": SYSTEM}, {"role": "user", "content": "question"}])
+    except UserError:
+        return lambda task: [{"role": "user", "content": f"{SYSTEM}\n\n{task.question}"}]
+    return lambda task: [{"role": "system", "content": SYSTEM}, {"role": "user", "content": task.question}]
 
 
 def _asked(question: str) -> str:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from refinerl.benchmarks import failures
 from refinerl.benchmarks.estimate import Estimate, estimate
-from refinerl.benchmarks.suite import Result, Suite
+from refinerl.benchmarks.suite import Failure, Result, Sample, Suite
 from refinerl.data import files
 from refinerl.errors import UserError
 
@@ -101,6 +101,23 @@ def row(result: Result) -> dict[str, Any]:
         "solution": sample.program,
         **({} if sample.completion is None else {"completion": sample.completion}),
     }
+
+
+def result_of(where: str, row: Mapping[str, Any]) -> Result:
+    """Read a row of results.jsonl; `where` names it in messages.
+
+    Raises:
+        UserError: another version of refinerl wrote it, or a field is missing.
+    """
+    if row.get("schema") != SCHEMA:
+        raise UserError(f"{where} has schema {row.get('schema')}, and this version of refinerl reads {SCHEMA}")
+    try:
+        sample = Sample(row["task_id"], row["sample"], row["solution"], row.get("completion"))
+        plus = None if row["plus"] is None else row["plus"] == "pass"
+        failure = None if row["failure"] is None else Failure(**row["failure"])
+        return Result(sample, row["base"] == "pass", plus, row["outcome"], failure)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{where} is not a row of results.jsonl: {error}") from error
 
 
 def _word(passed: bool) -> str:

@@ -6,6 +6,7 @@ import marshal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from refinerl.benchmarks.livecodebench import IMPORTS
 from refinerl.benchmarks.oracle import first_mismatch
 from refinerl.benchmarks.suite import CallTask, Failure, ProblemTask, Result, Sample, Suite
 from refinerl.errors import UserError
@@ -28,6 +29,8 @@ GROUP = 8
 """Number of reference solutions that run at once."""
 REMEMBERED = 1 << 20
 """Largest size of a task's expected answers that are kept, since training evaluates many times."""
+PROBLEM_SECONDS = {"apps": 4.0, "livecodebench": 6.0}
+"""Processor time of each test of a problem; LiveCodeBench's own judge allows 6 s."""
 EXCERPT = 400
 
 Part = Literal["base", "plus"]
@@ -58,9 +61,9 @@ class Scorer:
 
     Args:
         seconds: processor time for each test; None: evalplus's rule for functions (4 × the reference, at least 1 s),
-            and 4 s for problems of APPS.
+            4 s for problems of APPS, and 6 s for those of LiveCodeBench.
         memory_mb: memory for each test, in MiB.
-        compare: comparison of outputs, for APPS only.
+        compare: comparison of outputs, for APPS and LiveCodeBench.
     """
 
     def __init__(
@@ -86,7 +89,7 @@ class Scorer:
             SandboxError: the sandbox itself failed.
             UserError: a reference solution fails, or a test cannot be used.
         """
-        judge = self._problems if self.suite.family == "apps" else self._calls
+        judge = self._calls if self.suite.family in ("humaneval", "mbpp") else self._problems
         results: list[Result] = []
         for batch in _batches(samples, BATCH):
             judged = iter(judge([sample for sample in batch if sample.program is not None]))
@@ -183,20 +186,24 @@ class Scorer:
                 raise SandboxError(f"the sandbox failed: {run.tests[0].stderr}")
         return runs
 
-    # --- problems of APPS -----------------------------------------------------------------------
+    # --- problems of APPS and LiveCodeBench -----------------------------------------------------------------------
 
     def _problems(self, samples: Sequence[Sample]) -> list[Result]:
         programs, results = [], []
-        limits = Limits(WALL_FACTOR * (self._seconds or 4.0), self._seconds or 4.0, self._memory_mb, 1 << 14)
+        seconds = self._seconds or PROBLEM_SECONDS[self.suite.family]
+        limits = Limits(WALL_FACTOR * seconds, seconds, self._memory_mb, 1 << 14)
         for sample in samples:
             task = self.suite.by_id[sample.task_id]
             assert isinstance(task, ProblemTask)
             name = task.problem.fn_name
             isolate: Literal["test", "program"] = "test" if name is None else "program"
             tests = sandbox_tests(task.problem)
+            source = sample.program or ""
+            if self.suite.family == "livecodebench" and name is None and "from __future__" not in source:
+                source = f"{IMPORTS}{source}"
             programs.append(
                 Program(
-                    sample.program or "",
+                    source,
                     tests,
                     fn_name=name,
                     compare=self._compare,

@@ -50,7 +50,7 @@ class CallTask:
 
 @dataclass(frozen=True)
 class ProblemTask:
-    """A problem of APPS, judged by the sandbox's own comparison."""
+    """A problem of APPS or LiveCodeBench, judged by the sandbox's own comparison."""
 
     problem: Problem
     prompt: str
@@ -85,7 +85,7 @@ class Suite:
     """Name of each file that was read, and the SHA-256 of its text."""
     notes: tuple[str, ...] = ()
     """Remarks on the data for readers of the results."""
-    family: Literal["humaneval", "mbpp", "apps"] = "humaneval"
+    family: Literal["humaneval", "mbpp", "apps", "livecodebench"] = "humaneval"
     first: int | None = None
     """Number of tasks in use, from the first; None: all."""
     by_id: Mapping[str, Task] = field(init=False, repr=False, compare=False)

@@ -12,12 +12,13 @@ class EvaluateConfig(Section):
 
     every: CountOrZero = 0
     """Steps between evaluations; the first is before step 1. 0: no evaluation."""
-    benchmark: Literal["humaneval", "humaneval+", "mbpp", "mbpp+", "apps", "task"] = "humaneval+"
+    benchmark: Literal["humaneval", "humaneval+", "mbpp", "mbpp+", "apps", "livecodebench", "task"] = "humaneval+"
     """Benchmark to run. task: the rows of evaluate.path, with the prompts and the reward of the run's task."""
     path: DataPath | None = None
     """With benchmark=task: a file with rows like those of task.path, which the run is not trained on."""
     data: DataPath | None = None
-    """Folder with a benchmark's files; for apps also a file or hub:OWNER/NAME/FILE. None: download them."""
+    """Folder with a benchmark's files; for apps and livecodebench also a file or hub:OWNER/NAME/FILE. None: download
+    them."""
     limit: Count | None = None
     """Number of tasks to use, from the first on. None: all."""
     n: Count = 1

@@ -206,7 +206,7 @@ def _problem(where: str, row: Mapping[str, Any], max_tests: int | None) -> Probl
         question=question,
         starter_code=row.get("starter_code") or "",
         fn_name=fn_name,
-        tests=_capped(str(number), tests, max_tests),
+        tests=capped(str(number), tests, max_tests),
         difficulty=row.get("difficulty") or "",
         solutions=tuple(solutions),
     )
@@ -246,7 +246,8 @@ def _lines(where: str, value: Any) -> str:
     return value
 
 
-def _capped(problem_id: str, tests: tuple[Case, ...], max_tests: int | None) -> tuple[Case, ...]:
+def capped(problem_id: str, tests: tuple[Case, ...], max_tests: int | None) -> tuple[Case, ...]:
+    """Choose `max_tests` of the tests, in their order. The choice depends only on the problem's id."""
     if max_tests is None or len(tests) <= max_tests:
         return tests
     ranked = sorted(range(len(tests)), key=lambda i: hashlib.sha256(f"{problem_id}:{i}".encode()).digest())

@@ -1,4 +1,4 @@
-"""Text of models and programs, made safe for a terminal."""
+"""Text for a terminal: text of models and programs made safe, and durations."""
 
 from __future__ import annotations
 
@@ -20,3 +20,20 @@ def safe(text: str) -> str:
     two\x07
     """
     return "\n".join("".join(map(visible, line)) for line in text.split("\n"))
+
+
+def duration(seconds: float) -> str:
+    """Write a duration in at most two units.
+
+    >>> [duration(seconds) for seconds in (3.2, 59.6, 150, 7260, 200_000)]
+    ['3 s', '1 min', '2 min', '2 h 1 min', '2 d 7 h']
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
+    if hours < 1:
+        return f"{minutes} min"
+    if days < 1:
+        return f"{hours} h {minutes % 60} min"
+    return f"{days} d {hours % 24} h"

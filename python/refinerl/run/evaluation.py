@@ -113,8 +113,10 @@ def _blamed(error: UserError, config: Config) -> UserError:
     return UserError(f"evaluate.path = {config.evaluate.path}, read as task.name={config.task.name}: {error}")
 
 
-def make_benchmark(config: Config, generator: Generator, tokenizer: ChatTokenizer, box: Sandbox, say: Say) -> Evaluator:
-    """Make the benchmark that runs during training, with the policy's own generator."""
+def make_benchmark(
+    config: Config, generator: Generator, tokenizer: ChatTokenizer, box: Sandbox, say: Say, world: World
+) -> Evaluator:
+    """Make the benchmark that runs during training, with the policy's own generator. Each rank does its share."""
     e = config.evaluate
     assert e.benchmark != "task"
     suite = load_suite(Choice(e.benchmark, e.data, limit=e.limit))
@@ -122,4 +124,4 @@ def make_benchmark(config: Config, generator: Generator, tokenizer: ChatTokenize
         say(f"evaluate: {suite.name}: {note}")
     prompting = make_prompting(e.prompting, suite, tokenizer.encode, tokenizer.encode_chat, tokenizer.beginning)
     sampling = Sampling(e.max_tokens, e.temperature, n=e.n, stop=prompting.stops)
-    return Evaluator(Scorer(suite, box), generator, prompting, sampling, config.seed)
+    return Evaluator(Scorer(suite, box), generator, prompting, sampling, config.seed, world)

@@ -51,13 +51,13 @@ class Link:
         self._phase = "start"
         self._standing: Callable[[], str] = lambda: "--resume goes on from the last checkpoint"
 
-    def claim(self, device: str) -> torch.device:
-        """Choose this process's device according to the knob `device`. Each rank of a machine gets its own.
+    def claim(self, device: str, knob: str = "device") -> torch.device:
+        """Choose this process's device by the value of a knob. Each rank of a machine gets its own.
 
         Raises:
             UserError: it does not exist or cannot be used.
         """
-        return devices.claim(device, self._launched)
+        return devices.claim(device, self._launched, knob)
 
     def join(self, timeout: float, device: torch.device) -> World:
         """Join the ranks of the run, each with its device. They wait `timeout` seconds for each other."""

@@ -179,7 +179,7 @@ def wire(
             described = isinstance(config.task, CodeTask.Options) and config.task.bounded  # by the task's own sandbox
             box = make_sandbox(config, (lambda _: None) if described else telemetry.say, world)
             stack.callback(box.close)
-            evaluation = make_benchmark(config, generator, tokenizer, box, telemetry.say)
+            evaluation = make_benchmark(config, generator, tokenizer, box, telemetry.say, world)
         trainers: dict[str, Trainer] = {"policy": policy}
         if updater.critic is not None:
             trainers["critic"] = updater.critic
