@@ -57,7 +57,9 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 
 def timeless(folder: Path) -> list[dict[str, Any]]:
     """Read the rows without what differs between two equal runs."""
-    return [{k: v for k, v in row.items() if not k.startswith(("time/", "sandbox/"))} for row in metrics(folder)]
+    return [
+        {k: v for k, v in row.items() if not k.startswith(("time/", "memory/", "sandbox/"))} for row in metrics(folder)
+    ]
 
 
 def rollouts(folder: Path, step: int) -> list[dict[str, Any]]:

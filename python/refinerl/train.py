@@ -99,7 +99,7 @@ def train(parts: Parts) -> State:
             state = keeper.reached(state.after(step, stream.position, update, score_of(evaluated)))
 
         for name in update.skipped:
-            telemetry.say(f"[yellow]step {step}: an optimizer step was skipped, the {name} is not finite[/]")
+            telemetry.say(f"warning: step {step}: an optimizer step was skipped, the {name} is not finite")
         stop = reason_to_stop(pace, state, update, metrics)
         if stop or keeper.due(step) or step == pace.steps:
             with telemetry.busy(f"checkpoint-{step}"):

@@ -17,7 +17,7 @@ from refinerl.constraints.dynamic import Dynamic
 from refinerl.constraints.none import NoConstraint
 from refinerl.constraints.static import Static
 from refinerl.engines.networks import PolicyNetwork, ValueNetwork
-from refinerl.engines.optimization import Optimization
+from refinerl.engines.optimization import Optimization, Schedule
 from refinerl.engines.torch import TorchTrainer
 from refinerl.engines.world import WorldOfOne
 from refinerl.loop.batch import collate
@@ -449,3 +449,32 @@ def test_a_constraint_on_refinements_must_say_its_loss():
     part = updater(trainer(), Own(apply="loss"))
     with pytest.raises(TypeError, match=r"Own.loss must then be made of outputs.weighted_nll"):
         part.update(prepared(part, (ACCEPTED, REJECTED)), step=1)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "algorithm"),
+    [(dynamic(), DAPO()), (Static(beta=0.5, apply="loss"), PPO()), (Static(beta=0.5, apply="reward"), DAPO())],
+)
+@pytest.mark.parametrize("budget", [16, 10_000])
+def test_the_progress_of_an_update_reaches_its_end(constraint, algorithm, budget):
+    """Its bar used to stand still."""
+    critic = TorchTrainer(ValueNetwork(tiny_model(seed=1).base_model), OPTIMIZATION) if algorithm.needs_critic else None
+    part = updater(trainer(), constraint, algorithm, critic=critic, budget=budget, epochs=2, minibatch=2)
+    done, total = [], []
+    part = replace(part, progress=done.append, expect=total.append)
+    refinements = [ACCEPTED] if isinstance(constraint, Dynamic) else []
+    part.update(prepared(part, refinements, merge=False), step=1)
+    assert total == [sum(done)]
+    assert len(done) > 5
+    if budget == 16:
+        assert max(done) < total[0] / 4  # in many small steps
+
+
+def test_the_learning_rate_is_that_of_the_steps_that_were_taken():
+    schedule = Schedule("linear", total_steps=4)
+    policy = TorchTrainer(PolicyNetwork(tiny_model()), replace(OPTIMIZATION, schedule=schedule))
+    part = updater(policy, dynamic(), epochs=2)
+    assert part.update(prepared(part), step=1).metrics["policy/learning_rate"] == pytest.approx(1e-2 * (1 + 0.75) / 2)
+    bad = prepared(part)
+    bad = bad.with_(advantages=bad.advantages * math.nan)
+    assert "policy/learning_rate" not in part.update(bad, step=2).metrics

@@ -10,7 +10,8 @@ from rich.console import Console
 from building import group, refinement
 from refinerl.errors import UserError
 from refinerl.records import Anchors
-from refinerl.run.telemetry import PHASES, Telemetry, make_trackers
+from refinerl.run.telemetry import PHASES, Telemetry
+from refinerl.run.trackers import make_trackers
 
 
 @pytest.fixture
@@ -103,3 +104,64 @@ def test_a_phase_lasts_until_the_device_has_done_its_work(tmp_path, monkeypatch)
             pass
         telemetry.log({})
     assert rows(telemetry)[0]["time/sync"] == 3
+
+
+def test_a_step_has_its_rates_and_its_memory(tmp_path, monkeypatch):
+    clock = {"now": 0.0}
+    monkeypatch.setattr("time.perf_counter", lambda: clock["now"])
+    telemetry = Telemetry(tmp_path, Console(file=io.StringIO()), steps=2, peak=lambda: {"memory/host_peak": 1.5})
+    with telemetry.step(1):
+        for phase, seconds in (("generate", 3.0), ("update", 4.0)):
+            with telemetry.clock(phase):
+                clock["now"] += seconds
+        clock["now"] += 1
+        telemetry.log({"tokens/step": 400.0})
+    (row,) = rows(telemetry)
+    assert (row["time/generate_share"], row["time/update_share"], row["time/other_share"]) == (0.375, 0.5, 0.125)
+    assert (row["time/tokens_per_second"], row["memory/host_peak"]) == (50.0, 1.5)
+
+
+def test_the_time_that_is_left_is_told(tmp_path, monkeypatch):
+    """Of a resumed run too: the time before counts the steps of this start alone."""
+    clock = {"now": 100.0}
+    monkeypatch.setattr("time.perf_counter", lambda: clock["now"])
+    telemetry = Telemetry(tmp_path, Console(file=io.StringIO(), width=80), steps=10)
+    for step in (4, 5):
+        with telemetry.step(step):
+            clock["now"] += 60
+            telemetry.log({"reward/mean": 0.5})
+    assert telemetry.console.file.getvalue().splitlines() == [
+        "step 4/10  reward +0.500  60.0 s, 6 min left",
+        "step 5/10  reward +0.500  60.0 s, 5 min left",
+    ]
+
+
+def test_words_of_others_cannot_command_the_terminal_or_end_the_run(telemetry):
+    """A server's message with brackets used to raise an error of the markup."""
+    telemetry.say("warning: the server said [/no] \x1b[2J\x07")
+    assert telemetry.console.file.getvalue() == "warning: the server said [/no] \\x1b[2J\\x07\n"
+
+
+def test_the_progress_of_a_phase_whose_size_becomes_known_in_it(tmp_path):
+    out = io.StringIO()
+    console = Console(file=out, width=80, force_terminal=True, _environ={"TERM": "xterm"})
+    telemetry = Telemetry(tmp_path, console, steps=1)
+    with telemetry.step(1), telemetry.clock("update"):
+        telemetry.expect(8)
+        telemetry.tick(6)
+        progress, task = telemetry._bar
+        assert progress.tasks[task].percentage == 75
+        progress.refresh()
+    assert "75%" in out.getvalue()
+
+
+def test_a_tracker_that_does_not_close_is_named(telemetry):
+    class Broken:
+        name = "wandb"
+
+        def close(self):
+            raise ConnectionError("the network is gone")
+
+    telemetry.trackers = [Broken()]
+    telemetry.close()
+    assert "warning: wandb did not close (ConnectionError: the network is gone)" in telemetry.console.file.getvalue()

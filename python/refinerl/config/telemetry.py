@@ -14,4 +14,8 @@ class TelemetryConfig(Section):
     """Steps between measurements of entropy and KL to the reference over all sampled responses, those of dropped groups
     included. A step in which no group was dropped also measures the entropy, and with the constraint static the KL."""
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
-    """Services that metrics are also sent to."""
+    """Services that metrics are also sent to. A resumed run continues what it began there."""
+    project: str = "refinerl"
+    """Project of the run in wandb and trackio."""
+    run_name: str | None = None
+    """Name of the run in wandb and trackio. None: the last part of --output-dir."""

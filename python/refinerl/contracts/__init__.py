@@ -106,6 +106,10 @@ class Trainer(Protocol):
         """
 
     @property
+    def learning_rate(self) -> float:
+        """The learning rate of the next step."""
+
+    @property
     def reads_gradients(self) -> bool:
         """True if `gradient_norm` can be called."""
 

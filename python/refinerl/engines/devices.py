@@ -6,6 +6,8 @@ Any device type that PyTorch knows is accepted. Messages name a setting that wor
 from __future__ import annotations
 
 import os
+import resource
+import sys
 
 import torch
 
@@ -90,6 +92,15 @@ def claim(name: str, launched: Launched | None = None, knob: str = "device") -> 
 def describe(device: torch.device) -> str:
     """Return the device with its name, such as `cuda:0 (NVIDIA H100 80GB HBM3)`."""
     return "cpu" if device.type == "cpu" else f"{device} ({hardware.card(device).name})"
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """Measure the most memory that this process has used so far, in GiB, as metrics: of the host and of the device."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    found = {"memory/host_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB}
+    if device.type != "cpu" and (peak := hardware.peak(device)) is not None:
+        found["memory/device_peak"] = peak / GIB
+    return found
 
 
 def settle(device: torch.device) -> None:

@@ -76,6 +76,11 @@ class Hardware:
         read = getattr(_required(device.type), "mem_get_info", None)
         return None if read is None else tuple(read(device))
 
+    def peak(self, device: torch.device) -> int | None:
+        """Read the most bytes that tensors of this process have taken so far; None for types that do not count them."""
+        read = getattr(_required(device.type), "max_memory_allocated", None)
+        return None if read is None else int(read(device))
+
     def kernels(self, device: torch.device) -> str:
         """Return the reason why our CUDA kernels do not run on a device, such as an old driver; empty if they run."""
         from refinerl.kernels import cuda

@@ -126,8 +126,8 @@ class ServerAuthor:
             pool.shutdown(wait=True, cancel_futures=True)
         if failed:
             self._say(
-                f"[yellow]{len(failed)} of {len(jobs)} requests to the refiner's server failed, so their responses "
-                f"stay unrefined: the last time it {failed[-1]}[/]"
+                f"warning: {len(failed)} of {len(jobs)} requests to the refiner's server failed, so their responses "
+                f"stay unrefined: the last time it {failed[-1]}"
             )
         return found
 

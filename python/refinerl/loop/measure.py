@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,6 +33,10 @@ class Measurer:
     correction: Literal["off", "token", "sequence"] = "off"
     """Correction of the mismatch between the engine that sampled y and the trainer."""
     correction_cap: float = 2.0
+    progress: Callable[[int], None] = lambda _: None
+    """Called with a number of rows that have gone through a model; these numbers add up to about what `expect` got."""
+    expect: Callable[[int], None] = lambda _: None
+    """Called with the number of rows of a step, when it is known."""
 
     def measure(self, batch: Rows, others: Rows, *, kl: bool) -> tuple[Measured, dict[str, float]]:
         """Measure old logprobs, values and, if needed, the reference's logprobs of y; with metrics.
@@ -40,6 +45,7 @@ class Measurer:
         `kl`, their KL and entropy are measured too, so that both metrics are over all sampled y. Without it, a metric
         is given only if there are no others and it costs nothing: the entropy, and the KL if a constraint needs it.
         """
+        self.expect(self._passes(batch, others, kl=kl))
         rows = torch.nonzero(batch.surrogate).flatten()
         rest = torch.arange(len(others) if kl else 0)
         whole = kl or not int(self.world.all_reduce(torch.tensor(len(others)), "max"))
@@ -72,6 +78,15 @@ class Measurer:
             correction=correction,
         )
         return measured, metrics
+
+    def _passes(self, batch: Rows, others: Rows, *, kl: bool) -> int:
+        """Count the rows that go through a model without gradient."""
+        measured = int(batch.surrogate.sum())
+        every = measured + (len(others) if kl else 0)
+        parts = self.constraint.parts
+        count = every + (measured if self.critic is not None else 0)
+        count += every if kl or any(part.needs_reference for part in parts) else 0
+        return count + (len(batch) if any(part.apply == "reward" for part in parts) else 0)
 
     def penalty(self, batch: Measured, anchors: Anchors) -> tuple[Tensor, dict[str, float]]:
         """Return Σ β·cost at y's positions, (R, T), detached, by the policy that sampled y; 0 unless apply = reward."""
@@ -164,6 +179,7 @@ class Measurer:
         with torch.no_grad():
             for part in self._parts(batch, rows):
                 outputs = trainer.forward(batch.select(part), adapter=adapter)
+                self.progress(len(part))
                 for name in parts:
                     found = getattr(outputs, name)
                     if found is not None and found.numel():

@@ -13,6 +13,7 @@ from refinerl.records import Anchors
 IN_EVERY_ROW = (
     "policy/kl_to_reference",
     "policy/entropy",
+    "policy/learning_rate",
     "policy/clip_fraction_low",
     "policy/clip_fraction_high",
     "policy/ratio_max",

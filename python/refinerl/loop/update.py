@@ -14,7 +14,7 @@ from refinerl.contracts.shapes import check_advantages, for_tokens
 from refinerl.loop.batch import minibatches
 from refinerl.loop.measure import Measurer, present
 from refinerl.loop.tally import Tally
-from refinerl.records import Batch, Outputs, Update, sample_seed
+from refinerl.records import Batch, Outputs, Rows, Update, sample_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,11 @@ class Updater(Measurer):
                 first = share and epoch == 0 and not tally.steps and not tally.skipped
                 self._optimize(minibatch, self._weigh(minibatch), tally, first_epoch=epoch == 0, share=first)
         return tally.finish()
+
+    def _passes(self, batch: Rows, others: Rows, *, kl: bool) -> int:
+        """Count the rows that go through a model in a step: those that are measured, and those of the update."""
+        trained = len(batch) + (int(batch.surrogate.sum()) if self.critic is not None else 0)
+        return super()._passes(batch, others, kl=kl) + self.epochs * trained
 
     @property
     def _in_loss(self) -> list[Constraint]:
@@ -89,19 +94,23 @@ class Updater(Measurer):
             self._discard()
             tally.skipped.append(bad[0])
             return
+        rate = self.policy.learning_rate
         norm = self.policy.step()
         if not math.isfinite(norm):
             tally.skipped.append(f"gradient of the policy ({self.policy.bad_gradient() or 'its norm overflows'})")
             self._discard()
             return
         if self.critic is not None:
+            critic_rate = self.critic.learning_rate
             critic_norm = self.critic.step()
             if not math.isfinite(critic_norm):
                 tally.skipped.append(f"gradient of the critic ({self.critic.bad_gradient() or 'its norm overflows'})")
                 self._discard()
             else:
                 tally.add("critic/grad_norm", critic_norm)
+                tally.add("critic/learning_rate", critic_rate)
         tally.add("policy/grad_norm", norm)
+        tally.add("policy/learning_rate", rate)
         if constraint_norm is not None and norm:
             tally.add("constraint/gradient_share", constraint_norm / norm)
         tally.take(sums.over(self.world), constrained=first_epoch)
@@ -130,6 +139,7 @@ class Updater(Measurer):
         self._count(outputs, rows, mask, tokens, sums)
         sums.add("policy/loss", float(policy_loss.detach()))
         sums.add("constraint/loss", float(constraint_loss.detach()))
+        self.progress(len(rows))
         losses = {"policy loss": policy_loss, "constraint loss": constraint_loss, "loss": loss}
         if self.critic is not None:
             losses["value loss"] = self._backward_values(self.critic, rows, tokens, sequences, sums)
@@ -160,6 +170,7 @@ class Updater(Measurer):
     def _backward_values(self, critic: Trainer, rows: Batch, tokens: float, sequences: float, sums: Tally) -> Tensor:
         """Run the critic's forward and backward pass over the y among the rows."""
         outputs, y = _forward_with_grad(critic, rows.select(torch.nonzero(rows.surrogate).flatten()))
+        self.progress(len(y))
         weights = self.algorithm.weights(y.mask, tokens, sequences)
         loss = (self.algorithm.value_loss(present(outputs.values), y) * weights).sum()
         critic.backward(loss)

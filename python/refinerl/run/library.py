@@ -48,7 +48,7 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """A row for each step, by metric name (docs/equations.md). None stands for a metric without a value.
+        """A row for each step, by metric name (docs/metrics.md). None stands for a metric without a value.
 
         With `evaluate.every`, the first row is that of step 0, which holds the evaluation before training only.
         """

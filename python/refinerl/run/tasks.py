@@ -212,5 +212,5 @@ def make_sandbox(config: Config, say: Say, world: World = ALONE) -> Sandbox:
     off = [protection for protection in box.isolation if not protection.on]
     say(f"sandbox: {len(box.isolation) - len(off)} of {len(box.isolation)} protections are on")
     for protection in off:
-        say(f"[yellow]  off: {protection.name} ({protection.reason}), which exposes {protection.exposed}[/]")
+        say(f"warning: off: {protection.name} ({protection.reason}), which exposes {protection.exposed}")
     return box

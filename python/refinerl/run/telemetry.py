@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -21,25 +20,18 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.text import Text
 
 from refinerl.contracts import ALONE, World
 from refinerl.data.files import write
-from refinerl.errors import UserError, pip_install
+from refinerl.data.terminal import duration, safe
 from refinerl.records import Anchors, RolloutGroup
 from refinerl.report import rows
 from refinerl.run import memory
+from refinerl.run.step_line import step_line
+from refinerl.run.trackers import Tracker
 
 PHASES = ("generate", "score", "refine", "update", "sync")
-
-
-class Tracker(Protocol):
-    """A service that metrics are also sent to."""
-
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Send one step's metrics, without those that have no value."""
-
-    def close(self) -> None:
-        """Send what is pending."""
 
 
 class Telemetry:
@@ -53,6 +45,7 @@ class Telemetry:
         world: the ranks of the run.
         notice: called with the name of every phase that begins.
         settle: waits for the device at the end of a phase, so that pending work is not attributed to the next one.
+        peak: measures memory, by metric name: the most that this process has used so far.
         on_step: called with the row of each finished step, in place of a line on the console.
     """
 
@@ -66,9 +59,11 @@ class Telemetry:
         world: World = ALONE,
         notice: Callable[[str], None] = lambda _: None,
         settle: Callable[[], None] = lambda: None,
+        peak: Callable[[], Mapping[str, float]] = dict,
         on_step: Callable[[Mapping[str, Any]], Any] | None = None,
     ) -> None:
         self.settle = settle
+        self.peak = peak
         self.folder = folder
         self.world = world
         self.notice = notice
@@ -79,6 +74,8 @@ class Telemetry:
         self._times: dict[str, float] = {}
         self._step = 0
         self._start = 0.0
+        self._first: tuple[int, float] | None = None
+        self._left: float | None = None
         self._bar: tuple[Progress, TaskID] | None = None
         self._row: Mapping[str, Any] = {}
 
@@ -93,6 +90,8 @@ class Telemetry:
         self._times = dict.fromkeys(PHASES, 0.0) if step else {}
         self._step = step
         self._start = time.perf_counter()
+        if self._first is None and step:
+            self._first = step, self._start
         yield
         if self.on_step is not None and self._row and step:
             self.on_step(self._row)
@@ -102,7 +101,8 @@ class Telemetry:
         """Time a phase of the step and show that it runs; with a `total`, also its progress."""
         start = time.perf_counter()
         self.notice(f"{phase} of step {self._step}")
-        with self._shown(f"step {self._step}/{self.steps} · {phase}", total), memory.explained(phase):
+        left = "" if self._left is None else f" · {duration(self._left)} left"
+        with self._shown(f"step {self._step}/{self.steps} · {phase}{left}", total), memory.explained(phase):
             yield
             self.settle()
         self.notice(f"after {phase} of step {self._step}")
@@ -125,9 +125,16 @@ class Telemetry:
             progress, task = self._bar
             progress.advance(task, done)
 
+    def expect(self, total: int) -> None:
+        """Set the total of the current phase's progress, where it becomes known within the phase."""
+        if self._bar is not None:
+            progress, task = self._bar
+            progress.update(task, total=total)
+
     def say(self, text: str) -> None:
-        """Print a line."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        """Print a line, in yellow if it begins with `warning: `. What a terminal would obey in it is escaped."""
+        style = "yellow" if text.startswith("warning: ") else ""
+        self.console.print(Text(safe(text), style), highlight=False, soft_wrap=True)
 
     @contextmanager
     def _shown(self, label: str, total: int | None = None) -> Iterator[None]:
@@ -136,28 +143,34 @@ class Telemetry:
             return
         columns = (
             SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
             TaskProgressColumn(),
             TimeElapsedColumn(),
         )
         with Progress(*columns, console=self.console, transient=True) as progress:
-            self._bar = (progress, progress.add_task(label, total=total))
+            self._bar = (progress, progress.add_task(safe(label), total=total))
             try:
                 yield
             finally:
                 self._bar = None
 
     def log(self, metrics: Mapping[str, float]) -> None:
-        """Append the step's row to metrics.jsonl. Times are the longest over all ranks.
+        """Append the step's row to metrics.jsonl. Times and memory are the largest over all ranks.
 
         `metrics` already cover all ranks.
         """
         mine = {f"time/{phase}": seconds for phase, seconds in self._times.items()}
         if self._step:
             mine["time/step"] = time.perf_counter() - self._start
+            mine |= self.peak()
         every = self.world.all_gather_object(mine)
         times = {name: max(times[name] for times in every) for name in mine}
+        if self._step:
+            times |= _rates(times, metrics.get("tokens/step", math.nan))
+        if self._first is not None:
+            begun, start = self._first
+            self._left = (time.perf_counter() - start) / (self._step + 1 - begun) * (self.steps - self._step)
         if self.world.rank:
             return
         row = {**metrics, **times}
@@ -168,27 +181,8 @@ class Telemetry:
             tracker.log({name: value for name, value in row.items() if math.isfinite(value)}, self._step)
         self._row = record
         if self.on_step is None:
-            self.say(self._line(row))
-
-    def _line(self, row: Mapping[str, float]) -> str:
-        parts = [
-            ("reward", "reward/mean", "{:+.3f}"),
-            ("pass", "reward/pass_rate", "{:.0%}"),
-            ("KL", "policy/kl_to_reference", "{:.4f}"),
-            ("entropy", "policy/entropy", "{:.2f}"),
-            ("improved", "refiner/improved_ratio", "{:.0%}"),
-            ("CE", "constraint/ce", "{:.3f}"),
-            ("CE of the probe", "refiner/ce", "{:.3f}"),
-            ("held out", "evaluate/pass@1", "{:.1%}"),
-            ("held-out reward", "evaluate/reward", "{:+.3f}"),
-            ("", "time/step", "{:.1f} s"),
-        ]
-        shown = [
-            f"{label} {form.format(row[name])}".strip()
-            for label, name, form in parts
-            if not math.isnan(row.get(name, math.nan))
-        ]
-        return f"[bold]step {self._step}/{self.steps}[/]  " + "  ".join(shown)
+            line = step_line(row, self._step, self.steps, self._left, self.console.width)
+            self.console.print(line, highlight=False, soft_wrap=True)
 
     def rollouts(self, groups: Sequence[RolloutGroup], kept: Sequence[RolloutGroup], anchors: Anchors) -> None:
         """Write rollouts/step-N.jsonl: every y of all ranks, with its ỹ if there is one."""
@@ -215,53 +209,24 @@ class Telemetry:
                 yield group, rows.to_json(row)
 
     def close(self) -> None:
-        """Close the trackers."""
+        """Close the trackers. One that fails is named, and does not fail a run that has ended."""
         for tracker in self.trackers:
-            tracker.close()
+            try:
+                tracker.close()
+            except Exception as error:
+                self.say(f"warning: {tracker.name} did not close ({type(error).__name__}: {error})")
 
 
-# --- trackers -----------------------------------------------------------------------------------
+def _rates(times: Mapping[str, float], tokens: float) -> dict[str, float]:
+    """Compute each phase's share of a step, what is left for everything else, and the tokens per second.
 
-
-class _TensorBoard:
-    def __init__(self, folder: Path) -> None:
-        self._writer: Any = _module("torch.utils.tensorboard", "tensorboard").SummaryWriter(str(folder / "tensorboard"))
-
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        for name, value in metrics.items():
-            self._writer.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-class _Run:
-    """A run of wandb or trackio, which have the same interface: init(project=, name=), log(dict, step=), finish()."""
-
-    def __init__(self, name: str, folder: Path, config: Mapping[str, Any]) -> None:
-        self._module: Any = _module(name, name)
-        self._module.init(project="refinerl", name=folder.name, config=dict(config))
-
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        self._module.log(dict(metrics), step=step)
-
-    def close(self) -> None:
-        self._module.finish()
-
-
-def make_trackers(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> list[Tracker]:
-    """Make the trackers that are asked for.
-
-    Raises:
-        UserError: one is not installed.
+    >>> _rates({"time/generate": 3.0, "time/update": 4.0, "time/step": 8.0}, 400.0)
+    {'time/generate_share': 0.375, 'time/update_share': 0.5, 'time/other_share': 0.125, 'time/tokens_per_second': 50.0}
     """
-    return [_TensorBoard(folder) if name == "tensorboard" else _Run(name, folder, config) for name in names]
-
-
-def _module(name: str, package: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(
-            f"telemetry.trackers asks for {package}, which is not installed: {pip_install(package)}"
-        ) from error
+    step = times["time/step"]
+    if not step:
+        return {}
+    phases = [name for name in times if name.startswith("time/") and name != "time/step"]
+    shares = {f"{name}_share": times[name] / step for name in phases}
+    other = max(0.0, 1.0 - math.fsum(shares.values()))
+    return {**shares, "time/other_share": other, "time/tokens_per_second": tokens / step}

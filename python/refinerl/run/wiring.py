@@ -36,7 +36,8 @@ from refinerl.run.loading import load, trunk_for_critic
 from refinerl.run.pace import Pace
 from refinerl.run.placement import check_memory, check_ranks
 from refinerl.run.tasks import make_sandbox, make_task
-from refinerl.run.telemetry import Telemetry, make_trackers
+from refinerl.run.telemetry import Telemetry
+from refinerl.run.trackers import make_trackers
 from refinerl.run.trainers import device_of, make_critic, make_network, make_policy, make_reference, writing_network
 from refinerl.tasks.code import CodeTask
 
@@ -82,7 +83,9 @@ def wire(
     with ExitStack() as stack:
         trackers = []
         if world.rank == 0:
-            trackers = make_trackers(config.telemetry.trackers, folder, config.model_dump(mode="json"))
+            t = config.telemetry
+            told = config.model_dump(mode="json")
+            trackers = make_trackers(t.trackers, folder, told, project=t.project, run_name=t.run_name)
         settle = partial(devices.settle, torch.device(device))
         telemetry = Telemetry(
             folder,
@@ -92,6 +95,7 @@ def wire(
             world=world,
             notice=notice,
             settle=settle,
+            peak=partial(devices.peak_memory, torch.device(device)),
             on_step=given.on_step,
         )
         stack.callback(telemetry.close)
@@ -163,6 +167,8 @@ def wire(
             seed=config.seed,
             correction=config.mismatch.correction,
             correction_cap=config.mismatch.cap,
+            progress=telemetry.tick,
+            expect=telemetry.expect,
         )
         if not policy.reads_gradients and any(part.apply == "loss" and part.beta for part in constraint.parts):
             telemetry.say(

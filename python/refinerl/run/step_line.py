@@ -1,0 +1,62 @@
+"""The line that a run prints for each step, as long as the terminal is wide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from rich.text import Text
+
+from refinerl.data.terminal import duration
+
+LEAST = 80
+"""Columns that a line may always take."""
+
+
+class Part(NamedTuple):
+    """A metric of the line."""
+
+    label: str
+    metric: str
+    form: str
+    rank: int
+    """Parts with the highest rank are left out first where the line is too long."""
+
+
+PARTS = (
+    Part("reward", "reward/mean", "{:+.3f}", 0),
+    Part("pass", "reward/pass_rate", "{:.0%}", 6),
+    Part("KL", "policy/kl_to_reference", "{:.4f}", 5),
+    Part("entropy", "policy/entropy", "{:.2f}", 8),
+    Part("improved", "refiner/improved_ratio", "{:.0%}", 2),
+    Part("CE", "constraint/ce", "{:.3f}", 4),
+    Part("CE of the probe", "refiner/ce", "{:.3f}", 7),
+    Part("held out", "evaluate/pass@1", "{:.1%}", 1),
+    Part("held-out reward", "evaluate/reward", "{:+.3f}", 3),
+)
+
+
+def step_line(row: Mapping[str, float], step: int, steps: int, left: float | None, width: int) -> Text:
+    """Make the line of a step: the most important metrics that fit, its seconds, and the time that the run needs.
+
+    Args:
+        row: the step's metrics; those that are absent or NaN are left out.
+        left: seconds until the run's end; None if they are not known.
+        width: columns of the terminal.
+
+    >>> row = {"reward/mean": 0.5, "refiner/improved_ratio": 0.25, "time/step": 12.34}
+    >>> step_line(row, 3, 10, 86.0, 80).plain
+    'step 3/10  reward +0.500  improved 25%  12.3 s, 1 min left'
+    """
+    head = f"step {step}/{steps}"
+    times = [f"{row['time/step']:.1f} s"] if "time/step" in row else []
+    if left is not None and step < steps:
+        times.append(f"{duration(left)} left")
+    shown = [part for part in PARTS if not math.isnan(row.get(part.metric, math.nan))]
+    while True:
+        words = [f"{part.label} {part.form.format(row[part.metric])}" for part in shown]
+        text = "  ".join([*words, ", ".join(times)] if times else words)
+        if len(head) + 2 + len(text) <= max(width, LEAST) or not shown:
+            return Text.assemble((head, "bold"), "  ", text)
+        shown.remove(max(shown, key=lambda part: part.rank))

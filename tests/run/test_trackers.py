@@ -1,0 +1,126 @@
+"""Trackers: stand-ins for wandb and trackio, which record how they are called."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from refinerl.errors import UserError
+from refinerl.run.trackers import IDS, make_trackers
+from toy import Toy, metrics
+
+
+class Fake:
+    """The interface that wandb and trackio share."""
+
+    def __init__(self, run_id: str | None = "id-1", fault: Exception | None = None) -> None:
+        self.run_id, self.fault = run_id, fault
+        self.started: list[dict[str, Any]] = []
+        self.logged: list[int] = []
+
+    def init(self, **arguments: Any) -> Any:
+        if self.fault is not None:
+            raise self.fault
+        self.started.append(arguments)
+        return SimpleNamespace(id=arguments.get("id", self.run_id))
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.logged.append(step)
+
+    def finish(self) -> None:
+        """Nothing is pending."""
+
+
+def stand_in(monkeypatch, name: str = "wandb", **how: Any) -> Fake:
+    fake = Fake(**how)
+    monkeypatch.setitem(sys.modules, name, fake)
+    return fake
+
+
+def test_a_resumed_run_continues_its_run_in_the_tracker(toy: Toy, tmp_path: Path, monkeypatch):
+    """It used to begin another one."""
+    wandb = stand_in(monkeypatch)
+    words = [
+        "telemetry.trackers=[wandb]",
+        "telemetry.project=letters",
+        "telemetry.run_name=first",
+        "checkpoint.every=1",
+    ]
+    assert toy.run(tmp_path / "run", *words, "trainer.steps=1") == 0
+    wandb.run_id = "another"
+    assert toy.run(tmp_path / "run", *words, "trainer.steps=2", "telemetry.run_name=second", resume=True) == 0
+    first, second = wandb.started
+    assert (first["project"], first["name"]) == ("letters", "first")
+    assert "resume" not in first
+    assert {name: second[name] for name in ("project", "name", "id", "resume")} == {
+        "project": "letters",
+        "name": "first",
+        "id": "id-1",
+        "resume": "allow",
+    }
+    assert wandb.logged == [1, 2]
+    assert [row["step"] for row in metrics(tmp_path / "run")] == [1, 2]
+
+
+def test_a_run_without_a_name_has_its_folders(tmp_path, monkeypatch):
+    trackio = stand_in(monkeypatch, "trackio", run_id=None)
+    for _ in range(2):
+        (tracker,) = make_trackers(["trackio"], tmp_path, {})
+        tracker.log({"reward/mean": 0.5}, 1)
+        tracker.close()
+    first, second = trackio.started
+    assert (first["project"], first["name"]) == ("refinerl", tmp_path.name)
+    assert (second["name"], second["resume"]) == (tmp_path.name, "allow")
+    assert "id" not in second
+    assert json.loads((tmp_path / IDS).read_text())["trackio"]["name"] == tmp_path.name
+
+
+def test_a_run_without_a_step_leaves_no_id(tmp_path, monkeypatch):
+    """Its folder can be used again."""
+    stand_in(monkeypatch)
+    (tracker,) = make_trackers(["wandb"], tmp_path, {})
+    tracker.log({"evaluate/reward": 0.5}, 0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_tracker_that_cannot_start_is_one_sentence(tmp_path, monkeypatch):
+    """Nobody has logged in, say; it was a traceback."""
+    stand_in(monkeypatch, fault=RuntimeError("api_key not configured (no-tty)\nmore"))
+    with pytest.raises(
+        UserError, match=r"telemetry.trackers=wandb cannot start: api_key .*; log in with `wandb login`"
+    ):
+        make_trackers(["wandb"], tmp_path, {})
+
+
+def test_tensorboard_goes_on_in_its_folder(tmp_path, monkeypatch):
+    """And hides what the interrupted run wrote after its checkpoint."""
+    made: list[tuple[str, int]] = []
+
+    class Writer:
+        def __init__(self, folder: str, purge_step: int) -> None:
+            made.append((folder, purge_step))
+
+        def add_scalar(self, *_: Any) -> None:
+            """Written."""
+
+        def close(self) -> None:
+            """Nothing is pending."""
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    for step in (1, 4):
+        (tracker,) = make_trackers(["tensorboard"], tmp_path, {})
+        tracker.log({"reward/mean": 0.5}, step)
+        tracker.close()
+    assert made == [(str(tmp_path / "tensorboard"), 1), (str(tmp_path / "tensorboard"), 4)]
+
+
+def test_the_ids_of_another_version(tmp_path, monkeypatch):
+    stand_in(monkeypatch)
+    (tmp_path / IDS).write_text('{"schema": 7}')
+    with pytest.raises(UserError, match="was not written by this version of refinerl: delete it"):
+        make_trackers(["wandb"], tmp_path, {})
