@@ -174,9 +174,40 @@ def test_a_diff_without_colours_marks_what_went_and_came():
     assert summary.diff(tokens("ab"), tokens("abc"), decode, plain=True).plain == "ab{+c+}"
 
 
-def test_a_run_that_refined_nothing_says_why_there_is_no_example(tmp_path):
-    page = shown(written(tmp_path, [row("a", 1, None)], [{"reward/mean": 1.0, "refiner/improved_ratio": None}]))
-    assert "No refinement was made" in page
+DROPPED = {"selected": False}
+
+
+@pytest.mark.parametrize(
+    ("rows", "metrics", "said"),
+    [
+        ([row("a", 1, None), row("b", 1, None)], {}, "every response that was kept had the same reward, 1."),
+        ([row("a", -1, None) | DROPPED], {}, "in every group all responses had the same reward, so no group was kept."),
+        ([row("a", 0, None) | {"reward": None}], {}, "no response had a reward."),
+        ([row("a", 0, None)], {"refiner/skipped_by_choice": 8}, "8 responses were left out by refiner.where or"),
+        ([row("a", 0, None)], {"refiner/failed": 2}, "2 responses got no reply from the refiner's server."),
+        (
+            [row("a", 0, None), row("b", 1, None)],
+            {},
+            "responses with the highest reward, without a reward, or too long",
+        ),
+    ],
+)
+def test_a_run_that_refined_nothing_says_why_there_is_no_example(tmp_path, rows, metrics, said):
+    """It said that every response had the highest reward, whatever the rewards were."""
+    page = shown(written(tmp_path, rows, [{"refiner/improved_ratio": None, **metrics}]))
+    assert f"No refinement was made: {said}" in page
+
+
+def test_refinements_without_a_reward_are_counted(tmp_path):
+    made = row("a", 0, "b")
+    made["refinement"]["reward"] = None
+    page = shown(written(tmp_path, [made], [{"refiner/improved_ratio": None}]))
+    assert "1 refinements were made, and none of them has a reward." in page
+
+
+def test_the_name_of_a_folder_is_no_markup(tmp_path):
+    folder = written(tmp_path / "run [bold]", [row("a", 0, None)], [{}])
+    assert f"The run's files are in {folder}:" in shown(folder)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from refinerl import __version__
 from refinerl.audition import trial
 from refinerl.config import Config
 from refinerl.contracts import Author, Task
+from refinerl.data.terminal import safe
 from refinerl.engines import devices
 from refinerl.engines.models import load_model, resolve_model
 from refinerl.engines.tokenization import ChatTokenizer
@@ -61,10 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found = {"schema": 1, "n": args.n, "columns": [column.as_json() for column in columns]}
             export.save(args.output, json.dumps(found | {"config": config.model_dump(mode="json")}, indent=1))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {safe(str(error))}", file=sys.stderr)
         return 2
     except (SandboxError, TrainingStoppedError) as error:
-        print(f"stopped: {error}", file=sys.stderr)
+        print(f"stopped: {safe(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

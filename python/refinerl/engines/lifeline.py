@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from refinerl.data.terminal import safe
 from refinerl.engines import termination
 from refinerl.engines.launched import Launched
 
@@ -111,7 +112,7 @@ class Lifeline:
             self._end(message, code)
         _send(self._peers[0], {"failed": message, "code": code})
         self._await_end(10)  # rank 0's answer ends this process
-        print(message, file=sys.stderr)  # rank 0 has not answered
+        print(safe(message), file=sys.stderr)  # rank 0 has not answered
         _exit(code)
 
     def late(self) -> NoReturn:
@@ -263,7 +264,7 @@ class Lifeline:
         if not self._ending.acquire(blocking=False):
             threading.Event().wait()
         self._ended.set()
-        print(message, file=sys.stderr, flush=True)
+        print(safe(message), file=sys.stderr, flush=True)
         if self._rank == 0:
             for connection in self._peers.values():
                 _send(connection, {"stop": code})

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from refinerl import __version__
+from refinerl.data.terminal import safe
 from refinerl.errors import UserError
 from refinerl.report.export import export
 from refinerl.report.page import write_page
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         print(_export(options) if words[0] == "export" else write_page(options.run, options.output))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {safe(str(error))}", file=sys.stderr)
         return 2
     return 0
 

@@ -58,9 +58,9 @@ def show(folder: Path, console: Console, decode: Callable[[Sequence[int]], str])
         title = escape(safe(f"step {found.step}, prompt {found.prompt.id}"))
         console.print(example(found, decode, title=title, plain=not console.is_terminal))
     elif any("refiner/improved_ratio" in row for row in metrics):
-        console.print("No refinement was made: every response already had the highest reward, or none was scored.")
-    console.print(_places(folder), highlight=False, soft_wrap=True)
-    console.print(_next(folder, evaluated=bool(evaluations(every))), highlight=False, soft_wrap=True)
+        console.print(why_no_example(folder, metrics), highlight=False)
+    console.print(_places(folder), highlight=False, markup=False, soft_wrap=True)
+    console.print(_next(folder, evaluated=bool(evaluations(every))), highlight=False, markup=False, soft_wrap=True)
 
 
 def tokens_per_improvement(folder: Path, metrics: Sequence[Mapping[str, Any]]) -> str:
@@ -83,6 +83,31 @@ def best_example(folder: Path) -> RolloutRow | None:
     """Find the rollout whose refinement, or probe, gained the most reward; accepted ones come first."""
     rows = (row.as_probe() for row in read_rollouts(folder))
     return max((row for row in rows if row.gain is not None), key=merit, default=None)
+
+
+def why_no_example(folder: Path, metrics: Sequence[Mapping[str, Any]]) -> str:
+    """Say why a run with a refiner has no scored refinement."""
+    rows = list(read_rollouts(folder))
+    made = sum(row.as_probe().refinement is not None for row in rows)
+    if made:
+        return f"{made:,} refinements were made, and none of them has a reward."
+    if all(row.reward is None for row in rows):
+        return "No refinement was made: no response had a reward."
+    if not any(row.selected for row in rows):
+        return "No refinement was made: in every group all responses had the same reward, so no group was kept."
+    for metric, reason in {
+        "refiner/skipped_by_choice": "responses were left out by refiner.where or refiner.budget",
+        "refiner/failed": "responses got no reply from the refiner's server",
+    }.items():
+        if count := sum(row.get(metric) or 0 for row in metrics):
+            return f"No refinement was made: {count:,.0f} {reason}."
+    kept = [row.reward.value for row in rows if row.selected and row.reward is not None]
+    if kept and min(kept) == max(kept):
+        return f"No refinement was made: every response that was kept had the same reward, {kept[0]:g}."
+    return (
+        "No refinement was made: responses with the highest reward, without a reward, or too long for the refiner are "
+        "not refined, and there were no others."
+    )
 
 
 def merit(row: RolloutRow) -> tuple[bool, float, float]:

@@ -19,6 +19,7 @@ from refinerl import __version__
 from refinerl.config import DEFAULT, Config
 from refinerl.contracts.options import COMMON, Options, default_of
 from refinerl.contracts.plugins import Kind, names, resolve
+from refinerl.data.terminal import safe
 from refinerl.engines.launched import Launched
 from refinerl.errors import UserError
 from refinerl.run import recipe
@@ -34,7 +35,7 @@ def answer_early(arguments: Sequence[str]) -> None:
             return
     except UserError as error:
         if os.environ.get("SLURM_PROCID", "0") == "0":  # only one of srun's tasks prints it
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {safe(str(error))}", file=sys.stderr)
         sys.exit(2)
     if not arguments:
         introduce(Console())
@@ -48,7 +49,7 @@ def answer_early(arguments: Sequence[str]) -> None:
         if names_recipe(args.words) or not args.resume:
             recipe.load(name, overrides)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {safe(str(error))}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -69,8 +69,20 @@ def _run(loop: Loop, args: argparse.Namespace, link: Link) -> int:
     folder = args.output_dir or command_line.new_folder(name)
     with run(loop, config, folder, console, link, resume=args.resume) as parts:
         if link.rank == 0:
-            summary.show(parts.keeper.folder, console, parts.tokenizer.decode)
+            close(parts, console)
     return 0
+
+
+def close(parts: Parts, console: Console) -> None:
+    """Print the summary of a finished run. If that fails, say so: the run has succeeded all the same."""
+    folder = parts.keeper.folder
+    try:
+        summary.show(folder, console, parts.tokenizer.decode)
+    except Exception as error:
+        parts.telemetry.say(
+            f"warning: the run is complete, but its summary failed ({type(error).__name__}: {error}); "
+            f"the model is in {folder / 'final'}"
+        )
 
 
 def check_resumable(output_dir: object, *, resume: bool) -> None:

@@ -16,6 +16,7 @@ from typing import NoReturn
 import torch
 
 from refinerl.contracts import ALONE, World
+from refinerl.data.terminal import safe
 from refinerl.engines import devices, lifeline
 from refinerl.engines.lifeline import Lifeline
 from refinerl.engines.world import Launched, Ranks, dist, has_joined, leave
@@ -73,12 +74,12 @@ class Link:
 
     def end(self, message: str, code: int) -> int:
         """Print the reason for the end of the run; return the exit code."""
-        print(message, file=sys.stderr)
+        print(safe(message), file=sys.stderr)
         return code
 
     def fail(self, error: BaseException) -> int:
         """Print the traceback of an unexpected exception and the end of the run; return the exit code."""
-        traceback.print_exception(error)
+        print(safe("".join(traceback.format_exception(error))), end="", file=sys.stderr)
         return self.end(
             f"stopped: {type(error).__name__} in {self._phase}; see the traceback above; {self._standing()}", 1
         )
@@ -138,7 +139,7 @@ class RankLink(Link):
             self._lifeline.wait()
         if isinstance(error, RuntimeError) and _LATE.search(text):
             self._lifeline.late()
-        traceback.print_exception(error)
+        print(safe("".join(traceback.format_exception(error))), end="", file=sys.stderr)
         self._lifeline.fail(
             f"stopped: rank {self.rank} failed in {self._phase}: {type(error).__name__}; see the traceback above; "
             f"{self._standing()}",

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from refinerl import __version__
 from refinerl.data.apps import read_problems
-from refinerl.data.terminal import visible
+from refinerl.data.terminal import safe, visible
 from refinerl.errors import UserError
 from refinerl.sandbox import Limits, Outcome, Program, Sandbox, SandboxError, Verdict
 from refinerl.tasks.code import sandbox_tests
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.command(options))
     except (UserError, SandboxError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {safe(str(error))}", file=sys.stderr)
         return 2
 
 

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from refinerl import __version__
 from refinerl.data.files import write
+from refinerl.data.terminal import safe
 from refinerl.errors import UserError
 from refinerl.run.arguments import new_folder
 from refinerl.study import dry_run, figures, record, results, text
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f"name a study: {', '.join(shipped()) or 'none is shipped'}, or the path of a .yaml file")
         return study(args, console)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {safe(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(
@@ -94,7 +95,7 @@ def study(args: argparse.Namespace, console: Console) -> int:
     with disk_named(output):
         table = finish(output, known, plan.study.about, console)
     for failure in runner.failures:
-        print(f"failed: {failure.trial.name}: {failure.line}", file=sys.stderr)
+        print(f"failed: {failure.trial.name}: {safe(failure.line)}", file=sys.stderr)
     if args.write_band is not None:
         write_band(args.write_band, table)
         console.print(f"wrote {args.write_band}", highlight=False, markup=False)

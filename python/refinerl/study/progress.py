@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from refinerl.data.terminal import safe
 from refinerl.study.measures import held_out
 from refinerl.study.plan import Trial
 from refinerl.study.runs import Run
@@ -47,7 +48,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Print a line."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(safe(text), highlight=False, markup=False, soft_wrap=True)
 
     def started(self, trial: Trial, run: Run) -> None:
         """Show the start of a run."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from refinerl import __version__
+from refinerl.data.terminal import safe
 from refinerl.errors import UserError
 from refinerl.report.export import save
 from refinerl.report.rows import read_metrics, read_rollouts
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.svg is not None:
             save(options.svg, svg(arms))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {safe(str(error))}", file=sys.stderr)
         return 2
     return 0
 
