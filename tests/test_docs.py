@@ -119,8 +119,7 @@ def follow(command: Command, finished: Path) -> None:
     elif command.module == "refinerl.doctor":
         assert importlib.import_module("refinerl.run.doctor").main(command.arguments) in (0, 1), command
     elif command.module == "refinerl.evaluate":
-        evaluate: Any = importlib.import_module("refinerl.evaluate")
-        evaluate._checked(evaluate._parser().parse_args(command.arguments))
+        importlib.import_module("refinerl.benchmarks.arguments").parse(command.arguments)
     elif command.module == "refinerl.audition":
         words = importlib.import_module("refinerl.audition.command")._parser().parse_intermixed_args(command.arguments)
         first = Path(words.words[0])

@@ -31,7 +31,6 @@ NAMES = set(listed())
 PLACEHOLDERS = {
     "reward/NAME": "reward/[a-z_]+",
     "constraint/NAME/…": "constraint/[a-z]+/(beta|cost|ce)",
-    "time/PHASE": "time/(generate|score|refine|update|sync|evaluate)",
     "time/PHASE_share": "time/(generate|score|refine|update|sync|evaluate)_share",
     "peer/…": None,
     "fresh/…": None,
