@@ -176,6 +176,27 @@ def test_the_code_of_the_quick_start(desk: Path, capsys):
     assert "'step': 2" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_the_mathematics_of_own_data_trains(desk: Path, tiny_folder: Path):
+    """With a tiny model and few tokens, the rewards of the page at once, and one that random answers differ in."""
+    for block in blocks(ROOT / "docs" / "own-data.md"):
+        if block.title:
+            (desk / block.title).write_text(block.text)
+    (desk / "extra.py").write_text("def differ(completion_ids, **_): return [min(i) / 1000 for i in completion_ids]")
+    runpy.run_path("make_sums.py")
+    small = ["trainer.steps=1", "trainer.batch=8", "algorithm.samples_per_prompt=4", "generation.max_tokens=8"]
+    rewards = ["task.reward=[my_rewards:correct,my_rewards:brevity,rule:answer,extra:differ]"]
+    rewards += ["task.reward_weights=[1,0.1,1,1]", "evaluate.every=1", "evaluate.limit=4"]
+    words = ["sums.yaml", f"model={tiny_folder}", *small, *rewards, "--output-dir", "runs/sums"]
+    assert train.main(words) == 0
+    first, row = [json.loads(line) for line in (desk / "runs" / "sums" / "metrics.jsonl").read_text().splitlines()]
+    assert first["evaluate/reward"] < 0.5
+    parts = [row[f"reward/{name}"] for name in ("correct", "brevity", "answer", "differ")]
+    assert row["reward/mean"] == pytest.approx(parts[0] + 0.1 * parts[1] + parts[2] + parts[3])
+    assert row["reward/brevity"] < 0 < row["reward/differ"]
+    assert row["update/steps"] == 1
+
+
 def test_the_rewards_of_own_data_judge_what_they_say(desk: Path):
     texts = {block.title: block.text for block in blocks(ROOT / "docs" / "own-data.md") if block.title}
     exec(texts["make_sums.py"], {})
