@@ -50,6 +50,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Card]:
     from vllm.model_executor.layers import utils
     from vllm.platforms import current_platform
     from vllm.v1.worker import gpu_worker
+    from vllm.v1.worker.cpu import shm  # noqa: F401  # its import replaces torch.accelerator.get_memory_info, set below
 
     class Gpu(type(current_platform)):
         def is_cpu(self) -> bool:
@@ -119,6 +120,7 @@ ROTARY = 512 * 32 * 4
 def test_vllm_itself_has_one_engine_for_a_process_and_unmaps_it_twice(theirs, make):
     """Why there is a worker of ours; should this fail, vLLM may have learned it."""
     engine = make()
+    assert torch.accelerator.get_memory_info() == (0, 0)  # not this machine's, which other processes change
     with pytest.raises(UserError, match="CuMem allocator can only be used for one instance per process"):
         make()
     engine.close()
