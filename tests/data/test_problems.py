@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from refinerl.data import SHIPPED
 from refinerl.data.apps import Problem, load_problems
 from refinerl.sandbox import Outcome, Program, Sandbox, Test
 
@@ -30,6 +31,12 @@ def test_the_set_is_what_its_readme_says() -> None:
         assert len(problem.tests) >= 5
         assert len({repr(case.input) for case in problem.tests}) == len(problem.tests)
         assert bool(problem.starter_code) == (problem.fn_name is not None or problem.difficulty == "trivial")
+
+
+def test_every_third_problem_is_held_out() -> None:
+    rows = Path(str(resources.files("refinerl.data") / "problems.jsonl")).read_text("utf-8").splitlines()
+    assert SHIPPED["problems-held-out"].read_text("utf-8").splitlines() == rows[2::3]
+    assert SHIPPED["problems-train"].read_text("utf-8").splitlines() == [r for i, r in enumerate(rows, 1) if i % 3]
 
 
 @pytest.mark.slow
