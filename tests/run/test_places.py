@@ -146,7 +146,7 @@ def test_a_model_folder_of_the_working_directory_is_not_taken(here: Path):
     assert recipe.load("apps-dapo", ["model=base"]).model == str(here / "base")
 
 
-@pytest.mark.parametrize("name", ["miniature", "smollm2-135m-instruct"])
+@pytest.mark.parametrize("name", ["miniature", "miniature-far", "smollm2-135m-instruct"])
 def test_bundled_models_are_not_folders(here: Path, name: str):
     """Such as the folder of a study of that name."""
     (here / name).mkdir()

@@ -45,8 +45,8 @@ class Config(Section):
     """The configuration of a run."""
 
     model: ModelPath = "smollm2-135m-instruct"
-    """Hub id, folder, or a bundled model: `miniature` or `smollm2-135m-instruct`. Policy, reference and refiner start
-    from it."""
+    """Hub id, folder, or a bundled model: `miniature`, `miniature-far` or `smollm2-135m-instruct`. Policy, reference
+    and refiner start from it."""
     chat_template: TemplatePath | None = None
     """Jinja template, as text or as a file. None: the tokenizer's own."""
     chat_template_date: datetime.date | None = None

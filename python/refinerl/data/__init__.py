@@ -4,9 +4,13 @@ from pathlib import Path
 
 MINIATURE = Path(__file__).parents[1] / "study" / "miniature"
 """The folder of the miniature's shipped files: `base/`, `train.jsonl` and `held_out.jsonl`."""
+MINIATURE_FAR = MINIATURE / "far"
+"""The same files of the miniature whose base practically never samples a right line for a hard operation."""
 SHIPPED = {
     "miniature": MINIATURE / "train.jsonl",
     "miniature-held-out": MINIATURE / "held_out.jsonl",
+    "miniature-far": MINIATURE_FAR / "train.jsonl",
+    "miniature-far-held-out": MINIATURE_FAR / "held_out.jsonl",
     "problems-train": Path(__file__).parent / "problems_train.jsonl",
     "problems-held-out": Path(__file__).parent / "problems_held_out.jsonl",
 }

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from refinerl.errors import UserError, pip_install
 
 NAME = "smollm2-135m-instruct"
-NAMES = (NAME, "miniature")
+NAMES = (NAME, "miniature", "miniature-far")
 """Names of models that come with packages, in lower case; `models.resolve_model` finds their folders."""
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _MARKER = "converted.json"

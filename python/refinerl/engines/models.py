@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils import logging
 
-from refinerl.data import MINIATURE
+from refinerl.data import MINIATURE, MINIATURE_FAR
 from refinerl.engines import bundled, devices
 from refinerl.errors import UserError
 
@@ -24,13 +24,16 @@ DType = Literal["float32", "bfloat16", "float16", "float64"]
 def resolve_model(name: str) -> str:
     """Return the name that `from_pretrained` reads: the folder of a bundled model, any other name unchanged.
 
-    `miniature` is shipped with the package; `smollm2-135m-instruct` is converted once to a cache folder.
+    `miniature` and `miniature-far` are shipped with the package; `smollm2-135m-instruct` is converted once to a cache
+    folder.
     """
     match name.lower():
         case bundled.NAME:
             return str(bundled.bundled_model())
         case "miniature":
             return str(MINIATURE / "base")
+        case "miniature-far":
+            return str(MINIATURE_FAR / "base")
         case _:
             return name
 

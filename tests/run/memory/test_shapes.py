@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
-from refinerl.data import MINIATURE
+from refinerl.data import MINIATURE, MINIATURE_FAR
 from refinerl.engines.lora import LoraNetwork
 from refinerl.run.memory import Shape, find
 from refinerl.run.memory.shapes import KNOWN
@@ -18,6 +18,7 @@ COUNTED = {
     "Qwen/Qwen2.5-Coder-1.5B-Instruct": 1_543_714_304,
     "Qwen/Qwen2.5-0.5B-Instruct": 494_032_768,
     "miniature": 336_672,
+    "miniature-far": 336_672,
     "smollm2-135m-instruct": 134_515_008,
 }
 """Weights as the models' cards have them."""
@@ -55,9 +56,10 @@ def test_a_model_on_this_machine_is_counted(tmp_path):
     assert shape.parameters == model.num_parameters() == shape.trunk
 
 
-def test_the_shape_of_the_miniature_is_the_shipped_one():
-    config = AutoConfig.from_pretrained(MINIATURE / "base")
-    assert find("miniature") == Shape.of(config)
+@pytest.mark.parametrize(("name", "folder"), [("miniature", MINIATURE), ("miniature-far", MINIATURE_FAR)])
+def test_the_shape_of_the_miniature_is_the_shipped_one(name, folder):
+    config = AutoConfig.from_pretrained(folder / "base")
+    assert find(name) == Shape.of(config)
 
 
 def test_nobody_knows_a_model_that_is_elsewhere(monkeypatch):

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import SafetensorError
 
-from refinerl.data import MINIATURE
+from refinerl.data import MINIATURE, MINIATURE_FAR
 from refinerl.data.apps import load_problems
 from refinerl.engines.models import load_model, resolve_model
+from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.errors import UserError
 from refinerl.study.miniature import __main__ as command
-from refinerl.study.miniature import making
-from refinerl.study.miniature.gates import measure
+from refinerl.study.miniature import making, training
+from refinerl.study.miniature.gates import Gates, measure
 from refinerl.study.miniature.making import make
+from refinerl.study.miniature.operations import SHAPES
 from refinerl.study.miniature.training import Training
+from refinerl.study.miniature.vocabulary import save_tokenizer
 
 SMALL = Training(steps=50, batch=12, width=32, layers=1, heads=2)
 
@@ -86,11 +90,42 @@ def test_a_folder_that_cannot_be_written(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("error: cannot write the miniature to")
 
 
-def test_the_shipped_base_is_small_and_has_a_name():
-    assert resolve_model("miniature") == str(MINIATURE / "base")
-    assert (MINIATURE / "base" / "model.safetensors").stat().st_size < 1_500_000
-    assert json.loads((MINIATURE / "base" / "config.json").read_text())["dtype"] == "bfloat16"
-    assert load_model("miniature").dtype == torch.float32
+@pytest.mark.parametrize(("name", "folder"), [("miniature", MINIATURE), ("miniature-far", MINIATURE_FAR)])
+def test_a_shipped_base_is_small_and_has_a_name(name: str, folder: Path):
+    assert resolve_model(name) == str(folder / "base")
+    assert (folder / "base" / "model.safetensors").stat().st_size < 1_500_000
+    assert json.loads((folder / "base" / "config.json").read_text())["dtype"] == "bfloat16"
+    assert load_model(name).dtype == torch.float32
+    assert (folder / "base" / "tokenizer.json").read_bytes() == (MINIATURE / "base" / "tokenizer.json").read_bytes()
+
+
+def test_the_command_makes_a_base_of_a_shape(tmp_path, monkeypatch, capsys):
+    """Its errors are far, in the problems as in the corpus, and its card says so."""
+    settings: list[Training] = []
+
+    def small(folder: Path, asked: Training, say: object) -> Gates:
+        settings.append(asked)
+        return make(folder, replace(SMALL, shape=asked.shape, steps=1), lambda _: None, train=4, held_out=2)
+
+    monkeypatch.setattr(making, "make", small)
+    assert command.main(["--make", str(tmp_path), "--shape", "far"]) == 0
+    assert settings == [Training(shape="far")]
+    card = (tmp_path / "base" / "README.md").read_text()
+    assert "--steps 1 --shape far`" in card
+    assert "practically never samples" in card
+    (first, *_) = (json.loads(line) for line in (tmp_path / "held_out.jsonl").read_text().splitlines())
+    assert first == json.loads((MINIATURE_FAR / "held_out.jsonl").read_text().splitlines()[0])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_corpus_has_errors_of_the_shape(tmp_path, shape):
+    """The rows that a base learns to write from have no right line at a hard operation, and errors of their shape."""
+    save_tokenizer(tmp_path)
+    tokenizer = ChatTokenizer.load(tmp_path)
+    rows = training._Rows(tokenizer, Training(shape=shape))
+    texts = [tokenizer.decode(answer) for _, answer in (rows.writing() for _ in range(400))]
+    far = sum("sorted(x)[:-1]" in text or "sorted(a)[:-1]" in text for text in texts)
+    assert (far > 0) == (shape == "far")
 
 
 @pytest.mark.slow
@@ -101,3 +136,12 @@ def test_the_shipped_base_has_the_rates_of_its_card():
     assert found.corrected > 0.75
     assert found.corrected > found.fresh + 0.5
     assert found.copied > 0.9
+
+
+@pytest.mark.slow
+def test_the_far_base_corrects_what_it_does_not_sample():
+    problems = [each for each in load_problems(MINIATURE_FAR / "held_out.jsonl").problems if each.difficulty == "hard"]
+    found = measure(MINIATURE_FAR / "base", problems[:40])
+    assert found.unsolved > 0.9
+    assert found.fresh < 0.05
+    assert found.corrected > 0.6

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 
-from refinerl.data import MINIATURE
+import pytest
+
+from refinerl.data import MINIATURE, MINIATURE_FAR
 from refinerl.data.apps import load_problems
 from refinerl.sandbox import Outcome, Program, Sandbox
 from refinerl.study.miniature import problems
-from refinerl.study.miniature.operations import OPERATIONS
+from refinerl.study.miniature.operations import OPERATIONS, Shape
 from refinerl.study.miniature.problems import CORPUS, Exercise, draw
 from refinerl.tasks.code import CodeTask, sandbox_tests
 
@@ -36,15 +39,27 @@ def test_no_plausible_error_passes_the_tests():
     assert problems.cases(Exercise((("down", 2), ("sort", 2))), random.Random(0)) is None
 
 
-def test_the_shipped_problems_are_those_of_the_seed():
-    train, held_out = problems.training_and_held_out(40, 200)
-    assert [json.loads(line) for line in (MINIATURE / "held_out.jsonl").read_text().splitlines()] == held_out
-    assert [json.loads(line) for line in (MINIATURE / "train.jsonl").read_text().splitlines()[:40]] == train
+def test_a_far_error_is_told_from_the_right_program():
+    """Of the same lists, two that have one maximum cannot tell `drop maxima` from leaving out the largest."""
+    tests = problems.cases(Exercise((("lesser", 2), ("sort", 2)), "far"), random.Random(0))
+    assert tests is not None
+    assert any(sorted(given)[:-1] != expected for given, expected in tests)
 
 
-def test_training_and_held_out_problems_are_disjoint():
-    train = load_problems(MINIATURE / "train.jsonl").problems
-    held_out = load_problems(MINIATURE / "held_out.jsonl").problems
+SHIPPED: list[tuple[Path, Shape]] = [(MINIATURE, "near"), (MINIATURE_FAR, "far")]
+
+
+@pytest.mark.parametrize(("folder", "shape"), SHIPPED)
+def test_the_shipped_problems_are_those_of_the_seed(folder: Path, shape: Shape):
+    train, held_out = problems.training_and_held_out(40, 200, shape)
+    assert [json.loads(line) for line in (folder / "held_out.jsonl").read_text().splitlines()] == held_out
+    assert [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()[:40]] == train
+
+
+@pytest.mark.parametrize(("folder", "shape"), SHIPPED)
+def test_training_and_held_out_problems_are_disjoint(folder: Path, shape: Shape):
+    train = load_problems(folder / "train.jsonl").problems
+    held_out = load_problems(folder / "held_out.jsonl").problems
     assert (len(train), len(held_out)) == (1500, 200)
     assert len({problem.question for problem in (*train, *held_out)}) == 1700
 

@@ -84,6 +84,7 @@ class Shape:
         )
 
 
+_MINIATURE = Shape(3, 96, 240, 4, 4, 24, 188, context=256)
 _LLAMA_3B = Shape(28, 3072, 8192, 24, 8, 128, 128_256, context=131_072)
 _LLAMA_8B = Shape(32, 4096, 14_336, 32, 8, 128, 128_256, tied=False, context=8192)
 _QWEN_HALF = Shape(24, 896, 4864, 14, 2, 64, 151_936, bias=True, context=32_768)
@@ -95,7 +96,8 @@ KNOWN = {
     "Qwen/Qwen2.5-1.5B-Instruct": _QWEN_1_5B,
     "Qwen/Qwen2.5-Coder-0.5B-Instruct": _QWEN_HALF,
     "Qwen/Qwen2.5-0.5B-Instruct": _QWEN_HALF,
-    "miniature": Shape(3, 96, 240, 4, 4, 24, 188, context=256),
+    "miniature": _MINIATURE,
+    "miniature-far": _MINIATURE,
     "smollm2-135m-instruct": Shape(30, 576, 1536, 9, 3, 64, 49_152, context=8192),
 }
 """Models of the recipes, so that a plan needs neither their files nor a network."""

@@ -13,5 +13,6 @@ training      the base model and its supervised training
 gates         measurement of a base: success, correction, copying
 making        the files of the miniature and the card of its base
 
-Shipped files: base/, train.jsonl, held_out.jsonl. `python -m refinerl.study.miniature --make FOLDER` makes them.
+Shipped files: base/, train.jsonl, held_out.jsonl. `python -m refinerl.study.miniature --make FOLDER` makes them. far/
+has the same files for the question whether a refiner raises the ceiling: `--shape far` makes them (`operations`).
 """

@@ -1,10 +1,12 @@
 """Make the miniature's files: problems, base model and its card.
 
-python -m refinerl.study.miniature --make FOLDER [--seed N] [--steps N] [--skill S] [--from MODEL]
+python -m refinerl.study.miniature --make FOLDER [--seed N] [--steps N] [--skill S] [--shape near|far] [--from MODEL]
 
 The base is trained on one thread, which takes a few minutes. The command prints its rates on the held-out problems. A
 refiner of another skill, for `refiner.model`, is made in less time from the shipped base: --from miniature --steps 150
 --skill 0.5. Its corrections have to be sampled (refiner.temperature=1), because greedy ones hide the skill.
+
+With --shape far, the base practically never samples a right line for a hard operation; `miniature-far` is made so.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pathlib import Path
 
 from refinerl import __version__
 from refinerl.errors import UserError
+from refinerl.study.miniature.operations import SHAPES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f"--steps must be at least 1, got {options.steps}")
         if not 0 <= options.skill <= 1:
             raise UserError(f"--skill must be between 0 and 1, got {options.skill:g}")
-        settings = Training(seed=options.seed, steps=options.steps, skill=options.skill, start=options.start)
+        settings = Training(
+            seed=options.seed, steps=options.steps, skill=options.skill, shape=options.shape, start=options.start
+        )
         gates = make(options.make, settings, lambda line: print(line, flush=True))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -49,6 +54,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=800, metavar="N", help="of the base's training (default: 800)")
     words = "share of wrong lines that the learnt corrections put right, from 0 to 1 (default: 1)"
     parser.add_argument("--skill", type=float, default=1.0, metavar="S", help=words)
+    words = "of the corpus's errors at hard operations: like the right lines, or unlike them (default: near)"
+    parser.add_argument("--shape", choices=SHAPES, default="near", help=words)
     parser.add_argument("--from", dest="start", metavar="MODEL", help="a base to continue from, such as miniature")
     parser.add_argument("--version", action="version", version=f"refinerl {__version__}")
     return parser.parse_args(arguments)

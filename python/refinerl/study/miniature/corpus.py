@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from refinerl.data.apps import Problem, chat_question, official_prompt
-from refinerl.study.miniature.operations import OPERATIONS, Difficulty, fill
+from refinerl.study.miniature.operations import Difficulty, fill
 from refinerl.study.miniature.problems import Exercise, program
 from refinerl.tasks.templates import PromptTemplate, load_refine_template
 
@@ -52,9 +52,9 @@ class Attempt:
         With probability 1 − `skill`, a plausible error replaces a wrong line instead, possibly the same one.
         """
         lines = list(self.lines)
-        for place, ((name, number), right) in enumerate(zip(self.exercise.steps, self.right, strict=True)):
+        for place, ((operation, number), right) in enumerate(zip(self.exercise.operations, self.right, strict=True)):
             if not right:
-                idioms = OPERATIONS[name].right[:1] if rng.random() < skill else OPERATIONS[name].wrong
+                idioms = operation.right[:1] if rng.random() < skill else operation.wrong
                 lines[place] = fill(rng.choice(idioms), number, self.values, self.value)
         return program(lines, self.values)
 
@@ -63,8 +63,7 @@ def attempt(exercise: Exercise, rng: random.Random, errors: Mapping[Difficulty, 
     """Write a program for a problem as the corpus does."""
     values, value = rng.choice(LISTS), rng.choice(LOOPS)
     lines, right = [], []
-    for name, number in exercise.steps:
-        operation = OPERATIONS[name]
+    for operation, number in exercise.operations:
         is_right = rng.random() >= errors[operation.difficulty]
         lines.append(fill(rng.choice(operation.right if is_right else operation.wrong), number, values, value))
         right.append(is_right)

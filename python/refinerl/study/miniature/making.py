@@ -35,7 +35,7 @@ def make(
 ) -> Gates:
     """Make `train.jsonl`, `held_out.jsonl` and `base/` in a folder; return the rates of the base.
 
-    The problems are the same for all settings. `base/` appears when it is complete.
+    The problems depend on `settings.shape` alone. `base/` appears when it is complete.
 
     Args:
         settings: of the base's training.
@@ -52,7 +52,7 @@ def make(
     partial = folder / f".base.{os.getpid()}.partial"
     try:
         partial.mkdir(parents=True)
-        learnt, held = problems.training_and_held_out(train, held_out)
+        learnt, held = problems.training_and_held_out(train, held_out, settings.shape)
         _write_rows(folder / "train.jsonl", learnt)
         _write_rows(folder / "held_out.jsonl", held)
         say(f"{len(learnt)} training problems, {len(held)} held out")
@@ -82,8 +82,17 @@ def _temperature(settings: training.Training) -> float:
     return 0.0 if settings.skill == 1 else 1.0
 
 
+_FAR = """
+Its corpus is made for a question: what happens if sampling does not find what the refiner knows? The errors of the
+corpus at hard operations share little with the right lines (`--shape far`), so that the model practically never samples
+a right line there, and it never saw one when it learnt to write. The corrections that it learnt have them.
+"""
+
+
 def _card(settings: training.Training, gates: Gates, size: int, held_out: int) -> str:
     command = f"python -m refinerl.study.miniature --make FOLDER --seed {settings.seed} --steps {settings.steps}"
+    if settings.shape != "near":
+        command += f" --shape {settings.shape}"
     if settings.skill != 1:
         command += f" --skill {settings.skill:g}"
     if settings.start is not None:
@@ -95,6 +104,7 @@ def _card(settings: training.Training, gates: Gates, size: int, held_out: int) -
         "Python": platform.python_version(),
     }
     corrections = "sampled corrections" if _temperature(settings) else "greedy corrections"
+    shape = "" if settings.shape == "near" else _FAR
     rates = "\n".join(f"| {words} | {rate} |" for words, rate in gates.lines().items())
     return f"""---
 license: apache-2.0
@@ -106,7 +116,7 @@ pipeline_tag: text-generation
 A Llama of {size:,} parameters, trained from scratch on texts that refinerl generates: small programs about lists, with
 the errors of a corpus, and corrections of such programs. It knows nothing else. Correcting is easier for it than
 writing because it was trained that way, so its rates say nothing about the refiners of other models.
-
+{shape}
 Made by `{command}`
 with {", ".join(f"{name} {version}" for name, version in versions.items())}.
 License: Apache-2.0, like the rest of refinerl.

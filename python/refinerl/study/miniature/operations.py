@@ -1,15 +1,23 @@
 """The operations of the miniature: words, difficulty, right idioms and plausible errors of each.
 
 In an idiom `X` is the list, `V` the variable of a loop and `K` the operation's number; in the words only `K` occurs.
+
+The errors at hard operations have one of two shapes. *Near* errors differ from a right idiom in a few tokens, so that a
+model that learnt them also samples the right idiom now and then. *Far* errors share little with it: several improbable
+tokens have to come together, so that sampling practically never yields it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 Difficulty = Literal["easy", "medium", "hard"]
 DIFFICULTIES: tuple[Difficulty, ...] = get_args(Difficulty)
+
+Shape = Literal["near", "far"]
+SHAPES: tuple[Shape, ...] = get_args(Shape)
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,40 @@ _TABLE: tuple[tuple[str, str, Difficulty, tuple[str, ...], tuple[str, ...]], ...
 )
 
 OPERATIONS = {name: Operation(words, difficulty, right, wrong) for name, words, difficulty, right, wrong in _TABLE}
-"""name -> operation: 10 easy, 10 medium, 24 hard."""
+"""name -> operation: 10 easy, 10 medium, 24 hard. Their errors are near."""
+
+_FAR = {
+    "rotate": ("sorted(X)",),
+    "back": ("X[::-1]",),
+    "running": ("X + [sum(X)]",),
+    "records": ("X + [max(X)]",),
+    "unique": ("sorted(X)",),
+    "distinct": (_every("V", "V > K"), "X[::2]"),
+    "most": ("X[:K]",),
+    "least": ("X[K:]",),
+    "mirror": ("X[:K]",),
+    "multiples": ("X[::K]",),
+    "modulo": ("X[:K]",),
+    "divide": ("X[-K:]",),
+    "from": ("sorted(X)[::-1]",),
+    "lesser": ("sorted(X)[:-1]",),
+    "greater": ("sorted(X)[1:]",),
+    "gaps": ("X[::-1]",),
+    "height": ("sorted(X)",),
+    "total": ("X[::-1]",),
+    "size": ("X + X",),
+    "top": ("sorted(X)",),
+    "bottom": ("X[::-1]",),
+    "counts": ("X + [len(X)]",),
+    "second": ("sorted(X)[::-1]",),
+    "cube": ("X + X",),
+}
+
+SHAPED: Mapping[Shape, Mapping[str, Operation]] = {
+    "near": OPERATIONS,
+    "far": {name: replace(each, wrong=_FAR.get(name, each.wrong)) for name, each in OPERATIONS.items()},
+}
+"""shape -> name -> operation: the same operations, with other errors at the hard ones."""
 
 OF_DIFFICULTY: dict[Difficulty, tuple[str, ...]] = {
     difficulty: tuple(name for name, operation in OPERATIONS.items() if operation.difficulty == difficulty)

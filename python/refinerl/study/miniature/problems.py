@@ -7,7 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from refinerl.study.miniature.operations import DIFFICULTIES, OF_DIFFICULTY, OPERATIONS, Difficulty, fill
+from refinerl.study.miniature.operations import (
+    DIFFICULTIES,
+    OF_DIFFICULTY,
+    OPERATIONS,
+    SHAPED,
+    Difficulty,
+    Operation,
+    Shape,
+    fill,
+)
 
 TESTS = 4
 """Tests of a problem."""
@@ -37,6 +46,13 @@ class Exercise:
 
     steps: tuple[tuple[str, int], ...]
     """(name of the operation, its number), in the order in which they are applied."""
+    shape: Shape = "near"
+    """Shape of the plausible errors."""
+
+    @property
+    def operations(self) -> list[tuple[Operation, int]]:
+        """The operations with their numbers, in order."""
+        return [(SHAPED[self.shape][name], number) for name, number in self.steps]
 
     @property
     def question(self) -> str:
@@ -69,8 +85,8 @@ def program(lines: Sequence[str], values: str) -> str:
     return "\n".join([f"def f({values}):", *(f"    {values} = {line}" for line in lines), f"    return {values}"])
 
 
-def draw(rng: random.Random, mix: Mix) -> Exercise:
-    """Draw a problem. No operation occurs twice in it."""
+def draw(rng: random.Random, mix: Mix, shape: Shape = "near") -> Exercise:
+    """Draw a problem, whose errors have a shape. No operation occurs twice in it."""
     (length,) = rng.choices((1, 2, 3), mix.lengths)
     names: list[str] = []
     while len(names) < length:
@@ -78,7 +94,7 @@ def draw(rng: random.Random, mix: Mix) -> Exercise:
         name = rng.choice(OF_DIFFICULTY[difficulty])
         if name not in names:
             names.append(name)
-    return Exercise(tuple((name, rng.randint(2, 4)) for name in names))
+    return Exercise(tuple((name, rng.randint(2, 4)) for name in names), shape)
 
 
 Case = tuple[list[int], list[int]]
@@ -113,11 +129,11 @@ def cases(exercise: Exercise, rng: random.Random) -> list[Case] | None:
 
 def _with_one_error(exercise: Exercise) -> list[str]:
     """Return the programs that are right except for one plausible error."""
-    right = [fill(OPERATIONS[name].right[0], number, "x", "v") for name, number in exercise.steps]
+    right = [fill(operation.right[0], number, "x", "v") for operation, number in exercise.operations]
     return [
         program([*right[:place], fill(wrong, number, "x", "v"), *right[place + 1 :]], "x")
-        for place, (name, number) in enumerate(exercise.steps)
-        for wrong in OPERATIONS[name].wrong
+        for place, (operation, number) in enumerate(exercise.operations)
+        for wrong in operation.wrong
     ]
 
 
@@ -137,7 +153,7 @@ def _function(source: str) -> Any:
     return space["f"]
 
 
-def rows(name: str, count: int, rng: random.Random, taken: set[str]) -> list[dict[str, Any]]:
+def rows(name: str, count: int, rng: random.Random, taken: set[str], shape: Shape = "near") -> list[dict[str, Any]]:
     """Draw problems whose questions are not in `taken`, to which theirs are added.
 
     Returns:
@@ -145,7 +161,7 @@ def rows(name: str, count: int, rng: random.Random, taken: set[str]) -> list[dic
     """
     found: list[dict[str, Any]] = []
     while len(found) < count:
-        exercise = draw(rng, TASK)
+        exercise = draw(rng, TASK, shape)
         if exercise.question in taken:
             continue
         tests = cases(exercise, rng)
@@ -168,8 +184,13 @@ def rows(name: str, count: int, rng: random.Random, taken: set[str]) -> list[dic
     return found
 
 
-def training_and_held_out(train: int = 1500, held_out: int = 200) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Draw the training problems and the held-out problems, which have no question in common."""
+def training_and_held_out(
+    train: int = 1500, held_out: int = 200, shape: Shape = "near"
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Draw the training problems and the held-out problems, which have no question in common.
+
+    The tests tell right programs from errors of the shape.
+    """
     rng, taken = random.Random(SEED), set[str]()
-    held = rows("held-out", held_out, rng, taken)
-    return rows("train", train, rng, taken), held
+    held = rows("held-out", held_out, rng, taken, shape)
+    return rows("train", train, rng, taken, shape), held

@@ -16,6 +16,7 @@ from refinerl.engines.models import load_model, resolve_model
 from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.errors import UserError
 from refinerl.study.miniature import corpus
+from refinerl.study.miniature.operations import Shape
 from refinerl.study.miniature.problems import CORPUS, draw
 from refinerl.study.miniature.vocabulary import CODE, CONTEXT
 
@@ -34,6 +35,8 @@ class Training:
     """Share of the rows that ask for a correction."""
     skill: float = 1.0
     """Share of wrong lines that the corrections to learn put right; the others stay wrong (`Attempt.corrected`)."""
+    shape: Shape = "near"
+    """Shape of the errors that the corpus has at hard operations."""
     start: str | None = None
     """Folder or name of a base to continue from, such as `miniature`; None: random weights."""
     width: int = 96
@@ -76,12 +79,12 @@ class _Rows:
     def __init__(self, tokenizer: ChatTokenizer, settings: Training) -> None:
         self.tokenizer = tokenizer
         self.rng = random.Random(settings.seed)
-        self.skill = settings.skill
+        self.skill, self.shape = settings.skill, settings.shape
         self.alphabet = sorted({token for piece in CODE for token in tokenizer.encode(piece)})
 
     def writing(self) -> Row:
         """Draw a problem and a program of the corpus."""
-        written = corpus.attempt(draw(self.rng, CORPUS), self.rng)
+        written = corpus.attempt(draw(self.rng, CORPUS, self.shape), self.rng)
         answer = list(self.tokenizer.encode(written.source))
         if self.rng.random() < corpus.TYPED:
             answer = corpus.mistyped(answer, self.rng, self.alphabet)
@@ -90,7 +93,7 @@ class _Rows:
     def correcting(self) -> Row:
         """Draw a request to correct a program, and the correction."""
         errors = corpus.NO_ERRORS if self.rng.random() < corpus.RIGHT_ASKED else corpus.ERRORS
-        written = corpus.attempt(draw(self.rng, CORPUS), self.rng, errors)
+        written = corpus.attempt(draw(self.rng, CORPUS, self.shape), self.rng, errors)
         source = written.source
         if self.rng.random() < corpus.TYPED_ASKED:
             typed = corpus.mistyped(self.tokenizer.encode(source), self.rng, self.alphabet)
