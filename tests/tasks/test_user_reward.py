@@ -12,6 +12,7 @@ import torch
 
 from refinerl.errors import UserError
 from refinerl.records import Completion, Prompt, Reward
+from refinerl.tasks.trl import NAMES
 from refinerl.tasks.user_reward import UserReward, load_reward, user_rewards
 
 PROMPTS = [
@@ -38,7 +39,8 @@ def test_arguments_are_trls() -> None:
         return [1.0, 2.0]
 
     assert score(reward) == [Reward(1.0, "scored"), Reward(2.0, "scored")]
-    assert seen == {
+    assert {"trainer_state", "log_extra", "log_metric"} <= seen.keys()
+    assert {name: value for name, value in seen.items() if name not in NAMES} == {
         "prompts": [[{"role": "user", "content": "Hi"}], [{"role": "user", "content": "Say yes"}]],
         "completions": [[{"role": "assistant", "content": "Hello"}], [{"role": "assistant", "content": "yes"}]],
         "completion_ids": [[5, 6], [7]],
@@ -84,7 +86,7 @@ def test_reserved_columns_are_not_passed() -> None:
         return [float(len(completions[0][0]["content"]))] * 2
 
     assert score(reward, rows) == [Reward(5.0, "scored")] * 2
-    assert names == []
+    assert sorted(names) == sorted(NAMES)
 
 
 async def slow(completions: Any) -> list[float | None]:

@@ -44,8 +44,8 @@ def merged(*parts: Mapping[str, float]) -> dict[str, float]:
 def rollout_metrics(collected: Collected, anchors: Anchors, world: World = ALONE) -> dict[str, float]:
     """Compute `reward/*`, `completion/*`, `rollout/*` and `tokens/step`; NaN where nothing was scored.
 
-    Where rewards have parts, `reward/NAME` is the mean of each, over the responses that it applies to. All metrics are
-    over all ranks; the `anchors`' own metrics are so already.
+    Where rewards have parts, `reward/NAME` is the mean of each, over the responses that it applies to; `logged/NAME` is
+    the mean of what reward functions log. All metrics are over all ranks; the `anchors`' own metrics are so already.
     """
     groups = collected.groups
     rollouts = [rollout for group in groups for rollout in group.rollouts]
@@ -58,7 +58,16 @@ def rollout_metrics(collected: Collected, anchors: Anchors, world: World = ALONE
         "kept": [len(collected.kept)],
         "dropped": [len(collected.dropped)],
     }
-    mine = seen, [part for r in rollouts if r.reward is not None for part in r.reward.parts.items()]
+    mine = (
+        seen,
+        [
+            (f"{group}/{name}", value)
+            for r in rollouts
+            if r.reward is not None
+            for group, values in (("reward", r.reward.parts), ("logged", r.reward.logged))
+            for name, value in values.items()
+        ],
+    )
     ranks = world.all_gather_object(mine)
     every = {name: [value for theirs, _ in ranks for value in theirs[name]] for name in seen}
     by_name: dict[str, list[float]] = {}
@@ -66,7 +75,7 @@ def rollout_metrics(collected: Collected, anchors: Anchors, world: World = ALONE
         by_name.setdefault(name, []).extend([] if value is None else [value])
     written = sum(value for name, value in anchors.metrics.items() if name.endswith("/tokens"))
     return {
-        **{f"reward/{name}": _mean(values) for name, values in by_name.items()},
+        **{name: _mean(values) for name, values in by_name.items()},
         "reward/mean": _mean(every["rewards"]),
         "reward/group_std": _mean(every["stds"]),
         "reward/pass_rate": _mean(every["rates"]),

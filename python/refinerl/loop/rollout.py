@@ -22,6 +22,8 @@ class Roller:
     """Has no seeds; `n` is the number of samples per prompt."""
     seed: int
     clock: Clock
+    entering: Callable[[int], None] = lambda step: None
+    """Called with the number of the step before its responses are scored."""
 
     def rollout(
         self,
@@ -35,6 +37,7 @@ class Roller:
         A prompt that occurs again within a step (`drawn_before`) continues its numbering of samples, so that no noise
         is used twice, on whatever rank.
         """
+        self.entering(step)
         occurrences = Counter(prompt.id for prompt in drawn_before)
         numbers: list[list[int]] = []
         for prompt in prompts:

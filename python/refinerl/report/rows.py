@@ -277,9 +277,12 @@ def _plain_refinement(refinement: RefinementRow | None) -> dict[str, Any] | None
 def _plain(reward: Reward | None) -> dict[str, Any] | None:
     if reward is None:
         return None
-    scored = {"value": reward.value, "outcome": reward.outcome, "pass_rate": reward.pass_rate}
-    return scored | {"parts": dict(reward.parts)} if reward.parts else scored
+    scored: dict[str, Any] = {"value": reward.value, "outcome": reward.outcome, "pass_rate": reward.pass_rate}
+    more = {"parts": dict(reward.parts), "extra": dict(reward.extra)}
+    return scored | {name: values for name, values in more.items() if values}
 
 
 def _reward(row: Mapping[str, Any] | None) -> Reward | None:
-    return None if row is None else Reward(row["value"], row["outcome"], row["pass_rate"], row.get("parts", {}))
+    if row is None:
+        return None
+    return Reward(row["value"], row["outcome"], row["pass_rate"], row.get("parts", {}), extra=row.get("extra", {}))

@@ -24,6 +24,7 @@ from refinerl.tasks.code import CodeTask
 from refinerl.tasks.dialogue import DialogueTask
 from refinerl.tasks.reward_model import RewardModel
 from refinerl.tasks.reward_sum import RewardSum
+from refinerl.tasks.trl import Progress
 from refinerl.tasks.user_reward import UserReward, load_reward
 
 Say = Callable[[str], None]
@@ -53,9 +54,25 @@ def built_in(config: Config) -> CodeTask.Options | DialogueTask.Options:
 
 
 def make_task(
-    config: Config, tokenizer: ChatTokenizer, say: Say, room: int, world: World = ALONE, given: Given = NOTHING
+    config: Config,
+    tokenizer: ChatTokenizer,
+    say: Say,
+    room: int,
+    world: World = ALONE,
+    given: Given = NOTHING,
+    progress: Progress | None = None,
 ) -> Task:
-    """Make the task: data, reward, and a sandbox for programs. `room` is the maximum number of tokens of a prompt."""
+    """Make the task: data, reward, and a sandbox for programs.
+
+    Args:
+        config: the configuration.
+        tokenizer: the policy's.
+        say: prints a line.
+        room: the maximum number of tokens of a prompt.
+        world: the ranks that share the work.
+        given: the objects that the configuration names.
+        progress: the course of the run, which reward functions may read.
+    """
     longest = min(room, config.task.max_prompt_tokens or room)
     own = given.task or (make_own_task(config) if ":" in config.task.name else None)
     if isinstance(own, OwnTask):
@@ -73,7 +90,7 @@ def make_task(
             data,
             tokenizer.encode_chat,
             reward=RewardSum(
-                [make_dialogue_reward(name, config, given, world) for name in t.rewards], t.reward_weights
+                [make_dialogue_reward(name, config, given, world, progress) for name in t.rewards], t.reward_weights
             ),
             max_reward=t.max_reward,
             refine_template=config.refiner.template,
@@ -97,7 +114,7 @@ def make_task(
         case "adaptive" | "coarse" as name:
             reward = name
         case path:
-            reward = user_reward(path, config, given, world)
+            reward = user_reward(path, config, given, world, progress)
     task = CodeTask(
         data.problems,
         None if isinstance(reward, UserReward) else make_sandbox(config, say, world),
@@ -151,7 +168,9 @@ def count_prompts(config: Config) -> int:
     return len(data.problems) if isinstance(data, ProblemSet) else len(data)
 
 
-def user_reward(name: str, config: Config, given: Given = NOTHING, world: World = ALONE) -> UserReward:
+def user_reward(
+    name: str, config: Config, given: Given = NOTHING, world: World = ALONE, progress: Progress | None = None
+) -> UserReward:
     """Return a user's reward function: a given one, or `module:function`.
 
     Raises:
@@ -159,21 +178,21 @@ def user_reward(name: str, config: Config, given: Given = NOTHING, world: World 
     """
     seconds = built_in(config).reward_seconds
     if name in given.rewards:
-        return UserReward(given.rewards[name], name.removeprefix(OBJECT), seconds=seconds)
+        return UserReward(given.rewards[name], name.removeprefix(OBJECT), seconds=seconds, progress=progress)
     refuse_object(name, "task.reward", "reward")
     # A rank that hangs is ended by the others after engines.timeout; a program that calls fine_tune is never ended.
-    return load_reward(name, seconds=seconds, exits=world.size == 1 and given is NOTHING)
+    return load_reward(name, seconds=seconds, exits=world.size == 1 and given is NOTHING, progress=progress)
 
 
 def make_dialogue_reward(
-    name: str, config: Config, given: Given = NOTHING, world: World = ALONE
+    name: str, config: Config, given: Given = NOTHING, world: World = ALONE, progress: Progress | None = None
 ) -> UserReward | RewardModel:
     """Make a reward of the dialogue task: the reward model, a rule or a user's function."""
     r = config.reward_model
     if name != "model":
         if name.startswith("rule:"):
             return rules.load_rule(name.removeprefix("rule:"))
-        return user_reward(name, config, given, world)
+        return user_reward(name, config, given, world, progress)
     place = r.model or ""
     with explained("load reward_model.model"):
         model = load_reward_model(place, dtype=r.dtype)

@@ -40,6 +40,7 @@ from refinerl.run.telemetry import Telemetry
 from refinerl.run.trackers import make_trackers
 from refinerl.run.trainers import device_of, make_critic, make_network, make_policy, make_reference, writing_network
 from refinerl.tasks.code import CodeTask
+from refinerl.tasks.trl import Progress
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ def wire(
         name, tokenizer, reference_model = loaded.name, loaded.tokenizer, loaded.reference
         context = loaded.policy.config.get_text_config().max_position_embeddings
         room = room_for_prompts(config, context, "generation.max_tokens", config.generation.max_tokens)
-        task = make_task(config, tokenizer, telemetry.say, room, world, given)
+        progress = Progress(config.trainer.steps)
+        task = make_task(config, tokenizer, telemetry.say, room, world, given, progress)
         stack.callback(task.close)
 
         network = make_network(config, loaded.policy, given.adapted)
@@ -176,7 +178,8 @@ def wire(
                 "not give gradients away before the step"
             )
         stream = PromptStream(task.prompts(), config.seed, trainer.epochs)
-        roller = Roller(generator, task, sampling, config.seed, telemetry.clock)
+        progress.per_pass = len(stream.prompts) / Pace.of(config).prompts
+        roller = Roller(generator, task, sampling, config.seed, telemetry.clock, progress.at)
         evaluation: Evaluation | None = None
         if config.evaluate.every and config.evaluate.benchmark == "task":
             room = room_for_prompts(config, context, "evaluate.max_tokens", config.evaluate.max_tokens)

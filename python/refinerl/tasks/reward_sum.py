@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from refinerl.records import Completion, Prompt, Reward
-from refinerl.tasks.user_reward import UserReward, user_rewards
+from refinerl.tasks.user_reward import Scored, UserReward, scored
 
 if TYPE_CHECKING:  # options are checked without torch
     from refinerl.tasks.reward_model import RewardModel
@@ -49,20 +49,39 @@ class RewardSum:
         self, prompts: Sequence[Prompt], completions: Sequence[Completion], rows: Sequence[Mapping[str, Any]]
     ) -> list[Reward | None]:
         """Score each completion; `rows[i]` holds the data set's columns for completion i."""
-        scored = [
-            user_rewards(reward, prompts, completions, rows)
-            if isinstance(reward, UserReward)
-            else reward(prompts, completions)
-            for reward in self._rewards
+        if not completions:
+            return []
+        parts = [self._scored(reward, prompts, completions, rows) for reward in self._rewards]
+        metrics = {name: value for part in parts for name, value in part.metrics.items()}
+        return [
+            self._sum(
+                [part.values[i] for part in parts],
+                {name: value for part in parts for name, value in part.columns[i].items()},
+                metrics,
+            )
+            for i in range(len(completions))
         ]
-        return [self._sum([None if one is None else one.value for one in each]) for each in zip(*scored, strict=True)]
 
-    def _sum(self, values: Sequence[float | None]) -> Reward | None:
+    @staticmethod
+    def _scored(
+        reward: UserReward | RewardModel,
+        prompts: Sequence[Prompt],
+        completions: Sequence[Completion],
+        rows: Sequence[Mapping[str, Any]],
+    ) -> Scored:
+        if isinstance(reward, UserReward):
+            return scored(reward, prompts, completions, rows)
+        values = [None if one is None else one.value for one in reward(prompts, completions)]
+        return Scored(values, [{}] * len(completions), {})
+
+    def _sum(
+        self, values: Sequence[float | None], extra: Mapping[str, Any], logged: Mapping[str, float]
+    ) -> Reward | None:
         weighted = [weight * value for weight, value in zip(self._weights, values, strict=True) if value is not None]
         if not weighted:
             return None
         parts = dict(zip(self._names, values, strict=True)) if len(values) > 1 else {}
-        return Reward(math.fsum(weighted), "scored", parts=parts)
+        return Reward(math.fsum(weighted), "scored", parts=parts, extra=extra, logged=logged)
 
     def telemetry(self) -> Mapping[str, float]:
         """Metrics of the first reward model, if there is one."""

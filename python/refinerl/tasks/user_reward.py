@@ -4,8 +4,8 @@
 
 Each prompt is a list of messages, and each completion is `[{"role": "assistant", "content": text}]`; if the model is
 prompted with bare text, both are strings. `columns` are the data set's other columns, each a list as long as
-`completions`. None means that the reward does not apply: the sample is masked. The function may be async, and it need
-accept only the arguments that it uses.
+`completions`, and what `tasks/trl.py` describes. None means that the reward does not apply: the sample is masked. The
+function may be async, and it need accept only the arguments that it uses.
 """
 
 from __future__ import annotations
@@ -20,14 +20,18 @@ import os
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence, Sized
+from dataclasses import dataclass
 from typing import Any
 
 from refinerl.contracts.plugins import load
 from refinerl.errors import UserError
 from refinerl.records import Completion, Prompt, Reward
 from refinerl.tasks.time_limit import TooLongError, within
+from refinerl.tasks.trl import NAMES, Log, Progress
 
-_OURS = ("prompts", "completions", "completion_ids")
+_OURS = ("prompts", "completions", "completion_ids", *NAMES)
+_MISSPELT = "completions_ids"
+"""`completion_ids`, as examples in TRL's documentation call it."""
 _RESERVED = {"prompt", "completion", *_OURS}
 """Columns that TRL does not pass on, or that would clash with its own arguments."""
 
@@ -41,6 +45,7 @@ class UserReward:
         seconds: time limit for each call.
         exits: end the process if a call that exceeded the limit cannot be interrupted, such as native code that never
             returns; otherwise the call continues.
+        progress: the course of the run, for `trainer_state`.
 
     >>> def brevity(completions, **columns):
     ...     return [-len(text) for text in completions]
@@ -55,7 +60,9 @@ class UserReward:
         *,
         seconds: float = math.inf,
         exits: bool = False,
+        progress: Progress | None = None,
     ) -> None:
+        self.progress = progress or Progress()
         self.name = str(name or getattr(function, "__name__", type(function).__name__))
         self.seconds = seconds
         self._exits = exits
@@ -79,7 +86,7 @@ class UserReward:
         """
         known = [*_OURS, *(column for column in columns if column not in _RESERVED)]
         for name in self._required:
-            if name not in known:
+            if name not in (*known, _MISSPELT):
                 raise UserError(f"the reward function {self.name} needs {name!r}, but there is only {', '.join(known)}")
 
     def __call__(
@@ -88,16 +95,30 @@ class UserReward:
         completions: Sequence[Any],
         completion_ids: Sequence[Sequence[int]],
         columns: Mapping[str, Sequence[Any]],
+        log: Log | None = None,
     ) -> list[float | None]:
         """Call the function as TRL does. An exception in the function itself is not caught.
 
+        Args:
+            prompts: texts, or lists of messages.
+            completions: texts, or lists of one message each.
+            completion_ids: the tokens of each.
+            columns: the columns of the data, each with a value for each completion.
+            log: receives what the function logs; None: nobody reads it.
+
         Raises:
             UserError: the function took too long or ended the program; it did not return a list of numbers and None as
-                long as `completions`; or a number is not finite.
+                long as `completions`; a number is not finite; or what it logged is not one value for each completion.
         """
+        expected = len(completions)  # the function may change its lists
+        log = log or Log(self.name, expected)
         given: dict[str, Any] = {name: list(column) for name, column in columns.items() if name not in _RESERVED}
         given |= {"prompts": prompts, "completions": completions, "completion_ids": completion_ids}
-        expected = len(completions)  # the function may change its lists
+        given |= {"log_extra": log.log_extra, "log_metric": log.log_metric}
+        if _MISSPELT in self._named:
+            given.setdefault(_MISSPELT, completion_ids)
+        if self._takes_all or "trainer_state" in (*self._named, *self._positional):
+            given["trainer_state"] = self.progress.trainer_state
         positional = [given.pop(name) for name in self._positional if name in given]
         keywords = given if self._takes_all else {name: given[name] for name in given.keys() & self._named}
 
@@ -171,7 +192,9 @@ def _shown(value: Any) -> str:
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-def load_reward(path: str, *, seconds: float = math.inf, exits: bool = False) -> UserReward:
+def load_reward(
+    path: str, *, seconds: float = math.inf, exits: bool = False, progress: Progress | None = None
+) -> UserReward:
     """Load the function at `module:function`; `function` may be dotted (`module:Class.method`).
 
     The other arguments are those of `UserReward`.
@@ -183,23 +206,36 @@ def load_reward(path: str, *, seconds: float = math.inf, exits: bool = False) ->
     found = load(path, "task.reward", "module:function")
     if not callable(found):
         raise UserError(f"task.reward={path} must be a function, got {type(found).__name__}")
-    return UserReward(found, path, seconds=seconds, exits=exits)
+    return UserReward(found, path, seconds=seconds, exits=exits, progress=progress)
 
 
-def user_rewards(
+@dataclass(frozen=True)
+class Scored:
+    """The values of a reward function for some completions, and what it logged."""
+
+    values: list[float | None]
+    columns: Sequence[Mapping[str, Any]]
+    """For each completion, the values that `log_extra` kept, by column."""
+    metrics: Mapping[str, float]
+    """The numbers that `log_metric` kept, by name."""
+
+
+def scored(
     function: UserReward,
     prompts: Sequence[Prompt],
     completions: Sequence[Completion],
     rows: Sequence[Mapping[str, Any]],
-) -> list[Reward | None]:
+) -> Scored:
     """Score completions with the user's function.
 
     Args:
+        function: the function.
+        prompts: one for each completion.
+        completions: at least one.
         rows: the data set's columns for each completion; a column that a row lacks is None there.
     """
-    if not completions:
-        return []
     names = dict.fromkeys(name for row in rows for name in row)
+    log = Log(function.name, len(completions))
     values = function(
         [_as_trl(prompt) for prompt in prompts],
         [
@@ -208,8 +244,25 @@ def user_rewards(
         ],
         [list(completion.token_ids) for completion in completions],
         {name: [row.get(name) for row in rows] for name in names},
+        log,
     )
-    return [None if value is None else Reward(value, "scored") for value in values]
+    return Scored(values, log.columns, log.metrics)
+
+
+def user_rewards(
+    function: UserReward,
+    prompts: Sequence[Prompt],
+    completions: Sequence[Completion],
+    rows: Sequence[Mapping[str, Any]],
+) -> list[Reward | None]:
+    """Return the rewards that the user's function gives, as in `scored`; [] without completions."""
+    if not completions:
+        return []
+    found = scored(function, prompts, completions, rows)
+    return [
+        None if value is None else Reward(value, "scored", extra=extra, logged=found.metrics)
+        for value, extra in zip(found.values, found.columns, strict=True)
+    ]
 
 
 def _as_trl(prompt: Prompt) -> str | list[dict[str, str]]:
