@@ -51,7 +51,8 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     folder = tmp_path_factory.mktemp("toy")
     write_tiny(folder / "model", alphabet="abcdefgh ", scale=0.1)
     words = ["abc", "bcd", "cde", "fgh", "gab", "hhh", "dad", "bed"]
-    (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": w, "wanted": w[0]}) + "\n" for w in words))
+    rows = [{"prompt": [{"role": "user", "content": word}], "wanted": word[0]} for word in words]
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return Toy(folder)
 
 

@@ -77,7 +77,7 @@ def test_a_rule_refines_only_what_is_wrong(toy: Toy, tmp_path: Path) -> None:
 def test_long_prompts_are_left_out_and_counted(toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text("".join(json.dumps({"prompt": "a" * n}) + "\n" for n in (3, 4, 50, 600)))
-    options = [f"task.path={path}", "trainer.steps=1"]
+    options = [f"task.path={path}", "task.prompt_format=chat", "trainer.steps=1"]
     assert toy.run(tmp_path / "run", *options, "task.max_prompt_tokens=60") == 0
     assert "2 prompts of 4 were left out" in capsys.readouterr().out
     assert {r["prompt"]["id"] for r in rollouts(tmp_path / "run", 1)} <= {"1", "2"}

@@ -12,14 +12,19 @@ import torch
 LENGTH = 6
 
 
+def text_of(completion):
+    """Return the text of a completion, which is a message where the prompt is a conversation."""
+    return completion if isinstance(completion, str) else completion[0]["content"]
+
+
 def share_of_a(prompts, completions, **_):
     """Reward the share of six characters that are “a”."""
-    return [completion[0]["content"].count("a") / LENGTH for completion in completions]
+    return [text_of(completion).count("a") / LENGTH for completion in completions]
 
 
 def any_a(prompts, completions, **_):
     """Reward any “a”, so that many groups have equal rewards."""
-    return [float("a" in completion[0]["content"]) for completion in completions]
+    return [float("a" in text_of(completion)) for completion in completions]
 
 
 def constant(prompts, completions, **_):
@@ -38,7 +43,7 @@ def none_for_odd(prompts, completions, **_):
 
 def by_column(prompts, completions, wanted, **_):
     """Reward the character that a column of the data set names."""
-    return [c[0]["content"].count(w) / LENGTH for c, w in zip(completions, wanted, strict=True)]
+    return [text_of(c).count(w) / LENGTH for c, w in zip(completions, wanted, strict=True)]
 
 
 async def later(prompts, completions, **_):

@@ -53,9 +53,9 @@ def fine_tune(
         model: a hub id, a folder, or a model with its `tokenizer`. A `PreTrainedModel` is not changed: policy and
             reference are copies. The LoRA adapter of a `PeftModel` is trained in place; without it the same weights
             are the reference. None: the recipe's model, else the bundled SmolLM2-135M.
-        prompts: a `datasets.Dataset`, rows (dicts) or texts, or a path. The column `prompt` holds a list of messages,
-            which goes through the chat template, or a text, which is given to the model as it is, as in TRL; the other
-            columns are passed to the rewards. With reward="code", rows in the format of APPS.
+        prompts: a `datasets.Dataset` or `IterableDataset`, rows (dicts) or texts, or a path. The column `prompt` holds
+            a list of messages, which goes through the chat template, or a text, which is given to the model as it is,
+            as in TRL; the other columns are passed to the rewards. With reward="code", rows in the format of APPS.
         reward: a function with TRL's signature, `f(prompts, completions, completion_ids, **columns)`, sync or async,
             which returns a number or None for each completion; or "rule:answer", "rule:matches", "model" (with
             `reward_model.model`), "code" (tests in the sandbox), "module:function"; or several of them, which are

@@ -77,10 +77,11 @@ def test_the_path_of_a_recipe_is_not_that_of_a_task_of_ones_own(monkeypatch):
     [
         {"name": "code", "embedded": "trivial"},
         {"name": "code", "path": "problems.jsonl", "reward": "coarse", "prompt_format": "apps", "max_tests": 3},
-        {"name": "dialogue", "path": "x", "reward": ["rule:answer", "mine:f"], "reward_weights": [1, 2], "column": "c"},
+        {"name": "dialogue", "path": "x", "reward": ["rule:answer", "mine:f"], "reward_weights": [1, 2], "column": "c",
+         "prompt_format": "chat"},
         {"name": "dialogue", "path": "x", "reward": "rule:answer", "prompt_format": "text", "system": "Hi"},
     ],
-)
+)  # fmt: skip
 def test_a_file_of_an_earlier_version_has_the_knobs_of_both_tasks(own):
     earlier = {
         "path": None, "reward": "adaptive", "reward_weights": [], "column": None, "split": "train",

@@ -15,6 +15,7 @@ OPTIONAL = {
     "device_memory": "the card that is here",
     "task.path": "the embedded problems",
     "task.column": "the first of several that is there",
+    "task.subset": "the data set has one",
     "task.max_prompt_tokens": "the model's context decides",
     "task.template": "the task's own",
     "task.system": "none",

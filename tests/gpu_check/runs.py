@@ -99,7 +99,8 @@ class Toy:
         write_tiny(folder / "model", alphabet="abcdefgh ", scale=0.1)
         write_openrlhf_reward_model(folder / "rewards", alphabet="abcdefgh ")
         words = ("abc", "bcd", "cde", "fgh", "gab", "hhh", "dad", "bed")
-        (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": word}) + "\n" for word in words))
+        rows = [{"prompt": [{"role": "user", "content": word}]} for word in words]
+        (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         self._names = {"rewards": folder / "rewards", "problems": write_problems(folder)}
 
     @staticmethod

@@ -22,7 +22,8 @@ WORDS = ("cab", "dead", "face")
 @pytest.fixture
 def held_out(tmp_path: Path) -> Path:
     path = tmp_path / "held_out.jsonl"
-    path.write_text("".join(json.dumps({"prompt": word, "wanted": "a"}) + "\n" for word in WORDS))
+    rows = [{"prompt": [{"role": "user", "content": word}], "wanted": "a"} for word in WORDS]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from refinerl.contracts import Task
-from refinerl.data.conversations import Dialogue
+from refinerl.data.conversations import Dialogue, StreamedDialogues
 from refinerl.errors import UserError
 from refinerl.records import Completion, Message, Reward, Rollout
-from refinerl.tasks.dialogue import DialogueTask, transcript
+from refinerl.tasks.asking import transcript
+from refinerl.tasks.dialogue import DialogueTask
 from refinerl.tasks.user_reward import UserReward
 
 USER = {"role": "user", "content": "Hello?"}
@@ -57,6 +58,93 @@ def test_bare_text_prompts() -> None:
     (prompt,) = task.prompts()
     assert (prompt.text, prompt.messages, prompt.token_ids) == ("Once upon", (), (9,))
     assert task.score([prompt], [completion(" a")]) == [Reward(-2.0, "scored")]
+
+
+def bare(text: str) -> list[int]:
+    return [len(text)]
+
+
+def test_a_template_for_texts(tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_text("Use $numbers.\nQuestion: $question\nAnswer:\n")
+    dialogues = [Dialogue("1", "24?", {"numbers": [4, 6]}), Dialogue("2", "8?", {"numbers": "2, 4"})]
+    options = {"reward": UserReward(brevity), "template": str(path)}
+    first, second = DialogueTask(dialogues, encode, encode_text=bare, **options).prompts()
+    assert (first.text, first.messages) == ("Use [4, 6].\nQuestion: 24?\nAnswer:", ())
+    assert second.text == "Use 2, 4.\nQuestion: 8?\nAnswer:"
+    (asked, _) = DialogueTask(dialogues, encode, system="Be kind.", **options).prompts()
+    assert asked.messages == (
+        {"role": "system", "content": "Be kind."}, {"role": "user", "content": first.text},
+    )  # fmt: skip
+    assert asked.text == "24?"  # what the refiner is told
+
+
+@pytest.mark.parametrize(
+    ("text", "dialogue", "message"),
+    [
+        ("$question $n", Dialogue("7", "Hi", {"n": None}), "prompt 7 has no value in the column n, which"),
+        ("$question $m", Dialogue("7", "Hi", {"n": 1}), r"unknown variable \$m; it may use \$question, \$n"),
+        ("$question", Dialogue("7", (USER,), {}), "is for prompts that are texts, and prompt 7 is a list of messages"),
+        ("--- user\nHi\n--- assistant\nYes\n--- user\n$question\n", Dialogue("7", "Hi", {}),
+         "has 3 turns, and task.prompt_format=text prompts with a single text: choose task.prompt_format=chat"),
+    ],
+)  # fmt: skip
+def test_templates_that_do_not_fit(tmp_path: Path, text: str, dialogue: Dialogue, message: str) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        DialogueTask([dialogue], encode, reward=UserReward(brevity), template=str(path), encode_text=bare)
+
+
+def test_examples_in_turns_precede_a_question(tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_text("--- user\n1 + 1?\n--- assistant\n2\n--- user\n$question\n")
+    task = DialogueTask([Dialogue("1", "2 + 2?", {})], encode, reward=UserReward(brevity), template=str(path))
+    assert [turn["content"] for turn in task.prompts()[0].messages] == ["1 + 1?", "2", "2 + 2?"]
+
+
+def options(**given: Any) -> DialogueTask.Options:
+    return DialogueTask.Options(**{"name": "dialogue", "path": "x", "reward": "rule:answer", **given})
+
+
+def test_texts_stay_texts_unless_a_system_message_makes_a_conversation() -> None:
+    assert options().prompt_format == "text"
+    assert options(system="Be kind.").prompt_format == "chat"
+    assert options(prompt_format="chat").prompt_format == "chat"
+    mixed = [Dialogue("1", (USER,), {}), Dialogue("2", "Hi", {})]
+    with pytest.raises(UserError, match=r"prompt 2 is a text, which goes to the model without task\.system: choose"):
+        DialogueTask(mixed, encode, reward=UserReward(brevity), system="Be kind.", encode_text=bare)
+
+
+def test_knobs_of_data_sets_are_refused_for_single_files() -> None:
+    assert options(path="hub:openai/gsm8k", subset="main", split="test").subset == "main"
+    for path in ("p.csv", "p.jsonl.gz", "hub:openai/gsm8k/main/train.parquet"):
+        with pytest.raises(ValueError, match=rf"task.subset is for data sets: the file {path} has none"):
+            options(path=path, subset="main")
+    with pytest.raises(UserError, match=r"task\.streaming is for paths, and prompts is an object"):
+        options(streaming=True).read([{"prompt": "Hi"}])
+
+
+def test_a_stream_gives_its_prompts_pass_by_pass() -> None:
+    rows = [{"prompt": "a" * n, "bonus": n} for n in (3, 9, 4, 10)]
+    task = DialogueTask(
+        StreamedDialogues("rows", rows), encode, reward=UserReward(brevity), encode_text=lambda t: [0] * len(t),
+        max_prompt_tokens=8,
+    )  # fmt: skip
+    assert (task.too_long, [prompt.id for prompt in task.prompts()]) == (2, ["0", "2"])
+    assert task.passes is not None
+    assert sorted(prompt.id for prompt in task.passes(0, 0)) == ["0", "2"]
+    assert task.over([Dialogue("1", "a", {"bonus": 1})]).passes is None
+    with pytest.raises(UserError, match="needs 'answer'"):
+        DialogueTask(StreamedDialogues("rows", rows), encode, reward=UserReward(lambda completions, answer: []))
+
+
+def test_a_correction_keeps_the_white_space_before_a_text() -> None:
+    task = DialogueTask([Dialogue("1", "2 + 2 =", {})], encode, reward=UserReward(brevity), encode_text=bare)
+    rollout = Rollout(task.prompts()[0], completion("\n 5"), Reward(0.0, "scored"), 0)
+    assert task.refined_response(rollout, "<response>\n4\n</response>") == "\n 4"
+    assert task.refined_response(rollout, "<response>\n 4\n</response>") == " 4"
+    assert task.refined_response(rollout, "<response>\n</response>") == ""
 
 
 def test_refining() -> None:

@@ -157,7 +157,7 @@ def _author(config: Config, reference: _Voice, telemetry: Telemetry) -> Author:
         case "server":
             return make_server(config, reference.tokenizer, telemetry.tick, telemetry.say)
         case _:
-            return reference.author
+            return ModelAuthor(reference.generator, reference.tokenizer.encode_request)
 
 
 def _voice(config: Config, name: str, chat_template: str | None, telemetry: Telemetry) -> _Voice:

@@ -1,16 +1,19 @@
-"""Prompts of the dialogue task: JSON lines, a file or folder that `datasets` reads, or a data set of the hub."""
+"""Prompts of the dialogue task: JSON, a file or folder that `datasets` reads, a data set of the hub, or a stream."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator, Mapping, Sequence
+import random
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeAlias, overload
 
 from refinerl.data import hub
-from refinerl.data.jsonlines import json_lines, kind
-from refinerl.errors import UserError, pip_install
+from refinerl.data.jsonlines import json_rows, kind
+from refinerl.data.tables import is_table, load_table
+from refinerl.errors import UserError
 from refinerl.records import Message
 
 COLUMNS = ("prompt", "context_messages", "messages")
@@ -29,44 +32,112 @@ class Dialogue:
     columns: Mapping[str, Any]
 
 
-def read_dialogues(path: str | Path, *, column: str | None = None, split: str = "train") -> Sequence[Dialogue]:
+BUFFER = 1000
+"""Number of rows of a stream that are in memory at a time, among which it is shuffled."""
+
+
+class StreamedDialogues:
+    """Dialogues that are read on demand, pass by pass, from a data set whose length may be unknown.
+
+    Args:
+        where: the data's name in messages.
+        rows: a `datasets.IterableDataset`, or anything that can be iterated over several times.
+        column: the column of the prompts; None: the first of `COLUMNS` that a row has.
+    """
+
+    def __init__(self, where: str, rows: Any, column: str | None = None) -> None:
+        self._where, self._rows, self._column = where, rows, column
+
+    def first(self, count: int = BUFFER) -> list[Dialogue]:
+        """Return the first dialogues, in the data's order.
+
+        Raises:
+            UserError: there are none, or one cannot be used.
+        """
+        found = list(islice(self._read(), count))
+        if not found:
+            raise UserError(f"{self._where} is empty: it has no rows")
+        return found
+
+    def shuffled(self, seed: int, number: int) -> Iterator[Dialogue]:
+        """Read pass `number`, in an order that depends on both numbers: each dialogue is drawn from the next `BUFFER`.
+
+        Raises:
+            UserError: a row cannot be used.
+        """
+        if hasattr(self._rows, "set_epoch"):
+            self._rows.set_epoch(number)
+        draw = random.Random(f"{seed}/{number}")
+        held: list[Dialogue] = []
+        for dialogue in self._read():
+            if len(held) < BUFFER:
+                held.append(dialogue)
+                continue
+            chosen = draw.randrange(BUFFER)
+            yield held[chosen]
+            held[chosen] = dialogue
+        draw.shuffle(held)
+        yield from held
+
+    def _read(self) -> Iterator[Dialogue]:
+        for number, row in enumerate(self._rows):
+            name = _column_of(self._where, row, self._column)
+            yield _dialogue(f"{self._where} row {number}", str(number), row, name)
+
+
+Dialogues: TypeAlias = Sequence[Dialogue] | StreamedDialogues
+
+
+def read_dialogues(
+    path: str | Path,
+    *,
+    column: str | None = None,
+    split: str = "train",
+    subset: str | None = None,
+    streaming: bool = False,
+) -> Dialogues:
     """Read the dialogues of a file, a folder or a data set of the hub (`hub:OWNER/NAME` or `hub:OWNER/NAME/FILE`).
 
     A prompt is a text or a list of messages (`role`, `content`). It is read from `column`, or from the first of
     `COLUMNS` that the data has; all other fields are columns for reward functions. If a conversation in `messages`
-    ends with an answer, the answer is dropped. An id is the number of the line or row. JSON lines are read at once;
-    everything else is read by `datasets`, row by row on access.
+    ends with an answer, the answer is dropped. An id is the number of the line or row. JSON lines and JSON arrays are
+    read at once; everything else is read by `datasets`, row by row on access. Streams are always read by `datasets`.
 
     Raises:
-        UserError: the data cannot be read, is empty, has no such column or split, or needs to run a script; a line is
-            not JSON, or its prompt cannot be used. The message names file and line.
+        UserError: the data cannot be read, is empty, has no such column, split or subset, or needs to run a script; a
+            line is not JSON, or its prompt cannot be used. The message names file and line.
     """
     if str(path).startswith(HUB) and str(path).count("/") > 1:  # one file of a repository
         path = hub.local(str(path))
-    local = Path(path)
-    if str(path).startswith(HUB) or local.is_dir() or local.suffix in (".parquet", ".py"):
-        return _Table(str(path), _load(str(path), split), column, split)
+    if streaming:
+        rows = load_table(str(path), split=split, subset=subset, streaming=True)
+        return StreamedDialogues(str(path), rows, column)
+    if is_table(str(path)):
+        return _Table(str(path), load_table(str(path), split=split, subset=subset), column, split)
     dialogues = []
-    for where, row in json_lines(local):
+    for where, row in json_rows(Path(path)):
         name = column or next((name for name in COLUMNS if name in row), "prompt")
         if name not in row:
             known = f"; the line has {', '.join(row)}" if row else ""
             raise UserError(f"{where}: the field {name} is missing{known}{_advice(column)}")
-        dialogues.append(_dialogue(where, where.rpartition(":")[2], row, name))
+        dialogues.append(_dialogue(where, _NUMBER.findall(where)[0], row, name))
     if not dialogues:
         raise UserError(f"{path} is empty: it has no lines")
     return dialogues
 
 
-def dialogues_of(rows: Any, *, column: str | None = None) -> Sequence[Dialogue]:
-    """Read dialogues from rows in memory: a `datasets.Dataset`, or mappings and texts.
+_NUMBER = re.compile(r"\d+$")
 
-    A text is a prompt without other columns; otherwise as in `read_dialogues`. A Dataset is not copied. Error messages
-    count rows from 0.
+
+def dialogues_of(rows: Any, *, column: str | None = None) -> Dialogues:
+    """Read dialogues from objects: a `datasets.Dataset` or `IterableDataset`, or mappings and texts.
+
+    A text is a prompt without other columns; otherwise as in `read_dialogues`. A Dataset is not copied, and an
+    IterableDataset is streamed. Error messages count rows from 0.
 
     Raises:
         UserError: there are no rows; a row is neither a mapping nor a text, lacks the column, or has a prompt that
-            cannot be used; a data set has splits, or has no length.
+            cannot be used; a data set has splits.
 
     >>> first, second = dialogues_of(["Hi", {"prompt": "2 + 2?", "answer": "4"}])
     >>> second.prompt, dict(second.columns)
@@ -77,7 +148,7 @@ def dialogues_of(rows: Any, *, column: str | None = None) -> Sequence[Dialogue]:
             splits = list(rows)
             raise UserError(f"prompts has the splits {', '.join(splits)}: give one of them, prompts[{splits[0]!r}]")
         if not hasattr(rows, "__len__"):
-            raise UserError("prompts is a data set that streams, which cannot be shuffled: give a Dataset or a list")
+            return StreamedDialogues("prompts", rows, column)
         if not len(rows):
             raise UserError("prompts is empty: it has no rows")
         return _Table("prompts", rows, column, "rows")
@@ -103,14 +174,9 @@ class _Table(Sequence[Dialogue]):
 
     def __init__(self, path: str, rows: Any, column: str | None, split: str) -> None:
         self._path, self._rows, self._split = path, rows, split
-        names = list(rows.column_names)
-        found = column if column in names else next((name for name in COLUMNS if name in names), None)
-        if found is None or (column is not None and found != column):
-            wanted = column or " or ".join(COLUMNS)
-            raise UserError(f"{path} has no column {wanted}; it has {', '.join(names)}{_advice(column)}")
+        self._column = _column_of(path, list(rows.column_names), column)
         if not len(rows):
             raise UserError(f"{path}: its split {split} is empty")
-        self._column = found
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -132,35 +198,13 @@ class _Table(Sequence[Dialogue]):
             yield _dialogue(f"{self._path}[{self._split}] row {number}", str(number), row, self._column)
 
 
-def _load(path: str, split: str) -> Any:
-    """Load the table at a path; no code of the data set is run."""
-    folder = Path(path)
-    script = folder / f"{folder.resolve().name}.py"
-    if script.exists():
-        raise UserError(f"{path} needs to run its script {script.name}, which refinerl does not do: {_CONVERT}")
-    try:
-        datasets: Any = importlib.import_module("datasets")
-    except ImportError as error:
-        raise UserError(
-            f"{path} needs the package datasets, which is not installed: {pip_install('datasets')}, or give JSON lines"
-        ) from error
-    try:
-        if folder.suffix == ".parquet":
-            return datasets.load_dataset("parquet", data_files=path, split="train")
-        return datasets.load_dataset(path.removeprefix(HUB), split=split)
-    except Exception as error:  # the type depends on the data set, the hub and the network
-        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-        if "script" in reason:
-            raise UserError(
-                f"{path} needs to run a script, which refinerl does not do: {_CONVERT} ({reason})"
-            ) from error
-        raise UserError(
-            f"cannot read the data set {path} (split {split}): {reason}. Without a connection to the hub, give a local "
-            "file of JSON lines as task.path"
-        ) from error
-
-
-_CONVERT = "convert it to Parquet or JSON lines first"
+def _column_of(where: str, names: Collection[str], column: str | None) -> str:
+    """Return the column of the prompts among those that the data have."""
+    found = column if column in names else next((name for name in COLUMNS if name in names), None)
+    if found is None or (column is not None and found != column):
+        wanted = column or " or ".join(COLUMNS)
+        raise UserError(f"{where} has no column {wanted}; it has {', '.join(names)}{_advice(column)}")
+    return found
 
 
 def _advice(column: str | None) -> str:

@@ -2,12 +2,51 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
-from collections.abc import Iterator
+import re
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from refinerl.errors import UserError
+
+
+def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read a file of JSON lines, or of one array of JSON objects, as (`file:line` or `file, item N`, object) pairs.
+
+    A file whose name ends in .gz is decompressed. Items are counted from 1.
+
+    Raises:
+        UserError: the file cannot be read; a line or an item is not a JSON object.
+    """
+    if path.suffix != ".gz":
+        try:
+            with path.open("rb") as file:
+                start = file.read(4096)
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from error
+        if not _ARRAY.match(start):
+            yield from json_lines(path)
+            return
+    try:
+        data = path.read_bytes()
+        data = gzip.decompress(data) if path.suffix == ".gz" else data
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    if not _ARRAY.match(data):
+        yield from _objects(path, io.BytesIO(data))
+        return
+    for number, item in enumerate(parse(str(path), decoded(str(path), data.removeprefix(_BOM))), start=1):
+        if not isinstance(item, dict):
+            raise UserError(f"{path}, item {number}: an item must be a JSON object, got {kind(item)}")
+        yield f"{path}, item {number}", item
+
+
+_BOM = b"\xef\xbb\xbf"
+_ARRAY = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[")
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -18,17 +57,21 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     try:
         with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                where = f"{path}:{number}"
-                text = decoded(where, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
-                if not text.strip():
-                    continue
-                row = parse(where, text)
-                if not isinstance(row, dict):
-                    raise UserError(f"{where}: a line must be a JSON object, got {kind(row)}")
-                yield where, row
+            yield from _objects(path, file)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _objects(path: Path, lines: Iterable[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(lines, start=1):
+        where = f"{path}:{number}"
+        text = decoded(where, line.removeprefix(_BOM) if number == 1 else line)
+        if not text.strip():
+            continue
+        row = parse(where, text)
+        if not isinstance(row, dict):
+            raise UserError(f"{where}: a line must be a JSON object, got {kind(row)}")
+        yield where, row
 
 
 def parse(where: str, text: str) -> Any:

@@ -110,6 +110,21 @@ class ChatTokenizer:
         ids: list[int] = self._render(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
         return tuple(ids)
 
+    @property
+    def chats(self) -> bool:
+        """True if there is a chat template; models without further training than on texts often have none."""
+        return bool(self.inner.chat_template)
+
+    def encode_request(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Encode a request with the chat template; without one, as the messages' bare text.
+
+        Raises:
+            UserError: the template refuses these messages.
+        """
+        if self.chats:
+            return self.encode_chat(messages)
+        return self.encode_bare("\n\n".join(message["content"] for message in messages))
+
     def encode_answered(self, messages: Sequence[Message], *, close: bool = False) -> tuple[int, ...]:
         """Encode a whole conversation with its last answer, for a reward model.
 

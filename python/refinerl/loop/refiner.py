@@ -130,7 +130,7 @@ class Refiner:
         ]
         replies = self.author.reply(
             [self.task.refine_prompt(r) for r in candidates],
-            replace(self.sampling, seeds=seeds),
+            replace(self.sampling, seeds=seeds, stop=getattr(self.task, "refine_stop", ())),
             [r.completion.token_ids for r in candidates],
         )
         arrived = [(r, reply) for r, mine in zip(candidates, replies, strict=True) for reply in mine if reply]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
@@ -18,7 +18,7 @@ from refinerl.contracts import Algorithm, Constraint, Constraints, Task
 from refinerl.contracts.options import Options, TaskOptions
 from refinerl.contracts.plugins import Kind, hand_over
 from refinerl.data.apps import ProblemSet
-from refinerl.data.conversations import Dialogue
+from refinerl.data.conversations import Dialogues
 from refinerl.engines.lora import check_adapted, is_adapted
 from refinerl.errors import UserError
 from refinerl.run import recipe as recipes
@@ -220,7 +220,7 @@ class Asked:
             path = isinstance(self.prompts, str | os.PathLike)
             values["task.path"] = os.fspath(self.prompts) if path else name_of(self.prompts)
             if values.get("task.name") == "dialogue":
-                values["task.prompt_format"] = "text"
+                values["task.prompt_format"] = None  # the task's default, whatever the recipe says of its own prompts
         if weights := self.weights:
             values["task.reward_weights"] = weights
         return values
@@ -235,7 +235,7 @@ class Asked:
         if self.weights and name == "code":
             raise UserError("reward_weights must be left out for task.name=code, which has one reward")
 
-    def _data(self, config: Config, task: Task | None) -> ProblemSet | Sequence[Dialogue] | None:
+    def _data(self, config: Config, task: Task | None) -> ProblemSet | Dialogues | None:
         if task is not None or self.prompts is None or isinstance(self.prompts, str | os.PathLike):
             return None
         rows = self.prompts

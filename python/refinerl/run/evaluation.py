@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from refinerl.benchmarks.evaluator import Evaluator
 from refinerl.benchmarks.held_out import HeldOut
@@ -66,10 +66,14 @@ def read_held_out(config: Config) -> Data | None:
 
 
 def held_out_options(config: Config) -> TaskOptions | None:
-    """Return the options of the run's task with `evaluate.path` as its file; None if no evaluation uses it."""
+    """Return the options of the run's task with `evaluate.path` as its data; None if no evaluation uses it."""
     if not config.evaluate.every or config.evaluate.benchmark != "task":
         return None
-    return config.task.model_copy(update={"path": config.evaluate.path})
+    e, task = config.evaluate, config.task
+    changed: dict[str, Any] = {"path": e.path}
+    if isinstance(task, DialogueTask.Options):
+        changed |= {"streaming": False}
+    return task.model_copy(update=changed)
 
 
 def make_held_out(
@@ -94,7 +98,8 @@ def make_held_out(
         if isinstance(task, CodeTask) and isinstance(data, ProblemSet):
             task, rows = task.over(data.problems, max_prompt_tokens=longest), len(data.problems)
         elif isinstance(task, DialogueTask) and data is not None and not isinstance(data, ProblemSet):
-            task, rows = task.over(data, max_prompt_tokens=longest), len(data)
+            task = task.over(data, max_prompt_tokens=longest)
+            rows = len(task.prompts()) + task.too_long
         else:
             task = resolve("task", config.task.name)(options)
             if isinstance(task, OwnTask):

@@ -58,8 +58,9 @@ def make_generators(
     if config.refines and config.refiner.source == "server":
         return generator, make_server(config, tokenizer, progress, say)
     by_policy = config.refiner.source == "policy"
+    encode = tokenizer.encode_request if theirs is tokenizer else theirs.encode_chat
     return generator, ModelAuthor(
-        writer, theirs.encode_chat, adapter=by_policy and config.lora.rank > 0, same_tokens=theirs is tokenizer
+        writer, encode, adapter=by_policy and config.lora.rank > 0, same_tokens=theirs is tokenizer
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from refinerl.contracts import Algorithm, Constraints, Task
 from refinerl.contracts.plugins import OBJECT
 from refinerl.data.apps import ProblemSet
-from refinerl.data.conversations import Dialogue
+from refinerl.data.conversations import Dialogues
 from refinerl.errors import UserError
 
 OnStep = Callable[[Mapping[str, Any]], Any]
@@ -27,7 +27,7 @@ class Given:
     adapted: Any = None
     """A `PeftModel` whose adapter is trained in place."""
     tokenizer: PreTrainedTokenizerBase | None = None
-    data: ProblemSet | Sequence[Dialogue] | None = None
+    data: ProblemSet | Dialogues | None = None
     rewards: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     """Functions in TRL's signature, by their names in `task.reward`."""
     task: Task | None = None

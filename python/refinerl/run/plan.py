@@ -50,7 +50,12 @@ def plan(config: Config, prompts: int | None) -> Iterator[str]:
         f"{'step' if updates == 1 else 'steps'}"
     )
     if prompts is None:
-        yield f"data: {getattr(config.task, 'path', '')}, read from the hub when the run starts"
+        when = (
+            "read during the run"
+            if getattr(config.task, "streaming", False)
+            else "read from the hub when the run starts"
+        )
+        yield f"data: {getattr(config.task, 'path', '')}, {when}"
     else:
         passes = trainer.steps * per_step / prompts
         yield f"data: {prompts} prompts, {passes:.1f} passes (more where dynamic sampling draws again)"

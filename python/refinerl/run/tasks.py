@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -10,7 +10,7 @@ from refinerl.config import Config
 from refinerl.contracts import ALONE, Task, World
 from refinerl.contracts.plugins import OBJECT, resolve
 from refinerl.data.apps import ProblemSet
-from refinerl.data.conversations import Dialogue
+from refinerl.data.conversations import Dialogues, StreamedDialogues
 from refinerl.engines.models import is_openrlhf, load_reward_model
 from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.errors import UserError
@@ -28,7 +28,7 @@ from refinerl.tasks.trl import Progress
 from refinerl.tasks.user_reward import UserReward, load_reward
 
 Say = Callable[[str], None]
-Data = ProblemSet | Sequence[Dialogue]
+Data = ProblemSet | Dialogues
 
 MANY_PROMPTS = 10_000
 """Number of prompts from which on tokenizing them takes long enough to be announced."""
@@ -84,7 +84,7 @@ def make_task(
     t, data = built_in(config), load_data(config, given)
     if isinstance(t, DialogueTask.Options):
         assert not isinstance(data, ProblemSet)
-        if len(data) > MANY_PROMPTS:
+        if not isinstance(data, StreamedDialogues) and len(data) > MANY_PROMPTS:
             say(f"tokenizing {len(data):,} prompts to see which are too long; a thousand take about a second")
         dialogues = DialogueTask(
             data,
@@ -93,18 +93,21 @@ def make_task(
                 [make_dialogue_reward(name, config, given, world, progress) for name in t.rewards], t.reward_weights
             ),
             max_reward=t.max_reward,
-            refine_template=config.refiner.template,
+            template=t.template,
+            refine_template=config.refiner.template or (None if _refiner_chats(config, tokenizer) else "refine_text"),
             system=t.system,
             encode_text=tokenizer.encode_bare if t.prompt_format == "text" else None,
             max_prompt_tokens=longest,
         )
-        if t.prompt_format == "text" and tokenizer.inner.chat_template and not dialogues.prompts()[0].messages:
+        if t.prompt_format == "text" and tokenizer.chats and not dialogues.prompts()[0].messages:
             say(
                 "prompts that are texts go to the model as they are, without its chat template: give messages, or "
                 "task.prompt_format=chat, for a conversation"
             )
         if dialogues.too_long:
-            say(f"{dialogues.too_long} prompts of {len(data)} were left out: they have more than {longest} tokens")
+            read = len(dialogues.prompts()) + dialogues.too_long
+            many = f"{dialogues.too_long} prompts of {'the first ' if dialogues.passes else ''}{read}"
+            say(f"{many} were left out: they have more than {longest} tokens")
         return dialogues
     assert isinstance(data, ProblemSet)
     if data.without_tests:
@@ -135,6 +138,11 @@ def make_task(
     return task
 
 
+def _refiner_chats(config: Config, tokenizer: ChatTokenizer) -> bool:
+    """Return False if the refiner is the policy's base model and has no chat template."""
+    return tokenizer.chats or config.refiner.source in ("model", "server")
+
+
 def connect(task: OwnTask, config: Config, tokenizer: ChatTokenizer, longest: int) -> None:
     """Make the prompts of a user's task, of at most `longest` tokens. Raises as `refinerl.tasks.base.Task.connect`."""
     task.connect(
@@ -156,8 +164,8 @@ def make_own_task(config: Config) -> OwnTask:
     return found(config.task)
 
 
-def count_prompts(config: Config) -> int:
-    """Count the prompts of the data, including those that are too long.
+def count_prompts(config: Config) -> int | None:
+    """Count the prompts of the data, including those that are too long; None if they are streamed.
 
     Raises:
         UserError: they cannot be read.
@@ -165,6 +173,9 @@ def count_prompts(config: Config) -> int:
     if ":" in config.task.name:
         return sum(1 for _ in make_own_task(config).examples())
     data = load_data(config)
+    if isinstance(data, StreamedDialogues):
+        data.first(1)
+        return None
     return len(data.problems) if isinstance(data, ProblemSet) else len(data)
 
 

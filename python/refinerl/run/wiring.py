@@ -25,7 +25,7 @@ from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.errors import UserError
 from refinerl.loop.refiner import Refiner
 from refinerl.loop.rollout import Roller
-from refinerl.loop.stream import PromptStream
+from refinerl.loop.stream import PassStream, PromptStream
 from refinerl.loop.update import Updater
 from refinerl.records import Sampling
 from refinerl.run.evaluation import Evaluation, make_benchmark, make_held_out, read_held_out
@@ -40,6 +40,7 @@ from refinerl.run.telemetry import Telemetry
 from refinerl.run.trackers import make_trackers
 from refinerl.run.trainers import device_of, make_critic, make_network, make_policy, make_reference, writing_network
 from refinerl.tasks.code import CodeTask
+from refinerl.tasks.dialogue import DialogueTask
 from refinerl.tasks.trl import Progress
 
 
@@ -47,7 +48,7 @@ from refinerl.tasks.trl import Progress
 class Parts:
     """The parts of a run."""
 
-    stream: PromptStream
+    stream: PromptStream | PassStream
     task: Task
     roller: Roller
     generator: Generator
@@ -177,8 +178,9 @@ def wire(
                 f"constraint/gradient_share is not measured with engines.trainer={config.engines.trainer}, which does "
                 "not give gradients away before the step"
             )
-        stream = PromptStream(task.prompts(), config.seed, trainer.epochs)
-        progress.per_pass = len(stream.prompts) / Pace.of(config).prompts
+        stream = make_stream(task, config)
+        if isinstance(stream, PromptStream):
+            progress.per_pass = len(stream.prompts) / Pace.of(config).prompts
         roller = Roller(generator, task, sampling, config.seed, telemetry.clock, progress.at)
         evaluation: Evaluation | None = None
         if config.evaluate.every and config.evaluate.benchmark == "task":
@@ -215,6 +217,13 @@ def wire(
             Pace.of(config),
             evaluation,
         )
+
+
+def make_stream(task: Task, config: Config) -> PromptStream | PassStream:
+    """Return the order of the task's prompts, which are read on demand if its data are streamed."""
+    if isinstance(task, DialogueTask) and task.passes is not None:
+        return PassStream(task.passes, config.seed, config.trainer.epochs)
+    return PromptStream(task.prompts(), config.seed, config.trainer.epochs)
 
 
 def room_for_prompts(config: Config, context: int, knob: str, max_tokens: int) -> int:

@@ -5,24 +5,23 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import model_validator
 
-from refinerl.contracts.options import DataPath, Positive, TaskOptions
-from refinerl.data.conversations import Dialogue, dialogues_of, read_dialogues
+from refinerl.contracts.options import DataPath, Positive, TaskOptions, TemplatePath, derived
+from refinerl.data.conversations import Dialogues, StreamedDialogues, dialogues_of, read_dialogues
+from refinerl.data.tables import has_splits
 from refinerl.errors import UserError
-from refinerl.records import Completion, Message, Prompt, Reward
+from refinerl.records import Completion, Prompt, Reward, Rollout
 from refinerl.tasks import rules
+from refinerl.tasks.asking import Asker, Encode, Prompts, StreamedPrompts, load_question_template
 from refinerl.tasks.refining import Refinable
 from refinerl.tasks.reward_sum import RewardSum
 from refinerl.tasks.user_reward import UserReward
 
 if TYPE_CHECKING:  # the options are read without torch
     from refinerl.tasks.reward_model import RewardModel
-
-Encode = Callable[[Sequence[Message]], Sequence[int]]
-"""A function that applies the policy's chat template, with the generation prompt, and tokenizes."""
 
 
 class DialogueTask(Refinable):
@@ -33,7 +32,8 @@ class DialogueTask(Refinable):
         encode: the policy's chat template and tokenizer.
         reward: scores the answers.
         max_reward: the highest possible reward, if there is one; a response that has it is not refined.
-        system: a system message before each prompt that has none, and before the refiner's prompt.
+        template: a template for prompts that are texts, as in `load_question_template`.
+        system: a system message before each conversation that has none, and before the refiner's prompt.
         encode_text: if given, a prompt that is a text goes to the model bare, through this tokenizer, and reward
             functions get texts, as in TRL.
         max_prompt_tokens: longer prompts are left out and counted in `too_long`.
@@ -47,11 +47,17 @@ class DialogueTask(Refinable):
         """The options of a recipe."""
 
         path: DataPath | None = None
-        """JSON lines, Parquet, a folder that `datasets` reads, `hub:OWNER/NAME` or `hub:OWNER/NAME/FILE`."""
+        """JSON lines, a JSON array, CSV, Parquet, a folder that `datasets` reads or has saved, `hub:OWNER/NAME` or
+        `hub:OWNER/NAME/FILE`."""
         column: str | None = None
         """Column of the prompts; None: the first of prompt, context_messages and messages that exists."""
         split: str = "train"
-        """Split of a data set that `datasets` reads."""
+        """Split of a data set that has several."""
+        subset: str | None = None
+        """Subset (configuration) of a data set that has several, such as `main` of `hub:openai/gsm8k`."""
+        streaming: bool = False
+        """Read the rows during the run, for data that are larger than the disk; they are shuffled among the next 1000.
+        The first 1000 rows are checked before the run."""
         reward: str | tuple[str, ...] = ()
         """`model` (reward_model.model), `rule:answer`, `rule:matches`, or `module:function` of your own, in TRL's
         signature; several, such as [a:b,c:d], are added up."""
@@ -59,9 +65,24 @@ class DialogueTask(Refinable):
         """Weights, one for each reward; empty: 1 each."""
         reward_seconds: Positive = 900.0
         """Seconds that one call of a reward function of your own may take; a longer one ends the run."""
-        prompt_format: Literal["chat", "text"] = "chat"
-        """`chat`: a prompt that is a text becomes a message of the user's; `text`: it goes to the model as it is, and
-        reward functions get texts, as in TRL."""
+        prompt_format: Literal["chat", "text"] = derived("chat with task.system, else text")
+        """Prompts that are texts: `text`, they go to the model as they are, and reward functions get texts, as in TRL;
+        `chat`, they become messages of the user's. Prompts that are lists of messages always get the chat template."""
+        template: TemplatePath | None = None
+        """Template for prompts that are texts: a file, or a name from tasks/prompts; `$question` is the prompt, `$NAME`
+        any other column. None: the prompt alone."""
+
+        @model_validator(mode="after")
+        def _settled(self) -> DialogueTask.Options:
+            if "prompt_format" not in self.model_fields_set or self.prompt_format is None:
+                self.prompt_format = "text" if self.system is None else "chat"
+            if self.path is not None and not has_splits(self.path):
+                for knob, value, default in (("split", self.split, "train"), ("subset", self.subset, None)):
+                    if value != default:
+                        raise ValueError(
+                            f"task.{knob} is for data sets: the file {self.path} has none; leave out task.{knob}"
+                        )
+            return self
 
         @model_validator(mode="after")
         def _named(self) -> DialogueTask.Options:
@@ -100,23 +121,40 @@ class DialogueTask(Refinable):
             weights = self.reward_weights or (1.0,) * len(self.rewards)
             return sum(rules.MAX_REWARD * max(weight, 0.0) for weight in weights)
 
-        def read(self, rows: Any = None) -> Sequence[Dialogue]:
-            """Read the dialogues at `path`, or those of `rows` in memory.
+        def read(self, rows: Any = None) -> Dialogues:
+            """Read the dialogues at `path`, or those of the object `rows`.
 
             Raises:
-                UserError: they cannot be read.
+                UserError: they cannot be read, or a knob is set that only paths have.
             """
             if rows is not None:
+                for knob, value, default in (
+                    ("split", self.split, "train"),
+                    ("subset", self.subset, None),
+                    ("streaming", self.streaming, False),
+                ):
+                    if value != default:
+                        raise UserError(
+                            f"task.{knob} is for paths, and prompts is an object: leave out task.{knob}, and choose "
+                            "with datasets.load_dataset"
+                        )
                 return dialogues_of(rows, column=self.column)
-            return read_dialogues(self.path or "", column=self.column, split=self.split)
+            return read_dialogues(
+                self.path or "",
+                column=self.column,
+                split=self.split,
+                subset=self.subset,
+                streaming=self.streaming,
+            )
 
     def __init__(
         self,
-        dialogues: Sequence[Dialogue],
+        dialogues: Dialogues,
         encode: Encode,
         *,
         reward: UserReward | RewardModel | RewardSum,
         max_reward: float | None = None,
+        template: str | None = None,
         refine_template: str | None = None,
         system: str | None = None,
         encode_text: Callable[[str], Sequence[int]] | None = None,
@@ -128,29 +166,37 @@ class DialogueTask(Refinable):
             None if max_reward is not None else "only rules give a verdict, such as task.reward=rule:answer"
         )
         self._ask_with(refine_template or "refine_dialogue", system=system)
-        self._encode, self._encode_text = encode, encode_text
+        first = dialogues.first(1)[0] if isinstance(dialogues, StreamedDialogues) else dialogues[0]
+        loaded = (
+            None if template is None else load_question_template(template, first.columns, text=encode_text is not None)
+        )
+        self._asker = Asker(encode, encode_text, self._system, loaded)
         self._take(dialogues, max_prompt_tokens)
 
-    def over(self, dialogues: Sequence[Dialogue], *, max_prompt_tokens: int | None = None) -> DialogueTask:
+    def over(self, dialogues: Dialogues, *, max_prompt_tokens: int | None = None) -> DialogueTask:
         """Return the same task, with the same reward, over other dialogues. Raises as the class."""
         twin = copy.copy(self)
         twin._take(dialogues, max_prompt_tokens)
         return twin
 
-    def _take(self, dialogues: Sequence[Dialogue], max_prompt_tokens: int | None) -> None:
-        """Make the prompts of `dialogues`, and check that the reward can score them."""
-        columns: dict[str, None] = {}
-        self._prompts = _Prompts(dialogues, self._encode, self._encode_text, self._system)
-        for index, dialogue in enumerate(dialogues):
-            columns |= dict.fromkeys(dialogue.columns)
-            self._prompts.keep(index, dialogue, max_prompt_tokens)
-        self.too_long = len(dialogues) - len(self._prompts)
+    def _take(self, dialogues: Dialogues, max_prompt_tokens: int | None) -> None:
+        """Make the prompts of `dialogues`, or of a stream's first ones, and check that the reward can score them."""
+        self.passes: StreamedPrompts | None = None
+        """The prompts of a stream, pass by pass; None if the dialogues are no stream."""
+        if isinstance(dialogues, StreamedDialogues):
+            self.passes = StreamedPrompts(dialogues, self._asker, max_prompt_tokens)
+            dialogues = dialogues.first()
+        self._prompts = Prompts(dialogues, self._asker, max_prompt_tokens)
+        self.too_long = self._prompts.too_long
         if not self._prompts:
             raise UserError(f"all {len(dialogues)} prompts are longer than {max_prompt_tokens} tokens")
-        self._reward.check(columns)
+        self._reward.check(self._prompts.columns)
 
     def prompts(self) -> Sequence[Prompt]:
-        """Return one prompt per dialogue that is short enough, made on access; `payload` is the Dialogue."""
+        """Return one prompt per dialogue that is short enough, made on access; `payload` is the Dialogue.
+
+        Of a stream, these are the prompts of its first rows; `passes` reads all.
+        """
         return self._prompts
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Reward | None]:
@@ -160,59 +206,17 @@ class DialogueTask(Refinable):
             return rewards
         return [None if r is None else replace(r, feedback=verdict(r.value, self.max_reward)) for r in rewards]
 
+    def refined_response(self, rollout: Rollout, reply: str) -> str:
+        """Return ỹ; where y continues a text, with y's leading white space if the reply has lost it."""
+        text = super().refined_response(rollout, reply)
+        if rollout.prompt.messages or not text or text[0].isspace():
+            return text
+        y = rollout.completion.text
+        return y[: len(y) - len(y.lstrip())] + text
+
     def telemetry(self) -> Mapping[str, float]:
         """Return a reward model's metrics since the last call."""
         return self._reward.telemetry()
-
-
-class _Prompts(Sequence[Prompt]):
-    """The prompts of the dialogues that are kept, tokenized on access, so that a large data set stays on disk."""
-
-    def __init__(
-        self,
-        dialogues: Sequence[Dialogue],
-        encode: Encode,
-        encode_text: Callable[[str], Sequence[int]] | None,
-        system: tuple[Message, ...],
-    ) -> None:
-        self._system = system
-        self._dialogues, self._encode, self._encode_text = dialogues, encode, encode_text
-        self._kept: list[int] = []
-
-    def keep(self, index: int, dialogue: Dialogue, max_tokens: int | None) -> None:
-        """Keep a dialogue unless it is longer than `max_tokens`; tokenizing shows what the chat template refuses.
-
-        Raises:
-            UserError: a text without tokens, which a model cannot continue.
-        """
-        length = len(self._make(dialogue).token_ids)
-        if not length:
-            raise UserError(f"prompt {dialogue.id} is an empty text, which a model cannot continue: leave it out")
-        if max_tokens is None or length <= max_tokens:
-            self._kept.append(index)
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    @overload
-    def __getitem__(self, index: int) -> Prompt: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Prompt]: ...
-    def __getitem__(self, index: int | slice) -> Prompt | Sequence[Prompt]:
-        if isinstance(index, slice):
-            return [self._make(self._dialogues[i]) for i in self._kept[index]]
-        return self._make(self._dialogues[self._kept[index]])
-
-    def _make(self, dialogue: Dialogue) -> Prompt:
-        if isinstance(dialogue.prompt, str) and self._encode_text is not None:
-            return Prompt(dialogue.id, dialogue.prompt, (), tuple(self._encode_text(dialogue.prompt)), dialogue)
-        messages = self._conversation(dialogue.prompt)
-        return Prompt(dialogue.id, transcript(dialogue.prompt), messages, tuple(self._encode(messages)), dialogue)
-
-    def _conversation(self, prompt: str | tuple[Message, ...]) -> tuple[Message, ...]:
-        if isinstance(prompt, str):
-            return (*self._system, {"role": "user", "content": prompt})
-        return prompt if prompt[0]["role"] == "system" else (*self._system, *prompt)
 
 
 def verdict(value: float, most: float) -> str:
@@ -220,17 +224,3 @@ def verdict(value: float, most: float) -> str:
     if value >= most:
         return "Verdict: right."
     return "Verdict: wrong." if value <= 0 else f"Verdict: partly right, {value:g} of {most:g} points."
-
-
-def transcript(prompt: str | Sequence[Message]) -> str:
-    r"""Format a conversation as plain text: a single message as it is, else each turn after its role.
-
-    >>> transcript([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}])
-    'User: Hi\n\nAssistant: Hello'
-    """
-    if isinstance(prompt, str):
-        return prompt
-    turns = [message for message in prompt if message["role"] != "system"]
-    if len(turns) == 1:
-        return turns[0]["content"]
-    return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in turns)

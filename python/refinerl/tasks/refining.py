@@ -34,6 +34,11 @@ class Refinable:
         """True if a template may use `$feedback`."""
         return self._no_feedback is None
 
+    @property
+    def refine_stop(self) -> tuple[str, ...]:
+        """Strings at which a reply of the refiner ends, besides its model's EOS."""
+        return self._refine.stop
+
     def extract(self, text: str) -> str:
         """Return the part of a response that is scored, for y and ỹ alike; by default the whole text."""
         return text

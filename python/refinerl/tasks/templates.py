@@ -41,6 +41,17 @@ class PromptTemplate:
         """Fill in the variables; dollar signs in the values are left alone."""
         return tuple({"role": role, "content": text.substitute(values)} for role, text in self.turns)
 
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """The closing marker if the template ends with the opening one, so that the reply must end there; else nothing.
+
+        >>> load_template("refine_text", REFINE_VARIABLES).stop
+        ('</response>',)
+        """
+        if self.markers is None or not self.turns[-1][1].template.rstrip().endswith(self.markers[0]):
+            return ()
+        return (self.markers[1],)
+
     def strip_markers(self, reply: str) -> str:
         """Return the text between the markers, without the line breaks next to them; a reply without markers as it is.
 
