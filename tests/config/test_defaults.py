@@ -34,6 +34,8 @@ OPTIONAL = {
     "trainer.micro_batch": "no limit",
     "vllm.max_model_len": "the model's context decides",
     "evaluate.path": "a benchmark is run",
+    "evaluate.split": "as task.split",
+    "evaluate.subset": "as task.subset",
     "evaluate.data": "downloaded as published",
     "evaluate.limit": "all",
     "plan.card": "no card is named",

@@ -59,6 +59,22 @@ def training(folder: Path) -> list[dict[str, object]]:
     return [{k: v for k, v in row.items() if not k.startswith("evaluate/")} for row in timeless(folder) if row["step"]]
 
 
+def test_another_split_of_the_data_is_held_out(toy: Toy, tmp_path: Path, capsys):
+    """In a data set with splits; the split that the run is trained on is refused."""
+    pytest.importorskip("datasets")
+    for split, pattern in (("train", "a.*"), ("test", ".*")):
+        row = {"prompt": "ab", "pattern": pattern}
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
+    data = [f"task.path={tmp_path}", "task.reward=rule:matches", "algorithm.dynamic_sampling=false"]
+    words = [*data, *options(tmp_path), "evaluate.split=test"]
+    assert toy.run(tmp_path / "run", *words, "trainer.steps=2") == 0
+    assert metrics(tmp_path / "run")[-1]["evaluate/pass@1"] == 1
+    assert toy.run(tmp_path / "same", *data, *options(tmp_path)) == 2
+    assert f"evaluate.path = {tmp_path} is the split train that the run is trained on" in capsys.readouterr().err
+    assert toy.run(tmp_path / "file", *data, *options(tmp_path / "test.jsonl"), "evaluate.subset=main") == 2
+    assert "evaluate.subset is for data sets" in capsys.readouterr().err
+
+
 def test_a_rule_has_a_highest_reward(toy: Toy, tmp_path: Path):
     path = tmp_path / "held_out.jsonl"
     path.write_text(json.dumps({"prompt": "cab", "pattern": ".*"}) + "\n" + '{"prompt": "b", "pattern": "z"}\n')

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from refinerl.data.tables import has_splits
+
 if TYPE_CHECKING:
     from refinerl.config import Config
 
@@ -80,6 +82,23 @@ def _check_evaluation(config: Config) -> None:
         raise ValueError(
             f"evaluate.benchmark=task needs a task that reads a file: the options of task.name={task.name} have no "
             "`path`, which evaluate.path would replace"
+        )
+    _check_held_out(config, e.path)
+
+
+def _check_held_out(config: Config, path: str) -> None:
+    """Refuse knobs of data sets that `evaluate.path` does not have, and the split that the run is trained on."""
+    e, task = config.evaluate, config.task
+    chooses = "split" in type(task).model_fields and has_splits(path)
+    for name, value in (("split", e.split), ("subset", e.subset)):
+        if value is not None and not chooses:
+            raise ValueError(f"evaluate.{name} is for data sets: evaluate.path = {path} has none; leave it out")
+    ours, theirs = (getattr(task, "split", None), getattr(task, "subset", None)), (e.split, e.subset)
+    same = all(their in (None, our) for our, their in zip(ours, theirs, strict=True))
+    if chooses and path == getattr(task, "path", None) and same:
+        raise ValueError(
+            f"evaluate.path = {path} is the split {ours[0]} that the run is trained on: choose another, such as "
+            "evaluate.split=test"
         )
 
 

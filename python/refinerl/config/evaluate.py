@@ -16,6 +16,10 @@ class EvaluateConfig(Section):
     """Benchmark to run. task: the rows of evaluate.path, with the prompts and the reward of the run's task."""
     path: DataPath | None = None
     """With benchmark=task: a file with rows like those of task.path, which the run is not trained on."""
+    split: str | None = None
+    """Split of evaluate.path, if it is a data set, such as `test`. None: task.split."""
+    subset: str | None = None
+    """Subset of evaluate.path, if it is a data set that has several. None: task.subset."""
     data: DataPath | None = None
     """Folder with a benchmark's files; for apps and livecodebench also a file or hub:OWNER/NAME/FILE. None: download
     them."""

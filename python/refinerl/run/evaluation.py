@@ -72,7 +72,7 @@ def held_out_options(config: Config) -> TaskOptions | None:
     e, task = config.evaluate, config.task
     changed: dict[str, Any] = {"path": e.path}
     if isinstance(task, DialogueTask.Options):
-        changed |= {"streaming": False}
+        changed |= {"split": e.split or task.split, "subset": e.subset or task.subset, "streaming": False}
     return task.model_copy(update=changed)
 
 
