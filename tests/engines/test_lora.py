@@ -106,7 +106,12 @@ def test_the_export_is_the_adapter_and_the_merged_model(
 ):
     policy = trained(tiny_folder if tied else tiny_untied_folder, merge=True)
     policy.export(tmp_path)
-    assert {p.name for p in tmp_path.iterdir()} == {"adapter_config.json", "adapter_model.safetensors", "merged"}
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "generation_config.json",
+        "merged",
+    }
     with torch.no_grad():
         logits = policy.network.model(ROWS.input_ids).logits
         for folder in (tmp_path, tmp_path / "merged"):

@@ -61,10 +61,10 @@ def test_an_interrupt_in_the_first_step_says_that_nothing_was_saved(toy: Toy, tm
 
 
 def test_an_interrupt_while_the_model_is_written_says_what_stands(toy: Toy, tmp_path, monkeypatch, capsys):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("refinerl.run.checkpoint.export", interrupted)
+    monkeypatch.setattr("refinerl.run.checkpoint.export", interrupted)  # which writes final/
     assert toy.run(tmp_path / "run", "trainer.steps=1") == 130
     assert "--resume goes on after step 1, from" in capsys.readouterr().err
     monkeypatch.undo()
@@ -93,8 +93,32 @@ def test_weights_in_the_middle_of_an_update_are_not_saved(tmp_path):
     assert keeper.standing() == f"--resume goes on after step 5, from {tmp_path / 'checkpoint-5'}"
 
 
+def test_a_checkpoint_is_due_after_so_many_minutes(tmp_path, monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr("refinerl.run.keeper.time.monotonic", lambda: now)
+    keeper = Keeper(tmp_path, {"policy": Weights()}, every=50, minutes=30)
+    now += 29 * 60
+    assert not keeper.due(1)
+    now += 60
+    assert keeper.due(2)
+    keeper.reached(State(step=2))
+    keeper.save()
+    assert not keeper.due(3)
+    now += 30 * 60
+    assert keeper.due(4)
+    assert not Keeper(tmp_path, {}, every=50, minutes=0).due(49)
+
+
+@pytest.mark.parametrize(("minutes", "saved"), [("1e-9", [2, 3]), ("0", [3])])
+def test_minutes_are_beside_steps(toy: Toy, tmp_path, minutes, saved):
+    """Every step takes longer than that; the last two checkpoints are kept."""
+    assert toy.run(tmp_path / "run", *STEPS, f"checkpoint.minutes={minutes}") == 0
+    assert sorted(int(path.name[11:]) for path in (tmp_path / "run").glob("checkpoint-*")) == saved
+
+
 def test_a_rescue_that_fails_hides_nothing_and_claims_nothing(tmp_path):
     keeper = Keeper(tmp_path, {"policy": Weights(OSError("No space left on device"))})
     keeper.reached(State(step=4))
     keeper.rescue()
     assert "no checkpoint was written yet" in keeper.standing()
+    assert "(checkpoint-4 could not be written: No space left on device)" in keeper.standing()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -9,8 +11,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from launching import Launcher, launch, needs_deepspeed, needs_vllm
-from toy import Toy, rollouts, timeless
+from launching import Launcher, environment, free_port, launch, needs_deepspeed, needs_vllm
+from stopping import until
+from toy import Toy, metrics, rollouts, timeless
 
 pytestmark = [needs_deepspeed, pytest.mark.slow]
 
@@ -231,6 +234,36 @@ def test_a_rank_that_hangs_ends_the_run_after_the_timeout_and_it_can_go_on(toy: 
     done = launch("torchrun", *arguments, "--resume", timeout=150)
     assert done.returncode == 0, done.stderr
     assert "resuming after step 1" in done.stdout
+
+
+def test_ranks_that_a_launcher_terminates_save_their_last_complete_step_together(
+    toy: Toy, two: Path, evaluated, tmp_path
+):
+    """Although one of them may have been in another phase: they agree before the next update."""
+    output, wait, log = tmp_path / "run", tmp_path / "wait", tmp_path / "log"
+    wait.touch()
+    words = toy.arguments(output, *evaluated, *ZERO_2, "checkpoint.every=50", reward="toy_rewards:waits")
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    with log.open("w") as err:
+        process = subprocess.Popen(
+            [sys.executable, *torchrun, "-m", "refinerl.train", *words],
+            env=environment(TOY_WAIT=str(wait)),
+            stdout=subprocess.DEVNULL,
+            stderr=err,
+        )
+    until(lambda: (output / "metrics.jsonl").exists() and metrics(output)[1:])
+    process.terminate()
+    until(
+        lambda: "terminated: the ranks finish the rollouts or the update that they are in and save" in log.read_text()
+    )
+    wait.unlink()
+    assert process.wait(60) != 0
+    told = f"terminated; --resume goes on after step 1, from {output / 'checkpoint-1'}"
+    assert log.read_text().splitlines().count(told) == 1
+    done = launch("torchrun", *toy.arguments(output, *evaluated, *ZERO_2), "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "resuming after step 1" in done.stdout
+    same_curve(output, two)
 
 
 def test_a_rank_that_fails_ends_the_run_with_its_traceback(toy: Toy, tmp_path):

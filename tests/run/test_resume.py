@@ -14,7 +14,7 @@ import torch
 
 from launching import launch, needs_deepspeed
 from refinerl import train
-from refinerl.run import command
+from refinerl.run import arguments, command, recipe
 from toy import Toy, metrics, rollouts, timeless
 
 RUN = (
@@ -122,6 +122,58 @@ def test_the_folder_alone_is_enough_to_resume(toy: Toy, tmp_path):
     assert len(metrics(tmp_path / "run")) == 1
     assert train.main(["--output-dir", str(tmp_path / "run"), "--resume", "trainer.steps=2"]) == 0
     assert len(metrics(tmp_path / "run")) == 2
+
+
+def test_words_after_resume_are_laid_over_the_runs_own_configuration(toy: Toy, tmp_path):
+    """By the command itself, which reads its words before torch is imported."""
+    run = tmp_path / "run"
+    assert toy.run(run, "trainer.steps=1", "trainer.schedule=constant", "generation.max_tokens=5") == 0
+    before = recipe.load_run(run)
+    done = launch(None, "--output-dir", str(run), "--resume", "trainer.steps=2", "checkpoint.keep=5")
+    assert done.returncode == 0, done.stderr
+    assert "resuming after step 1" in done.stdout
+    after = recipe.load_run(run)
+    assert recipe.differences(before, after) == ["trainer.steps: 1 -> 2", "checkpoint.keep: 2 -> 5"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "says"),
+    [
+        ("nothing", "nothing holds no run that --resume could continue: give the folder of one, or name the recipe"),
+        ("run/checkpoint-1", "checkpoint-1 is a part of a run: give the run's folder, --output-dir "),
+    ],
+)
+def test_a_folder_without_a_run_is_not_resumed_with_a_recipe_that_nobody_named(
+    toy: Toy, tmp_path, capsys, folder, says
+):
+    assert toy.run(tmp_path / "run", "trainer.steps=1") == 0
+    words = ["--output-dir", str(tmp_path / folder), "--resume", "trainer.steps=2"]
+    assert train.main(words) == 2
+    assert says in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        arguments.answer_early(words)
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_mistyped_word_after_resume_is_named(toy: Toy, tmp_path, capsys):
+    assert toy.run(tmp_path / "run", "trainer.steps=1") == 0
+    assert train.main(["--output-dir", str(tmp_path / "run"), "--resume", "trainer.stpes=2"]) == 2
+    assert "unknown key 'trainer.stpes'; closest: trainer.steps" in capsys.readouterr().err
+
+
+def test_a_checkpoint_without_a_model_is_continued(toy: Toy, tmp_path):
+    """As earlier versions wrote it: what `resume` reads has not changed."""
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    options = ("trainer.schedule=constant", "checkpoint.every=1")
+    assert toy.run(whole, *options, "trainer.steps=3") == 0
+    assert toy.run(halves, *options, "trainer.steps=2") == 0
+    for path in (halves / "checkpoint-2").iterdir():
+        if path.is_file() and path.name not in ("trainer_state.json", "rng-0.pt"):
+            path.unlink()
+    assert toy.run(halves, *options, "trainer.steps=3", resume=True) == 0
+    assert timeless(halves) == timeless(whole)
 
 
 def test_resuming_what_never_began_begins(toy: Toy, tmp_path):

@@ -64,6 +64,11 @@ def _check_evaluation(config: Config) -> None:
     e, task = config.evaluate, config.task
     if e.n > 1 and e.temperature == 0:
         raise ValueError("evaluate.temperature must be above 0 for evaluate.n above 1: greedy samples are all the same")
+    if config.checkpoint.final == "best" and not 0 < e.every <= config.trainer.steps:
+        raise ValueError(
+            f"checkpoint.final=best needs evaluations: choose an evaluate.every from 1 to trainer.steps = "
+            f"{config.trainer.steps}, got {e.every}, or checkpoint.final=last"
+        )
     if e.benchmark != "task":
         if e.path is not None:
             raise ValueError(

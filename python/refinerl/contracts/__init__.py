@@ -131,8 +131,11 @@ class Trainer(Protocol):
     def load(self, folder: Path) -> None:
         """Undo `save`."""
 
-    def export(self, folder: Path) -> None:
-        """Save the model so that `from_pretrained` can load it."""
+    def export(self, folder: Path, *, merge: bool = True) -> None:
+        """Save the model so that `from_pretrained` can load it.
+
+        A LoRA policy that is to be merged (`lora.merge`) is also saved whole, unless `merge` is False.
+        """
 
     def sleep(self) -> None:
         """Free device memory while the model is not in use, if it may be moved."""

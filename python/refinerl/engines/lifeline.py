@@ -60,6 +60,8 @@ class Lifeline:
         """Seconds after which a collective fails if a rank has not joined it; 0 until collectives can be used."""
         self.standing: Callable[[], str] = lambda: "--resume goes on from the last checkpoint"
         """Returns the last clause of each message, which says where `--resume` continues."""
+        self.ask: Callable[[int], bool] = lambda number: False
+        """Called with the number of SIGTERM; returns True if the ranks will end by themselves."""
         self._rank = launched.rank
         self._phases: dict[int, tuple[str, float]] = {}
         self._ending = threading.Lock()
@@ -241,11 +243,14 @@ class Lifeline:
             f"engines.timeout = {self.timeout:g} seconds{elsewhere}: raise engines.timeout if a phase may take so long"
         )
 
-    def _terminated(self) -> NoReturn:
-        """End all ranks after SIGTERM, which a launcher sends to the remaining ranks when one has died.
+    def _terminated(self) -> None:
+        """End all ranks after SIGTERM, unless `ask` says that they end by themselves.
 
-        In that case the report of the dead rank arrives first and ends the process, so this rank prints nothing.
+        A launcher also sends SIGTERM to the remaining ranks when one has died. In that case the report of the dead rank
+        arrives first and ends the process, so this rank prints nothing.
         """
+        if self.ask(signal.SIGTERM):
+            return
         self._await_end(_NEWS)
         phase, _ = self._phases.get(self._rank, ("", 0.0))
         where = f" in phase {phase}" if phase else ""

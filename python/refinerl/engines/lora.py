@@ -107,10 +107,11 @@ class LoraNetwork(PolicyNetwork):
             for p, before in learns:
                 p.requires_grad_(before)
 
-    def export(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+    def export(self, folder: Path, weights: Mapping[str, Tensor] | None = None, *, merge: bool = True) -> None:
         """Write the adapter as `PeftModel.from_pretrained` and `AutoModelForCausalLM.from_pretrained` read it.
 
-        With `merge`, write the whole model too, in the folder `merged`. `weights` as in `PolicyNetwork.export`.
+        If both `merge` and `self.merge` are True, write the whole model too, in the folder `merged`. `weights` as in
+        `PolicyNetwork.export`.
         """
         (handle,) = self._handle
         state = self.model.state_dict()
@@ -120,7 +121,9 @@ class LoraNetwork(PolicyNetwork):
             state |= {name: weights[f"model.{first[id(p)]}"] for name, p in every}
         handle.save_pretrained(folder, state_dict={f"base_model.model.{name}": t for name, t in state.items()})
         (folder / "README.md").unlink(missing_ok=True)  # peft's, without contents
-        if self.merge:
+        if self.model.generation_config is not None:
+            self.model.generation_config.save_pretrained(folder)  # names the tokens at which an answer ends
+        if self.merge and merge:
             _save(self.model, self._merged_weights(state), folder / MERGED)
 
     @torch.no_grad()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -41,18 +43,42 @@ def resolve_model(name: str) -> str:
 def load_model(name: str, *, dtype: DType = "float32", attn: str | None = None) -> PreTrainedModel:
     """Load the causal language model `name`, in evaluation mode, on the CPU.
 
-    `attn` is transformers' `attn_implementation` (None: its default).
+    `attn` is transformers' `attn_implementation` (None: its default). A folder with an adapter, such as a LoRA run
+    writes, gives the adapter's base model with the adapter merged into its weights.
 
     Raises:
         UserError: there is no such folder or hub id, or it holds no causal language model.
     """
     folder = resolve_model(name)
     with loading(name), quiet():
-        config = AutoConfig.from_pretrained(folder)
+        base = _base_of(folder)
+        config = AutoConfig.from_pretrained(base)
         if type(config) not in AutoModelForCausalLM._model_mapping:
             raise UserError(f"model {name!r} is of type {config.model_type!r}, which is no causal language model")
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, **_options(dtype, attn))
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, **_options(dtype, attn))
+        if base != folder:
+            _merge_adapter(model, folder)
     return model.eval()
+
+
+def _base_of(folder: str) -> str:
+    """Return the base model of an adapter's folder; any other name unchanged."""
+    adapter = Path(folder) / "adapter_config.json"
+    if not adapter.is_file() or (Path(folder) / "config.json").exists():
+        return folder
+    return str(json.loads(adapter.read_text())["base_model_name_or_path"])
+
+
+def _merge_adapter(model: PreTrainedModel, folder: str) -> None:
+    """Load an adapter and merge it into the model's weights; the model's layers are plain ones afterwards."""
+    names = getattr(model, "_weight_conversions", None)  # transformers would save the weights by the adapter's names
+    model.load_adapter(folder)
+    wrapped = [(name, m) for name, m in model.named_modules() if hasattr(m, "base_layer") and hasattr(m, "merge")]
+    for name, layer in wrapped:
+        layer.merge()
+        model.set_submodule(name, layer.base_layer)
+    model._hf_peft_config_loaded, model._weight_conversions = False, names
+    del model.peft_config
 
 
 def load_trunk(
@@ -65,7 +91,7 @@ def load_trunk(
     """
     folder = resolve_model(name)
     with loading(name), quiet():
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(_base_of(folder))
     if not is_openrlhf(config) and not _architecture(config).endswith("ForSequenceClassification"):
         return load_model(name, dtype=dtype, attn=attn).base_model, None
     model = load_reward_model(name, dtype=dtype, attn=attn)

@@ -85,10 +85,11 @@ class PolicyNetwork(nn.Module):
         """The model without this wrapper."""
         return self.model
 
-    def export(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+    def export(self, folder: Path, weights: Mapping[str, Tensor] | None = None, *, merge: bool = True) -> None:
         """Write the model as `AutoModelForCausalLM.from_pretrained` reads it.
 
-        `weights`, by the names of `named_parameters`, replace this module's own where those are not whole.
+        `weights`, by the names of `named_parameters`, replace this module's own where those are not whole. `merge` is
+        for `LoraNetwork`.
         """
         with quiet():
             self.model.save_pretrained(folder, state_dict=_model_state(self.model, weights))
@@ -123,7 +124,7 @@ class ValueNetwork(nn.Module):
         empty = torch.zeros((0, 0), device=hidden.device)  # stands for what a critic does not compute
         return Outputs(empty, empty, hidden.new_zeros(()), values=_spread(values, row, token, rows))
 
-    def export(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+    def export(self, folder: Path, weights: Mapping[str, Tensor] | None = None, *, merge: bool = True) -> None:
         """Write the trunk as `AutoModel.from_pretrained` reads it, and the head beside it.
 
         `weights` as in `PolicyNetwork.export`.

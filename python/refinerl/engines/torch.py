@@ -158,10 +158,10 @@ class TorchTrainer:
         self.steps = state["steps"]
         self.discard()
 
-    def export(self, folder: Path) -> None:
-        """Write the model as `from_pretrained` reads it."""
+    def export(self, folder: Path, *, merge: bool = True) -> None:
+        """Write the model as `from_pretrained` reads it; `merge` as in `LoraNetwork.export`."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.network.export(folder)
+        self.network.export(folder, merge=merge)
 
     def sleep(self) -> None:
         """Move a frozen network to the CPU if it has a `home`."""

@@ -13,6 +13,7 @@ wiring       selects and connects the parts: loading, tasks, trainers, generator
 pace         the numbers of the training loop, and the guards that stop it
 checkpoint   a run's folder and its state
 keeper       when a checkpoint is due, and what an interrupted run still saves
+interruption Ctrl-C and SIGTERM: what is finished first
 telemetry    metrics.jsonl, rollouts/, trackers, progress
 doctor       what works on this machine
 memory       the memory of each phase, and the knobs that change it

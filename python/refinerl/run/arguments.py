@@ -48,6 +48,9 @@ def answer_early(arguments: Sequence[str]) -> None:
         name, overrides = split(args.words)
         if names_recipe(args.words) or not args.resume:
             recipe.load(name, overrides)
+        elif args.output_dir is not None:
+            check_run(args.output_dir)
+            recipe.load_run(args.output_dir, overrides)
     except UserError as error:
         print(f"error: {safe(str(error))}", file=sys.stderr)
         sys.exit(2)
@@ -81,6 +84,22 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             f"nothing to train is named: choose a recipe, such as {recipe.DEFAULT_RECIPE}; --list shows them all"
         )
     return args
+
+
+def check_run(folder: Path) -> None:
+    """Check that a folder holds a run, which `--resume` without a recipe continues.
+
+    Raises:
+        UserError: it does not.
+    """
+    if (folder / "config.yaml").exists():
+        return
+    if (folder.parent / "config.yaml").exists():
+        raise UserError(f"{folder} is a part of a run: give the run's folder, --output-dir {folder.parent} --resume")
+    raise UserError(
+        f"{folder} holds no run that --resume could continue: give the folder of one, or name the recipe with which a "
+        f"run is to begin there, such as {recipe.DEFAULT_RECIPE} --output-dir {folder} --resume"
+    )
 
 
 EPILOG = "knobs and their defaults (a default that is a knob's name is the value of that knob):\n"

@@ -28,6 +28,13 @@ SCHEMA = 1
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
+class Saves(Protocol):
+    """Anything that can save itself into a folder, such as a tokenizer."""
+
+    def save(self, folder: Path) -> None:
+        """Save it."""
+
+
 @dataclass(frozen=True)
 class State:
     """The state of a run after a step. With the trainers' files it determines the next step."""
@@ -112,10 +119,12 @@ def save(
     device: torch.device | str = "cpu",
     *,
     random_states: Mapping[str, Any] | None = None,
+    tokenizer: Saves | None = None,
 ) -> Path:
     """Write checkpoint-N under a temporary name, rename it, then remove all but the last `keep` and the best.
 
-    Every rank writes its shards into the same, shared folder; the first rank does the rest.
+    Every rank writes its shards into the same, shared folder; the first rank does the rest. The folder itself is a
+    model for `from_pretrained` (of a LoRA policy its adapter); its subfolders hold what `resume` reads.
 
     Args:
         folder: the run's.
@@ -125,6 +134,7 @@ def save(
         world: the ranks of the run.
         device: the device whose random state is saved.
         random_states: the random states at the time of `state`; None: the current ones.
+        tokenizer: the policy's; None: write no model for `from_pretrained`.
     """
     final = folder / f"checkpoint-{state.step}"
     partial = folder / f".checkpoint-{state.step}.partial"
@@ -138,6 +148,10 @@ def save(
         world.barrier()
         for name, trainer in trainers.items():
             trainer.save(partial / name)
+        if tokenizer is not None:
+            trainers["policy"].export(partial, merge=False)
+            if first:
+                tokenizer.save(partial)
         states = random_states or current_random_states(device)
         torch.save(dict(states), partial / f"rng-{world.rank}.pt")
         world.barrier()
@@ -190,15 +204,31 @@ def resume(
     return state
 
 
-class Saves(Protocol):
-    """Anything that can save itself into a folder, such as a tokenizer."""
+def load_policy(folder: Path, step: int, policy: Trainer) -> None:
+    """Load the policy of a checkpoint.
 
-    def save(self, folder: Path) -> None:
-        """Save it."""
+    Raises:
+        UserError: there is no such checkpoint.
+    """
+    path = folder / f"checkpoint-{step}" / "policy"
+    if not path.is_dir():
+        raise UserError(f"{path} is missing: put it back, or choose checkpoint.final=last")
+    policy.load(path)
 
 
-def export(folder: Path, policy: Trainer, tokenizer: Saves, world: World = ALONE) -> None:
-    """Save model and tokenizer for `from_pretrained`, with the merged model if there is one; all or nothing."""
+def standing(folder: Path) -> str:
+    """Describe the state that a resumed run continues from, by the checkpoints in its folder."""
+    steps = checkpoints(folder) if folder.is_dir() else []
+    if not steps:
+        return "no checkpoint was written yet, so --resume begins again"
+    return f"--resume goes on after step {steps[-1]}, from {folder / f'checkpoint-{steps[-1]}'}"
+
+
+def export(folder: Path, policy: Trainer, tokenizer: Saves, world: World = ALONE, *, step: int) -> None:
+    """Save model and tokenizer for `from_pretrained`, with the merged model if there is one; all or nothing.
+
+    `step` is noted in refinerl.json.
+    """
     partial = folder.with_name(f".{folder.name}.partial")
     with _cleared(partial, world):
         if world.rank == 0:
@@ -210,6 +240,7 @@ def export(folder: Path, policy: Trainer, tokenizer: Saves, world: World = ALONE
             for place in (partial, partial / "merged"):
                 if place.is_dir():
                     tokenizer.save(place)
+            write(partial / "refinerl.json", json.dumps({"schema": SCHEMA, "step": step}))
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(partial, folder)
 

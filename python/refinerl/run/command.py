@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import errno
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from refinerl.report import summary
 from refinerl.run import arguments as command_line
 from refinerl.run import checkpoint, plan, recipe
 from refinerl.run.given import NOTHING, Given
+from refinerl.run.interruption import Interrupted
 from refinerl.run.launch import EXPECTED, Link, last_words, linked
 from refinerl.run.placement import check_abilities
 from refinerl.run.wiring import Parts, wire
@@ -28,7 +30,7 @@ Loop = Callable[[Parts], checkpoint.State]
 
 
 def main(loop: Loop, arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0 done, 1 stopped by a guard, 2 bad input, 130 interrupted.
+    """Run the command line; return the exit code: 0 done, 1 stopped by a guard, 2 bad input, 130 or 143 interrupted.
 
     In one of several ranks, an error ends this process and all other ranks with that code.
     """
@@ -39,7 +41,8 @@ def main(loop: Loop, arguments: Sequence[str] | None = None) -> int:
             except EXPECTED as error:
                 return link.end(*last_words(error))
             except KeyboardInterrupt as interrupt:
-                return link.end(str(interrupt) or "interrupted before the first step", 130)
+                code = interrupt.code if isinstance(interrupt, Interrupted) else 130
+                return link.end(str(interrupt) or "interrupted before the run began", code)
             except Exception as error:
                 return link.fail(error)
     except UserError as error:  # the launcher's environment is wrong
@@ -53,7 +56,8 @@ def _run(loop: Loop, args: argparse.Namespace, link: Link) -> int:
         return 0
     name, overrides = command_line.split(args.words)
     check_resumable(args.output_dir, resume=args.resume)
-    if args.resume and not command_line.names_recipe(args.words) and (args.output_dir / "config.yaml").exists():
+    if args.resume and not command_line.names_recipe(args.words):
+        command_line.check_run(args.output_dir)
         config = recipe.load_run(args.output_dir, overrides)
     else:
         config = recipe.load(name, overrides)
@@ -109,23 +113,24 @@ def run(
     """Train from the start, or from the folder's last checkpoint, to the end; yield the trained parts, then close them.
 
     With several ranks, the first rank's `folder` is used. The message of a KeyboardInterrupt says where a resumed run
-    continues.
+    continues. SIGTERM has the effect of Ctrl-C.
 
     Raises:
         UserError: the folder is in use, or a part cannot be loaded.
         TrainingStoppedError: a guard stopped the run.
+        KeyboardInterrupt: the run was interrupted.
     """
     device = link.claim(config.device)
     check_abilities(config, device)
     world = link.join(config.engines.timeout, device)
     folder = world.all_gather_object(folder)[0]
-    with calm_about_full_disks(folder):
+    with telling_where_it_goes_on(folder), link.interruption.listening(), calm_about_full_disks(folder):
         date = world.all_gather_object(chat_date(folder, config, resume=resume))[0]
         config = config.model_copy(update={"chat_template_date": date})
         if link.rank == 0:
             check_folder(folder, config, resume=resume)
         world.barrier()
-        with wire(config, folder, console, world, link.notice, given) as parts:
+        with wire(config, folder, console, world, link.notice, given, link.interruption) as parts:
             keeper = parts.keeper
             link.stand(keeper.standing)
             if link.rank == 0:
@@ -135,18 +140,49 @@ def run(
             if state.step:
                 parts.telemetry.say(f"resuming after step {state.step}")
             try:
+                link.train_together()
                 loop(parts)
                 with parts.telemetry.busy("final/"):
-                    checkpoint.export(folder / "final", parts.updater.policy, parts.tokenizer, world)
+                    export(config, parts)
                 yield parts
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as interrupt:
                 keeper.rescue()
-                raise KeyboardInterrupt(f"interrupted; {keeper.standing()}") from None
+                number = interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT
+                raise Interrupted(number, keeper.standing()) from None
             except BaseException:
                 keeper.rescue()
                 if link.rank == 0:
                     checkpoint.withdraw(folder)
                 raise
+
+
+def export(config: Config, parts: Parts) -> None:
+    """Write final/, of the step that `checkpoint.final` names."""
+    keeper = parts.keeper
+    step = keeper.state.step
+    if config.checkpoint.final == "best":
+        keeper.take_best()
+        step = keeper.state.best_step or step
+        parts.telemetry.say(f"final/ is the model after step {step}" + _why_best(keeper.state))
+    checkpoint.export(keeper.folder / "final", parts.updater.policy, parts.tokenizer, parts.world, step=step)
+
+
+def _why_best(state: checkpoint.State) -> str:
+    if state.best_step is None:
+        return ", the last: the run ended before its first evaluation"
+    return f", which has the best evaluation: {state.best_score:.4g}"
+
+
+@contextmanager
+def telling_where_it_goes_on(folder: Path) -> Iterator[None]:
+    """Add to an interruption that says nothing yet, such as one during loading, where `--resume` continues."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if str(interrupt):
+            raise
+        number = interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT
+        raise Interrupted(number, checkpoint.standing(folder)) from None
 
 
 def today() -> datetime.date:

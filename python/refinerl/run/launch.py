@@ -21,6 +21,7 @@ from refinerl.engines import devices, lifeline
 from refinerl.engines.lifeline import Lifeline
 from refinerl.engines.world import Launched, Ranks, dist, has_joined, leave
 from refinerl.errors import TrainingStoppedError, UserError
+from refinerl.run.interruption import Interrupted, Interruption
 from refinerl.sandbox import SandboxError
 
 _ECHOES = ("closed by peer", "connection reset", "broken pipe", "connection was closed", "heartbeat")
@@ -51,6 +52,8 @@ class Link:
         self._launched: Launched | None = None
         self._phase = "start"
         self._standing: Callable[[], str] = lambda: "--resume goes on from the last checkpoint"
+        self.interruption = Interruption()
+        """The requests to end the run."""
 
     def claim(self, device: str, knob: str = "device") -> torch.device:
         """Choose this process's device by the value of a knob. Each rank of a machine gets its own.
@@ -71,6 +74,9 @@ class Link:
     def stand(self, standing: Callable[[], str]) -> None:
         """Set the function that describes in messages where `--resume` continues."""
         self._standing = standing
+
+    def train_together(self) -> None:
+        """From now on end the run by agreement of its ranks if SIGINT or SIGTERM arrives."""
 
     def end(self, message: str, code: int) -> int:
         """Print the reason for the end of the run; return the exit code."""
@@ -123,6 +129,11 @@ class RankLink(Link):
         super().stand(standing)
         self._lifeline.standing = standing
 
+    def train_together(self) -> None:
+        """From now on end the run by agreement of its ranks if SIGINT or SIGTERM arrives."""
+        self.interruption.join(tells=self.rank == 0)
+        self._lifeline.ask = self.interruption.ask
+
     def end(self, message: str, code: int) -> int:
         """Print the reason for the end of the run once, and end all ranks."""
         self._lifeline.fail(message, code)
@@ -172,7 +183,7 @@ def linked() -> Iterator[Link]:
     try:
         yield link
     except KeyboardInterrupt as interrupt:
-        link.end(str(interrupt) or "interrupted", 130)
+        link.end(str(interrupt) or "interrupted", interrupt.code if isinstance(interrupt, Interrupted) else 130)
     except SystemExit as error:  # of the command line, or in the middle of a run
         if link.begun:
             link.fail(error)

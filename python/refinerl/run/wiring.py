@@ -31,6 +31,7 @@ from refinerl.records import Sampling
 from refinerl.run.evaluation import Evaluation, make_benchmark, make_held_out, read_held_out
 from refinerl.run.generators import make_generators, make_refiner
 from refinerl.run.given import NOTHING, Given, refuse_object
+from refinerl.run.interruption import Interruption
 from refinerl.run.keeper import Keeper
 from refinerl.run.loading import load, trunk_for_critic
 from refinerl.run.pace import Pace
@@ -73,6 +74,7 @@ def wire(
     world: World = ALONE,
     notice: Callable[[str], None] = lambda _: None,
     given: Given = NOTHING,
+    interruption: Interruption | None = None,
 ) -> Iterator[Parts]:
     """Select and connect the parts; yield them; close those that hold processes or files.
 
@@ -209,10 +211,13 @@ def wire(
             Keeper(
                 folder,
                 trainers,
+                tokenizer=tokenizer,
                 every=config.checkpoint.every,
+                minutes=config.checkpoint.minutes,
                 keep=config.checkpoint.keep,
                 world=world,
                 device=torch.device(device),
+                interruption=interruption,
             ),
             Pace.of(config),
             evaluation,

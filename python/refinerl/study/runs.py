@@ -21,8 +21,8 @@ import yaml
 PINNED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS")
 """Environment variables that bound the threads of the libraries that a run uses."""
 
-PATIENCE = 60.0
-"""Seconds that an interrupted run has to save its state."""
+PATIENCE = 600.0
+"""Seconds that an interrupted run has to finish its step and to save its state."""
 
 
 def words(knobs: Mapping[str, Any]) -> list[str]:

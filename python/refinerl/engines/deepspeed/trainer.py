@@ -196,8 +196,8 @@ class DeepSpeedTrainer:
         self.steps = state["refinerl_steps"]
         self._bad.zero_()
 
-    def export(self, folder: Path) -> None:
-        """Write the model on rank 0, as `from_pretrained` reads it."""
+    def export(self, folder: Path, *, merge: bool = True) -> None:
+        """Write the model on rank 0, as `from_pretrained` reads it; `merge` as in `LoraNetwork.export`."""
         state: dict[str, Tensor] = {}
         for name, p in self.network.named_parameters():
             with self._gathered([p]):
@@ -205,7 +205,7 @@ class DeepSpeedTrainer:
                     state[name] = p.detach().cpu().clone()
         if self.world.rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
-            self.network.export(folder, state)
+            self.network.export(folder, state, merge=merge)
         self.world.barrier()
 
     def sleep(self) -> None:
