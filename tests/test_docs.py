@@ -57,9 +57,9 @@ arms: {none: {constraint.name: none}, dynamic: {constraint.name: dynamic}}
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one step, for the commands that read one."""
+    """A run of one step, which is evaluated, for the commands that read one."""
     folder = tmp_path_factory.mktemp("finished") / "run"
-    small = ["trainer.steps=1", "trainer.batch=16", "trainer.minibatch=16", "evaluate.every=0"]
+    small = ["trainer.steps=1", "trainer.batch=16", "trainer.minibatch=16", "evaluate.every=1", "evaluate.limit=4"]
     assert train.main(["demo", *small, "--output-dir", str(folder)]) == 0
     return folder
 
@@ -103,6 +103,10 @@ def test_commands(page: Path, desk: Path, finished: Path, monkeypatch, capsys):
 def follow(command: Command, finished: Path) -> None:
     """Run a command as far as a test can; an unknown one fails."""
     program, *rest = command.words
+    if command.module in ("refinerl.report", "refinerl.evaluate"):  # of a run that the page started, or another page
+        for folder in (Path(word) for word in command.arguments if re.fullmatch(r"runs/[^/]+", word)):
+            if not (folder / "metrics.jsonl").exists():
+                shutil.copytree(finished, folder, dirs_exist_ok=True)
     if program == "make":
         assert {word for word in rest if "=" not in word} <= TARGETS
     elif command.module == "refinerl.train":
@@ -110,9 +114,6 @@ def follow(command: Command, finished: Path) -> None:
     elif command.module == "refinerl.study":
         study(command.arguments)
     elif command.module == "refinerl.report":
-        folder = Path(next(word for word in command.arguments if word.startswith("runs/")))
-        if not (folder / "metrics.jsonl").exists():
-            shutil.copytree(finished, folder, dirs_exist_ok=True)
         assert importlib.import_module("refinerl.report.command").main(command.arguments) == 0, command
     elif command.module == "refinerl.sandbox":
         assert importlib.import_module("refinerl.sandbox.command").main(command.arguments) in (0, 1), command

@@ -293,6 +293,20 @@ def test_a_model_from_start_to_end(data, tmp_path, prompting):
     assert set(found["pass@k"]["plus"]) == {"1", "2"}
 
 
+def test_a_run_is_evaluated_by_its_final_model_or_its_last_checkpoint(data, tmp_path, capsys):
+    """Also a folder without a model says what it lacks."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("seed: 0\n")
+    words = ("--benchmark", "humaneval+", "--data", data, "--unverified", "--max-tokens", 4, "--limit", 1)
+    assert run(folder, *words) == 2
+    assert "holds no model yet: no checkpoint was written" in capsys.readouterr().err
+    for model in ("checkpoint-3", "final"):
+        write_tiny(folder / model, context=2048)
+        assert run(folder, *words, "--output", tmp_path / f"of-{model}") == 0
+        assert summary(tmp_path / f"of-{model}")["model"] == str(folder / model)
+
+
 def test_prompts_that_fill_the_context(data, tmp_path):
     model = write_tiny(tmp_path / "model", context=40)
     words = ("--benchmark", "humaneval+", "--data", data, "--unverified", "--prompting", "chat", "--max-tokens", 8)

@@ -1,6 +1,6 @@
 """pass@k on HumanEval(+), MBPP(+), APPS and LiveCodeBench, of a model or of existing samples.
 
-python -m refinerl.evaluate MODEL --benchmark humaneval+ [--data DIR] [--prompting chat] [--engine vllm] [--output DIR]
+python -m refinerl.evaluate MODEL|RUN --benchmark humaneval+ [--data DIR] [--engine vllm] [--output DIR]
 python -m refinerl.evaluate --samples FILE --benchmark humaneval+ [--data DIR] [--output DIR]
 torchrun --nproc-per-node 8 -m refinerl.evaluate MODEL …          each rank does its share of the tasks
 """

@@ -124,14 +124,15 @@ def test_the_folder_alone_is_enough_to_resume(toy: Toy, tmp_path):
     assert len(metrics(tmp_path / "run")) == 2
 
 
-def test_words_after_resume_are_laid_over_the_runs_own_configuration(toy: Toy, tmp_path):
-    """By the command itself, which reads its words before torch is imported."""
+def test_words_after_resume_are_laid_over_the_runs_own_configuration(toy: Toy, tmp_path, capsys):
+    """Also where the command reads its words before torch is imported."""
     run = tmp_path / "run"
     assert toy.run(run, "trainer.steps=1", "trainer.schedule=constant", "generation.max_tokens=5") == 0
     before = recipe.load_run(run)
-    done = launch(None, "--output-dir", str(run), "--resume", "trainer.steps=2", "checkpoint.keep=5")
-    assert done.returncode == 0, done.stderr
-    assert "resuming after step 1" in done.stdout
+    words = ["--output-dir", str(run), "--resume", "trainer.steps=2", "checkpoint.keep=5"]
+    arguments.answer_early(words)
+    assert train.main(words) == 0
+    assert "resuming after step 1" in capsys.readouterr().out
     after = recipe.load_run(run)
     assert recipe.differences(before, after) == ["trainer.steps: 1 -> 2", "checkpoint.keep: 2 -> 5"]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from refinerl import __version__
 from refinerl.benchmarks.load import NAMES
 from refinerl.errors import UserError
+from refinerl.report.model import find_model, is_run
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -22,8 +23,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = _parser().parse_args(arguments)
     named = [name for name in (options.model, options.model_option) if name is not None]
     if len(named) + (options.samples is not None) != 1:
-        raise UserError("give either one model (a hub id, a folder, a run's final/) or --samples FILE")
+        raise UserError("give either one model (a hub id, a folder, a run) or --samples FILE")
     options.model = named[0] if named else None
+    if options.model is not None and is_run(options.model):
+        options.model = str(find_model(Path(options.model))[0])
     counts = ("n", "limit", "workers", "max_tokens", "max_batch", "memory_mb", "max_tests", "tensor_parallel")
     for name in (*counts, "max_model_len"):
         value = getattr(options, name)
@@ -77,7 +80,8 @@ def _parser() -> argparse.ArgumentParser:
         "Called again with the same --output, an interrupted evaluation goes on. torchrun starts it on several ranks.",
     )
     add = parser.add_argument
-    add("model", nargs="?", metavar="MODEL", help="a hub id, a folder such as a run's final/, or a bundled model")
+    add("model", nargs="?", metavar="MODEL", help="a hub id, a folder (a model's, a run's, a checkpoint's), or a "
+        "bundled model; of a run final/ is taken, or its last checkpoint")  # fmt: skip
     add("--model", dest="model_option", metavar="MODEL", help="the same")
     add("--samples", type=Path, metavar="FILE", help="score these instead: JSON lines of task_id and solution or "
         "completion, or evalplus's folder")  # fmt: skip

@@ -114,10 +114,10 @@ def own_type(name: str) -> DType:
     """
     from transformers import AutoConfig
 
-    from refinerl.engines.models import loading
+    from refinerl.engines.models import base_of, loading
 
     with loading(name):
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(base_of(name))
     found = str(getattr(config.get_text_config(), "dtype", None) or config.dtype or "float32").removeprefix("torch.")
     match found:
         case "float32" | "bfloat16" | "float16" | "float64":
@@ -177,8 +177,14 @@ def _vllm(
     progress: Callable[[int], None],
     closing: ExitStack,
 ) -> Generator:
+    from refinerl.engines.models import base_of
     from refinerl.engines.vllm import VllmGenerator
 
+    if base_of(model.name) != model.name:
+        raise UserError(
+            f"{model.name} holds an adapter, which --engine vllm does not read: choose --engine transformers, or write "
+            "the merged model with `python -m refinerl.report export RUN --format model --merge`"
+        )
     memory = None if device.type == "cpu" else options.memory or 0.85
     try:
         made = VllmGenerator(

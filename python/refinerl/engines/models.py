@@ -51,7 +51,7 @@ def load_model(name: str, *, dtype: DType = "float32", attn: str | None = None) 
     """
     folder = resolve_model(name)
     with loading(name), quiet():
-        base = _base_of(folder)
+        base = base_of(folder)
         config = AutoConfig.from_pretrained(base)
         if type(config) not in AutoModelForCausalLM._model_mapping:
             raise UserError(f"model {name!r} is of type {config.model_type!r}, which is no causal language model")
@@ -61,7 +61,7 @@ def load_model(name: str, *, dtype: DType = "float32", attn: str | None = None) 
     return model.eval()
 
 
-def _base_of(folder: str) -> str:
+def base_of(folder: str) -> str:
     """Return the base model of an adapter's folder; any other name unchanged."""
     adapter = Path(folder) / "adapter_config.json"
     if not adapter.is_file() or (Path(folder) / "config.json").exists():
@@ -91,7 +91,7 @@ def load_trunk(
     """
     folder = resolve_model(name)
     with loading(name), quiet():
-        config = AutoConfig.from_pretrained(_base_of(folder))
+        config = AutoConfig.from_pretrained(base_of(folder))
     if not is_openrlhf(config) and not _architecture(config).endswith("ForSequenceClassification"):
         return load_model(name, dtype=dtype, attn=attn).base_model, None
     model = load_reward_model(name, dtype=dtype, attn=attn)

@@ -1,7 +1,8 @@
-"""The command `python -m refinerl.report`: a run as a page to read, or as training data.
+"""The command `python -m refinerl.report`: a run as a page to read, as training data, or as a model.
 
 python -m refinerl.report RUN [--output FILE]                                          one HTML page: curves, rewrites
 python -m refinerl.report export RUN --format sft|preference [--output FILE] [--all]   training data in TRL's layouts
+python -m refinerl.report export RUN --format model [--step last|best|N] [--output DIR]        the model after a step
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from refinerl import __version__
 from refinerl.data.terminal import safe
 from refinerl.errors import UserError
 from refinerl.report.export import export
+from refinerl.report.model import export_model
 from refinerl.report.page import write_page
 
 
@@ -31,6 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _export(options: argparse.Namespace) -> str:
+    if options.format == "model":
+        if options.all:
+            raise UserError("--all is for refinements, with --format sft or preference")
+        return export_model(options.run, options.step or "last", options.output, merge=options.merge)
+    if options.step is not None or options.merge:
+        raise UserError("--step and --merge are for --format model: refinements of all steps are exported")
     done = export(options.run, options.format, options.output, everything=options.all)
     doubles = f", {done.duplicates} duplicates left out" if done.duplicates else ""
     return f"{done.path}: {done.rows} rows from {done.refinements} refinements{doubles}"
@@ -40,8 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m refinerl.report",
         usage="%(prog)s RUN [--output FILE]\n"
-        "       %(prog)s export RUN --format sft|preference [--output FILE] [--all]",
-        description="Write a run as one HTML page; or, with export, its refinements as training data.",
+        "       %(prog)s export RUN --format sft|preference [--output FILE] [--all]\n"
+        "       %(prog)s export RUN --format model [--step last|best|N] [--merge] [--output DIR]",
+        description="Write a run as one HTML page; or, with export, its refinements as training data, or its model.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: RUN/report.html")
@@ -52,10 +61,16 @@ def _parser() -> argparse.ArgumentParser:
 def _export_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m refinerl.report export",
-        description="Write a run's refinements as training data in TRL's layouts.",
+        description="Write a run's refinements as training data in TRL's layouts, or its model.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
-    parser.add_argument("--format", choices=("sft", "preference"), required=True)
-    parser.add_argument("--output", type=Path, metavar="FILE", help="default: RUN/FORMAT.jsonl")
+    parser.add_argument("--format", choices=("sft", "preference", "model"), required=True)
+    parser.add_argument(
+        "--output", type=Path, metavar="PATH", help="default: the file RUN/FORMAT.jsonl, or the folder RUN/model-STEP"
+    )
+    parser.add_argument(
+        "--step", metavar="STEP", help="of the model: last (default), best (by the evaluations), or a checkpoint's"
+    )
+    parser.add_argument("--merge", action="store_true", help="merge a LoRA run's adapter into the model")
     parser.add_argument("--all", action="store_true", help="also export refinements that the filter did not accept")
     return parser
