@@ -26,6 +26,10 @@ def test_what_matters_most_is_left_where_there_is_little_room():
     short = step_line(EVERYTHING, 1, 2, 1.0, 80).plain
     assert "entropy" not in short
     assert "held out 12.3%" in short
+    gap = {"reward/mean": 0.1, "evaluate/pass@1": 0.3, "evaluate/reward": 0.2, "constraint/ce": 0.2, "time/step": 13.9}
+    gap["refiner/improved_ratio"] = 0.71
+    line = step_line(gap, 3, 3, None, 80).plain  # what is less important, but short, takes the room that is left
+    assert line == "step 3/3  reward +0.100  improved 71%  CE 0.200  held out 30.0%  13.9 s"
 
 
 def test_what_has_no_value_is_not_shown():

@@ -156,6 +156,7 @@ class Updater(Measurer):
         for part in parts:
             outputs, rows = _forward_with_grad(self.policy, minibatch.select(part), total[part])
             self.policy.backward(self._constraint_loss(outputs, rows, [w[part] for w in weights]))
+            self.progress(len(rows))
         norm = self.policy.gradient_norm()
         self.policy.discard()
         return norm

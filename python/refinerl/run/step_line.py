@@ -21,7 +21,7 @@ class Part(NamedTuple):
     metric: str
     form: str
     rank: int
-    """Parts with the highest rank are left out first where the line is too long."""
+    """Parts with the lowest rank come first where there is not enough room for all."""
 
 
 PARTS = (
@@ -53,10 +53,13 @@ def step_line(row: Mapping[str, float], step: int, steps: int, left: float | Non
     times = [f"{row['time/step']:.1f} s"] if "time/step" in row else []
     if left is not None and step < steps:
         times.append(f"{duration(left)} left")
-    shown = [part for part in PARTS if not math.isnan(row.get(part.metric, math.nan))]
-    while True:
-        words = [f"{part.label} {part.form.format(row[part.metric])}" for part in shown]
-        text = "  ".join([*words, ", ".join(times)] if times else words)
-        if len(head) + 2 + len(text) <= max(width, LEAST) or not shown:
-            return Text.assemble((head, "bold"), "  ", text)
-        shown.remove(max(shown, key=lambda part: part.rank))
+    known = [part for part in PARTS if not math.isnan(row.get(part.metric, math.nan))]
+    words = {part: f"{part.label} {part.form.format(row[part.metric])}" for part in known}
+    room = max(width, LEAST) - len(head) - (len(", ".join(times)) + 2 if times else 0)
+    shown: set[Part] = set()
+    for part in sorted(known, key=lambda part: part.rank):
+        if len(words[part]) + 2 <= room:
+            shown.add(part)
+            room -= len(words[part]) + 2
+    text = "  ".join([*(words[part] for part in known if part in shown), *([", ".join(times)] if times else [])])
+    return Text.assemble((head, "bold"), "  ", text)

@@ -101,7 +101,7 @@ class Telemetry:
         """Time a phase of the step and show that it runs; with a `total`, also its progress."""
         start = time.perf_counter()
         self.notice(f"{phase} of step {self._step}")
-        left = "" if self._left is None else f" · {duration(self._left)} left"
+        left = "" if self._left is None else f" · {duration(max(0.0, self._left - (start - self._start)))} left"
         with self._shown(f"step {self._step}/{self.steps} · {phase}{left}", total), memory.explained(phase):
             yield
             self.settle()
