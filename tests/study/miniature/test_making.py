@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import statistics
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +19,11 @@ from refinerl.engines.models import load_model, resolve_model
 from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.errors import UserError
 from refinerl.study.miniature import __main__ as command
-from refinerl.study.miniature import making, training
+from refinerl.study.miniature import corpus, making, training
 from refinerl.study.miniature.gates import Gates, measure
 from refinerl.study.miniature.making import make
-from refinerl.study.miniature.operations import SHAPES
+from refinerl.study.miniature.operations import OF_DIFFICULTY, OPERATIONS, SHAPES, fill
+from refinerl.study.miniature.problems import Exercise, program
 from refinerl.study.miniature.training import Training
 from refinerl.study.miniature.vocabulary import save_tokenizer
 
@@ -145,3 +148,28 @@ def test_the_far_base_corrects_what_it_does_not_sample():
     assert found.unsolved > 0.9
     assert found.fresh < 0.05
     assert found.corrected > 0.6
+
+
+def rarity(name: str, folder: Path) -> float:
+    """The base-10 logarithm of the probability that a base writes a right program for one hard operation."""
+    tokenizer, model = ChatTokenizer.load(folder / "base"), load_model(str(folder / "base"))
+    exercise = Exercise(((name, 3),))
+    asked = tokenizer.encode(corpus.request(exercise))
+    logprobs = []
+    for idiom, values, value in itertools.product(OPERATIONS[name].right, corpus.LISTS, corpus.LOOPS):
+        written = program([fill(idiom, 3, values, value)], values)
+        if value != corpus.LOOPS[0] and written == program([fill(idiom, 3, values, corpus.LOOPS[0])], values):
+            continue  # the idiom has no loop
+        answer = [*tokenizer.encode(written), tokenizer.eos_token_id]
+        with torch.no_grad():
+            logits = model(torch.tensor([[*asked, *answer]])).logits[0, len(asked) - 1 : -1]
+        logprobs.append(logits.log_softmax(-1)[range(len(answer)), answer].sum())
+    return float(torch.stack(logprobs).logsumexp(0)) / math.log(10)
+
+
+@pytest.mark.slow
+def test_right_lines_are_rarer_in_the_far_base():
+    near, far = ([rarity(name, folder) for name in OF_DIFFICULTY["hard"]] for folder in (MINIATURE, MINIATURE_FAR))
+    assert -3.5 < statistics.median(near) < -2  # -2.7 where it was written, from -5.2 to -1.4
+    assert statistics.median(far) < -5.5  # -6.5, from -12.2 to -3.5
+    assert max(far) < -3
