@@ -22,6 +22,7 @@ from outside import DATA, needs_data
 from refinerl import evaluate
 from refinerl.benchmarks.load import Choice, load_suite
 from refinerl.benchmarks.scoring import Scorer
+from refinerl.engines.releases import Library
 from refinerl.engines.transformers import TransformersGenerator
 from tiny import write_tiny
 
@@ -441,6 +442,33 @@ def test_a_killed_evaluation_goes_on_with_two_ranks(model, data, tmp_path):
     done = launch("torchrun", *words, "--temperature", "0.5", script=Path(evaluate.__file__))
     assert done.returncode != 0
     assert done.stderr.count("temperature was 1.0 and is 0.5") == 1
+
+
+def test_a_terminated_evaluation_says_how_it_goes_on(model, data, tmp_path, monkeypatch, capsys):
+    """A scheduler sends SIGTERM."""
+    score = Scorer.score
+    calls = []
+
+    def terminated(self, samples, progress=None):
+        calls.append(len(samples))
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return score(self, samples, progress)
+
+    monkeypatch.setattr(Scorer, "score", terminated)
+    assert ask(model, data, tmp_path / "out", *SAMPLED) == 143
+    assert "terminated; the same command goes on from the samples in" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_messages_of_the_engine_name_the_options_of_this_command(model, data, tmp_path, monkeypatch, capsys):
+    absent = Library("vLLM", "no_such_vllm", "0.32.0", "engines.generator=vllm", "engines.generator=transformers")
+    monkeypatch.setattr("refinerl.engines.vllm.process.VLLM", absent)
+    assert ask(model, data, tmp_path / "out", "--engine", "vllm") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --engine vllm asks for vLLM, which is not installed: pip install")
+    assert "--engine transformers" in error
+    assert ask(model, data, tmp_path / "out", "--max-tokens", 1) == 0  # nothing was begun, so other settings are taken
 
 
 @needs_vllm

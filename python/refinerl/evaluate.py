@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import hashlib
+import signal
 import sys
 import time
 from collections import Counter
@@ -34,6 +35,7 @@ from refinerl.contracts import World
 from refinerl.data.terminal import safe
 from refinerl.engines.launched import Launched
 from refinerl.errors import UserError
+from refinerl.run.interruption import Interrupted, Interruption
 from refinerl.sandbox import Sandbox, cores
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0 done, 1 internal error, 2 bad input, 130 interrupted.
+    """Run the command line; return the exit code: 0 done, 1 internal error, 2 bad input, 130 or 143 interrupted.
 
     In one of several ranks, an error ends this process and all other ranks with that code.
     """
@@ -59,8 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _run(parse(arguments), link)
             except EXPECTED as error:
                 return link.end(*last_words(error))
-            except KeyboardInterrupt as interrupt:
-                return link.end(str(interrupt) or "interrupted; nothing was written", 130)
+            except Interrupted as interrupt:
+                return link.end(str(interrupt), interrupt.code)
+            except KeyboardInterrupt:
+                return link.end("interrupted; nothing was written", 130)
             except Exception as error:
                 return link.fail(error)
     except UserError as error:  # the launcher's environment is wrong
@@ -80,9 +84,11 @@ def _run(options: argparse.Namespace, link: Link) -> int:
     journal = Journal(options.output, link.rank)
     link.stand(journal.standing)
     try:
-        return _evaluate(options, link, world, device, journal, console)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted; {journal.standing()}") from None
+        with Interruption().listening():
+            return _evaluate(options, link, world, device, journal, console)
+    except KeyboardInterrupt as interrupt:
+        number = interrupt.number if isinstance(interrupt, Interrupted) else signal.SIGINT
+        raise Interrupted(number, journal.standing()) from None
 
 
 def _evaluate(

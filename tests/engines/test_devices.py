@@ -173,3 +173,15 @@ def test_too_little_free_memory(monkeypatch, needed, message):
     devices.require_memory(device, 3 * devices.GIB, "the weights", "choose less")
     with pytest.raises(UserError, match=message):
         devices.require_memory(device, needed * devices.GIB, "the weights", "choose less")
+
+
+def test_the_peak_of_memory_is_that_of_the_host_and_of_the_device(monkeypatch):
+    class Counting(Hardware):
+        def peak(self, device):
+            return 3 * 2**30 if device.index == 0 else None
+
+    monkeypatch.setattr(devices, "hardware", Counting())
+    assert 0.01 < devices.peak_memory(torch.device("cpu"))["memory/host_peak"] < 1000
+    assert devices.peak_memory(torch.device("cpu")).keys() == {"memory/host_peak"}
+    assert devices.peak_memory(torch.device("cuda", 0))["memory/device_peak"] == 3
+    assert "memory/device_peak" not in devices.peak_memory(torch.device("cuda", 1))  # a type that does not count
