@@ -52,6 +52,24 @@ def test_the_budget_counts_the_runs_that_there_are() -> None:
     assert sum(int(minutes) for *_, minutes in rows) == int(total) <= 90
 
 
+def test_the_ceiling_is_sought_at_each_arms_best_rate() -> None:
+    """Every arm has the same rates to choose from, and the comment counts the runs that there are."""
+    plan = plan_of("miniature-ceiling")
+    grids = [plan.study.arms[arm].grid for arm in plan.arms]
+    assert len({tuple(grid["trainer.learning_rate"]) for grid in grids}) == 1
+    tuning = [trial for arm in plan.arms for trial in plan.tuning(arm)]
+    finals = [plan.final(arm, seed, {}) for arm in plan.arms for seed in plan.seeds]
+    ((runs, steps, tries, fewer),) = re.findall(
+        r"^#   (\d+) × (\d+) +(\d+) × (\d+) ", text_of("miniature-ceiling"), re.MULTILINE
+    )
+    assert (len(finals), {trial.steps for trial in finals}) == (int(runs), {int(steps)})
+    assert (len(tuning), {trial.steps for trial in tuning}) == (int(tries), {int(fewer)})
+    for trial in (*tuning, *finals):
+        config = trial.config
+        assert config.model == "miniature-far"
+        assert (config.task.path, config.evaluate.path) == ("shipped:miniature-far", "shipped:miniature-far-held-out")
+
+
 def test_both_rates_have_the_arms_that_are_compared_at_their_best_rate() -> None:
     edge, gentle = plan_of("miniature"), plan_of("miniature-gentle")
     for arm in gentle.arms:

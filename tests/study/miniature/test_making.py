@@ -122,7 +122,7 @@ def test_the_command_makes_a_base_of_a_shape(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_corpus_has_errors_of_the_shape(tmp_path, shape):
-    """The rows that a base learns to write from have no right line at a hard operation, and errors of their shape."""
+    """A far error stands in rows that a base of that shape learns to write from, and in no others."""
     save_tokenizer(tmp_path)
     tokenizer = ChatTokenizer.load(tmp_path)
     rows = training._Rows(tokenizer, Training(shape=shape))
