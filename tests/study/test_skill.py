@@ -79,7 +79,7 @@ def test_auditions_find_their_arms(folder: Path, auditions: list[Path], capsys) 
     }
     assert (
         "the audition's improvement ratio and the gain over none in held-out success at the end: rank correlation +1.00"
-        " over 3 refiners; as far from 0 in 0.333 of all orders\n"
+        " over 3 refiners; 33.3% of all orders are at least as far from 0\n"
     ) in out
     assert max(map(len, out.splitlines()[:4])) <= 80
     drawn = (folder / "figures" / "skill.svg").read_text()
@@ -110,7 +110,7 @@ def test_an_audition_of_another_refiner(folder: Path, tmp_path: Path, capsys) ->
     stranger = audition(tmp_path / "other.json", "warm", 0.1, config=config)
     assert skill.main([str(folder), str(stranger)]) == 2
     err = capsys.readouterr().err
-    assert "it differs by refiner.temperature: 1.5 -> 0.0" in err
+    assert "differs in refiner.temperature: 1.5 -> 0.0" in err
     assert "python -m refinerl.audition" in err
 
 

@@ -4,7 +4,7 @@ python -m refinerl.study.skill FOLDER AUDITION.json … [--baseline ARM]
 
 FOLDER is that of a study such as `miniature-skill`: a baseline without a refiner, and an arm for each refiner. The JSON
 files are written by `python -m refinerl.audition FOLDER/ARM/seed-0/config.yaml --n 256 --output AUDITION.json`. An
-audition belongs to the arms that have its model, task, refiner and filter. The command prints a table, and writes
+audition matches the arms that have its model, task, refiner and filter. The command prints a table, and writes
 FOLDER/skill.json and FOLDER/figures/skill.svg and .png.
 """
 
@@ -91,8 +91,8 @@ def read(folder: Path, auditions: Iterable[Path], baseline: str) -> list[Point]:
     """Read the points of a study's finished runs, in the order of its arms; arms without an audition are left out.
 
     Raises:
-        UserError: the folder is no study's, the baseline has no finished run, an audition is damaged, belongs to no
-            arm, or to an arm that has one already.
+        UserError: the folder is no study's, the baseline has no finished run, an audition is damaged, matches no
+            arm, or matches an arm that has one already.
     """
     known = Record.read(folder)
     if known is None:
@@ -140,14 +140,16 @@ def _audition(path: Path) -> tuple[Config, dict[str, Any]]:
             }
             return recipe.validate(values["config"]), numbers
     except UserError as error:
-        raise UserError(f"{path} is of another version of refinerl, make it again: {error}") from error
+        raise UserError(
+            f"{path} was written by another version of refinerl, run the audition again: {error}"
+        ) from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise UserError(
             f"{path} is not what python -m refinerl.audition --output writes ({type(error).__name__}: {error})"
         ) from error
-    raise UserError(f"{path} has schema {values['schema']}, this version reads {SCHEMA}: make the audition again")
+    raise UserError(f"{path} has schema {values['schema']}, this version reads {SCHEMA}: run the audition again")
 
 
 def _unlike(config: Config, arm: Config) -> list[str]:
@@ -160,15 +162,15 @@ def _same(config: Config, arm: Config) -> bool:
 
 
 def _stranger(path: Path, folder: Path, config: Config, configs: Mapping[str, Config]) -> str:
-    """Say which knob an audition that belongs to no arm has otherwise than the most similar arm."""
+    """Return the message for an audition that matches no arm; it names a knob in which it differs from the closest."""
     refining = {arm: of for arm, of in configs.items() if of.refines}
     if not refining:
-        return f"{folder} has no finished run with a refiner, so {path} belongs to none"
+        return f"{folder} has no finished run with a refiner, so {path} matches none"
     arm = min(refining, key=lambda name: len(_unlike(config, refining[name])))
     (first, *_) = _unlike(config, refining[arm])
     return (
-        f"{path} has the refiner of no arm (of {arm!r} it differs by {first}): make it by "
-        f"python -m refinerl.audition {folder / arm}/seed-0/config.yaml --output FILE.json"
+        f"{path} matches the refiner of no arm (the closest is {arm!r}, which differs in {first}): make the audition "
+        f"with python -m refinerl.audition '{folder / arm}/seed-0/config.yaml' --output FILE.json"
     )
 
 
@@ -215,8 +217,8 @@ def sentence(found: Mapping[str, Any], baseline: str) -> str:
     """Write a correlation as a line of text."""
     what = f"the audition's {NUMBERS[found['number']]} and the gain over {baseline} in {COMPARED[found['measure']]}"
     if found["ranks"] is None:
-        return f"{what}: no correlation, for {found['refiners']} refiners are too few or equal"
-    by = "" if found["chance"] is None else f"; as far from 0 in {found['chance']:.3f} of all orders"
+        return f"{what}: no correlation, because {found['refiners']} refiners are too few, or all equal"
+    by = "" if found["chance"] is None else f"; {found['chance']:.1%} of all orders are at least as far from 0"
     return f"{what}: rank correlation {found['ranks']:+.2f} over {found['refiners']} refiners{by}"
 
 
