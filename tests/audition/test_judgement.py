@@ -8,7 +8,7 @@ import statistics
 
 import pytest
 
-from refinerl.audition.judgement import compare, quantile, sign_test, standard_error
+from refinerl.audition.judgement import compare, sign_test, standard_error
 
 
 def judged(mine: list[bool], theirs: list[bool], groups: list[int] | None = None) -> str:
@@ -65,11 +65,6 @@ def test_wrong_verdicts_are_rare() -> None:
         mine, theirs = ([noise.random() < ease[g] for g in groups] for _ in range(2))
         wrong += "no clear difference" not in judged(mine, theirs, groups)
     assert wrong <= 400 * 0.08
-
-
-@pytest.mark.parametrize(("freedom", "value"), [(4, 2.776), (7, 2.365), (15, 2.131), (30, 2.042), (1000, 1.962)])
-def test_students_quantile(freedom: int, value: float) -> None:
-    assert quantile(freedom) == pytest.approx(value, abs=0.01)
 
 
 def test_the_sign_test_is_exact() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refinerl.benchmarks.estimate import estimate, pass_at_k, wilson
+from refinerl.benchmarks.estimate import average, estimate, pass_at_k, quantile, share, wilson
 
 
 def by_enumeration(samples: int, passed: int, k: int) -> float:
@@ -87,3 +87,35 @@ def test_problems_with_too_few_samples():
         estimate([(2, 1), (1, 1)], 2)
     with pytest.raises(ValueError, match="counts must be"):
         estimate([], 1)
+
+
+@pytest.mark.parametrize(
+    ("freedom", "value"),
+    [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (7, 2.365), (15, 2.131), (30, 2.042), (1000, 1.962)],
+)
+def test_students_quantile(freedom: int, value: float) -> None:
+    assert quantile(freedom) == pytest.approx(value, rel=0.01)
+
+
+def test_a_mean_without_bounds_has_students_interval():
+    """By hand: a deviation of 2, √4 values, and 3.182 for three degrees of freedom."""
+    found = average([1.0, 3.0, 3.0, 5.0])
+    deviation = math.sqrt(8 / 3)
+    assert (found.value, found.high - found.value) == (3.0, pytest.approx(3.182 * deviation / 2, rel=0.01))
+    assert found.value - found.low == pytest.approx(found.high - found.value)
+
+
+def test_the_interval_of_a_mean_covers_it():
+    """In about 95 of 100 draws, few values included; and Wilson's of a share at least as often."""
+    noise = random.Random(3)
+    for count in (2, 3, 5, 50):
+        means = [average([noise.gauss(1.0, 2.0) for _ in range(count)]) for _ in range(1000)]
+        assert 0.93 < sum(m.low <= 1.0 <= m.high for m in means) / 1000 < 0.98, count
+    shares = [share([noise.random() for _ in range(20)]) for _ in range(500)]
+    assert sum(s.low <= 0.5 <= s.high for s in shares) / 500 > 0.95
+
+
+def test_one_value_has_no_interval_and_none_has_no_mean():
+    assert (average([2.0]).value, math.isnan(average([2.0]).low)) == (2.0, True)
+    assert all(math.isnan(x) for e in (average([]), share([])) for x in (e.value, e.low, e.high))
+    assert share([1.0]).low > 0.2

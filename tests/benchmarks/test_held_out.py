@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from refinerl.benchmarks.estimate import average, share
 from refinerl.benchmarks.held_out import HeldOut
 from refinerl.contracts import ALONE, World
 from refinerl.records import Completion, Prompt, Reward, Sampling
@@ -61,15 +62,37 @@ def held_out(world: World = ALONE, n: int = 2, limit: int | None = None, most: f
 def test_means_over_rows_of_means_over_samples():
     found = held_out().metrics()
     # a: 1, 1; b: 1, ¼; c: ¼ and one without a reward; d: none; e: 0, 0
-    assert found == {"evaluate/reward": pytest.approx((1 + 0.625 + 0.25 + 0) / 4), "evaluate/pass@1": 1.5 / 4}
+    assert found["evaluate/reward"] == pytest.approx((1 + 0.625 + 0.25 + 0) / 4)
+    assert found["evaluate/pass@1"] == 1.5 / 4
+
+
+def test_each_mean_has_its_interval_over_rows():
+    found = held_out().metrics()
+    reward, passed = average([1, 0.625, 0.25, 0]), share([1, 0.5, 0, 0])
+    assert [found[f"evaluate/reward{end}"] for end in ("", "_low", "_high")] == [reward.value, reward.low, reward.high]
+    assert [found[f"evaluate/pass@1{end}"] for end in ("", "_low", "_high")] == [passed.value, passed.low, passed.high]
 
 
 def test_a_task_without_a_highest_reward_has_no_pass_rate():
-    assert list(held_out(most=None).metrics()) == ["evaluate/reward"]
+    assert list(held_out(most=None).metrics()) == ["evaluate/reward", "evaluate/reward_low", "evaluate/reward_high"]
+
+
+def test_parts_of_a_reward_have_their_own_means():
+    """Over the samples that each applies to."""
+    evaluation = held_out(most=None)
+
+    def score(prompts, completions):
+        return [Reward(1.0, "scored", parts={"right": float(c.text == "A"), "short": None}) for c in completions]
+
+    evaluation.task.score = score
+    found = evaluation.metrics()
+    assert found["evaluate/reward/right"] == 1 / 5  # a: AA; b: Bb
+    assert math.isnan(found["evaluate/reward/short"])
 
 
 def test_the_limit_takes_the_first_rows():
-    assert held_out(limit=1).metrics() == {"evaluate/reward": 1.0, "evaluate/pass@1": 1.0}
+    found = held_out(limit=1).metrics()
+    assert (found["evaluate/reward"], found["evaluate/pass@1"]) == (1.0, 1.0)
     assert held_out(limit=99).metrics() == held_out().metrics()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -98,6 +99,28 @@ def test_curves_break_where_there_is_no_value() -> None:
     assert drawn.lines == ("6.0,144.0 64.0,75.0", "296.0,75.0 354.0,144.0")
     assert [says for _, _, says in drawn.dots] == ["step 1: 1", "step 2: 2", "step 4: 3", "step 6: 2", "step 7: 1"]
     assert page.curve("a", "A", rows[:1]).dots == ((180.0, 75.0, "step 1: 1"),)
+
+
+def test_intervals_are_bars_of_the_curve() -> None:
+    rows = [{"step": 0, "a": 0.5}, {"step": 2, "a": 0.5, "a_low": 0.25, "a_high": 0.75}]
+    drawn = page.curve("a", "A", rows)
+    assert (drawn.low, drawn.high) == ("0.25", "0.75")
+    assert drawn.bars == ((354.0, 144.0, 6.0),)
+    assert [says for _, _, says in drawn.dots] == ["step 0: 0.5", "step 2: 0.5 (95 % interval 0.25 to 0.75)"]
+
+
+def test_each_reward_of_a_sum_has_a_curve(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("jinja2")
+    folder = tmp_path / "run"
+    shutil.copytree(run / "rollouts", folder / "rollouts")
+    shutil.copy(run / "config.yaml", folder)
+    rows = [{"schema": 1, "step": 1, "reward/mean": 1.0, "reward/unscored": 0.0, "reward/brevity": 0.5}]
+    rows += [{"schema": 1, "step": 2, "reward/mean": 1.0, "reward/brevity": 0.7, "evaluate/reward/brevity": 0.6}]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    texts = " ".join(read(page.write_page(folder, tmp_path / "page.html")).texts["span"])
+    assert "mean of the reward brevity" in texts
+    assert "held-out mean of the reward brevity" in texts
+    assert "unscored" not in texts
 
 
 def test_step_0_is_in_the_curves_of_evaluations_only(run: Path, tmp_path: Path, monkeypatch) -> None:

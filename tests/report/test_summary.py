@@ -136,6 +136,15 @@ def test_the_held_out_curve_is_told(tmp_path, scores, sentence):
     assert "Held-out mean reward" not in page
 
 
+def test_held_out_results_have_their_intervals(tmp_path):
+    metrics = [
+        {"step": 0, "evaluate/reward": 0.5, "evaluate/reward_low": None, "evaluate/reward_high": None},
+        {"step": 1, "reward/mean": 0.5, "evaluate/reward": 1.5, "evaluate/reward_low": 1, "evaluate/reward_high": 2},
+    ]
+    page = shown(written(tmp_path, [row("a", 1, None)], metrics))
+    assert "(evaluate/reward): 0.5 before training → 1.5 (1 to 2) after step 1\n" in page
+
+
 def test_the_next_commands_are_named(tmp_path):
     folder = written(tmp_path / "a run", [row("a", 0, None)], [{"reward/mean": 1.0}])
     (folder / "config.yaml").write_text("task: {name: code}\ntrainer: {steps: 6}\n")

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from refinerl import train
+from refinerl.benchmarks.estimate import wilson
 from refinerl.engines.models import load_model
 from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.engines.transformers import TransformersGenerator
 from refinerl.records import Sampling
+from tiny import write_openrlhf_reward_model
 from toy import Toy, metrics, timeless, write_problems
 
 WORDS = ("cab", "dead", "face")
@@ -28,7 +30,7 @@ def held_out(tmp_path: Path) -> Path:
 
 
 def options(path: Path) -> list[str]:
-    return ["evaluate.every=2", "evaluate.benchmark=task", f"evaluate.path={path}"]
+    return ["evaluate.every=2", f"evaluate.path={path}"]
 
 
 def test_dialogues_are_asked_and_judged_as_in_training(toy: Toy, tmp_path: Path, held_out: Path):
@@ -78,9 +80,42 @@ def test_another_split_of_the_data_is_held_out(toy: Toy, tmp_path: Path, capsys)
 def test_a_rule_has_a_highest_reward(toy: Toy, tmp_path: Path):
     path = tmp_path / "held_out.jsonl"
     path.write_text(json.dumps({"prompt": "cab", "pattern": ".*"}) + "\n" + '{"prompt": "b", "pattern": "z"}\n')
-    data = [f"task.path={path}", "task.reward=rule:matches", "algorithm.dynamic_sampling=false", "trainer.steps=2"]
-    assert toy.run(tmp_path / "run", *data, *options(path)) == 0
-    assert metrics(tmp_path / "run")[-1]["evaluate/pass@1"] == metrics(tmp_path / "run")[-1]["evaluate/reward"] == 0.5
+    (tmp_path / "train.jsonl").write_text('{"prompt": "b", "pattern": "a.*"}\n')
+    data = [f"task.path={tmp_path / 'train.jsonl'}", "algorithm.dynamic_sampling=false", "trainer.steps=2"]
+    assert toy.run(tmp_path / "run", *data, *options(path), reward="rule:matches") == 0
+    row = metrics(tmp_path / "run")[-1]
+    assert row["evaluate/pass@1"] == row["evaluate/reward"] == 0.5
+    assert (row["evaluate/pass@1_low"], row["evaluate/pass@1_high"]) == pytest.approx(wilson(0.5, 2))
+
+
+def test_a_reward_model_judges_held_out_answers_too(toy: Toy, tmp_path: Path, held_out: Path, capsys):
+    """Sampled, three answers a row; the interval stands in the metrics, in the step's line and in the summary."""
+    scorer = write_openrlhf_reward_model(tmp_path / "scorer")
+    words = [f"reward_model.model={scorer}", "evaluate.n=3", "evaluate.temperature=1", *options(held_out)]
+    assert toy.run(tmp_path / "run", *words, "constraint.name=none", reward="model") == 0
+    rows = [row for row in metrics(tmp_path / "run") if "evaluate/reward" in row]
+    assert [row["step"] for row in rows] == [0, 2]
+    assert all(row["evaluate/reward_low"] < row["evaluate/reward"] < row["evaluate/reward_high"] for row in rows)
+    assert not any("evaluate/pass@1" in row for row in rows)
+    said = capsys.readouterr().out
+    half = (rows[-1]["evaluate/reward_high"] - rows[-1]["evaluate/reward_low"]) / 2
+    assert f"held-out reward {rows[-1]['evaluate/reward']:+.3f} ± {half:.3f}" in said
+    last = "{evaluate/reward:.3g} ({evaluate/reward_low:.3g} to {evaluate/reward_high:.3g}) after step 2"
+    assert f"before training → {last.format(**rows[-1])}" in " ".join(said.split())
+
+
+def test_several_rewards_are_measured_one_by_one(toy: Toy, tmp_path: Path):
+    """With their weights, in training and on held-out rows."""
+    path = tmp_path / "held_out.jsonl"
+    path.write_text("".join(json.dumps({"prompt": word, "wanted": "a", "pattern": ".*"}) + "\n" for word in WORDS))
+    (tmp_path / "train.jsonl").write_text('{"prompt": "b", "wanted": "b", "pattern": "z"}\n')
+    words = [f"task.path={tmp_path / 'train.jsonl'}", "task.reward_weights=[2,0.5]", *options(path)]
+    assert toy.run(tmp_path / "run", *words, reward="[rule:matches,toy_rewards:by_column]") == 0
+    row = metrics(tmp_path / "run")[-1]
+    assert row["reward/mean"] == pytest.approx(2 * row["reward/matches"] + 0.5 * row["reward/by_column"])
+    parts = row["evaluate/reward/matches"], row["evaluate/reward/by_column"]
+    assert parts[0] == 1
+    assert row["evaluate/reward"] == pytest.approx(2 * parts[0] + 0.5 * parts[1])
 
 
 def test_programs_run_on_the_tests_of_the_held_out_problems(toy: Toy, tmp_path: Path):
@@ -151,7 +186,9 @@ PROBLEM = {"problem_id": 1, "question": "Print 1.", "input_output": {"inputs": [
          "read as task.name=dialogue: .*held_out.jsonl:1: the field prompt is missing"),
         ("", ["task.name=dialogue", "task.path=x", "task.reward=rule:answer"], "is empty: it has no lines"),
         ("", ["evaluate.benchmark=apps"], "evaluate.path is read with evaluate.benchmark=task only"),
-        ("", ["evaluate.path=null"], "evaluate.path must be given for evaluate.benchmark=task"),
+        ("", ["evaluate.path=null", "evaluate.benchmark=task"], "evaluate.path must be given for evaluate.benchmark"),
+        ('{"prompt": 7}\n', ["task.name=dialogue", "task.path=x", "task.reward=rule:answer"],
+         "held_out.jsonl:1: the field prompt must be a text or a list of messages, got a number"),
         ("", ["evaluate.data=x"], "evaluate.data is for benchmarks"),
     ],
 )  # fmt: skip
@@ -168,11 +205,35 @@ def test_bad_input_is_refused_before_the_model_is_loaded(tmp_path: Path, capsys,
     assert re.search(message, said), said
 
 
+@pytest.mark.parametrize("other", ["held_out.jsonl", "./held_out.jsonl", "link.jsonl"])
+def test_the_file_of_the_training_rows_is_no_held_out_file(tmp_path: Path, capsys, monkeypatch, other):
+    monkeypatch.chdir(tmp_path)
+    Path("held_out.jsonl").write_text(json.dumps(PROBLEM) + "\n")
+    Path("link.jsonl").symlink_to("held_out.jsonl")
+    assert train.main(["smollm", "task.path=held_out.jsonl", *options(Path(other)), "--dry-run"]) == 2
+    assert "evaluate.path must be another file than task.path" in capsys.readouterr().err
+    words = ["task.embedded=all", "evaluate.path=shipped:miniature", "task.path=shipped:miniature", "--dry-run"]
+    assert train.main(["smollm", *words]) == 2
+    assert "evaluate.path must be another file than task.path" in capsys.readouterr().err
+    assert train.main(["smollm", "task.path=shipped:miniature-held-out", *options(Path(other)), "--dry-run"]) == 0
+
+
 def test_held_out_rows_that_the_reward_cannot_score(toy: Toy, tmp_path: Path, capsys):
     path = tmp_path / "held_out.jsonl"
     path.write_text('{"prompt": "cab"}\n')
     assert toy.run(tmp_path / "run", *options(path), reward="toy_rewards:by_column") == 2
     assert "evaluate.path = " in capsys.readouterr().err
+
+
+def test_a_held_out_row_that_cannot_be_scored_is_named(toy: Toy, tmp_path: Path, capsys):
+    path = tmp_path / "held_out.jsonl"
+    path.write_text('{"prompt": "cab", "pattern": "("}\n')
+    (tmp_path / "train.jsonl").write_text('{"prompt": "b", "pattern": "a.*"}\n')
+    words = [f"task.path={tmp_path / 'train.jsonl'}", *options(path)]
+    assert toy.run(tmp_path / "run", *words, reward="rule:matches") == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: evaluate.path = {path}, read as task.name=dialogue: the column pattern holds '('")
+    assert said.count("\n") == 1
 
 
 def test_an_answer_may_be_as_long_as_in_training(toy: Toy, tmp_path: Path, held_out: Path, capsys):
@@ -186,7 +247,8 @@ def test_the_model_is_evaluated_before_the_first_step_and_not_again(toy: Toy, tm
     run = ["checkpoint.every=1", *options(held_out)]
     assert toy.run(tmp_path / "run", *run, "trainer.steps=2") == 0
     first, *_ = metrics(tmp_path / "run")
-    assert first.keys() == {"schema", "step", "evaluate/reward", "time/evaluate"}
+    names = {"evaluate/reward", "evaluate/reward_low", "evaluate/reward_high"}
+    assert first.keys() == {"schema", "step", *names, "time/evaluate"}
     tokenizer = ChatTokenizer.load(toy.folder / "model")
     prompts = [tokenizer.encode_chat([{"role": "user", "content": word}]) for word in WORDS]
     generator = TransformersGenerator(load_model(str(toy.folder / "model")), tokenizer)

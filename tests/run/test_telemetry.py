@@ -60,6 +60,17 @@ def test_what_has_no_value_is_null_and_not_shown(telemetry):
     assert "CE" not in shown
 
 
+def test_a_held_out_result_is_shown_with_half_its_interval(telemetry):
+    with telemetry.step(1):
+        telemetry.log({"evaluate/pass@1": 0.5, "evaluate/pass@1_low": 0.4, "evaluate/pass@1_high": 0.6})
+    with telemetry.step(2):
+        telemetry.log({"evaluate/reward": 0.5, "evaluate/reward_low": math.nan, "evaluate/reward_high": math.nan})
+    first, second = telemetry.console.file.getvalue().splitlines()
+    assert "held out 50.0% ± 10.0%" in first
+    assert "held-out reward +0.500 " in second
+    assert "±" not in second
+
+
 def test_rollouts_tell_y_and_its_refinement(telemetry):
     kept, dropped = group("a", ([1, 2], 0.5), ([3], None)), group("b", ([4], 1.0))
     with telemetry.step(2):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from refinerl.benchmarks.estimate import quantile
+
 FEWEST = 20
 """Smallest number of answers for a verdict."""
 LEVEL = 0.05
@@ -42,19 +44,6 @@ def sign_test(better: int, worse: int) -> float:
     trials = better + worse
     tail = sum(math.comb(trials, k) for k in range(min(better, worse) + 1)) / 2.0**trials
     return min(1.0, 2 * tail)
-
-
-def quantile(freedom: int) -> float:
-    """Approximate the 97.5 % quantile of Student's t distribution.
-
-    >>> [round(quantile(n), 2) for n in (5, 15, 60)]
-    [2.57, 2.13, 2.0]
-    """
-    z = 1.959964
-    first = (z**3 + z) / 4 / freedom
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96 / freedom**2
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384 / freedom**3
-    return z + first + second + third
 
 
 def compare(

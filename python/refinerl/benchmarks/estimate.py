@@ -1,4 +1,4 @@
-"""The unbiased estimator of pass@k (Chen et al., 2021), with a confidence interval over the problems."""
+"""Estimates over problems, with intervals: pass@k by the unbiased estimator (Chen et al., 2021), and means."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Z95 = 1.959963984540054
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over problems and its 95 % interval."""
+    """A mean over problems and its 95 % interval; all three are NaN without a value."""
 
     value: float
     low: float
@@ -83,3 +83,52 @@ def estimate(counts: Sequence[tuple[int, int]], k: int) -> Estimate:
     mean = math.fsum(pass_at_k(samples, passed, k) for samples, passed in counts) / len(counts)
     mean = min(1.0, max(0.0, mean))
     return Estimate(mean, *wilson(mean, len(counts)))
+
+
+_HEAVY = {1: 12.706205, 2: 4.302653}
+"""Quantiles for which the expansion is off by more than 0.05."""
+
+
+def quantile(freedom: int) -> float:
+    """Approximate the 97.5 % quantile of Student's t distribution.
+
+    >>> [round(quantile(n), 2) for n in (5, 15, 60)]
+    [2.57, 2.13, 2.0]
+    """
+    if freedom in _HEAVY:
+        return _HEAVY[freedom]
+    z = Z95
+    first = (z**3 + z) / 4 / freedom
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96 / freedom**2
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384 / freedom**3
+    return z + first + second + third
+
+
+def share(values: Sequence[float]) -> Estimate:
+    """Estimate a mean of values in [0, 1], one for each problem, with Wilson's interval.
+
+    >>> share([1.0, 0.0, 1.0, 0.5]).value
+    0.625
+    """
+    if not values:
+        return Estimate(math.nan, math.nan, math.nan)
+    mean = min(1.0, max(0.0, math.fsum(values) / len(values)))
+    return Estimate(mean, *wilson(mean, len(values)))
+
+
+def average(values: Sequence[float]) -> Estimate:
+    """Estimate a mean of values without bounds, one for each problem, with Student's interval: NaN for one value.
+
+    >>> found = average([1.0, 2.0, 3.0])
+    >>> found.value, round(found.low, 1), round(found.high, 1)
+    (2.0, -0.5, 4.5)
+    """
+    if not values:
+        return Estimate(math.nan, math.nan, math.nan)
+    count = len(values)
+    mean = math.fsum(values) / count
+    if count == 1:
+        return Estimate(mean, math.nan, math.nan)
+    variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
+    half = quantile(count - 1) * math.sqrt(variance / count)
+    return Estimate(mean, mean - half, mean + half)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from refinerl.benchmarks.estimate import estimate
+from refinerl.benchmarks.estimate import Estimate, estimate
 from refinerl.benchmarks.prompting import Prompting
 from refinerl.benchmarks.results import passed_counts
 from refinerl.benchmarks.scoring import Scorer
@@ -62,7 +62,10 @@ class Evaluator:
         return gathered(mine, self.scorer.suite, self.world)
 
     def metrics(self) -> dict[str, float]:
-        """Evaluate; return `evaluate/pass@1` (all tests), and `evaluate/base_pass@1` for an extended benchmark."""
+        """Evaluate; return `evaluate/pass@1` (all tests), and `evaluate/base_pass@1` for an extended benchmark.
+
+        Each has its interval beside it (`bounds`).
+        """
         return metrics_of(self.evaluate())
 
     def _seed(self, task: Task, number: int) -> int:
@@ -86,8 +89,17 @@ def gathered(mine: Sequence[Result], suite: Suite, world: World) -> list[Result]
 
 
 def metrics_of(results: Sequence[Result]) -> dict[str, float]:
-    """Summarize an evaluation as metrics of a training run."""
-    row = {"evaluate/pass@1": estimate(passed_counts(results, "all"), 1).value}
+    """Summarize an evaluation as metrics of a training run, each with its interval (`bounds`)."""
+    row = bounds("evaluate/pass@1", estimate(passed_counts(results, "all"), 1))
     if any(result.plus is not None for result in results):
-        row["evaluate/base_pass@1"] = estimate(passed_counts(results, "base"), 1).value
+        row |= bounds("evaluate/base_pass@1", estimate(passed_counts(results, "base"), 1))
     return row
+
+
+def bounds(name: str, found: Estimate) -> dict[str, float]:
+    """Return an estimate as the metrics NAME, NAME_low and NAME_high, the ends of its 95 % interval.
+
+    >>> bounds("evaluate/pass@1", Estimate(0.5, 0.4, 0.6))
+    {'evaluate/pass@1': 0.5, 'evaluate/pass@1_low': 0.4, 'evaluate/pass@1_high': 0.6}
+    """
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}

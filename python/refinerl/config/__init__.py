@@ -88,6 +88,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _resolve(self) -> Config:
+        if getattr(self.evaluate, "benchmark", None) is None:
+            self.evaluate.benchmark = "humaneval+" if self.evaluate.path is None else "task"
         if not self.evaluate.max_tokens:
             self.evaluate.max_tokens = self.generation.max_tokens if self.evaluate.benchmark == "task" else 512
         fill(self, self)

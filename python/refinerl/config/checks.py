@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from refinerl.data.tables import has_splits
@@ -100,11 +101,23 @@ def _check_held_out(config: Config, path: str) -> None:
             raise ValueError(f"evaluate.{name} is for data sets: evaluate.path = {path} has none; leave it out")
     ours, theirs = (getattr(task, "split", None), getattr(task, "subset", None)), (e.split, e.subset)
     same = all(their in (None, our) for our, their in zip(ours, theirs, strict=True))
-    if chooses and path == getattr(task, "path", None) and same:
+    if not _same_place(path, getattr(task, "path", None)):
+        return
+    if chooses and same:
         raise ValueError(
             f"evaluate.path = {path} is the split {ours[0]} that the run is trained on: choose another, such as "
             "evaluate.split=test"
         )
+    if not chooses:
+        raise ValueError(
+            "evaluate.path must be another file than task.path, whose rows the run is trained on, "
+            f"got {path} for both: put rows aside in a file of their own, such as evaluate.path=held_out.jsonl"
+        )
+
+
+def _same_place(path: str, other: str | None) -> bool:
+    """Return True if two paths name the same file, or are the same name of the hub or of shipped data."""
+    return other is not None and os.path.realpath(path) == os.path.realpath(other)
 
 
 def _check_constraints(config: Config) -> None:

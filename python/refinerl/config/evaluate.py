@@ -12,14 +12,17 @@ class EvaluateConfig(Section):
 
     every: CountOrZero = 0
     """Steps between evaluations; the first is before step 1. 0: no evaluation."""
-    benchmark: Literal["humaneval", "humaneval+", "mbpp", "mbpp+", "apps", "livecodebench", "task"] = "humaneval+"
-    """Benchmark to run. task: the rows of evaluate.path, with the prompts and the reward of the run's task."""
     path: DataPath | None = None
-    """With benchmark=task: a file with rows like those of task.path, which the run is not trained on."""
+    """A file with rows like those of task.path, which the run is not trained on: held-out evaluation with the prompts
+    and the reward of the run's task."""
     split: str | None = None
     """Split of evaluate.path, if it is a data set, such as `test`. None: task.split."""
     subset: str | None = None
     """Subset of evaluate.path, if it is a data set that has several. None: task.subset."""
+    benchmark: Literal["humaneval", "humaneval+", "mbpp", "mbpp+", "apps", "livecodebench", "task"] = derived(
+        "task where evaluate.path is given, else humaneval+"
+    )
+    """Benchmark to run; task: the rows of evaluate.path."""
     data: DataPath | None = None
     """Folder with a benchmark's files; for apps and livecodebench also a file or hub:OWNER/NAME/FILE. None: download
     them."""

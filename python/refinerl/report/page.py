@@ -19,6 +19,7 @@ from refinerl.errors import UserError, pip_install
 from refinerl.report.export import save
 from refinerl.report.rows import RolloutRow, evaluations, read_metrics, read_rollouts, training
 from refinerl.report.summary import runs
+from refinerl.tasks.reward_sum import TAKEN
 
 CURVES = {
     "reward/mean": "mean reward",
@@ -54,6 +55,8 @@ class Curve:
     """`points` of polylines; a step without a value breaks the line."""
     dots: tuple[tuple[float, float, str], ...]
     """(x, y, tooltip) of each point."""
+    bars: tuple[tuple[float, float, float], ...] = ()
+    """(x, y of the low end, y of the high end) of each point's 95 % interval, if it has one."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def write_page(run: Path, output: Path | None = None) -> Path:
         steps=len(rows),
         curves=[
             curve(name, title, evaluations(metrics) if name.startswith("evaluate/") else rows)
-            for name, title in CURVES.items()
+            for name, title in (CURVES | _parts(metrics)).items()
             if _has(name, metrics)
         ],
         samples=samples,
@@ -126,10 +129,13 @@ def _label(algorithm: str) -> str:
 
 
 def curve(name: str, title: str, rows: Sequence[Mapping[str, Any]]) -> Curve:
-    """Draw one metric from rows of metrics.jsonl, at least one of which has it."""
+    """Draw one metric, with its intervals if it has any, from rows of metrics.jsonl, at least one of which has it."""
     points = [(row["step"], row.get(name)) for row in rows]
     values = [value for _, value in points if value is not None]
-    low, high = min(values), max(values)
+    ends = [(row["step"], row.get(f"{name}_low"), row.get(f"{name}_high")) for row in rows]
+    intervals = [(step, below, above) for step, below, above in ends if below is not None and above is not None]
+    low = min(values + [below for _, below, _ in intervals])
+    high = max(values + [above for _, _, above in intervals])
     first, last = points[0][0], points[-1][0]
 
     def place(step: int, value: float) -> tuple[float, float]:
@@ -139,15 +145,17 @@ def curve(name: str, title: str, rows: Sequence[Mapping[str, Any]]) -> Curve:
 
     lines: list[list[str]] = [[]]
     dots = []
+    spans = {step: f" (95 % interval {below:.4g} to {above:.4g})" for step, below, above in intervals}
     for step, value in points:
         if value is None:
             lines.append([])
             continue
         x, y = place(step, value)
         lines[-1].append(f"{x},{y}")
-        dots.append((x, y, f"step {step}: {value:.4g}"))
+        dots.append((x, y, f"step {step}: {value:.4g}{spans.get(step, '')}"))
     joined = tuple(" ".join(line) for line in lines if len(line) > 1)
-    return Curve(title, name, f"{low:.4g}", f"{high:.4g}", f"{values[-1]:.4g}", joined, tuple(dots))
+    bars = tuple((*place(step, below), place(step, above)[1]) for step, below, above in intervals)
+    return Curve(title, name, f"{low:.4g}", f"{high:.4g}", f"{values[-1]:.4g}", joined, tuple(dots), bars)
 
 
 def diff(original: str, refined: str) -> list[Piece]:
@@ -196,6 +204,14 @@ def _gain(row: RolloutRow) -> float:
 def _rewrite(row: RolloutRow) -> list[Piece]:
     y = row.completion.text
     return [Piece("kept", y)] if row.refinement is None else diff(y, row.refinement.completion.text)
+
+
+def _parts(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the metrics of the rewards that are added up, with their titles."""
+    names = sorted({name for row in rows for name in row if name.startswith(("reward/", "evaluate/reward/"))})
+    places = {"reward": "mean of the reward", "evaluate/reward": "held-out mean of the reward"}
+    parts = {name: name.rpartition("/") for name in names}
+    return {name: f"{places[of]} {part}" for name, (of, _, part) in parts.items() if part not in TAKEN}
 
 
 def _has(name: str, rows: Sequence[Mapping[str, Any]]) -> bool:

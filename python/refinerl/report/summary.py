@@ -152,21 +152,26 @@ def held_out(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     lines = []
     for name, label in HELD_OUT.items():
-        points = [(row["step"], row[name]) for row in metrics if row.get(name) is not None]
+        points = [row for row in metrics if row.get(name) is not None]
         if len(points) < 2:
             continue
-        (start, first), *later = points
-        best = max(later, key=lambda point: point[1])
+        first, *later = points
+        best = max(later, key=lambda row: float(row[name]))
+        start = first["step"]
         shown = [f"{_score(name, first)} {f'after step {start}' if start else 'before training'}"]
-        if best != later[-1]:
-            shown.append(f"{_score(name, best[1])} at best, after step {best[0]}")
-        shown.append(f"{_score(name, later[-1][1])} after step {later[-1][0]}")
+        if best is not later[-1]:
+            shown.append(f"{_score(name, best)} at best, after step {best['step']}")
+        shown.append(f"{_score(name, later[-1])} after step {later[-1]['step']}")
         lines.append(f"{label} ({name}): {' → '.join(shown)}")
     return lines
 
 
-def _score(name: str, value: float) -> str:
-    return f"{value:.1%}" if name == "evaluate/pass@1" else f"{value:.3g}"
+def _score(name: str, row: Mapping[str, Any]) -> str:
+    """Format a held-out metric of a row with its 95 % interval, which rows of an earlier version lack."""
+    form = "{:.1%}" if name == "evaluate/pass@1" else "{:.3g}"
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    interval = "" if low is None or high is None else f" ({form.format(low)} to {form.format(high)})"
+    return form.format(row[name]) + interval
 
 
 def example(row: RolloutRow, decode: Callable[[Sequence[int]], str], *, title: str, plain: bool = False) -> Panel:

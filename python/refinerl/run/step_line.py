@@ -54,7 +54,7 @@ def step_line(row: Mapping[str, float], step: int, steps: int, left: float | Non
     if left is not None and step < steps:
         times.append(f"{duration(left)} left")
     known = [part for part in PARTS if not math.isnan(row.get(part.metric, math.nan))]
-    words = {part: f"{part.label} {part.form.format(row[part.metric])}" for part in known}
+    words = {part: f"{part.label} {part.form.format(row[part.metric])}{_interval(row, part)}" for part in known}
     room = max(width, LEAST) - len(head) - (len(", ".join(times)) + 2 if times else 0)
     shown: set[Part] = set()
     for part in sorted(known, key=lambda part: part.rank):
@@ -63,3 +63,9 @@ def step_line(row: Mapping[str, float], step: int, steps: int, left: float | Non
             room -= len(words[part]) + 2
     text = "  ".join([*(words[part] for part in known if part in shown), *([", ".join(times)] if times else [])])
     return Text.assemble((head, "bold"), "  ", text)
+
+
+def _interval(row: Mapping[str, float], part: Part) -> str:
+    """Format half the width of a metric's 95 % interval; empty if it has none."""
+    half = (row.get(f"{part.metric}_high", math.nan) - row.get(f"{part.metric}_low", math.nan)) / 2
+    return "" if math.isnan(half) else f" ± {part.form.replace('+', '').format(half)}"
