@@ -52,7 +52,8 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     write_tiny(folder / "model", alphabet="abcdefgh ", scale=0.1)
     words = ["abc", "bcd", "cde", "fgh", "gab", "hhh", "dad", "bed"]
     rows = [{"prompt": [{"role": "user", "content": word}], "wanted": word[0]} for word in words]
-    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name in ("prompts.jsonl", "held_out.jsonl"):
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     return Toy(folder)
 
 
@@ -61,7 +62,8 @@ def wide_toy(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Toy:
     """The toy with a model that vLLM can serve."""
     folder = tmp_path_factory.mktemp("wide-toy")
     write_tiny(folder / "model", alphabet="abcdefgh ", hidden=128, scale=0.05)
-    (folder / "prompts.jsonl").write_text((toy.folder / "prompts.jsonl").read_text())
+    for name in ("prompts.jsonl", "held_out.jsonl"):
+        (folder / name).write_text((toy.folder / name).read_text())
     return Toy(folder)
 
 

@@ -115,6 +115,25 @@ def test_what_is_refused_before_anything_is_written(
     assert not run.exists()
 
 
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ("[1]", "task.reward_weights must have one weight for each reward: 2, got 1"),
+        ("[1,2,3]", "task.reward_weights must have one weight for each reward: 2, got 3"),
+        ("0.5", "task.reward_weights must be a list with one weight for each reward, such as [1,0.5], got 0.5"),
+        ("[1,heavy]", "task.reward_weights"),
+        ("[1,nan]", "task.reward_weights"),
+    ],
+)
+def test_weights_that_do_not_match(
+    toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str], weights: str, said: str
+) -> None:
+    names = "[rule:matches,toy_rewards:share_of_a]"
+    error = refused(toy, tmp_path / "run", capsys, f"task.reward_weights={weights}", reward=names)
+    assert said in error
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize("source", ["model", "function"])
 def test_rewards_that_are_no_numbers(toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str) -> None:
     run = tmp_path / "run"

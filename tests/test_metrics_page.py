@@ -16,7 +16,7 @@ from toy import Toy, metrics, write_problems
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "metrics.md"
 WRITERS = ("algorithms", "benchmarks", "constraints", "engines", "loop", "run", "tasks")
-FAMILIES = "reward|policy|critic|constraint|refiner|completion|rollout|evaluate|sandbox|time|tokens|memory|update"
+FAMILIES = "reward|policy|critic|constraint|refiner|completion|rollout|evaluate|sandbox|time|tokens|memory|update|math"
 METRIC = re.compile(rf"(?:{FAMILIES}|reward_model)/[a-z][\w@]*")
 
 
@@ -82,6 +82,8 @@ ELSEWHERE = {
     "reward/NAME",
     "logged/NAME",
     "evaluate/reward/NAME",
+    "math/timeouts",
+    "math/crashes",
 }
 
 

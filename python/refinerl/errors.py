@@ -32,6 +32,7 @@ RELEASES = {
     "deepspeed": ">=0.19,<0.20",
     "gguf": ">=0.17",
     "jinja2": ">=3",
+    "math-verify": ">=0.8",
     "matplotlib": ">=3.8",
     "peft": ">=0.17",
     "tensorboard": ">=2.16",

@@ -29,7 +29,7 @@ LORA = ("lora.rank=4", "trainer.learning_rate=2e-2", "constraint.accept=all", "t
 def run(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a run whose best step is not the last, and whose final/ is the best."""
     folder = tmp_path_factory.mktemp("model") / "run"
-    words = (*HELD_OUT, f"evaluate.path={toy.folder / 'prompts.jsonl'}", "checkpoint.final=best", "checkpoint.keep=9")
+    words = (*HELD_OUT, f"evaluate.path={toy.folder / 'held_out.jsonl'}", "checkpoint.final=best", "checkpoint.keep=9")
     assert toy.run(folder, *words, "checkpoint.every=1", reward="toy_rewards:by_column") == 0
     return folder
 
@@ -70,7 +70,7 @@ def test_final_is_the_best(toy: Toy, run: Path, tmp_path: Path) -> None:
     assert find_model(run) == (run / "final", best)
     # Nothing else of the run is changed by it, and it goes on from its last step.
     last = tmp_path / "last"
-    words = [*HELD_OUT, f"evaluate.path={toy.folder / 'prompts.jsonl'}", "trainer.schedule=constant"]
+    words = [*HELD_OUT, f"evaluate.path={toy.folder / 'held_out.jsonl'}", "trainer.schedule=constant"]
     assert toy.run(last, *words, "trainer.steps=5", reward="toy_rewards:by_column") == 0
     assert find_model(last) == (last / "final", 5)
     halves = tmp_path / "halves"

@@ -234,6 +234,12 @@ def test_a_held_out_row_that_cannot_be_scored_is_named(toy: Toy, tmp_path: Path,
     said = capsys.readouterr().err
     assert said.startswith(f"error: evaluate.path = {path}, read as task.name=dialogue: the column pattern holds '('")
     assert said.count("\n") == 1
+    path.write_text('{"prompt": "cab", "answer": "1"}\n{"prompt": "cab", "answer": ""}\n')
+    (tmp_path / "train.jsonl").write_text('{"prompt": "b", "answer": "1"}\n')
+    assert toy.run(tmp_path / "run", *words, reward="rule:math") == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: evaluate.path = {path}, read as task.name=dialogue: prompt 2: the column answer")
+    assert said.count("\n") == 1
 
 
 def test_an_answer_may_be_as_long_as_in_training(toy: Toy, tmp_path: Path, held_out: Path, capsys):

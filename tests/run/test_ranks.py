@@ -37,7 +37,7 @@ ZERO_3 = (
 @pytest.fixture(scope="module")
 def evaluated(toy: Toy) -> tuple[str, ...]:
     """The run's options, with an evaluation after the second step, on five rows that the two ranks share."""
-    path = f"evaluate.path={toy.folder / 'prompts.jsonl'}"
+    path = f"evaluate.path={toy.folder / 'held_out.jsonl'}"
     sizes = ("evaluate.max_tokens=4", "evaluate.n=4", "evaluate.temperature=2", "evaluate.limit=5")
     return (*RUN, "evaluate.every=2", "evaluate.benchmark=task", path, *sizes)
 

@@ -14,7 +14,7 @@ from refinerl.config import Config
 from refinerl.run import recipe
 
 COLUMNS = {"dialogue-ppo": 0, "apps-ppo": 1, "apps-dapo": 2}
-OURS = ("apps-dapo-lora-24gb", "demo", "gsm8k", "smollm")
+OURS = ("apps-dapo-lora-24gb", "countdown", "demo", "gsm8k-dapo-dynamic", "smollm")
 BETS = [name for name in recipe.recipes() if name.startswith("apps-dapo-512")]
 PAPERS = [name for name in recipe.recipes() if name not in (*OURS, *BETS)]
 GPUS = (8, 4, 2, 1)
@@ -172,12 +172,26 @@ def test_the_recipe_for_24_gb_fits_there(model: str, capsys: pytest.CaptureFixtu
             assert f"{total} GiB" in header, (phase, total)
 
 
-def test_gsm8k_is_planned_without_a_network_and_fits_on_a_card_of_24_gb(capsys: pytest.CaptureFixture[str]) -> None:
-    for card in ([], ["device_memory=23.5"]):
-        assert train.main(["gsm8k", *card, "--dry-run"]) == 0
-        out = capsys.readouterr().out
-        assert "# data: hub:openai/gsm8k/main/train-00000-of-00001.parquet, read from the hub" in out
-        assert "\n#   fits\n" in out
+@pytest.mark.parametrize(("size", "card"), [("0.5B", 23.5), ("1.5B", 47.5)])
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("gsm8k-dapo-dynamic", "hub:openai/gsm8k/main/train-00000-of-00001.parquet, read from the hub"),
+        ("countdown", "4000 prompts, "),
+    ],
+)
+def test_recipes_for_one_gpu_are_planned_without_a_network_and_fit_there(
+    name: str, data: str, size: str, card: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = f"Qwen/Qwen2.5-{size}-Instruct"
+    assert train.main([name, f"model={model}", f"device_memory={card}", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert f"# data: {data}" in out
+    assert "\n#   fits\n" in out
+    assert "benchmark: task\n" in out
+    header = (Path(recipe.__file__).parents[1] / "recipes" / f"{name}.yaml").read_text().split("\nbase:")[0]
+    assert "# What one should see: " in header
+    assert f"{card + 0.5:.0f} GB for the {size} model" in header
 
 
 @pytest.mark.parametrize("name", PAPERS)

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias, overload
 
-from refinerl.data import hub
+from refinerl.data import countdown, hub
 from refinerl.data.jsonlines import json_rows, kind
 from refinerl.data.tables import is_table, load_table
 from refinerl.errors import UserError
@@ -102,11 +102,14 @@ def read_dialogues(
     `COLUMNS` that the data has; all other fields are columns for reward functions. If a conversation in `messages`
     ends with an answer, the answer is dropped. An id is the number of the line or row. JSON lines and JSON arrays are
     read at once; everything else is read by `datasets`, row by row on access. Streams are always read by `datasets`.
+    The names of `refinerl.data.countdown` are known too.
 
     Raises:
         UserError: the data cannot be read, is empty, has no such column, split or subset, or needs to run a script; a
             line is not JSON, or its prompt cannot be used. The message names file and line.
     """
+    if str(path) in countdown.NAMES:
+        return dialogues_of(countdown.rows(str(path)), column=column)
     if str(path).startswith(HUB) and str(path).count("/") > 1:  # one file of a repository
         path = hub.local(str(path))
     if streaming:

@@ -9,7 +9,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from refinerl.data.hub import PREFIX
+from refinerl.data.hub import PACKAGE, PREFIX
 from refinerl.errors import UserError, pip_install
 
 FORMATS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".arrow": "arrow"}
@@ -28,7 +28,9 @@ def is_table(path: str) -> bool:
 
 
 def has_splits(path: str) -> bool:
-    """Return False for a single file, which has neither splits nor subsets."""
+    """Return False for a single file and for shipped data, which have neither splits nor subsets."""
+    if path.startswith(PACKAGE):
+        return False
     repository, _, file = path.removeprefix(PREFIX).partition("/")
     if path.startswith(PREFIX):
         return bool(repository) and "/" not in file

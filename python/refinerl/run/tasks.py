@@ -202,7 +202,9 @@ def make_dialogue_reward(
     r = config.reward_model
     if name != "model":
         if name.startswith("rule:"):
-            return rules.load_rule(name.removeprefix("rule:"))
+            seconds: float = getattr(config.task, "math_seconds", 5.0)
+            workers = workers_of(config, world.local_size)
+            return rules.load_rule(name.removeprefix("rule:"), math_seconds=seconds, workers=workers)
         return user_reward(name, config, given, world, progress)
     place = r.model or ""
     with explained("load reward_model.model"):

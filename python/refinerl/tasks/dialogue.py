@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from refinerl.contracts.options import DataPath, Positive, TaskOptions, TemplatePath, derived
 from refinerl.data.conversations import Dialogues, StreamedDialogues, dialogues_of, read_dialogues
@@ -47,8 +47,8 @@ class DialogueTask(Refinable):
         """The options of a recipe."""
 
         path: DataPath | None = None
-        """JSON lines, a JSON array, CSV, Parquet, a folder that `datasets` reads or has saved, `hub:OWNER/NAME` or
-        `hub:OWNER/NAME/FILE`."""
+        """JSON lines, a JSON array, CSV, Parquet, a folder that `datasets` reads or has saved, `hub:OWNER/NAME`,
+        `hub:OWNER/NAME/FILE` or `shipped:countdown`."""
         column: str | None = None
         """Column of the prompts; None: the first of prompt, context_messages and messages that exists."""
         split: str = "train"
@@ -59,12 +59,14 @@ class DialogueTask(Refinable):
         """Read the rows during the run, for data that are larger than the disk; they are shuffled among the next 1000.
         The first 1000 rows are checked before the run."""
         reward: str | tuple[str, ...] = ()
-        """`model` (reward_model.model), `rule:answer`, `rule:matches`, or `module:function` of your own, in TRL's
-        signature; several, such as [a:b,c:d], are added up."""
+        """`model` (reward_model.model), `rule:math`, `rule:answer`, `rule:matches`, `rule:countdown`, or
+        `module:function` of your own, in TRL's signature; several, such as [a:b,c:d], are added up."""
         reward_weights: tuple[float, ...] = ()
         """Weights, one for each reward; empty: 1 each."""
         reward_seconds: Positive = 900.0
         """Seconds that one call of a reward function of your own may take; a longer one ends the run."""
+        math_seconds: Positive = 5.0
+        """With rule:math: seconds of processor time to judge one response; one that takes longer counts as wrong."""
         prompt_format: Literal["chat", "text"] = derived("chat with task.system, else text")
         """Prompts that are texts: `text`, they go to the model as they are, and reward functions get texts, as in TRL;
         `chat`, they become messages of the user's. Prompts that are lists of messages always get the chat template."""
@@ -83,6 +85,16 @@ class DialogueTask(Refinable):
                             f"task.{knob} is for data sets: the file {self.path} has none; leave out task.{knob}"
                         )
             return self
+
+        @field_validator("reward_weights", mode="before")
+        @classmethod
+        def _several(cls, given: Any) -> Any:
+            if not isinstance(given, list | tuple):
+                raise ValueError(
+                    "task.reward_weights must be a list with one weight for each reward, such as [1,0.5], "
+                    f"got {given!r}"
+                )
+            return given
 
         @model_validator(mode="after")
         def _named(self) -> DialogueTask.Options:
@@ -190,7 +202,7 @@ class DialogueTask(Refinable):
         self.too_long = self._prompts.too_long
         if not self._prompts:
             raise UserError(f"all {len(dialogues)} prompts are longer than {max_prompt_tokens} tokens")
-        self._reward.check(self._prompts.columns)
+        self._reward.check(self._prompts.columns, ((dialogue.id, dialogue.columns) for dialogue in dialogues))
 
     def prompts(self) -> Sequence[Prompt]:
         """Return one prompt per dialogue that is short enough, made on access; `payload` is the Dialogue.
@@ -215,8 +227,12 @@ class DialogueTask(Refinable):
         return y[: len(y) - len(y.lstrip())] + text
 
     def telemetry(self) -> Mapping[str, float]:
-        """Return a reward model's metrics since the last call."""
+        """Return the metrics of the rewards since the last call."""
         return self._reward.telemetry()
+
+    def close(self) -> None:
+        """End the processes of the rewards."""
+        self._reward.close()
 
 
 def verdict(value: float, most: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from refinerl.records import Completion, Prompt, Reward
@@ -35,15 +35,15 @@ class RewardSum:
         self._weights = tuple(weight for _, weight in pairs)
         self._names = part_names([r.name if isinstance(r, UserReward) else "model" for r in rewards])
 
-    def check(self, columns: Collection[str]) -> None:
-        """Check that the data have the columns that each function requires.
+    def check(self, columns: Collection[str], rows: Iterable[tuple[str, Mapping[str, Any]]] = ()) -> None:
+        """Check the data as each reward does: the columns' names, and perhaps the name and the columns of each row.
 
         Raises:
-            UserError: they lack one.
+            UserError: they lack a column, or have a value that cannot be used.
         """
         for reward in self._rewards:
             if isinstance(reward, UserReward):
-                reward.check(columns)
+                reward.check(columns, rows)
 
     def __call__(
         self, prompts: Sequence[Prompt], completions: Sequence[Completion], rows: Sequence[Mapping[str, Any]]
@@ -84,11 +84,17 @@ class RewardSum:
         return Reward(math.fsum(weighted), "scored", parts=parts, extra=extra, logged=logged)
 
     def telemetry(self) -> Mapping[str, float]:
-        """Metrics of the first reward model, if there is one."""
+        """Return the metrics of all rewards since the last call; several reward models share the first one's names."""
+        found: dict[str, float] = {}
         for reward in self._rewards:
-            if not isinstance(reward, UserReward):
-                return reward.telemetry()
-        return {}
+            found = {**reward.telemetry(), **found}
+        return found
+
+    def close(self) -> None:
+        """End the processes of the rewards."""
+        for reward in self._rewards:
+            if isinstance(reward, UserReward):
+                reward.close()
 
 
 TAKEN = ("mean", "group_std", "pass_rate", "unscored")

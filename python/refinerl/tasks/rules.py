@@ -1,15 +1,18 @@
 """Rewards by rule, which check an answer against a column of the data: `task.reward=rule:NAME`.
 
-A rule returns 1 or 0, so that a response with 1 need not be refined; a row without a value in the column has no reward.
+The highest reward of a rule is 1, so that a response with 1 need not be refined; a row without a value in the column
+has no reward.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from refinerl.errors import UserError
+from refinerl.tasks.countdown import countdown
+from refinerl.tasks.math_rule import MathReward
 from refinerl.tasks.user_reward import UserReward
 
 MAX_REWARD = 1.0
@@ -54,17 +57,26 @@ def matches(completions: Sequence[Any], pattern: Sequence[str | None]) -> list[f
         ) from None
 
 
-RULES = {"answer": answer, "matches": matches}
+RULES: Mapping[str, Callable[..., Any]] = {"answer": answer, "matches": matches, "countdown": countdown}
+MATH = "math"
+"""The rule that asks math-verify, in processes of its own."""
 
 
-def load_rule(name: str) -> UserReward:
+def load_rule(name: str, *, math_seconds: float = 5.0, workers: int = 1) -> UserReward:
     """Return the rule of this name as a reward function.
 
+    Args:
+        math_seconds: for `math`, the processor time for one response.
+        workers: for `math`, the number of processes.
+
     Raises:
-        UserError: there is no such rule.
+        UserError: there is no such rule, or math-verify is not installed.
     """
+    if name == MATH:
+        return MathReward(seconds=math_seconds, workers=workers)
     if name not in RULES:
-        raise UserError(f"there is no rule {name!r}; the rules of task.reward=rule:NAME are {', '.join(RULES)}")
+        names = ", ".join((*RULES, MATH))
+        raise UserError(f"there is no rule {name!r}; the rules of task.reward=rule:NAME are {names}")
     return UserReward(RULES[name], f"rule:{name}")
 
 

@@ -78,8 +78,12 @@ class UserReward:
         self._required = [p.name for p in parameters if p.default is p.empty and p.kind not in _VARIADIC]
         self._takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
 
-    def check(self, columns: Collection[str]) -> None:
+    def check(self, columns: Collection[str], rows: Iterable[tuple[str, Mapping[str, Any]]] = ()) -> None:
         """Check that the data have every argument that the function requires.
+
+        Args:
+            columns: the names of the data's columns.
+            rows: the name and the columns of each row, for a reward that checks their values.
 
         Raises:
             UserError: they lack one.
@@ -137,6 +141,13 @@ class UserReward:
                 f"the reward function {self.name} must return a list of numbers, and it raised {error!r}: raise "
                 "another exception to end the run, or return None where the reward does not apply"
             ) from error
+
+    def telemetry(self) -> Mapping[str, float]:
+        """Return metrics collected since the last call: none."""
+        return {}
+
+    def close(self) -> None:
+        """Release what the reward holds: nothing."""
 
     def _too_long(self, where: str = "") -> str:
         return (
