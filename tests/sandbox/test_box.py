@@ -409,7 +409,9 @@ def test_package_that_needs_another_names_it(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "needing.py").write_text("import needed_by_it")
     (tmp_path / "needed_by_it.py").write_text("x = 1")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(SandboxError, match="package needing needs needed_by_it: name it among the packages too"):
+    with pytest.raises(
+        SandboxError, match=r"package needing needs needed_by_it: install it .*, and name it among the packages too"
+    ):
         Sandbox(workers=1, packages=["needing"])
     with Sandbox(workers=1, packages=["needed_by_it", "needing"]) as box:
         assert outcome(box, "import needing\nprint(needing.needed_by_it.x)", expected="1") is Outcome.passed

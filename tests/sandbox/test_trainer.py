@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import resource
 import signal
 import time
@@ -221,9 +222,17 @@ def test_few_processes_name_the_number_that_is_needed() -> None:
     assert "24 workers need up to 120 processes and threads" in said
 
 
+def test_little_address_space_names_the_number_that_is_needed() -> None:
+    """Before there was a check, the process aborted: its threads' arenas left no room."""
+    few = 300 << 20
+    said = in_mode(FULL, JUDGE, 8, prepare=lambda: resource.setrlimit(resource.RLIMIT_AS, (few, few)))
+    assert re.search(r"8 workers need \d{3} MiB of address space \(ulimit -v\), and this process may have 300", said)
+
+
 def test_truncated_descriptors_are_no_nonsense() -> None:
     """The trainer fills up its descriptors after the start: the message names them."""
     fill = """
+import re
 import resource
 with Sandbox(workers=2) as box:
     box.judge([Program("print(1)", [Test("", "1")])])

@@ -78,7 +78,9 @@ def admit(packages):
         try:
             __import__(name)
         except ModuleNotFoundError as error:
-            raise LookupError(f"package {name} needs {error.name}: name it among the packages too") from error
+            raise LookupError(
+                f"package {name} needs {error.name}: install it if it is missing, and name it among the packages too"
+            ) from error
 
 
 def standard_streams():

@@ -16,9 +16,41 @@ const PROCESSES: usize = 5;
 const MEGABYTES: usize = 32;
 /// Descriptors for other code that opens files while programs are judged.
 const SPARE: usize = 64;
+/// Address space of a worker's thread: its stack and, for at most `ARENAS` threads per core, an arena of the C library.
+const STACK: u64 = 2 << 20;
+const ARENA: u64 = 64 << 20;
+const ARENAS: usize = 8;
 
-/// Raise the soft limit of descriptors to what the workers need. The error says how many are needed.
+/// Check the limits of this process, and raise its soft limit of descriptors to what the workers need.
+///
+/// The error says how much is needed.
 pub fn ensure(workers: usize) -> Result<(), Error> {
+    ensure_addresses(workers)?;
+    ensure_descriptors(workers)
+}
+
+/// Check the limit of address space: arenas of threads take what is left of it, and then the next allocation aborts.
+fn ensure_addresses(workers: usize) -> Result<(), Error> {
+    let Some(limit) = getrlimit(Resource::As).current else {
+        return Ok(());
+    };
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:"));
+    let kibibytes = size.and_then(|size| size.trim().split(' ').next()?.parse::<u64>().ok());
+    let taken = kibibytes.unwrap_or(0) << 10;
+    let arenas = workers.min(ARENAS * std::thread::available_parallelism().map_or(1, usize::from)) as u64;
+    let needed = taken + workers as u64 * STACK + (arenas + 1) * ARENA;
+    if limit >= needed {
+        return Ok(());
+    }
+    Err(Error::Fault(format!(
+        "{workers} workers need {} MiB of address space (ulimit -v), and this process may have {}",
+        needed.div_ceil(1 << 20),
+        limit >> 20
+    )))
+}
+
+fn ensure_descriptors(workers: usize) -> Result<(), Error> {
     let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
     let needed = (workers * DESCRIPTORS + open + SPARE) as u64;
     let limit = getrlimit(Resource::Nofile);
