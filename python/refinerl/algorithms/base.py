@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from refinerl import objective
 from refinerl.contracts import World
-from refinerl.contracts.options import AlgorithmOptions, Count, CountOrZero
+from refinerl.contracts.options import AlgorithmOptions, Count, CountOrZero, Reads, When
 from refinerl.objective import Reduction
 from refinerl.records import Batch, Measured, Outputs, RolloutGroup
 
@@ -90,6 +90,11 @@ class GroupAlgorithm(Algorithm):
     class Options(Algorithm.Options):
         """Options with several responses per prompt."""
 
+        read_when = Reads(
+            {
+                "max_resamples": When("algorithm.dynamic_sampling=true", lambda own, run: own.dynamic_sampling),
+            }
+        )
         samples_per_prompt: Count = 8
         """Responses per prompt, which are compared."""
         dynamic_sampling: bool = True

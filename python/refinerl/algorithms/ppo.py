@@ -10,7 +10,7 @@ from pydantic import model_validator
 from refinerl import objective
 from refinerl.algorithms.base import Algorithm
 from refinerl.contracts import World
-from refinerl.contracts.options import Fraction, Positive
+from refinerl.contracts.options import Fraction, Positive, Reads, When
 from refinerl.records import Batch, Measured
 
 if TYPE_CHECKING:
@@ -26,6 +26,11 @@ class PPO(Algorithm):
     class Options(Algorithm.Options):
         """PPO's options; clip_high defaults to clip_low."""
 
+        read_when = Reads(
+            {
+                "max_resamples": When("an algorithm that drops groups, such as dapo", lambda own, run: False),
+            }
+        )
         gamma: Fraction = 1.0
         """Discount factor."""
         lam: Fraction = 0.95

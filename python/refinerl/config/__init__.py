@@ -20,6 +20,7 @@ from refinerl.config.checks import check
 from refinerl.config.choice import DEFAULT as DEFAULT
 from refinerl.config.choice import GROUP as GROUP
 from refinerl.config.choice import AlgorithmConfig, ConstraintConfig, TaskConfig
+from refinerl.config.conditions import PLANNED, RANKS
 from refinerl.config.critic import CriticConfig
 from refinerl.config.deepspeed import check_deepspeed
 from refinerl.config.defaults import fill
@@ -38,11 +39,28 @@ from refinerl.config.telemetry import TelemetryConfig
 from refinerl.config.trainer import TrainerConfig
 from refinerl.config.vllm import VllmConfig
 from refinerl.contracts import plugins
-from refinerl.contracts.options import ConstraintOptions, CountOrZero, ModelPath, Positive, Section, TemplatePath
+from refinerl.contracts.options import (
+    ConstraintOptions,
+    CountOrZero,
+    ModelPath,
+    Positive,
+    Reads,
+    Section,
+    TemplatePath,
+    When,
+)
 
 
 class Config(Section):
     """The configuration of a run."""
+
+    read_when = Reads(
+        {
+            "device_memory": PLANNED,
+            "deepspeed": RANKS,
+            "constraint": When("constraints=[]", lambda own, run: not run.constraints),
+        }
+    )
 
     model: ModelPath = "smollm2-135m-instruct"
     """Hub id, folder, or a bundled model: `miniature`, `miniature-far` or `smollm2-135m-instruct`. Policy, reference
@@ -124,6 +142,12 @@ class Config(Section):
         return self.refiner.probe or any(plugins.resolve("constraint", c.name).needs_refiner for c in self.held)
 
     @property
+    def rewrites(self) -> bool:
+        """True if the refiner is asked to rewrite responses; `fresh` asks its model for new answers instead."""
+        asking = [c.name for c in self.held if plugins.resolve("constraint", c.name).needs_refiner]
+        return self.refiner.probe or any(name != "fresh" for name in asking)
+
+    @property
     def probing(self) -> bool:
         """True if the refiner is measured beside the constraints, none of which measures it itself."""
         return self.refiner.probe and not any(plugins.resolve("constraint", c.name).measures_refiner for c in self.held)
@@ -153,6 +177,17 @@ class Config(Section):
     def scored_by_model(self) -> bool:
         """True if reward_model.model scores the responses."""
         return "model" in self.task.rewards
+
+    @property
+    def judges_programs(self) -> bool:
+        """True if the sandbox judges the responses."""
+        return self.task.name == "code" and self.task.bounded
+
+    @property
+    def grouped(self) -> bool:
+        """True if the algorithm compares the responses to a prompt, or is a class of the user's, which may do so."""
+        name = self.algorithm.name
+        return ":" in name or bool(plugins.resolve("algorithm", name).grouped)
 
     @property
     def needs_critic(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, SerializeAsAny, create_model
@@ -74,10 +75,15 @@ def _of_another(kind: plugins.Kind, key: str) -> type[Options] | None:
 
 
 def _check(kind: plugins.Kind, model: type[Options], key: str, value: Any) -> None:
+    _alone(model, key).model_validate({key: value})
+
+
+@cache
+def _alone(model: type[Options], key: str) -> type[Section]:
+    """Return a section with one of a model's knobs."""
     field = model.model_fields[key]
     definition: dict[str, Any] = {key: (field.annotation, field)}
-    one = create_model("One", __base__=Section, **definition)
-    one.model_validate({key: value})
+    return create_model("One", __base__=Section, **definition)
 
 
 def _algorithm(given: Any) -> Any:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from refinerl.contracts.options import Positive, Section
+from refinerl.config.conditions import GPU, RANKS
+from refinerl.contracts.options import Positive, Reads, Section
 
 
 class EnginesConfig(Section):
     """The engines that generate and train."""
+
+    read_when = Reads({"timeout": RANKS, "tf32": GPU, "offload_reference": GPU})
 
     generator: Literal["transformers", "vllm"] = "transformers"
     """transformers: generates with the trainer's own weights; vllm: a vLLM engine with its own copy of the weights."""

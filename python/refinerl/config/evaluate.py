@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from typing import Literal
 
-from refinerl.contracts.options import Count, CountOrZero, DataPath, NonNegative, Section, derived
+from refinerl.contracts.options import Count, CountOrZero, DataPath, NonNegative, Reads, Section, When, derived
+
+EVALUATES = When("evaluate.every above 0, such as evaluate.every=10", lambda own, run: own.every > 0)
 
 
 class EvaluateConfig(Section):
     """An evaluation during training; the checkpoint with the best result is kept."""
+
+    read_when = Reads(
+        {
+            **dict.fromkeys(
+                ("benchmark", "path", "split", "subset", "data", "limit", "n", "temperature", "max_tokens"), EVALUATES
+            ),
+            "prompting": When(
+                "evaluate.every above 0 and a benchmark other than task, such as evaluate.benchmark=mbpp+",
+                lambda own, run: own.every > 0 and own.benchmark != "task",
+            ),
+        }
+    )
 
     every: CountOrZero = 0
     """Steps between evaluations; the first is before step 1. 0: no evaluation."""

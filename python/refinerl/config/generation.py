@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from refinerl.contracts.options import Count, Positive, Section
+from refinerl.config.conditions import TRANSFORMERS
+from refinerl.contracts.options import Count, Positive, Reads, Section
 
 
 class GenerationConfig(Section):
     """Sampling of the policy's responses y."""
+
+    read_when = Reads({"max_batch": TRANSFORMERS})
 
     max_tokens: Count = 512
     """Maximum tokens of a response."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from refinerl.contracts.options import Count, Fraction, Section
+from refinerl.config.conditions import JUDGED
+from refinerl.contracts.options import Count, Fraction, Reads, Section
 
 
 class GuardConfig(Section):
     """Conditions under which a run stops."""
+
+    read_when = Reads({"max_sandbox_errors": JUDGED})
 
     max_skipped: Count = 5
     """Stop after this many optimizer steps in a row were skipped because loss or gradient was not finite."""

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from pydantic import model_validator
 
-from refinerl.contracts.options import Count, CountOrZero, Section, derived
+from refinerl.contracts.options import Count, CountOrZero, Reads, Section, When, derived
 
 
 class LoraConfig(Section):
     """A LoRA adapter for the policy. The same weights without the adapter serve as reference and refiner."""
+
+    read_when = Reads(
+        dict.fromkeys(
+            ("alpha", "dropout", "targets", "merge"),
+            When("lora.rank above 0, such as lora.rank=16", lambda own, run: own.rank > 0),
+        )
+    )
 
     rank: CountOrZero = 0
     """Rank of the adapter. 0: no adapter, all weights are trained."""

@@ -7,20 +7,39 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from refinerl.config.conditions import CHOSEN, REFINES, REWRITES, SERVED
 from refinerl.contracts.options import (
     Count,
     CountOrZero,
     ModelPath,
     NonNegative,
     Positive,
+    Reads,
     Section,
     TemplatePath,
+    When,
     derived,
 )
 
 
 class RefinerConfig(Section):
     """Generation of refinements ỹ: the model that writes them, and sampling."""
+
+    read_when = Reads(
+        {
+            **dict.fromkeys(("source", "model", "url", "chat_template", "api_key_env", "samples"), REFINES),
+            **dict.fromkeys(("temperature", "max_tokens", "template"), REWRITES),
+            **dict.fromkeys(("where", "budget"), CHOSEN),
+            **dict.fromkeys(("timeout", "retries", "concurrency", "max_failures"), SERVED),
+            **dict.fromkeys(
+                ("probe_every", "probe_accept"),
+                When(
+                    "refiner.probe=true and a constraint that does not measure the refiner itself",
+                    lambda own, run: run.probing,
+                ),
+            ),
+        }
+    )
 
     source: Literal["reference", "policy", "model", "server"] = derived(
         "model with refiner.model, server with refiner.url, else reference"

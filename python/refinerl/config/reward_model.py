@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from refinerl.contracts.options import Count, ModelPath, Section, TemplatePath, derived
+from refinerl.config.conditions import SCORED_BY_MODEL
+from refinerl.contracts.options import ALL, Count, ModelPath, Reads, Section, TemplatePath, derived
 
 
 class RewardModelConfig(Section):
     """The reward model, for task.name=dialogue with task.reward=model."""
+
+    read_when = Reads({ALL: SCORED_BY_MODEL})
 
     model: ModelPath | None = None
     """Hub id or folder: an AutoModelForSequenceClassification with one label, or a model in OpenRLHF's layout."""

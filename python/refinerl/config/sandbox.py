@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from typing import Literal
 
-from refinerl.contracts.options import Count, CountOrZero, Positive, Section
+from refinerl.config.conditions import JUDGED
+from refinerl.contracts.options import ALL, Count, CountOrZero, Positive, Reads, Section, When
 
 
 class SandboxConfig(Section):
     """The sandbox that runs programs, and the limits of each test."""
+
+    read_when = Reads(
+        {
+            ALL: When(
+                "programs to judge: task.name=code and its rewards adaptive or coarse, or a benchmark",
+                lambda own, run: run.judges_programs or (run.evaluate.every > 0 and run.evaluate.benchmark != "task"),
+            ),
+            "isolate": JUDGED,
+        }
+    )
 
     workers: CountOrZero = 0
     """Programs that run at once on a machine. 0: one per core."""

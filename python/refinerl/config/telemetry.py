@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-from refinerl.contracts.options import Count, Section
+from refinerl.contracts.options import Count, Reads, Section, When
 
 
 class TelemetryConfig(Section):
     """Measurements and trackers, in addition to metrics.jsonl."""
+
+    read_when = Reads(
+        dict.fromkeys(
+            ("project", "run_name"),
+            When("telemetry.trackers=[wandb] or [trackio]", lambda own, run: {"wandb", "trackio"} & {*own.trackers}),
+        )
+    )
 
     kl_every: Count = 1
     """Steps between measurements of entropy and KL to the reference over all sampled responses, those of dropped groups

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from refinerl.contracts.options import Count, Fraction, NonNegative, Positive, Section, derived
+from refinerl.contracts.options import Count, Fraction, NonNegative, Positive, Reads, Section, When, derived
 
 
 class TrainerConfig(Section):
     """Batches and the optimizer."""
+
+    read_when = Reads(
+        {
+            "min_learning_rate": When("trainer.schedule=linear or cosine", lambda own, run: own.schedule != "constant"),
+        }
+    )
 
     steps: Count = 100
     """Number of steps, each with a batch of rollouts."""

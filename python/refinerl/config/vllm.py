@@ -6,11 +6,23 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from refinerl.contracts.options import Count, CountOrZero, Section
+from refinerl.config.conditions import GPU, VLLM
+from refinerl.contracts.options import ALL, Count, CountOrZero, Reads, Section, When
 
 
 class VllmConfig(Section):
     """The vLLM engines, used with engines.generator=vllm."""
+
+    read_when = Reads(
+        {
+            ALL: VLLM,
+            **dict.fromkeys(("memory_policy", "enforce_eager", "sleep"), GPU),
+            "memory_refiner": When(
+                "a GPU and a refiner that has an engine of its own: lora.rank=0 and a constraint that asks it",
+                lambda own, run: run.refiner_apart and run.device != "cpu",
+            ),
+        }
+    )
 
     tensor_parallel: Count = 1
     """Number of ranks that share an engine."""

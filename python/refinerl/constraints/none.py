@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import field_validator
 
 from refinerl.constraints.base import Constraint
-from refinerl.contracts.options import NonNegative
+from refinerl.contracts.options import ALL, NonNegative, Reads, When
 from refinerl.records import Batch, Measured, Outputs
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ class NoConstraint(Constraint):
     class Options(Constraint.Options):
         """Options with β = 0, whatever is given."""
 
+        read_when = Reads({ALL: When("a constraint, such as constraint.name=dynamic", lambda own, run: False)})
         beta: NonNegative = 0.0
         """Always 0."""
         reduction: Literal["sequence", "token"] = "sequence"

@@ -5,8 +5,10 @@ A plug-in derives from the base class of its kind and nests its options: `class 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import ChainMap
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -51,8 +53,29 @@ def default_of(field: FieldInfo) -> str | None:
     return str(extra["derived"]) if isinstance(extra, dict) and "derived" in extra else None
 
 
+@dataclass(frozen=True)
+class When:
+    """The condition under which a run reads a knob."""
+
+    said: str
+    """The setting that meets it, such as `engines.generator=vllm`."""
+    holds: Callable[[Any, Any], bool]
+    """Tells from the knob's section and the whole configuration whether it is met."""
+
+
+Reads = MappingProxyType
+"""A table that cannot be changed: knob -> `When`."""
+
+ALL = "*"
+"""All knobs of a section but `name`, as a key of `Section.read_when`."""
+
+
 class Section(BaseModel):
     """A group of knobs. Unknown keys are refused; None means the default, unless the knob may be None."""
+
+    read_when: ClassVar[Mapping[str, When]] = Reads({})
+    """The conditions under which a run reads the section's knobs, by knob; a knob without one is always read. A
+    subclass adds its own to those of its bases."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -61,6 +84,12 @@ class Section(BaseModel):
         protected_namespaces=(),
         use_attribute_docstrings=True,
     )
+
+    @classmethod
+    def conditions(cls, knob: str) -> list[When]:
+        """Return the conditions under which a knob is read."""
+        stated = ChainMap(*(dict(vars(base).get("read_when", {})) for base in cls.__mro__))
+        return [stated[key] for key in (ALL, knob) if key in stated and knob != "name"]
 
     @model_validator(mode="before")
     @classmethod
@@ -142,6 +171,15 @@ class ConstraintOptions(Options):
     """The constraint on the policy: none, KL to the reference, the online refiner, or a class of your own."""
 
     kind = "constraint"
+    read_when = Reads(
+        {
+            "reduction": When("constraint.apply=loss", lambda own, run: own.apply == "loss"),
+            "penalty_in_group": When(
+                "constraint.apply=reward and an algorithm that compares the responses to a prompt, such as dapo",
+                lambda own, run: own.apply == "reward" and run.grouped,
+            ),
+        }
+    )
     beta: NonNegative = 1e-2
     """The constraint's weight β."""
     apply: Literal["loss", "reward"] = "loss"

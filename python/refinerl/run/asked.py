@@ -23,6 +23,7 @@ from refinerl.engines.lora import check_adapted, is_adapted
 from refinerl.errors import UserError
 from refinerl.run import recipe as recipes
 from refinerl.run.given import Given, OnStep, name_of
+from refinerl.run.recipe import Recipe
 from refinerl.run.tasks import built_in
 from refinerl.tasks.base import Task as OwnTask
 
@@ -86,8 +87,8 @@ class Asked:
         """The name that the run's folder starts with."""
         return self.recipes[0] if self.recipes else "fine-tune"
 
-    def resolve(self) -> tuple[Config, Given]:
-        """Return the configuration, in which objects have names, and the objects.
+    def resolve(self) -> tuple[Recipe, Given]:
+        """Return the recipe, in whose configuration objects have names, and the objects.
 
         Raises:
             UserError: an argument cannot be used, or two arguments set the same knob.
@@ -108,7 +109,8 @@ class Asked:
         if twice := next((key for key in values if key in self.knobs and key not in _DEFAULTS), None):
             raise UserError(f"{twice} is given twice, as an argument and as a knob: leave one of them out")
         first, *parts = self.recipes or (None,)
-        config = recipes.load(first, parts, {**values, **self.knobs})
+        asked = recipes.resolve(first, parts, self.knobs, implied=values)
+        config = asked.config
         self._check_task(config)
         model, adapted = (None, self.model) if is_adapted(self.model) else (self.model, None)
         given = Given(
@@ -124,7 +126,7 @@ class Asked:
         )
         if config.engines.generator == "vllm" and not (given.model is None and given.adapted is None):
             raise UserError("engines.generator=vllm loads the model itself: give its name or its folder as model")
-        return config, given
+        return asked, given
 
     def _check_names(self) -> None:
         """Refuse names of arguments that are not ours; a dotted key is a knob, which the configuration checks."""

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from refinerl.config import Config
 from refinerl.engines import devices
@@ -58,20 +59,21 @@ def _run(loop: Loop, args: argparse.Namespace, link: Link) -> int:
     check_resumable(args.output_dir, resume=args.resume)
     if args.resume and not command_line.names_recipe(args.words):
         command_line.check_run(args.output_dir)
-        config = recipe.load_run(args.output_dir, overrides)
+        asked = recipe.resolve_run(args.output_dir, overrides)
     else:
-        config = recipe.load(name, overrides)
+        asked = recipe.resolve(name, overrides)
+    config = asked.config
     if args.dry_run:
         devices.require_name(config.device)
         devices.require_name(config.reward_model.device, "reward_model.device")
-        plan.show(config, console)
+        plan.show(config, console, asked.notes(planning=True))
         return 0
-    if (
-        devices.resolve(config.device).type == "cpu"
-    ):  # with a GPU the host needs little memory, and would never return it
+    device = devices.resolve(config.device)
+    if device.type == "cpu":  # with a GPU the host needs little memory, and would never return it
         keep_freed_memory()
     folder = args.output_dir or command_line.new_folder(name)
-    with run(loop, config, folder, console, link, resume=args.resume) as parts:
+    notes = asked.notes(device=str(device))
+    with run(loop, config, folder, console, link, resume=args.resume, notes=notes) as parts:
         if link.rank == 0:
             close(parts, console)
     return 0
@@ -109,11 +111,12 @@ def run(
     *,
     resume: bool = False,
     given: Given = NOTHING,
+    notes: Sequence[str] = (),
 ) -> Iterator[Parts]:
     """Train from the start, or from the folder's last checkpoint, to the end; yield the trained parts, then close them.
 
-    With several ranks, the first rank's `folder` is used. The message of a KeyboardInterrupt says where a resumed run
-    continues. SIGTERM has the effect of Ctrl-C.
+    With several ranks, the first rank's `folder` is used. `notes` are sentences to print before anything is loaded. The
+    message of a KeyboardInterrupt says where a resumed run continues. SIGTERM has the effect of Ctrl-C.
 
     Raises:
         UserError: the folder is in use, or a part cannot be loaded.
@@ -129,6 +132,8 @@ def run(
         config = config.model_copy(update={"chat_template_date": date})
         if link.rank == 0:
             check_folder(folder, config, resume=resume)
+        for note in notes:
+            console.print(f"[yellow]{escape(note)}[/]", highlight=False, soft_wrap=True)
         world.barrier()
         with wire(config, folder, console, world, link.notice, given, link.interruption) as parts:
             keeper = parts.keeper

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from refinerl.engines import devices
 from refinerl.engines.models import load_model
 from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.engines.torch import TorchTrainer
@@ -117,10 +118,14 @@ def fine_tune(loop: Loop, asked: Asked, output_dir: str | os.PathLike[str] | Non
         check_resumable(output_dir, resume=resume)
         if not isinstance(output_dir, str | os.PathLike | None):
             raise UserError(f"output_dir must be a path, got {output_dir!r}")
-        config, given = asked.resolve()
+        recipe, given = asked.resolve()
+        notes = recipe.notes(device=str(devices.resolve(recipe.config.device)))
         folder = new_folder(asked.name) if output_dir is None else Path(output_dir)
         console = Console(quiet=link.rank > 0)
-        with as_found(given.model), run(loop, config, folder, console, link, resume=resume, given=given) as parts:
+        with (
+            as_found(given.model),
+            run(loop, recipe.config, folder, console, link, resume=resume, given=given, notes=notes) as parts,
+        ):
             policy = parts.updater.policy
             whole = (policy.network.whole, parts.tokenizer.inner) if isinstance(policy, TorchTrainer) else None
             return Run(parts.keeper.folder, whole)

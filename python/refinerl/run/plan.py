@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 
@@ -17,8 +17,8 @@ from refinerl.run.tasks import count_prompts
 from refinerl.tasks.templates import FEEDBACK, load_refine_template
 
 
-def show(config: Config, console: Console) -> None:
-    """Print the configuration as YAML and the plan as comments, so that the output is itself a recipe.
+def show(config: Config, console: Console, notes: Sequence[str] = ()) -> None:
+    """Print the configuration as YAML, the plan and `notes` as comments, so that the output is itself a recipe.
 
     Raises:
         UserError: the data cannot be read, or the ranks cannot share the work.
@@ -29,7 +29,7 @@ def show(config: Config, console: Console) -> None:
     if not str(getattr(config.task, "path", "")).startswith(HUB) or ":" in config.task.name:
         prompts = count_prompts(config)
     console.print(recipe.to_yaml(config), highlight=False, markup=False, end="")
-    for line in plan(config, prompts):
+    for line in (*plan(config, prompts), *notes):
         console.print(f"# {line}", highlight=False, markup=False, soft_wrap=True)
 
 

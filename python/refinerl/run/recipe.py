@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,43 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from refinerl.config import DEFAULT, Config
-from refinerl.contracts.plugins import Kind, names, resolve
+from refinerl.config import DEFAULT, Config, reading
+from refinerl.contracts import plugins
+from refinerl.contracts.plugins import Kind, names
 from refinerl.errors import UserError
 from refinerl.run.places import Home, settle
 
 DEFAULT_RECIPE = "demo"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A resolved configuration, and the knobs that the user set."""
+
+    config: Config
+    values: Mapping[str, Any]
+    """All knobs that were set, nested, before validation."""
+    own: tuple[str, ...] = ()
+    """Dotted names of those that were set by words, by files of the user's or from Python, not by a shipped recipe."""
+
+    def notes(self, *, device: str | None = None, planning: bool = False) -> list[str]:
+        """Return a sentence for each group of the user's knobs that have no effect: those that the run does not read.
+
+        A value that the run would have anyway, such as a default, is not worth a word.
+
+        Args:
+            device: the resolved device; None: the one that the configuration names.
+            planning: leave out knobs that only a plan reads.
+        """
+        config = self.config if device is None else self.config.model_copy(update={"device": device})
+        found = reading.unread(config, self.own, planning=planning)
+        values, without = _flatten(dict(self.values)), _settings(_without(self.values, found))
+        same = [
+            key
+            for key in found
+            if (values.get(key) == without[key] if key in without else reading.is_default(key, values.get(key)))
+        ]
+        return reading.sentences({key: said for key, said in found.items() if key not in same})
 
 
 def recipes() -> dict[str, str]:
@@ -54,7 +87,30 @@ def load(recipe: str | None, overrides: Sequence[str] = (), values: Mapping[str,
     Raises:
         UserError: a recipe or a key is unknown (similar ones are named), or a value breaks its rule.
     """
-    return _load(recipe, overrides, values or {})
+    return resolve(recipe, overrides, values).config
+
+
+def resolve(
+    recipe: str | None,
+    overrides: Sequence[str] = (),
+    values: Mapping[str, Any] | None = None,
+    implied: Mapping[str, Any] | None = None,
+) -> Recipe:
+    """Load a recipe as `load` does, and record which knobs the user set.
+
+    Args:
+        recipe: as in `load`, with `overrides` and `values`.
+        implied: further values by dotted key, which the user did not set as knobs. `values` come after them.
+
+    Raises:
+        UserError: as in `load`.
+    """
+    return _load(
+        recipe,
+        overrides,
+        {**(implied or {}), **(values or {})},
+        implied=set(_flatten(_nested(implied or {}))) - set(_flatten(_nested(values or {}))),
+    )
 
 
 def load_run(folder: Path, overrides: Sequence[str] = ()) -> Config:
@@ -63,10 +119,22 @@ def load_run(folder: Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         UserError: it cannot be read, or it is not valid with the overrides.
     """
+    return resolve_run(folder, overrides).config
+
+
+def resolve_run(folder: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Load the configuration of a run as `load_run` does; only the overrides count as set by the user."""
     return _load(str(folder / "config.yaml"), overrides, {}, resolved=True)
 
 
-def _load(recipe: str | None, overrides: Sequence[str], values: Mapping[str, Any], *, resolved: bool = False) -> Config:
+def _load(
+    recipe: str | None,
+    overrides: Sequence[str],
+    values: Mapping[str, Any],
+    *,
+    implied: Collection[str] = (),
+    resolved: bool = False,
+) -> Recipe:
     """Load a recipe with parts and overrides; the paths of a `resolved` one stay as they are."""
     overlays = [word for word in overrides if "=" not in word]
     if recipe in parts():
@@ -94,8 +162,11 @@ def _load(recipe: str | None, overrides: Sequence[str], values: Mapping[str, Any
             raise UserError(f"the knobs: {str(error).splitlines()[0]}") from error
         raise UserError(f"recipe {recipe!r} with {' '.join(overrides) or 'no overrides'}: {error}") from error
     found.pop("let", None)
+    homes = {key: home for key, home in homes.items() if home is not None and not key.startswith("let.")}
     settle(found, {key: home for key, home in homes.items() if home is not None})
-    return validate(found)
+    set_to = _flatten(found)
+    own = [key for key in homes if key not in implied and set_to.get(key) is not None]
+    return Recipe(validate(found), found, tuple(_listed(own, set_to)))
 
 
 def validate(values: Any) -> Config:
@@ -242,10 +313,10 @@ def _in_its_class(loc: tuple[int | str, ...], values: Any) -> tuple[str, list[st
         case _:
             return ".".join(map(str, loc)), []
     name, leaf = section.get("name") or DEFAULT[kind], str(loc[-1])
-    model = resolve(kind, name).Options
+    model = plugins.resolve(kind, name).Options
     nest = ".options" if ":" in name else ""
     own = [f"{prefix}{'' if key in model.common else nest}.{key}" for key in model.model_fields]
-    others = [f"{prefix}.{key}" for part in names(kind) for key in resolve(kind, part).Options.model_fields]
+    others = [f"{prefix}.{key}" for part in names(kind) for key in plugins.resolve(kind, part).Options.model_fields]
     written = ".options" if leaf in (section.get("options") or {}) else ""
     return f"{prefix}{written}.{leaf}", [*own, *dict.fromkeys(others)]
 
@@ -268,6 +339,37 @@ def _keys(model: type[BaseModel]) -> dict[str, Any]:
         kind: Any = field.annotation
         keys[name] = _keys(kind) if isinstance(kind, type) and issubclass(kind, BaseModel) else None
     return keys
+
+
+def _listed(keys: Sequence[str], values: Mapping[str, Any]) -> Iterator[str]:
+    """Name the knobs of the sections in a list one by one, as `constraints.0.beta`."""
+    for key in keys:
+        value = values[key]
+        if isinstance(value, list) and any(isinstance(section, dict) for section in value):
+            for index, section in enumerate(value):
+                yield from (f"{key}.{index}.{name}" for name in section)
+        else:
+            yield key
+
+
+def _settings(config: Config | None) -> dict[str, Any]:
+    """Return the dotted knobs of a configuration; those of a class of the user's stand under `options`."""
+    return {} if config is None else _flatten(config.model_dump(mode="json"))
+
+
+def _without(values: Mapping[str, Any], keys: Collection[str]) -> Config | None:
+    """Return the configuration without some knobs; None if it is not valid without them."""
+    rest: dict[str, Any] = copy.deepcopy(dict(values))
+    for key in keys:
+        *sections, leaf = key.split(".")
+        section: Any = rest
+        for name in sections:
+            section = section[int(name)] if isinstance(section, list) else section.get(name, {})
+        section.pop(leaf, None)
+    try:
+        return validate(rest)
+    except UserError:
+        return None
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

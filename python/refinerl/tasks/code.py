@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
-from refinerl.contracts.options import Count, DataPath, Positive, TaskOptions, TemplatePath
+from refinerl.contracts.options import Count, DataPath, Positive, Reads, TaskOptions, TemplatePath, When
 from refinerl.data import PROBLEMS as EMBEDDED
 from refinerl.data import SHIPPED
 from refinerl.data.apps import Problem, ProblemSet, chat_question, load_problems, official_prompt, problems_of
@@ -92,6 +92,17 @@ class CodeTask(Refinable):
     class Options(TaskOptions):
         """The options of a recipe."""
 
+        read_when = Reads(
+            {
+                "embedded": When("the embedded problems, without a task.path", lambda own, run: own.path is None),
+                "template": When("task.prompt_format=chat", lambda own, run: own.prompt_format == "chat"),
+                "reward_seconds": When("a reward function of your own", lambda own, run: not own.bounded),
+                "visible_tests": When(
+                    "a refiner.template that shows $feedback, such as refine_code_feedback",
+                    lambda own, run: run.rewrites and templates.shows_feedback(run.refiner.template or "refine_code"),
+                ),
+            }
+        )
         path: DataPath | None = None
         """JSON lines, APPS's folder per problem, `hub:OWNER/NAME/FILE` or `shipped:NAME`; None: the embedded
         problem set."""

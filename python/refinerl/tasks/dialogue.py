@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import field_validator, model_validator
 
-from refinerl.contracts.options import DataPath, Positive, TaskOptions, TemplatePath, derived
+from refinerl.contracts.options import DataPath, Positive, Reads, TaskOptions, TemplatePath, When, derived
 from refinerl.data.conversations import Dialogues, StreamedDialogues, dialogues_of, read_dialogues
 from refinerl.data.tables import has_splits
 from refinerl.errors import UserError
@@ -46,6 +46,13 @@ class DialogueTask(Refinable):
     class Options(TaskOptions):
         """The options of a recipe."""
 
+        read_when = Reads(
+            {
+                "reward_seconds": When(
+                    "a reward function of your own", lambda own, run: any(_is_function(name) for name in own.rewards)
+                ),
+            }
+        )
         path: DataPath | None = None
         """JSON lines, a JSON array, CSV, Parquet, a folder that `datasets` reads or has saved, `hub:OWNER/NAME`,
         `hub:OWNER/NAME/FILE` or `shipped:countdown`."""
@@ -233,6 +240,10 @@ class DialogueTask(Refinable):
     def close(self) -> None:
         """End the processes of the rewards."""
         self._reward.close()
+
+
+def _is_function(reward: str) -> bool:
+    return ":" in reward and not reward.startswith("rule:")
 
 
 def verdict(value: float, most: float) -> str:

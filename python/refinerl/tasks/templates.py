@@ -81,6 +81,14 @@ def load_refine_template(name: str, no_feedback: str | None = None) -> PromptTem
     return template
 
 
+def shows_feedback(name: str) -> bool:
+    """True if a template for the refiner shows `$feedback`, or cannot be read, which is reported elsewhere."""
+    try:
+        return FEEDBACK in load_refine_template(name).variables
+    except UserError:
+        return True
+
+
 def load_template(name: str, variables: Collection[str], optional: Collection[str] = ()) -> PromptTemplate:
     """Load the template `prompts/{name}.txt` of this package, or the file at a path (a name with a slash or a suffix).
 
