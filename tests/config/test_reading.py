@@ -74,6 +74,10 @@ SPECIAL = {
     "deepspeed.zero_optimization.stage": "1",
     "vllm.memory_refiner": "0.2",
     "vllm.max_model_len": "99",
+    "refiner.template": "refine_code",
+    "task.template": "code_examples",
+    "task.visible_tests": "0",
+    "task.embedded": "easy",
 }
 """Values that no rule gives."""
 
@@ -186,12 +190,12 @@ def test_every_knob_is_read_or_refused_or_said_and_what_is_said_is_true(name, wo
 
 
 WHOLE = {
-    "vllm": ["engines.generator=vllm", "engines.trainer=deepspeed", "trainer.schedule=linear"],
+    "vllm": ["engines.generator=vllm", "engines.trainer=deepspeed", "trainer.schedule=linear", "lora.rank=0"],
     "ppo": ["algorithm.name=ppo", "lora.rank=8", "mismatch.correction=token", "evaluate.every=1"],
     "server": ["refiner.url=http://localhost:8000/v1", "refiner.template=refine_code_feedback"],
     "model": ["task.name=dialogue", "task.path=rows.parquet", "task.reward=[model,toy_rewards:share_of_a]",
               "reward_model.model=m", "constraint.name=static", "refiner.probe=true"],
-    "reward": ["constraint.apply=reward"],
+    "reward": ["constraint.apply=reward", "telemetry.trackers=[wandb]"],
     "fresh": ["constraint.name=fresh"],
     "own": ["task.reward=toy_rewards:share_of_a"],
 }  # fmt: skip
@@ -273,6 +277,6 @@ def test_what_a_part_sets_is_read_by_a_recipe():
         values = yaml.safe_load((place / "parts" / f"{part}.yaml").read_text(encoding="utf-8"))
         keys = [key for key in recipe._flatten(values) if key.split(".")[0] not in ("base", "let")]
         users = [loaded[name] for name, parts in made_of.items() if part in parts]
-        users += [recipe.load("dialogue-ppo-none", [part])] if part.startswith("gpus-") or not users else []
+        users += [recipe.load("dialogue-ppo-dynamic-loss", [part])] if part.startswith("gpus-") or not users else []
         unread = [set(reading.unread(config, keys, planning=True)) for config in users]
         assert not set.intersection(*unread), part

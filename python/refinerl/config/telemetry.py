@@ -13,7 +13,10 @@ class TelemetryConfig(Section):
     read_when = Reads(
         dict.fromkeys(
             ("project", "run_name"),
-            When("telemetry.trackers=[wandb] or [trackio]", lambda own, run: {"wandb", "trackio"} & {*own.trackers}),
+            When(
+                "telemetry.trackers=[wandb] or [trackio]",
+                lambda own, run: "wandb" in own.trackers or "trackio" in own.trackers,
+            ),
         )
     )
 
