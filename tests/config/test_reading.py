@@ -107,7 +107,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
 RUNS = {
     "dialogue": [],
     "static": ["algorithm.name=ppo", "constraint.name=static", "trainer.schedule=constant", "evaluate.every=1",
-               "evaluate.benchmark=task", "evaluate.path=PROMPTS"],
+               "evaluate.benchmark=task", "evaluate.path=HELD_OUT"],
     "none": ["constraint.name=none", "lora.rank=2", "mismatch.correction=token", "refiner.probe=true"],
     "reward": ["constraint.apply=reward", "constraint.accept=all", "algorithm.dynamic_sampling=false"],
     "fresh": ["constraint.name=fresh", "task.system=abc"],
@@ -122,8 +122,10 @@ RUNS = {
 @pytest.fixture(scope="module")
 def words(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The words of a run on one step of eight responses."""
-    problems = write_problems(tmp_path_factory.mktemp("problems"))
-    places = {"PROMPTS": str(toy.folder / "prompts.jsonl"), "PROBLEMS": str(problems)}
+    folder = tmp_path_factory.mktemp("rows")
+    held_out = folder / "held_out.jsonl"
+    held_out.write_text((toy.folder / "prompts.jsonl").read_text())
+    places = {"HELD_OUT": str(held_out), "PROBLEMS": str(write_problems(folder))}
 
     def of(name: str, *more: str) -> list[str]:
         own = [word.replace(key, places[key]) if (key := word.partition("=")[2]) in places else word
@@ -193,7 +195,7 @@ WHOLE = {
     "vllm": ["engines.generator=vllm", "engines.trainer=deepspeed", "trainer.schedule=linear", "lora.rank=0"],
     "ppo": ["algorithm.name=ppo", "lora.rank=8", "mismatch.correction=token", "evaluate.every=1"],
     "server": ["refiner.url=http://localhost:8000/v1", "refiner.template=refine_code_feedback"],
-    "model": ["task.name=dialogue", "task.path=rows.parquet", "task.reward=[model,toy_rewards:share_of_a]",
+    "model": ["task.name=dialogue", "task.path=rows.parquet", "task.reward=[model,rule:math,toy_rewards:share_of_a]",
               "reward_model.model=m", "constraint.name=static", "refiner.probe=true"],
     "reward": ["constraint.apply=reward", "telemetry.trackers=[wandb]"],
     "fresh": ["constraint.name=fresh"],

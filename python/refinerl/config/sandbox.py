@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from refinerl.config.conditions import JUDGED
-from refinerl.contracts.options import ALL, Count, CountOrZero, Positive, Reads, Section, When
+from refinerl.contracts.options import Count, CountOrZero, Positive, Reads, Section, When
+
+
+PROGRAMS = "programs to judge: task.name=code and its rewards adaptive or coarse, or a benchmark"
+
+
+def _programs(run: Any) -> bool:
+    return bool(run.judges_programs or (run.evaluate.every > 0 and run.evaluate.benchmark != "task"))
+
+
+def _math(run: Any) -> bool:
+    return "rule:math" in run.task.rewards
 
 
 class SandboxConfig(Section):
@@ -13,9 +24,10 @@ class SandboxConfig(Section):
 
     read_when = Reads(
         {
-            ALL: When(
-                "programs to judge: task.name=code and its rewards adaptive or coarse, or a benchmark",
-                lambda own, run: run.judges_programs or (run.evaluate.every > 0 and run.evaluate.benchmark != "task"),
+            "workers": When(f"{PROGRAMS}, or task.reward=rule:math", lambda own, run: _programs(run) or _math(run)),
+            **dict.fromkeys(
+                ("wall_seconds", "cpu_seconds", "memory_mb", "output_kb", "require", "packages"),
+                When(PROGRAMS, lambda own, run: _programs(run)),
             ),
             "isolate": JUDGED,
         }

@@ -51,6 +51,7 @@ class DialogueTask(Refinable):
                 "reward_seconds": When(
                     "a reward function of your own", lambda own, run: any(_is_function(name) for name in own.rewards)
                 ),
+                "math_seconds": When("task.reward=rule:math", lambda own, run: "rule:math" in own.rewards),
             }
         )
         path: DataPath | None = None
