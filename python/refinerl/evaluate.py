@@ -104,8 +104,8 @@ def _evaluate(
     model: Model | None = None
     samples: list[Sample] = []
     if options.samples is None:
-        day = before.get("chat_template_date")
-        model = describe(options, suite, datetime.date.fromisoformat(day) if day else datetime.date.today())
+        day = before.get("chat_template_date") or datetime.date.today().isoformat()
+        model = describe(options, suite, datetime.date.fromisoformat(world.all_gather_object(day)[0]))
         if model.dtype == "bfloat16":
             devices.require_bfloat16(device, "the model's own type (--dtype=auto)", "--dtype=float32")
         asked = f"prompting {model.prompting.name}: ends at {list(model.prompting.stops)}; program: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -585,3 +586,16 @@ def test_runs_without_a_folder_of_their_own_get_one_each(small, tmp_path, monkey
     folders = {refinerl.fine_tune(**{**small, "trainer.steps": 1}).folder for _ in range(2)}
     assert len(folders) == 2
     assert all(folder.parent == Path("runs") for folder in folders)
+
+
+def test_a_run_is_shown_by_means_over_windows(tmp_path: Path):
+    """Its repr compared the first and the last step, which have other prompts."""
+    (tmp_path / "config.yaml").touch()
+    rewards = [0.9, 0.1, 0.2, 0.5, 0.7, 0.0]
+    rows = [json.dumps({"schema": 1, "step": n, "reward/mean": r}) + "\n" for n, r in enumerate(rewards, 1)]
+    (tmp_path / "metrics.jsonl").write_text("".join(rows))
+    assert repr(refinerl.Run(tmp_path)).endswith(": 6 steps, mean reward 0.4 in steps 1–3 → 0.4 in steps 4–6)")
+    (tmp_path / "metrics.jsonl").write_text("".join(rows[:2]))
+    assert repr(refinerl.Run(tmp_path)).endswith(": 2 steps, mean reward 0.5 in steps 1–2)")
+    (tmp_path / "metrics.jsonl").unlink()
+    assert repr(refinerl.Run(tmp_path)).endswith(": 0 steps)")

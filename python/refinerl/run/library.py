@@ -19,6 +19,7 @@ from refinerl.engines.torch import TorchTrainer
 from refinerl.errors import TrainingStoppedError, UserError, pip_install
 from refinerl.report import rows
 from refinerl.report.page import write_page
+from refinerl.report.windows import windows
 from refinerl.run.arguments import new_folder
 from refinerl.run.asked import Asked as Asked
 from refinerl.run.borrowed import as_found
@@ -97,9 +98,9 @@ class Run:
 
     def __repr__(self) -> str:
         steps = rows.training(self.metrics)
-        rewards = [row["reward/mean"] for row in steps if row.get("reward/mean") is not None]
-        gain = f", mean reward {rewards[0]:.3g} → {rewards[-1]:.3g}" if rewards else ""
-        return f"Run({str(self.folder)!r}: {len(steps)} steps{gain})"
+        means = [(part.mean("reward/mean"), part.label) for part in windows(steps)] if steps else []
+        told = " → ".join(f"{mean.value:.3g} in {label}" for mean, label in means if mean is not None)
+        return f"Run({str(self.folder)!r}: {len(steps)} steps{f', mean reward {told}' if told else ''})"
 
     def _final(self) -> tuple[Any, Any]:
         if self.trained is None:
