@@ -33,6 +33,7 @@ OPTIONAL = {
     "trainer.epochs": "no limit",
     "trainer.micro_batch": "no limit",
     "vllm.max_model_len": "the model's context decides",
+    "telemetry.run_name": "the last part of --output-dir",
     "evaluate.path": "a benchmark is run",
     "evaluate.split": "as task.split",
     "evaluate.subset": "as task.subset",
