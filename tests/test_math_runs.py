@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from refinerl import train
+from launching import needs_vllm
+from refinerl import evaluate, train
+from refinerl.report import command as report
 from tiny import write_tiny
 from toy import metrics, rollouts
 
@@ -76,3 +81,86 @@ def test_math_verify_judges_y_and_the_held_out_rows(run: Path) -> None:
         right = sum(map(int, total.rstrip("=").split("+")))
         written = row["completion"]["text"].split()
         assert row["reward"]["value"] == float(bool(written) and written[-1].lstrip("+=") == str(right)), row
+
+
+@pytest.fixture(scope="module")
+def best(run: Path) -> tuple[int, Path]:
+    """The best step and its exported model."""
+    state = json.loads((run / "checkpoint-6" / "trainer_state.json").read_text())
+    curve = {row["step"]: row["evaluate/pass@1"] for row in metrics(run) if row.get("evaluate/pass@1") is not None}
+    assert state["best_score"] == max(curve[step] for step in curve if step) == curve[state["best_step"]]
+    model = run.parent / "exported"
+    assert report.main(["export", str(run), "--format", "model", "--step", "best", "--output", str(model)]) == 0
+    return state["best_step"], model
+
+
+def measured(words: list[str], output: Path) -> dict[str, float]:
+    assert evaluate.main([*words, "--benchmark", "task", "--device", "cpu", "--output", str(output)]) == 0
+    found: dict[str, float] = json.loads((output / "summary.json").read_text())["metrics"]
+    return found
+
+
+@pytest.mark.slow
+def test_the_best_checkpoint_is_evaluated_as_in_the_run(run: Path, best, tmp_path: Path, data, capsys) -> None:
+    step, _ = best
+    row = next(row for row in metrics(run) if row["step"] == step)
+    found = measured([str(run / f"checkpoint-{step}")], tmp_path / "best")
+    assert found == {name: value for name, value in row.items() if name.startswith("evaluate/")}
+    assert f"pass@1: {row['evaluate/pass@1']:.1%} (95 % interval " in capsys.readouterr().out
+    last = metrics(run)[-1]
+    assert measured([str(run)], tmp_path / "last")["evaluate/pass@1"] == last["evaluate/pass@1"]
+    other = measured([str(run), "--data", str(data[0]), "--limit", "8", "--max-tokens", "2"], tmp_path / "train")
+    assert other["evaluate/pass@1"] in [k / 8 for k in range(9)]
+    words = [str(run), "--n", "4", "--temperature", "5", "--max-tokens", "1"]
+    sampled = measured(words, tmp_path / "sampled")
+    assert sampled["evaluate/pass@1"] < last["evaluate/pass@1"]
+
+
+@pytest.mark.slow
+def test_the_exported_model_loads_in_transformers(run: Path, best, data) -> None:
+    step, folder = best
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    rows = [json.loads(line) for line in data[1].read_text().splitlines()]
+    right = 0
+    for row in rows:
+        ids = tokenizer(row["question"], return_tensors="pt").input_ids
+        with torch.no_grad():
+            token = int(model(ids).logits[0, -1].argmax())
+        right += tokenizer.decode([token]).strip() == row["answer"].rpartition("#### ")[2]
+    row = next(row for row in metrics(run) if row["step"] == step)
+    assert right / len(rows) == row["evaluate/pass@1"]
+
+
+@needs_vllm
+@pytest.mark.slow
+def test_the_best_checkpoint_answers_the_same_in_vllm(run: Path, best, tmp_path: Path) -> None:
+    step, _ = best
+    row = next(row for row in metrics(run) if row["step"] == step)
+    found = measured([str(run / f"checkpoint-{step}"), "--engine", "vllm"], tmp_path / "vllm")
+    assert found["evaluate/pass@1"] == pytest.approx(row["evaluate/pass@1"], abs=1 / HELD_OUT)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["MODEL"], "is neither a run nor the folder of a model in one: give the run's folder"),
+        (
+            ["RUN", "--data", "nowhere.jsonl"],
+            "evaluate.path = .*nowhere.jsonl, read as task.name=dialogue: cannot read",
+        ),
+        (["RUN", "--data", "EMPTY"], "empty.jsonl is empty"),
+        (["RUN", "--prompting", "chat"], "--prompting is for benchmarks"),
+        (["--samples", "EMPTY"], "--benchmark task needs a run"),
+        (["RUN", "--max-tokens", "9999"], "--max-tokens 9999 leaves no room for a prompt"),
+    ],
+)
+@pytest.mark.slow
+def test_an_evaluation_that_cannot_be_made(run: Path, tmp_path: Path, capsys, words, said) -> None:
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    names = {"RUN": str(run), "MODEL": str(run.parent / "model"), "EMPTY": str(empty)}
+    assert evaluate.main([*(names.get(word, word) for word in words), "--benchmark", "task", "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert re.search(said, error), error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1

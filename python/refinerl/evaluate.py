@@ -1,6 +1,7 @@
 """pass@k on HumanEval(+), MBPP(+), APPS and LiveCodeBench, of a model or of existing samples.
 
 python -m refinerl.evaluate MODEL|RUN --benchmark humaneval+ [--data DIR] [--engine vllm] [--output DIR]
+python -m refinerl.evaluate RUN --benchmark task [--data FILE]    held-out rows, asked and judged as in the run
 python -m refinerl.evaluate --samples FILE --benchmark humaneval+ [--data DIR] [--output DIR]
 torchrun --nproc-per-node 8 -m refinerl.evaluate MODEL …          each rank does its share of the tasks
 """
@@ -22,7 +23,7 @@ from rich.console import Console
 
 from refinerl.benchmarks import failures
 from refinerl.benchmarks import results as output
-from refinerl.benchmarks.arguments import parse
+from refinerl.benchmarks.arguments import TASK, parse
 from refinerl.benchmarks.evaluator import Evaluator, deal, gathered
 from refinerl.benchmarks.journal import Journal
 from refinerl.benchmarks.load import Choice, load_suite
@@ -81,6 +82,10 @@ def _run(options: argparse.Namespace, link: Link) -> int:
     world = link.join(options.timeout, device)
     if options.tensor_parallel and world.size % options.tensor_parallel:
         raise UserError(f"--tensor-parallel {options.tensor_parallel} does not divide the {world.size} ranks")
+    if options.benchmark == TASK:
+        from refinerl.run.held_out import evaluate_run
+
+        return evaluate_run(options, world, device, console)
     journal = Journal(options.output, link.rank)
     link.stand(journal.standing)
     try:

@@ -25,7 +25,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if len(named) + (options.samples is not None) != 1:
         raise UserError("give either one model (a hub id, a folder, a run) or --samples FILE")
     options.model = named[0] if named else None
-    if options.model is not None and is_run(options.model):
+    if options.benchmark == TASK:
+        _check_task(options)
+    elif options.model is not None and is_run(options.model):
         options.model = str(find_model(Path(options.model))[0])
     counts = ("n", "limit", "workers", "max_tokens", "max_batch", "memory_mb", "max_tests", "tensor_parallel")
     for name in (*counts, "max_model_len"):
@@ -48,6 +50,26 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         if not nearest.is_dir() or not os.access(nearest, os.W_OK):
             raise UserError(f"cannot write to {options.output}: {nearest} is not a folder that can be written to")
     return options
+
+
+def _check_task(options: argparse.Namespace) -> None:
+    """Refuse options that an evaluation of a run's own rows does not read."""
+    if options.model is None:
+        raise UserError(
+            "--benchmark task needs a run, whose prompts and reward it uses: give its folder, not --samples"
+        )
+    for name in IGNORED_BY_TASK:
+        if getattr(options, name):
+            raise UserError(f"--{name.replace('_', '-')} is for benchmarks; --benchmark task is judged as in the run")
+
+
+TASK = "task"
+"""The held-out rows of a run, in place of a benchmark."""
+IGNORED_BY_TASK = (
+    "split", "failures", "k", "unverified", "prompting", "workers", "seconds", "packages", "difficulty", "max_tests",
+    "since", "until", "chat_template",
+)  # fmt: skip
+"""Options of benchmarks alone."""
 
 
 def _check_engine(options: argparse.Namespace) -> None:
@@ -85,9 +107,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", dest="model_option", metavar="MODEL", help="the same")
     add("--samples", type=Path, metavar="FILE", help="score these instead: JSON lines of task_id and solution or "
         "completion, or evalplus's folder")  # fmt: skip
-    add("--benchmark", choices=NAMES, required=True)
+    add("--benchmark", choices=(*NAMES, TASK), required=True, help="task: held-out rows of a run, asked and judged as "
+        "in its training")  # fmt: skip
     add("--data", metavar="DIR", help="folder with the benchmark's files; for apps and livecodebench also a file or "
-        "hub:OWNER/NAME/FILE (default: where they are published)")  # fmt: skip
+        "hub:OWNER/NAME/FILE (default: where they are published); for task a file of rows (default: the run's "
+        "evaluate.path)")  # fmt: skip
     add("--split", help="mbpp: test, all, sanitized; apps: test, train (default: test); livecodebench: release_v1 to "
         "release_v6 (default: release_v6)")  # fmt: skip
     add("--output", type=Path, metavar="DIR", help="folder for results.jsonl, summary.json and failures.html, a page "

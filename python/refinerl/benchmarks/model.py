@@ -42,20 +42,26 @@ _OPTIONS = {
 
 
 @dataclass(frozen=True)
-class Model:
-    """A model that is evaluated, before its weights are loaded."""
+class Weights:
+    """A model, before its weights are loaded."""
 
     name: str
     """For `from_pretrained`."""
     tokenizer: ChatTokenizer
+    dtype: DType
+    rows: int
+    """Samples that are generated at once."""
+
+
+@dataclass(frozen=True)
+class Model(Weights):
+    """A model that is evaluated on a benchmark, and how it is asked."""
+
     prompting: Prompting
     sampling: Sampling
     """Without seeds."""
-    dtype: DType
     settings: dict[str, Any]
     """The settings that the samples depend on, for summary.json."""
-    rows: int
-    """Samples that are generated at once."""
 
     @property
     def chunk(self) -> int:
@@ -103,7 +109,7 @@ def describe(options: argparse.Namespace, suite: Suite, date: datetime.date) -> 
         "seed": options.seed,
     }
     rows = options.max_batch or ROWS[options.engine]
-    return Model(name, tokenizer, prompting, sampling, dtype, settings, rows)
+    return Model(name, tokenizer, dtype, rows, prompting, sampling, settings)
 
 
 def own_type(name: str) -> DType:
@@ -151,7 +157,7 @@ def versions(engine: str | None) -> dict[str, str]:
 
 def make_generator(
     options: argparse.Namespace,
-    model: Model,
+    model: Weights,
     device: torch.device,
     progress: Callable[[int], None],
     closing: ExitStack,
@@ -172,7 +178,7 @@ def make_generator(
 
 def _vllm(
     options: argparse.Namespace,
-    model: Model,
+    model: Weights,
     device: torch.device,
     progress: Callable[[int], None],
     closing: ExitStack,

@@ -110,15 +110,15 @@ def make_held_out(
     if too_long := getattr(task, "too_long", 0):
         say(f"evaluate: {too_long} rows of {rows} were left out: they have more than {longest} tokens")
     sampling = Sampling(e.max_tokens, e.temperature, n=e.n, stop=config.generation.stop)
-    return HeldOut(task, generator, sampling, config.seed, world, e.limit, _place(config))
+    return HeldOut(task, generator, sampling, config.seed, world, e.limit, place(config))
 
 
 def _blamed(error: UserError, config: Config) -> UserError:
     """Say that an error concerns `evaluate.path`."""
-    return UserError(f"{_place(config)}: {error}")
+    return UserError(f"{place(config)}: {error}")
 
 
-def _place(config: Config) -> str:
+def place(config: Config) -> str:
     """Name the held-out rows, which are read as the run's task reads its data."""
     return f"evaluate.path = {config.evaluate.path}, read as task.name={config.task.name}"
 

@@ -1,0 +1,134 @@
+"""The evaluation of a run's model on held-out rows, with the run's own reward, after the run.
+
+python -m refinerl.evaluate RUN --benchmark task [--data FILE] [--n N --temperature T] [--output DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from refinerl.benchmarks.held_out import HeldOut
+from refinerl.benchmarks.model import ROWS, Weights, make_generator, own_type, versions
+from refinerl.config import Config
+from refinerl.contracts import World
+from refinerl.data.files import write
+from refinerl.engines.tokenization import ChatTokenizer
+from refinerl.errors import UserError
+from refinerl.records import Sampling
+from refinerl.report.model import find_model
+from refinerl.report.rows import SCHEMA
+from refinerl.run import recipe
+from refinerl.run.command import today
+from refinerl.run.evaluation import held_out_options, place
+from refinerl.run.tasks import make_task
+
+
+def evaluate_run(options: argparse.Namespace, world: World, device: Any, console: Console) -> int:
+    """Evaluate a run's model on the rows of `--data`, or on those of its `evaluate.path`; return the exit code 0.
+
+    `options` are those of `refinerl.evaluate`; `options.model` is a run, or the folder of a model in one.
+
+    Raises:
+        UserError: the folder belongs to no run, no rows are named, or they cannot be read or scored.
+    """
+    started = time.perf_counter()
+    run, model = _found(Path(options.model))
+    options.model = str(model)
+    config = _config(run, options, str(device))
+    say = _sayer(console)
+    tokenizer = ChatTokenizer.load(model, date=config.chat_template_date or today())
+    dtype = own_type(str(model)) if options.dtype == "auto" else options.dtype
+    weights = Weights(str(model), tokenizer, dtype, options.max_batch or ROWS[options.engine])
+    e = config.evaluate
+    with ExitStack() as stack:
+        generator = make_generator(options, weights, device, lambda done: None, stack)
+        room = generator.context_length - e.max_tokens
+        if room < 1:
+            raise UserError(f"--max-tokens {e.max_tokens} leaves no room for a prompt in {generator.context_length}")
+        try:
+            task = make_task(config, tokenizer, say, room, world)
+        except UserError as error:
+            raise UserError(f"{place(config)}: {error}") from error
+        stack.callback(task.close)
+        sampling = Sampling(e.max_tokens, e.temperature, top_p=options.top_p, n=e.n, stop=config.generation.stop)
+        found = HeldOut(task, generator, sampling, config.seed, world, e.limit, place(config)).metrics()
+    if world.rank:
+        return 0
+    for line in lines(found):
+        say(line)
+    if options.output is not None:
+        asked = {"n": e.n, "temperature": e.temperature, "top_p": options.top_p, "max_tokens": e.max_tokens}
+        facts = {"run": str(run), "model": str(model), "rows": str(e.path), "limit": e.limit, **asked}
+        facts |= {"seed": config.seed, "dtype": dtype, "engine": options.engine, "ranks": world.size}
+        facts |= {"seconds": round(time.perf_counter() - started, 1), "versions": versions(options.engine)}
+        values = {name: None if math.isnan(value) else value for name, value in found.items()}
+        options.output.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"schema": SCHEMA, "metrics": values, **facts}, indent=1, ensure_ascii=False)
+        write(options.output / "summary.json", text + "\n")
+        say(f"{options.output}: summary.json")
+    return 0
+
+
+def lines(found: Mapping[str, float]) -> list[str]:
+    """Describe held-out metrics, each with its interval if it has one.
+
+    >>> lines({"evaluate/pass@1": 0.5, "evaluate/pass@1_low": 0.4, "evaluate/pass@1_high": 0.6})
+    ['pass@1: 50.0% (95 % interval 40.0% to 60.0%)']
+    """
+    told = []
+    for name, value in found.items():
+        if name.endswith(("_low", "_high")) and name.rpartition("_")[0] in found:
+            continue
+        form = "{:.1%}" if name.endswith("pass@1") else "{:.4g}"
+        low, high = (found.get(f"{name}_{end}", math.nan) for end in ("low", "high"))
+        interval = "" if math.isnan(low) else f" (95 % interval {form.format(low)} to {form.format(high)})"
+        told.append(f"{name.removeprefix('evaluate/')}: {form.format(value)}{interval}")
+    return told
+
+
+def _found(place: Path) -> tuple[Path, Path]:
+    """Return the run's folder and the model's, for a run or for the folder of a model in one."""
+    if (place / "config.yaml").is_file():
+        return place, find_model(place)[0]
+    if (place.absolute().parent / "config.yaml").is_file():
+        return place.absolute().parent, place
+    raise UserError(
+        f"--benchmark task asks and judges as a run does, and {place} is neither a run nor the folder of a model in "
+        "one: give the run's folder, or RUN/checkpoint-N"
+    )
+
+
+def _config(run: Path, options: argparse.Namespace, device: str) -> Config:
+    """Return the run's configuration with the held-out rows as its data; they may be those of its training."""
+    config = recipe.load_run(run, [f"reward_model.device={device}"])
+    e = config.evaluate
+    if options.data is None and e.path is None:
+        raise UserError(
+            f"{run} was not evaluated on held-out rows: name them with --data FILE, rows like those of its task.path"
+        )
+    if "path" not in type(config.task).model_fields:
+        raise UserError(f"task.name={config.task.name} of {run} reads no file: its options have no `path`")
+    chosen = {"every": 1, "benchmark": "task", "limit": options.limit or e.limit}
+    if e.benchmark != "task":
+        chosen |= {"n": 1, "temperature": 0.0, "max_tokens": config.generation.max_tokens}
+    if options.data is not None:
+        chosen |= {"path": options.data, "split": None, "subset": None}
+    if options.temperature:
+        chosen |= {"n": options.n, "temperature": options.temperature}
+    if options.max_tokens:
+        chosen |= {"max_tokens": options.max_tokens}
+    config = config.model_copy(update={"evaluate": e.model_copy(update=chosen), "seed": options.seed or config.seed})
+    return config.model_copy(update={"task": held_out_options(config)})
+
+
+def _sayer(console: Console) -> Callable[[str], None]:
+    return lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)
