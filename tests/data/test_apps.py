@@ -62,6 +62,24 @@ def test_plain_json_instead_of_json_in_a_string(tmp_path: Path) -> None:
     assert (problem.id, problem.tests, problem.solutions) == ("x-1", (Case("a", "b"),), ("pass",))
 
 
+def test_arrays_and_tables_hold_problems_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+    rows = [row(1), row(2, input_output=json.dumps({"fn_name": "f", "inputs": [[1]], "outputs": [2]}))]
+    expected = list(read_problems(write(tmp_path, *rows)))
+    (tmp_path / "problems.json").write_text(json.dumps(rows))
+    table = datasets.Dataset.from_list(rows)
+    table.to_parquet(tmp_path / "problems.parquet")
+    table.to_csv(tmp_path / "problems.csv")
+    table.save_to_disk(tmp_path / "saved")
+    for name in ("problems.json", "problems.parquet", "problems.csv", "saved"):
+        assert list(read_problems(tmp_path / name)) == expected, name
+    datasets.Dataset.from_list([row(1, question=None)]).to_parquet(tmp_path / "none.parquet")
+    with pytest.raises(UserError, match=r"none.parquet row 0: the field question is missing"):
+        list(read_problems(tmp_path / "none.parquet"))
+
+
 def test_lists_of_lines_are_joined(tmp_path: Path) -> None:
     tests = {"inputs": [["2", "3 4"]], "outputs": [["7", "8"]]}
     (problem,) = read_problems(write(tmp_path, row(input_output=json.dumps(tests))))

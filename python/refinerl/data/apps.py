@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from refinerl.data.jsonlines import decoded, json_lines, kind, parse
+from refinerl.data.jsonlines import decoded, json_rows, kind, parse
+from refinerl.data.tables import is_saved, is_table, load_table
 from refinerl.errors import UserError
 
 
@@ -109,10 +110,11 @@ def _kept(source: str, problems: Iterable[Problem], difficulties: Collection[str
 def read_problems(path: str | Path, *, max_tests: int | None = None) -> Iterator[Problem]:
     """Read the problems of a file or folder one at a time, in order, including those without tests (`tests == ()`).
 
-    A file has one JSON object per line: `question`, `problem_id` (or `id`), `input_output`, and optionally
-    `solutions`, `starter_code` and `difficulty`. `input_output` and `solutions` are JSON inside a string, as in APPS,
-    or plain JSON. A folder has one folder per problem, at any depth: `question.txt`, and optionally
-    `input_output.json`, `solutions.json`, `starter_code.py` and `metadata.json`; its relative path is the problem's id.
+    A file (JSON lines, a JSON array, or a table that `datasets` reads, such as Parquet) has the fields `question`,
+    `problem_id` (or `id`), `input_output`, and optionally `solutions`, `starter_code` and `difficulty`. `input_output`
+    and `solutions` are JSON inside a string, as in APPS, or plain JSON. A folder has one folder per problem, at any
+    depth: `question.txt`, and optionally `input_output.json`, `solutions.json`, `starter_code.py` and `metadata.json`;
+    its relative path is the problem's id. A folder that `save_to_disk` wrote is a table.
 
     `max_tests` limits the tests of a problem. The choice depends only on the problem's id, keeps the tests' order, and
     a larger limit only adds tests.
@@ -126,7 +128,15 @@ def read_problems(path: str | Path, *, max_tests: int | None = None) -> Iterator
         raise ValueError(f"max_tests must be at least 1, got {max_tests}")
     if not path.exists():
         raise UserError(f"there is no file or folder {path}")
-    yield from _problems(_folder(path) if path.is_dir() else json_lines(path), max_tests)
+    yield from _problems(_rows(path), max_tests)
+
+
+def _rows(path: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    if path.is_dir() and not is_saved(path):
+        return _folder(path)
+    if is_table(str(path)):
+        return ((f"{path} row {number}", row) for number, row in enumerate(load_table(str(path))))
+    return json_rows(path)
 
 
 def _problems(rows: Iterable[tuple[str, Mapping[str, Any]]], max_tests: int | None) -> Iterator[Problem]:

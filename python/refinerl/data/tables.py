@@ -27,6 +27,11 @@ def is_table(path: str) -> bool:
     return path.startswith(PREFIX) or Path(path).is_dir() or _suffix(path) in (*FORMATS, ".py")
 
 
+def is_saved(folder: Path) -> bool:
+    """Return True for a folder that `save_to_disk` of `datasets` wrote."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+
+
 def has_splits(path: str) -> bool:
     """Return False for a single file and for shipped data, which have neither splits nor subsets."""
     if path.startswith(PACKAGE):
@@ -66,7 +71,7 @@ def load_table(path: str, *, split: str = "train", subset: str | None = None, st
     suffix = _suffix(path)
     kind = FORMATS.get(suffix) or ("json" if suffix in JSON else None)
     try:
-        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        if is_saved(folder):
             rows = _saved(datasets.load_from_disk(path), path, split, subset)
             return rows.to_iterable_dataset() if streaming else rows
         if kind and not path.startswith(PREFIX):

@@ -104,8 +104,8 @@ class CodeTask(Refinable):
             }
         )
         path: DataPath | None = None
-        """JSON lines, APPS's folder per problem, `hub:OWNER/NAME/FILE` or `shipped:NAME`; None: the embedded
-        problem set."""
+        """JSON lines or an array, Parquet, APPS's folder per problem, `hub:OWNER/NAME/FILE` or `shipped:NAME`; None:
+        the embedded problem set."""
         embedded: Literal["all", "trivial", "easy", "miniature"] = "all"
         """Difficulty of the embedded problems, or the miniature's training problems, if no path is given."""
         difficulty: str | None = None
