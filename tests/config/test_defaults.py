@@ -39,7 +39,6 @@ OPTIONAL = {
     "evaluate.subset": "as task.subset",
     "evaluate.data": "downloaded as published",
     "evaluate.limit": "all",
-    "telemetry.run_name": "the name of the run's folder",
     "plan.card": "no card is named",
     "plan.card_gib": "no card is named",
 }

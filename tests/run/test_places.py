@@ -194,10 +194,11 @@ def test_classes_of_ones_own_mark_their_paths(here: Path, monkeypatch: pytest.Mo
 def test_a_run_is_resumed_from_anywhere(here: Path, toy: Toy, monkeypatch: pytest.MonkeyPatch):
     recipes = here.parent / "recipes"
     shutil.copytree(toy.folder / "model", recipes / "base")
-    shutil.copy(toy.folder / "prompts.jsonl", recipes / "rows.jsonl")
+    for name in ("rows.jsonl", "held_out.jsonl"):
+        shutil.copy(toy.folder / "prompts.jsonl", recipes / name)
     (here / "ask.txt").write_text("$question $response")
     values = {"model": "base", "task.name": "dialogue", "task.path": "rows.jsonl", "trainer.steps": 1}
-    values |= {"task.reward": "toy_rewards:share_of_a", "evaluate.path": "rows.jsonl", "evaluate.benchmark": "task"}
+    values |= {"task.reward": "toy_rewards:share_of_a", "evaluate.path": "held_out.jsonl"}
     values |= {"generation.max_tokens": 6, "trainer.batch": 8, "refiner.temperature": 1.0, "evaluate.every": 1}
     path = written(recipes / "mine.yaml", values)
     assert train.main([path, "refiner.template=ask.txt", "--output-dir", "run"]) == 0

@@ -7,7 +7,6 @@ from typing import Any, Literal
 from refinerl.config.conditions import JUDGED
 from refinerl.contracts.options import Count, CountOrZero, Positive, Reads, Section, When
 
-
 PROGRAMS = "programs to judge: task.name=code and its rewards adaptive or coarse, or a benchmark"
 
 
