@@ -81,8 +81,8 @@ class Server:
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition, at most two minutes."""
-    deadline = time.monotonic() + 120
+    """Wait for a condition, at most five minutes."""
+    deadline = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline, condition
         time.sleep(0.01)

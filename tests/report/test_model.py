@@ -11,7 +11,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.small import write_small
-from launching import needs_vllm
 from refinerl import evaluate
 from refinerl.benchmarks.model import own_type
 from refinerl.engines.models import load_model
@@ -169,14 +168,3 @@ def test_the_adapter_of_a_lora_run_is_in_its_checkpoints_and_merged_by_the_expor
     assert report.main(["export", str(run), "--format", "model", "--output", str(tmp_path / "adapter")]) == 0
     assert "the adapter after step 2" in capsys.readouterr().out
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "adapter").num_parameters() > 0
-
-
-@needs_vllm
-@pytest.mark.slow
-def test_vllm_loads_a_checkpoint(wide_toy: Toy, tmp_path: Path) -> None:
-    """As the model of another run, which generates with vLLM, from its folder."""
-    assert wide_toy.run(tmp_path / "run", "trainer.steps=1", "constraint.name=none") == 0
-    words = ("engines.generator=vllm", "constraint.name=none", "trainer.steps=1")
-    model = f"model={tmp_path / 'run' / 'checkpoint-1'}"
-    assert wide_toy.run(tmp_path / "again", *words, model) == 0
-    assert metrics(tmp_path / "again")[0]["policy/mismatch_max"] < 1e-3

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import signal
 
 import pytest
+import torch
 
 import toy_rewards
+from refinerl.contracts import WorldOfOne
 from refinerl.run.checkpoint import State
+from refinerl.run.interruption import Interrupted, Interruption
 from refinerl.run.keeper import Keeper
 from toy import Toy, rollouts, timeless
 
@@ -91,6 +95,37 @@ def test_weights_in_the_middle_of_an_update_are_not_saved(tmp_path):
     keeper.reached(State(step=5))
     keeper.rescue()
     assert keeper.standing() == f"--resume goes on after step 5, from {tmp_path / 'checkpoint-5'}"
+
+
+class Two(WorldOfOne):
+    """The first of two ranks, which hears of the other's request, and gets one itself while they agree."""
+
+    size = 2
+
+    def __init__(self, requests: Interruption, other: int) -> None:
+        self.requests, self.other = requests, other
+
+    def all_reduce(self, value, op="sum"):
+        asked = torch.tensor(max(int(value), self.other))
+        self.requests.ask(signal.SIGTERM)
+        return asked
+
+
+def test_a_rank_is_not_interrupted_without_the_others(tmp_path):
+    requests = Interruption()
+    requests.join(tells=False)
+    world = Two(requests, other=0)
+    keeper = Keeper(tmp_path, {"policy": Weights()}, world=world, interruption=requests)
+    try:
+        keeper.reached(State(step=1))  # the request arrives too late for this agreement
+    except Interrupted:
+        pytest.fail("the other rank waits")  # an interrupt would end all tests
+    with pytest.raises(Interrupted), keeper.changing():
+        raise AssertionError
+    keeper.rescue()
+    assert keeper.standing() == f"--resume goes on after step 1, from {tmp_path / 'checkpoint-1'}"
+    with pytest.raises(Interrupted):
+        Keeper(tmp_path, {}, world=Two(Interruption(), other=15)).reached(State(step=2))
 
 
 def test_a_checkpoint_is_due_after_so_many_minutes(tmp_path, monkeypatch):

@@ -236,13 +236,12 @@ def test_a_rank_that_hangs_ends_the_run_after_the_timeout_and_it_can_go_on(toy: 
     assert "resuming after step 1" in done.stdout
 
 
-def test_ranks_that_a_launcher_terminates_save_their_last_complete_step_together(
-    toy: Toy, two: Path, evaluated, tmp_path
-):
-    """Although one of them may have been in another phase: they agree before the next update."""
+def test_ranks_that_a_launcher_terminates_save_their_last_complete_step_together(toy: Toy, tmp_path):
+    """They agree before the next update. The third call of the reward, in the second step, waits."""
     output, wait, log = tmp_path / "run", tmp_path / "wait", tmp_path / "log"
+    options = (*RUN, "algorithm.dynamic_sampling=false", "checkpoint.every=50")
     wait.touch()
-    words = toy.arguments(output, *evaluated, *ZERO_2, "checkpoint.every=50", reward="toy_rewards:waits")
+    words = toy.arguments(output, *options, *ZERO_2, reward="toy_rewards:waits")
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
     with log.open("w") as err:
         process = subprocess.Popen(
@@ -251,19 +250,21 @@ def test_ranks_that_a_launcher_terminates_save_their_last_complete_step_together
             stdout=subprocess.DEVNULL,
             stderr=err,
         )
-    until(lambda: (output / "metrics.jsonl").exists() and metrics(output)[1:])
-    process.terminate()
-    until(
-        lambda: "terminated: the ranks finish the rollouts or the update that they are in and save" in log.read_text()
-    )
-    wait.unlink()
-    assert process.wait(60) != 0
+    try:
+        until(lambda: (output / "metrics.jsonl").exists() and metrics(output))
+        process.terminate()
+        until(lambda: "terminated: the ranks finish the rollouts or the update that they are in" in log.read_text())
+        wait.unlink()
+        assert process.wait(60) != 0
+    finally:
+        process.kill()
     told = f"terminated; --resume goes on after step 1, from {output / 'checkpoint-1'}"
     assert log.read_text().splitlines().count(told) == 1
-    done = launch("torchrun", *toy.arguments(output, *evaluated, *ZERO_2), "--resume")
+    done = launch("torchrun", *words, "--resume")
     assert done.returncode == 0, done.stderr
     assert "resuming after step 1" in done.stdout
-    same_curve(output, two)
+    assert toy.run(tmp_path / "one", *options) == 0
+    same_curve(output, tmp_path / "one")
 
 
 def test_a_rank_that_fails_ends_the_run_with_its_traceback(toy: Toy, tmp_path):

@@ -87,12 +87,13 @@ class Keeper:
         Raises:
             Interrupted: a request has arrived, at any rank.
         """
-        if self._world.size > 1:
-            asked = int(self._world.all_reduce(torch.tensor(self.interruption.asked or 0), "max"))
-            self._agreed = asked > 0
-            if asked:
-                raise Interrupted(asked)
-        self.interruption.check()
+        if self._world.size == 1:
+            self.interruption.check()
+            return
+        asked = int(self._world.all_reduce(torch.tensor(self.interruption.asked or 0), "max"))
+        self._agreed = asked > 0
+        if asked:  # a request that has arrived since then waits for the next agreement
+            raise Interrupted(asked)
 
     def due(self, step: int) -> bool:
         """Return True if a checkpoint is to be written after this step. All ranks agree on the time."""
