@@ -50,6 +50,7 @@ EXTRAS = {
     "deepspeed": Extra(("deepspeed",), "many ranks, ZeRO (engines.trainer=deepspeed)"),
     "lora": Extra(("peft",), "LoRA policies (lora.rank=16)"),
     "data": Extra(("datasets",), "Parquet, data sets of the hub (task.path)"),
+    "math": Extra(("math-verify",), "math-verify, which judges mathematics (task.reward=rule:math)"),
     "report": Extra(("jinja2", "matplotlib"), "a run or a study as an HTML page (refinerl report, refinerl study)"),
     "trackers": Extra(("tensorboard", "wandb", "trackio"), "curves elsewhere (telemetry.trackers)"),
 }
@@ -133,7 +134,7 @@ def packages() -> Iterator[Finding]:
 def extras() -> Iterator[Finding]:
     """Report each extra: installed, or what it would add and how to install it."""
     for name, extra in EXTRAS.items():
-        missing = [package for package in extra.packages if find_spec(package) is None]
+        missing = [package for package in extra.packages if find_spec(package.replace("-", "_")) is None]
         commands = [pip_install(*missing)] if missing else []
         if extra.besides and find_spec(extra.besides.replace("-", "_")) is None:
             missing.append(extra.besides)
