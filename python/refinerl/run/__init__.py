@@ -11,7 +11,7 @@ placement    checks of devices and ranks before anything is loaded
 launch       the processes of a run
 wiring       selects and connects the parts: loading, tasks, trainers, generators, evaluation
 pace         the numbers of the training loop, and the guards that stop it
-checkpoint   a run's folder and its state
+checkpoint   a run's folder and its state, with random_states
 keeper       when a checkpoint is due, and what an interrupted run still saves
 interruption Ctrl-C and SIGTERM: what is finished first
 telemetry    metrics.jsonl, rollouts/, trackers, progress

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from transformers import PreTrainedModel
 
-from refinerl.run.checkpoint import current_random_states, restore_random_states
+from refinerl.run import random_states
 
 NAMES = ("LOCAL_RANK", "DS_ACCELERATOR", "PYTORCH_NVML_BASED_CUDA_CHECK")
 """Variables that engines set for DeepSpeed, and one that its import sets. Left set, another trainer would take itself
@@ -24,7 +24,7 @@ def as_found(model: PreTrainedModel | None = None) -> Iterator[None]:
     """
     gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
     owner = torch.device("cpu") if gpu is None else torch.device("cuda", gpu)
-    states, threads = current_random_states(owner), torch.get_num_threads()
+    states, threads = random_states.current(owner), torch.get_num_threads()
     environment = {name: os.environ.get(name) for name in NAMES}
     precision = torch.get_float32_matmul_precision()
     modes = [] if model is None else [(module, module.training) for module in model.modules()]
@@ -38,7 +38,7 @@ def as_found(model: PreTrainedModel | None = None) -> Iterator[None]:
         torch.set_default_device(None if default == torch.device("cpu") else default)
         if gpu is not None:
             torch.cuda.set_device(gpu)
-        restore_random_states(states, owner)
+        random_states.restore(states, owner)
         torch.set_float32_matmul_precision(precision)
         for name, value in environment.items():
             if value is None:

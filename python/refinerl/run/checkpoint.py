@@ -6,7 +6,6 @@ import contextlib
 import errno
 import json
 import os
-import random
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -16,13 +15,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
 from refinerl.contracts import ALONE, Trainer, World
 from refinerl.data.files import flush, write
 from refinerl.errors import UserError
 from refinerl.records import Update
+from refinerl.run.random_states import current, restore
 
 SCHEMA = 1
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -152,7 +151,7 @@ def save(
             trainers["policy"].export(partial, merge=False)
             if first:
                 tokenizer.save(partial)
-        states = random_states or current_random_states(device)
+        states = random_states or current(device)
         torch.save(dict(states), partial / f"rng-{world.rank}.pt")
         world.barrier()
         if first:
@@ -197,7 +196,7 @@ def resume(
                 raise UserError(f"{path} holds no {name}: it is a checkpoint of another recipe")
             trainer.load(path / name)
         states = torch.load(path / f"rng-{world.rank}.pt", map_location="cpu", weights_only=False)
-        restore_random_states(states, device)
+        restore(states, device)
     if world.rank == 0:
         _truncate(folder, state.step if steps else -1)  # without a checkpoint the run begins anew
     world.barrier()
@@ -306,31 +305,3 @@ def _step_of(line: str) -> float:
         return float(json.loads(line)["step"])
     except ValueError:
         return float("inf")
-
-
-def current_random_states(device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Return the states of all global random generators: Python's, NumPy's, PyTorch's, the device's.
-
-    Other devices are not included, because reading their states would take memory on each.
-    """
-    device = torch.device(device)
-    return {
-        "python": random.getstate(),
-        "numpy": np.random.get_state(),  # noqa: NPY002 - the user's code may use it
-        "torch": torch.get_rng_state(),
-        "device": None if device.type == "cpu" else torch.get_device_module(device).get_rng_state(device),
-    }
-
-
-def restore_random_states(states: Mapping[str, Any], device: torch.device | str = "cpu") -> None:
-    """Restore the random generators to `states`."""
-    device = torch.device(device)
-    random.setstate(states["python"])
-    np.random.set_state(states["numpy"])  # noqa: NPY002
-    torch.set_rng_state(states["torch"])
-    own = states.get("device")
-    if device.type == "cuda" and states.get("cuda"):  # older checkpoints hold the states of all visible GPUs
-        index = device.index or 0
-        own = states["cuda"][index] if index < len(states["cuda"]) else None
-    if own is not None and device.type != "cpu":
-        torch.get_device_module(device).set_rng_state(own, device)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from refinerl.contracts import ALONE, Trainer, World
-from refinerl.run import checkpoint
+from refinerl.run import checkpoint, random_states
 from refinerl.run.checkpoint import Saves, State
 from refinerl.run.interruption import Interrupted, Interruption
 
@@ -60,7 +60,7 @@ class Keeper:
         """Load the folder's last checkpoint, if there is one. Raises as `checkpoint.resume`."""
         self.state = checkpoint.resume(self.folder, self._trainers, self._world, self._device)
         self._saved = self.state.step or None
-        self._random = checkpoint.current_random_states(self._device)
+        self._random = random_states.current(self._device)
         return self.state
 
     @contextmanager
@@ -76,7 +76,7 @@ class Keeper:
 
     def reached(self, state: State) -> State:
         """Record the state of a complete step; return it. A request that has arrived in the meantime ends the run."""
-        self.state, self._random, self._whole = state, checkpoint.current_random_states(self._device), True
+        self.state, self._random, self._whole = state, random_states.current(self._device), True
         self.interruption.release()
         self._agree()
         return state
