@@ -39,6 +39,7 @@ EXCUSED = {
 """Commands that are not run; their command lines are parsed as far as they can be."""
 FILES = {
     "mine.yaml": "base: demo\ntrainer: {steps: 3}\n",
+    "my_rewards.py": "def brevity(completion_ids, **columns):\n    return [-len(ids) / 100 for ids in completion_ids]\n",
     "mine.txt": "$question\n$response\n",
     "samples.jsonl": "",
     "prompts.jsonl": '{"prompt": "Say hello."}\n{"prompt": "Say goodbye."}\n',
