@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,11 @@ import pytest
 from machines import H100, OLD_DRIVER, OLD_FOR_KERNELS, T4, stand_in
 from refinerl import evaluate, train
 from refinerl.audition import command as audition
-from refinerl.run import loading, wiring
+from refinerl.config.synonyms import SYNONYMS
+from refinerl.contracts.options import COMMON
+from refinerl.contracts.plugins import names, resolve
+from refinerl.run import loading, preflight, wiring
+from refinerl.run.mistakes import knobs
 from tiny import write_tiny
 from toy import Toy, metrics
 
@@ -218,3 +224,140 @@ def test_other_commands_see_to_their_devices_too(capsys, monkeypatch):
     ]:
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
+
+
+TYPED = [
+    # how a knob is written
+    ("smollm --trainer.steps=3", "trainer.steps=3"),
+    ("smollm --model x", "model=x"),
+    ("smollm --learning-rate 1e-5", "trainer.learning_rate=1e-5"),
+    ("smollm --num_generations 4", "algorithm.samples_per_prompt=4"),
+    ("smollm --output_dir runs/a", "--output-dir runs/a"),
+    ("smollm trainer.steps", "key=value"),
+    ("smollm trainer.steps:3", "key=value"),
+    ("smollm apps-dapo", "name one of them"),
+    ("gpus-4 smollm", "a recipe comes before its parts: smollm gpus-4"),
+    ("smolm", "closest: smollm"),
+    ("smollm gpus-5", "gpus-4"),
+    ("--resume", "--output-dir"),
+    # names from elsewhere
+    ("smollm num_generations=4", "algorithm.samples_per_prompt"),
+    ("smollm batch_size=4", "trainer.batch, in responses"),
+    ("smollm trainer.batch_size=4", "trainer.batch, in responses"),
+    ("smollm kl_coef=0.1", "constraint.beta with constraint.name=static"),
+    ("smollm lr=1e-5", "trainer.learning_rate"),
+    ("smollm trainer.max_steps=5", "trainer.steps"),
+    ("smollm max_new_tokens=9", "generation.max_tokens"),
+    ("smollm generation.max_new_tokens=9", "generation.max_tokens"),
+    ("smollm generation.top_p=0.9", "generation.temperature"),
+    ("smollm data.train_files=x", "task.path"),
+    ("smollm actor_rollout_ref.actor.optim.lr=1e-5", "trainer.learning_rate"),
+    ("smollm use_vllm=true", "engines.generator=vllm"),
+    ("smollm report_to=wandb", "telemetry.trackers"),
+    ("smollm lora.r=8", "closest: lora.rank"),
+    # values
+    ("smollm trainer.stepz=3", "trainer.steps"),
+    ("smollm trainer.steps=many", "trainer.steps"),
+    ("smollm trainer.steps=0", "greater than or equal to 1"),
+    ("smollm trainer.batch=6", "multiple of algorithm.samples_per_prompt = 4"),
+    ("smollm trainer.minibatch=3", "trainer.minibatch must divide trainer.batch = 16"),
+    ("smollm trainer.schedule=linea", "'linear'"),
+    ("smollm constraint.beta=-1", "greater than or equal to 0"),
+    ("smollm constraint.name=kl", "static"),
+    ("smollm constraint.name=static constraint.apply=loss constraint.estimator=k1", "k2 or k3"),
+    ("smollm algorithm.name=grpo", "dapo"),
+    ("smollm algorithm.samples_per_prompt=1", "at least 2"),
+    ("smollm task.name=chat", "dialogue"),
+    ("smollm task.reward=exact", "module:function"),
+    ("smollm task.name=dialogue", "task.path"),
+    ("smollm task.name=dialogue task.path=x.jsonl task.reward=model", "reward_model.model"),
+    ("smollm refiner.url=localhost:8000", "http://localhost:8000/v1"),
+    ("smollm refiner.samples=4", "such as 0.7"),
+    ("smollm evaluate.every=1 evaluate.benchmark=task", "evaluate.path=held_out.jsonl"),
+    ("smollm engines.generator=sglang", "'transformers' or 'vllm'"),
+    ("smollm dtype=fp16", "'bfloat16'"),
+    ("smollm device=gpu --dry-run", "auto, cpu, cuda or cuda:N"),
+    ("smollm seed=-1", "seed"),
+    # what is found before a model is loaded, by the run and by the dry run
+    ("smollm device=cuda:0", "device=cpu"),
+    ("smollm --output-dir FILE/run", "--output-dir, such as runs/a"),
+    ("smollm --output-dir FILE/run --dry-run", "--output-dir, such as runs/a"),
+    ("LATIN1.yaml", "UTF-8"),
+    ("nowhere.yaml", "cannot be read"),
+    ("smollm task.path=~/nowhere.jsonl", "/nowhere.jsonl"),
+    ("smollm task.path=nowhere.jsonl --dry-run", "nowhere.jsonl"),
+    ("smollm task.reward=nowhere:reward", "Python path"),
+    ("smollm task.reward=toy_rewards:share_of_b --dry-run", "share_of_a"),
+    ("smollm task.name=dialogue task.path=ROWS task.reward=rule:maths --dry-run", "math"),
+    ("smollm task.name=dialogue task.path=ROWS task.reward=rule:answer --dry-run", "'answer'"),
+    ("smollm task.name=dialogue task.path=ROWS task.reward=rule:answer", "'answer'"),
+    ("smollm task.name=dialogue task.path=ROWS task.reward=rule:matches task.column=question --dry-run", "prompt"),
+    ("smollm refiner.template=refine_cod", "refine_code"),
+    ("smollm task.template=nowhere.txt --dry-run", "nowhere.txt"),
+    ("smollm task.embedded=hard", "'easy'"),
+    ("smollm task.embedded=all task.difficulty=hard --dry-run", "trivial"),
+    ("smollm evaluate.every=1 evaluate.path=nowhere.jsonl --dry-run", "nowhere.jsonl"),
+    ("smollm model=PLAIN --dry-run", "chat_template="),
+    ("smollm model=PLAIN", "chat_template="),
+]
+"""What a user types, and the key or the value that the message has to name."""
+
+
+@pytest.fixture(scope="module")
+def mistaken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that TYPED names."""
+    folder = tmp_path_factory.mktemp("typed")
+    (folder / "FILE").write_text("a file")
+    (folder / "LATIN1.yaml").write_bytes("base: smollm  # café".encode("latin-1"))
+    (folder / "ROWS").write_text('{"prompt": "a"}\n')
+    write_tiny(folder / "PLAIN", alphabet="abcdefgh ", chat_template=None)
+    return folder
+
+
+@pytest.mark.parametrize(("line", "named"), TYPED, ids=[line for line, _ in TYPED])
+def test_a_mistake_gets_one_sentence_before_a_model_is_loaded(mistaken: Path, monkeypatch, capsys, line, named):
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.chdir(mistaken)
+    monkeypatch.setattr(loading, "load_model", load)
+    before = sorted(mistaken.iterdir())
+    error = refused(capsys, line.split())
+    assert named in error
+    assert error.count("\n") == 1
+    assert sorted(mistaken.iterdir()) == before
+
+
+def test_a_disk_without_room_for_the_checkpoints_is_found_before_a_model_is_loaded(toy, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10, 10, 0))
+    error = refused(capsys, toy.arguments(tmp_path / "run"))
+    assert "0.0 GiB free" in error
+    assert "checkpoint.keep=1" in error
+    assert not (tmp_path / "run").exists()
+    assert train.main([*toy.arguments(tmp_path / "run"), "--dry-run"]) == 0
+    assert "which is too little" in capsys.readouterr().out
+
+
+def test_the_plan_names_reward_rows_disk_and_a_time_that_is_known(toy, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert train.main([*toy.arguments(run), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    for line in ("# data: 8 prompts", "# reward: toy_rewards:share_of_a", "# memory: ", "# disk: ", "# time: unknown"):
+        assert line in out
+    assert toy.run(run) == 0
+    capsys.readouterr()
+    assert train.main(["--output-dir", str(run), "--resume", "trainer.steps=5", "--dry-run"]) == 0
+    assert "# time: 3 steps are left" in capsys.readouterr().out
+
+
+def test_every_foreign_name_stands_for_a_knob_or_an_option():
+    keys = {*knobs(), *(f"{kind}.{key}" for kind in COMMON for part in names(kind)
+                        for key in resolve(kind, part).Options.model_fields)}  # fmt: skip
+    for said in SYNONYMS.values():
+        for word in re.findall(r"[a-z_]+(?:\.[a-z_]+)+", said):
+            assert word in keys or word.startswith("deepspeed.")
+        assert (
+            said.startswith("--")
+            or said.partition(" ")[0].partition("=")[0].rstrip(",") in keys
+            or "deepspeed." in said
+        )

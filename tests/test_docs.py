@@ -22,7 +22,7 @@ from pages import PAGES, ROOT, Command, blocks, started
 from refinerl import train
 from refinerl.config import Config
 from refinerl.contracts.plugins import names, resolve
-from refinerl.run import arguments, recipe
+from refinerl.run import arguments, mistakes, recipe
 from refinerl.study.file import is_path, load
 
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -231,7 +231,7 @@ def test_commands_stand_in_blocks_of_sh():
 
 def knobs() -> set[str]:
     """Every key of a recipe, of all built-in parts."""
-    found = set(recipe._flatten(recipe._keys(Config)))
+    found = set(mistakes.knobs())
     for kind in ("algorithm", "constraint", "task"):
         for name in names(kind):
             found |= {f"{kind}.{key}" for key in resolve(kind, name).Options.model_fields}

@@ -17,12 +17,14 @@ from rich.console import Console
 
 from refinerl import __version__
 from refinerl.config import DEFAULT, Config
+from refinerl.config.synonyms import ours
 from refinerl.contracts.options import COMMON, Options, default_of
 from refinerl.contracts.plugins import Kind, names, resolve
 from refinerl.data.terminal import safe
 from refinerl.engines.launched import Launched
 from refinerl.errors import UserError
 from refinerl.run import recipe
+from refinerl.run.mistakes import knobs as knob_names
 
 
 def answer_early(arguments: Sequence[str]) -> None:
@@ -60,9 +62,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line into `words` (recipe, parts and overrides), `output_dir`, `resume`, `dry_run`, `list`.
 
     Raises:
-        UserError: it is empty.
+        UserError: it is empty, or a knob is written as an option.
     """
     given = sys.argv[1:] if arguments is None else arguments
+    for index, word in enumerate(given):
+        _check_dashes(word, given[index + 1 : index + 2])
     parser = _Parser(
         prog="python -m refinerl.train",
         usage="%(prog)s [RECIPE [PART ...]] [key=value ...] [--output-dir DIR] [--resume] [--dry-run] [--list]",
@@ -72,7 +76,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     words = f"a recipe (default: {recipe.DEFAULT_RECIPE}), parts that are merged into it, such as gpus-4, and overrides"
     parser.add_argument("words", nargs="*", metavar="RECIPE, PART, key=value", help=words)
-    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="the run's folder (default: runs/RECIPE-TIME)")
+    parser.add_argument("--output-dir", type=_path, metavar="DIR", help="the run's folder (default: runs/RECIPE-TIME)")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in the folder")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and a plan, and stop")
     parser.add_argument("--list", action="store_true", help="list the recipes and parts")
@@ -84,6 +88,44 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             f"nothing to train is named: choose a recipe, such as {recipe.DEFAULT_RECIPE}; --list shows them all"
         )
     return args
+
+
+def _path(word: str) -> Path:
+    return Path(word).expanduser()
+
+
+OPTIONS = ("--output-dir", "--resume", "--dry-run", "--list", "--version", "--help", "--local_rank")
+
+
+def _check_dashes(word: str, following: Sequence[str]) -> None:
+    """Refuse a knob that is written as an option, such as `--trainer.steps=3` or `--model x`.
+
+    Raises:
+        UserError: it is one; the message has the word to write.
+    """
+    option, equals, value = word.partition("=")
+    name = option.removeprefix("--")
+    if not word.startswith("--") or not name or _abbreviates(option):
+        return
+    if not equals and following and not following[0].startswith("-"):
+        value = following[0]
+    snake = name.replace("-", "_")
+    here = ours(snake)
+    if here is None and name.partition(".")[0] in Config.model_fields:
+        here = name
+    if here is None:
+        here = next((knob for knob in knob_names() if knob.rpartition(".")[2] == snake), None)
+    if here is not None and here.startswith("--"):
+        raise UserError(f"{option} is {here} here, such as {here}{' ' + value if value else ''}")
+    if here is not None:
+        knob = here.partition(",")[0].partition(" ")[0]
+        written = knob if "=" in knob else f"{knob}={value or 'VALUE'}"
+        raise UserError(f"knobs are written without dashes: {written} in place of {word}")
+
+
+def _abbreviates(option: str) -> bool:
+    """True for an option or its beginning, as argparse accepts it."""
+    return any(known.startswith(option) for known in OPTIONS)
 
 
 def check_run(folder: Path) -> None:

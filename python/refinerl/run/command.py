@@ -19,7 +19,7 @@ from refinerl.engines.allocator import keep_freed_memory
 from refinerl.errors import UserError
 from refinerl.report import summary
 from refinerl.run import arguments as command_line
-from refinerl.run import checkpoint, plan, recipe
+from refinerl.run import checkpoint, plan, preflight, recipe
 from refinerl.run.given import NOTHING, Given
 from refinerl.run.interruption import Interrupted
 from refinerl.run.launch import EXPECTED, Link, last_words, linked
@@ -66,7 +66,7 @@ def _run(loop: Loop, args: argparse.Namespace, link: Link) -> int:
     if args.dry_run:
         devices.require_name(config.device)
         devices.require_name(config.reward_model.device, "reward_model.device")
-        plan.show(config, console, asked.notes(planning=True))
+        plan.show(config, console, asked.notes(planning=True), args.output_dir)
         return 0
     device = devices.resolve(config.device)
     if device.type == "cpu":  # with a GPU the host needs little memory, and would never return it
@@ -132,6 +132,9 @@ def run(
         config = config.model_copy(update={"chat_template_date": date})
         if link.rank == 0:
             check_folder(folder, config, resume=resume)
+            preflight.check_writable(folder)
+            if not resume:
+                preflight.check_disk(config, folder)
         for note in notes:
             console.print(f"[yellow]{escape(note)}[/]", highlight=False, soft_wrap=True)
         world.barrier()

@@ -121,7 +121,7 @@ def fine_tune(loop: Loop, asked: Asked, output_dir: str | os.PathLike[str] | Non
             raise UserError(f"output_dir must be a path, got {output_dir!r}")
         recipe, given = asked.resolve()
         notes = recipe.notes(device=str(devices.resolve(recipe.config.device)))
-        folder = new_folder(asked.name) if output_dir is None else Path(output_dir)
+        folder = new_folder(asked.name) if output_dir is None else Path(output_dir).expanduser()
         console = Console(quiet=link.rank > 0)
         with (
             as_found(given.model),

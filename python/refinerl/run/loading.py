@@ -13,6 +13,7 @@ from refinerl.engines.models import load_model, resolve_model
 from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.errors import UserError
 from refinerl.run.given import Given, refuse_object
+from refinerl.run.preflight import check_chat
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,12 @@ def load(config: Config, given: Given, device: str) -> Loaded:
         UserError: a model or the tokenizer cannot be loaded, or the tokenizer has more tokens than the model.
     """
     name = resolve_model(config.model)
+    by_name = given.model is None and given.adapted is None
+    if by_name:
+        refuse_object(name, "model", "model")
+    tokenizer = _tokenizer(config, given, name) if by_name or given.tokenizer is None else None
+    if tokenizer is not None:
+        check_chat(config, tokenizer)
     reference = None
     if given.adapted is not None:
         policy = given.adapted.get_base_model()
@@ -41,16 +48,11 @@ def load(config: Config, given: Given, device: str) -> Loaded:
         policy = copy.deepcopy(given.model).eval()
         reference = None if config.lora.rank else given.model.eval()
     else:
-        refuse_object(name, "model", "model")
         policy = load_model(name, dtype=config.dtype)
         reference = None if config.lora.rank else load_model(name, dtype=config.dtype)
-    if given.tokenizer is not None:
-        owner = name if given.model is None and given.adapted is None else policy
-        tokenizer = ChatTokenizer.of(
-            given.tokenizer, owner, chat_template=config.chat_template, date=config.chat_template_date
-        )
-    else:
-        tokenizer = ChatTokenizer.load(name, chat_template=config.chat_template, date=config.chat_template_date)
+    if tokenizer is None:
+        tokenizer = _tokenizer(config, given, policy)
+        check_chat(config, tokenizer)
     known = policy.get_input_embeddings().num_embeddings
     if len(tokenizer.inner) > known:
         raise UserError(
@@ -60,6 +62,14 @@ def load(config: Config, given: Given, device: str) -> Loaded:
     if reference is not None and not config.engines.offload_reference:
         reference = reference.to(device)
     return Loaded(name, tokenizer, policy.to(device), reference)
+
+
+def _tokenizer(config: Config, given: Given, owner: Any) -> ChatTokenizer:
+    """Load the tokenizer of a model, or wrap the given one; `owner` is the model or its name."""
+    template, date = config.chat_template, config.chat_template_date
+    if given.tokenizer is not None:
+        return ChatTokenizer.of(given.tokenizer, owner, chat_template=template, date=date)
+    return ChatTokenizer.load(owner, chat_template=template, date=date)
 
 
 def trunk_for_critic(config: Config, given: Given) -> PreTrainedModel | None:

@@ -98,8 +98,10 @@ def _in_class(kind: Kind, section: Any, prefix: str) -> Iterator[Knob]:
 
 def _absolute(value: str, knob: Knob, home: Home) -> str:
     kind = knob.place.kind
+    if value.startswith("~"):
+        return os.path.expanduser(value)
     bare = os.sep not in value and not Path(value).suffix
-    if os.path.isabs(value) or value.startswith("~") or _is_address(value):
+    if os.path.isabs(value) or _is_address(value):
         return value
     if kind == "model" and value.lower() in bundled.NAMES:
         return value

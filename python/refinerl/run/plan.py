@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from rich.console import Console
 
 from refinerl.config import Config
 from refinerl.data.conversations import HUB
 from refinerl.engines.launched import Launched
-from refinerl.run import recipe
+from refinerl.errors import UserError
+from refinerl.report.rows import read_metrics, training
+from refinerl.run import preflight, recipe
+from refinerl.run.evaluation import read_held_out
+from refinerl.run.memory.phases import GIB
 from refinerl.run.placement import check_ranks, planned_ranks
-from refinerl.run.plan_memory import memory
+from refinerl.run.plan_memory import MIB, memory
 from refinerl.run.tasks import count_prompts
 from refinerl.tasks.templates import FEEDBACK, load_refine_template
 
+RUNS = Path("runs")
+"""The folder of runs that name none."""
 
-def show(config: Config, console: Console, notes: Sequence[str] = ()) -> None:
+
+def show(config: Config, console: Console, notes: Sequence[str] = (), folder: Path | None = None) -> None:
     """Print the configuration as YAML, the plan and `notes` as comments, so that the output is itself a recipe.
 
     Raises:
@@ -25,18 +34,29 @@ def show(config: Config, console: Console, notes: Sequence[str] = ()) -> None:
     """
     if (ranks := planned_ranks(config)) > 1:
         check_ranks(config, ranks)
+    if folder is not None:
+        preflight.check_writable(folder)
     prompts = None
-    if not str(getattr(config.task, "path", "")).startswith(HUB) or ":" in config.task.name:
-        prompts = count_prompts(config)
+    own = ":" in config.task.name
+    if own or not str(getattr(config.task, "path", "")).startswith(HUB):
+        prompts = count_prompts(config, None if own else preflight.read_data(config))
+    else:
+        preflight.check_rewards(config)
+    if not str(config.evaluate.path).startswith(HUB):
+        read_held_out(config)
+    preflight.check_tokenizer(config)
     console.print(recipe.to_yaml(config), highlight=False, markup=False, end="")
-    for line in (*plan(config, prompts), *notes):
+    for line in (*plan(config, prompts, folder or RUNS), *notes):
         console.print(f"# {line}", highlight=False, markup=False, soft_wrap=True)
 
 
-def plan(config: Config, prompts: int | None) -> Iterator[str]:
+def plan(config: Config, prompts: int | None, folder: Path = RUNS) -> Iterator[str]:
     """Describe in lines what a run would do: models, engines, memory, steps.
 
-    `prompts` is the number of prompts, None if they were not counted.
+    Args:
+        config: the configuration.
+        prompts: the number of prompts, None if they were not counted.
+        folder: the run's.
     """
     trainer, algorithm = config.trainer, config.algorithm
     constraints = " and ".join(constraint.name for constraint in config.held)
@@ -66,7 +86,39 @@ def plan(config: Config, prompts: int | None) -> Iterator[str]:
         )
     if config.scored_by_model:
         yield f"reward: the model {config.reward_model.model}"
+    else:
+        yield f"reward: {', '.join(config.task.rewards) or f'that of {config.task.name}'}"
     yield from memory(config)
+    yield from _disk(config, folder)
+    yield from _time(config, folder)
+
+
+def _disk(config: Config, folder: Path) -> Iterator[str]:
+    """Compare the size of the checkpoints, by arithmetic, with the free disk."""
+    needed = preflight.disk_need(config)
+    there = preflight.nearest(folder)
+    free = shutil.disk_usage(there).free / GIB
+    if needed is None:
+        yield f"disk: unknown, as the size of {config.model} is; {free:.1f} GiB are free in {there}"
+        return
+    verdict = "" if needed <= free * GIB else ", which is too little"
+    size = f"{needed / GIB:.1f} GiB" if needed >= GIB else f"{needed / MIB:.0f} MiB"
+    yield f"disk: {size} for checkpoints and final/, by arithmetic; {free:.1f} GiB are free in {there}{verdict}"
+
+
+def _time(config: Config, folder: Path) -> Iterator[str]:
+    """Estimate the time from the steps that a run has behind it; nothing is known of a new one."""
+    try:
+        rows = training(read_metrics(folder))
+    except UserError:
+        rows = []
+    seconds = [row["time/step"] for row in rows if row.get("time/step")]
+    if not seconds:
+        yield "time: unknown before the first step; the step line tells the time left"
+        return
+    left = max(0, config.trainer.steps - len(rows))
+    mean = sum(seconds) / len(seconds)
+    yield f"time: {left} steps are left, {left * mean / 60:.1f} minutes at {mean:.1f} s each, as the {len(rows)} before"
 
 
 def _tests_share_a_process(config: Config) -> bool:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import os
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -15,12 +13,11 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from refinerl.config import DEFAULT, Config, reading
-from refinerl.contracts import plugins
-from refinerl.contracts.plugins import Kind, names
+from refinerl.config import Config, reading
 from refinerl.errors import UserError
+from refinerl.run.mistakes import closest, explain
 from refinerl.run.places import Home, settle
 
 DEFAULT_RECIPE = "demo"
@@ -145,7 +142,7 @@ def _load(
             raise UserError(f"{word!r} is a recipe, and so is {recipe!r}: name one of them, then parts; see --list")
         if not word.endswith(_YAML) and word not in parts():
             raise UserError(
-                f"{word!r} is neither an override (key=value) nor a part{_closest(word, list(parts()))}; the parts are "
+                f"{word!r} is neither an override (key=value) nor a part{closest(word, list(parts()))}; the parts are "
                 f"{', '.join(parts())}"
             )
     dotted = [word for word in overrides if "=" in word]
@@ -179,7 +176,7 @@ def validate(values: Any) -> Config:
         return Config.model_validate(values)
     except ValidationError as error:
         raise UserError(
-            "\n".join(_explain(e["loc"], e["type"], e["msg"], e["input"], values) for e in error.errors())
+            "\n".join(explain(e["loc"], e["type"], e["msg"], e["input"], values) for e in error.errors())
         ) from None
 
 
@@ -280,65 +277,19 @@ def _read(name: str, above: tuple[str, ...]) -> Layer:
 def _text(recipe: str) -> str:
     if recipe.endswith(_YAML):
         try:
-            return Path(recipe).read_text()
+            return Path(recipe).expanduser().read_text(encoding="utf-8")
         except OSError as error:
             raise UserError(f"recipe file {recipe!r} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"recipe file {recipe!r} is not UTF-8 (byte {error.start}): save it in this encoding"
+            ) from error
     folder = resources.files("refinerl") / "recipes"
     if recipe in recipes():
         return (folder / f"{recipe}.yaml").read_text()
     if recipe in parts():
         return (folder / "parts" / f"{recipe}.yaml").read_text()
-    raise UserError(f"unknown recipe {recipe!r}{_closest(recipe, list(recipes()))}; see --list")
-
-
-def _explain(loc: tuple[int | str, ...], kind: str, message: str, value: Any, values: Any) -> str:
-    key, own = _in_its_class(loc, values)
-    if kind == "extra_forbidden":
-        return f"unknown key {key!r}{_closest(key, [*own, *_flatten(_keys(Config))])}"
-    if kind == "value_error":
-        said = message.removeprefix("Value error, ")
-        # A constraint does not know that it stands in a list.
-        return re.sub(r"\bconstraint\.", f"constraints.{loc[1]}.", said) if loc[:1] == ("constraints",) else said
-    return f"{key}: {message[0].lower()}{message[1:]}, got {value!r}"
-
-
-def _in_its_class(loc: tuple[int | str, ...], values: Any) -> tuple[str, list[str]]:
-    """Return a key as the user wrote it, and the keys that its section has for the class that it names."""
-    kind: Kind
-    match loc:
-        case ("task" | "algorithm" | "constraint" as kind, str()):
-            section, prefix = values[kind], str(kind)
-        case ("constraints", int(), str()):
-            kind, section, prefix = "constraint", values["constraints"][loc[1]], f"constraints.{loc[1]}"
-        case _:
-            return ".".join(map(str, loc)), []
-    name, leaf = section.get("name") or DEFAULT[kind], str(loc[-1])
-    model = plugins.resolve(kind, name).Options
-    nest = ".options" if ":" in name else ""
-    own = [f"{prefix}{'' if key in model.common else nest}.{key}" for key in model.model_fields]
-    others = [f"{prefix}.{key}" for part in names(kind) for key in plugins.resolve(kind, part).Options.model_fields]
-    written = ".options" if leaf in (section.get("options") or {}) else ""
-    return f"{prefix}{written}.{leaf}", [*own, *dict.fromkeys(others)]
-
-
-def _closest(word: str, known: list[str]) -> str:
-    leaf = word.split(".")[-1]
-    leaves = {key: key.split(".")[-1] for key in known}
-    by_leaf = [key for key, name in leaves.items() if name == leaf]
-    by_initials = [key for key, name in leaves.items() if "".join(part[:1] for part in name.split("_")) == leaf]
-    by_initials.sort(
-        key=lambda key: key.rpartition(".")[0] != word.rpartition(".")[0]
-    )  # keys of the same section first
-    close = list(dict.fromkeys(by_leaf + by_initials + difflib.get_close_matches(word, known, n=3, cutoff=0.5)))[:3]
-    return f"; closest: {', '.join(close)}" if close else ""
-
-
-def _keys(model: type[BaseModel]) -> dict[str, Any]:
-    keys: dict[str, Any] = {}
-    for name, field in model.model_fields.items():
-        kind: Any = field.annotation
-        keys[name] = _keys(kind) if isinstance(kind, type) and issubclass(kind, BaseModel) else None
-    return keys
+    raise UserError(f"unknown recipe {recipe!r}{closest(recipe, list(recipes()))}; see --list")
 
 
 def _listed(keys: Sequence[str], values: Mapping[str, Any]) -> Iterator[str]:

@@ -61,6 +61,7 @@ def make_task(
     world: World = ALONE,
     given: Given = NOTHING,
     progress: Progress | None = None,
+    data: Data | None = None,
 ) -> Task:
     """Make the task: data, reward, and a sandbox for programs.
 
@@ -72,6 +73,7 @@ def make_task(
         world: the ranks that share the work.
         given: the objects that the configuration names.
         progress: the course of the run, which reward functions may read.
+        data: the problems or dialogues of a built-in task; None: they are read here.
     """
     longest = min(room, config.task.max_prompt_tokens or room)
     own = given.task or (make_own_task(config) if ":" in config.task.name else None)
@@ -81,7 +83,7 @@ def make_task(
             say(f"{own.too_long} prompts were left out: they have more than {longest} tokens")
     if own is not None:
         return own
-    t, data = built_in(config), load_data(config, given)
+    t, data = built_in(config), load_data(config, given) if data is None else data
     if isinstance(t, DialogueTask.Options):
         assert not isinstance(data, ProblemSet)
         if not isinstance(data, StreamedDialogues) and len(data) > MANY_PROMPTS:
@@ -164,7 +166,7 @@ def make_own_task(config: Config) -> OwnTask:
     return found(config.task)
 
 
-def count_prompts(config: Config) -> int | None:
+def count_prompts(config: Config, data: Data | None = None) -> int | None:
     """Count the prompts of the data, including those that are too long; None if they are streamed.
 
     Raises:
@@ -172,7 +174,7 @@ def count_prompts(config: Config) -> int | None:
     """
     if ":" in config.task.name:
         return sum(1 for _ in make_own_task(config).examples())
-    data = load_data(config)
+    data = load_data(config) if data is None else data
     if isinstance(data, StreamedDialogues):
         data.first(1)
         return None

@@ -28,6 +28,7 @@ from refinerl.loop.rollout import Roller
 from refinerl.loop.stream import PassStream, PromptStream
 from refinerl.loop.update import Updater
 from refinerl.records import Sampling
+from refinerl.run import preflight
 from refinerl.run.evaluation import Evaluation, make_benchmark, make_held_out, read_held_out
 from refinerl.run.generators import make_generators, make_refiner
 from refinerl.run.given import NOTHING, Given, refuse_object
@@ -105,6 +106,7 @@ def wire(
         stack.callback(telemetry.close)
         telemetry.say(f"device: {devices.describe(torch.device(device))}")
         check_memory(config, config.model, world.size)
+        data = preflight.read_data(config, given)
         held_out = read_held_out(config)
         with telemetry.busy(f"load {config.model}"):
             if (fetched := resolve_model(config.model)) != config.model:  # now its size is known
@@ -114,7 +116,7 @@ def wire(
         context = loaded.policy.config.get_text_config().max_position_embeddings
         room = room_for_prompts(config, context, "generation.max_tokens", config.generation.max_tokens)
         progress = Progress(config.trainer.steps)
-        task = make_task(config, tokenizer, telemetry.say, room, world, given, progress)
+        task = make_task(config, tokenizer, telemetry.say, room, world, given, progress, data)
         stack.callback(task.close)
 
         network = make_network(config, loaded.policy, given.adapted)

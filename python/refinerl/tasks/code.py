@@ -203,7 +203,7 @@ class CodeTask(Refinable):
         self._ask_with(refine_template or "refine_code", system=system)
         if isinstance(reward, UserReward):
             self.max_reward = None
-            reward.check(_COLUMNS)
+            reward.check(COLUMNS)
         self._encode, self._prompt_format, self._visible_tests = encode, prompt_format, visible_tests
         self._question = templates.load_template(question_template or "code", templates.TASK_VARIABLES)
         self._take(problems, max_prompt_tokens)
@@ -382,7 +382,7 @@ def sandbox_tests(problem: Problem) -> list[Test]:
         raise UserError(f"problem {problem.id}: a test cannot be used: {error}") from error
 
 
-_COLUMNS = ("problem_id", "question", "starter_code", "fn_name", "inputs", "outputs", "difficulty", "solutions")
+COLUMNS = ("problem_id", "question", "starter_code", "fn_name", "inputs", "outputs", "difficulty", "solutions")
 
 
 def _columns(problem: Problem) -> dict[str, Any]:
@@ -397,4 +397,4 @@ def _columns(problem: Problem) -> dict[str, Any]:
         problem.difficulty,
         list(problem.solutions),
     )
-    return dict(zip(_COLUMNS, values, strict=True))
+    return dict(zip(COLUMNS, values, strict=True))

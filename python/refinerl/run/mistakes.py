@@ -1,0 +1,75 @@
+"""Explanations of configurations that are not valid: the key, the rule that it breaks, and what would work."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any
+
+from pydantic import BaseModel
+
+from refinerl.config import DEFAULT, Config
+from refinerl.config.synonyms import ours
+from refinerl.contracts import plugins
+from refinerl.contracts.plugins import Kind, names
+
+
+def explain(loc: tuple[int | str, ...], kind: str, message: str, value: Any, values: Any) -> str:
+    """Describe an error of pydantic's in one sentence.
+
+    Args:
+        loc: the place of the value; with `kind`, `message` and `value` as pydantic has them.
+        values: all knobs, nested, before validation.
+    """
+    key, own = _in_its_class(loc, values)
+    if kind == "extra_forbidden":
+        if (here := ours(key, value)) and here.split(",")[0] != key:
+            return f"unknown key {key!r}: it is {here} here"
+        return f"unknown key {key!r}{closest(key, [*own, *knobs()])}"
+    if kind == "value_error":
+        said = message.removeprefix("Value error, ")
+        # A constraint does not know that it stands in a list.
+        return re.sub(r"\bconstraint\.", f"constraints.{loc[1]}.", said) if loc[:1] == ("constraints",) else said
+    return f"{key}: {message[0].lower()}{message[1:]}, got {value!r}"
+
+
+def _in_its_class(loc: tuple[int | str, ...], values: Any) -> tuple[str, list[str]]:
+    """Return a key as the user wrote it, and the keys that its section has for the class that it names."""
+    kind: Kind
+    match loc:
+        case ("task" | "algorithm" | "constraint" as kind, str()):
+            section, prefix = values[kind], str(kind)
+        case ("constraints", int(), str()):
+            kind, section, prefix = "constraint", values["constraints"][loc[1]], f"constraints.{loc[1]}"
+        case _:
+            return ".".join(map(str, loc)), []
+    name, leaf = section.get("name") or DEFAULT[kind], str(loc[-1])
+    model = plugins.resolve(kind, name).Options
+    nest = ".options" if ":" in name else ""
+    own = [f"{prefix}{'' if key in model.common else nest}.{key}" for key in model.model_fields]
+    others = [f"{prefix}.{key}" for part in names(kind) for key in plugins.resolve(kind, part).Options.model_fields]
+    written = ".options" if leaf in (section.get("options") or {}) else ""
+    return f"{prefix}{written}.{leaf}", [*own, *dict.fromkeys(others)]
+
+
+def closest(word: str, known: list[str]) -> str:
+    """Name known words that are like a wrong one, as the end of a sentence; nothing if there is none."""
+    leaf = word.split(".")[-1]
+    leaves = {key: key.split(".")[-1] for key in known}
+    by_leaf = [key for key, name in leaves.items() if name == leaf]
+    by_initials = [key for key, name in leaves.items() if "".join(part[:1] for part in name.split("_")) == leaf]
+    by_initials.sort(
+        key=lambda key: key.rpartition(".")[0] != word.rpartition(".")[0]
+    )  # keys of the same section first
+    close = list(dict.fromkeys(by_leaf + by_initials + difflib.get_close_matches(word, known, n=3, cutoff=0.5)))[:3]
+    return f"; closest: {', '.join(close)}" if close else ""
+
+
+def knobs(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:
+    """Return the dotted names of all knobs, without the options of the classes."""
+    found: list[str] = []
+    for name, field in model.model_fields.items():
+        kind: Any = field.annotation
+        inner = isinstance(kind, type) and issubclass(kind, BaseModel)
+        found += knobs(kind, f"{prefix}{name}.") if inner else [prefix + name]
+    return found

@@ -1,0 +1,149 @@
+"""Checks of rewards, data, templates, folder and disk, before a model is loaded. A part of the wiring."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from refinerl.config import Config
+from refinerl.data.apps import ProblemSet
+from refinerl.data.conversations import Dialogues, StreamedDialogues
+from refinerl.engines.tokenization import ChatTokenizer
+from refinerl.errors import UserError
+from refinerl.run.given import NOTHING, Given
+from refinerl.run.memory import find
+from refinerl.run.tasks import built_in, load_data, user_reward
+from refinerl.tasks import rules, templates
+from refinerl.tasks.code import COLUMNS, CodeTask
+from refinerl.tasks.dialogue import DialogueTask
+from refinerl.tasks.user_reward import UserReward
+
+GIB = 2**30
+
+
+def read_data(config: Config, given: Given = NOTHING) -> ProblemSet | Dialogues | None:
+    """Check what the configuration names for prompts and rewards, and read the data; None for a task of the user's.
+
+    Raises:
+        UserError: as `check_rewards`; or the data cannot be read, or lack a column that a reward function needs.
+    """
+    if given.task is not None or ":" in config.task.name:
+        return None
+    functions = check_rewards(config, given)
+    data = load_data(config, given)
+    if isinstance(data, StreamedDialogues):  # its first rows are checked when the task is made
+        return data
+    columns = COLUMNS if isinstance(data, ProblemSet) else tuple(data[0].columns)
+    for function in functions:
+        function.check(columns)
+    return data
+
+
+def check_rewards(config: Config, given: Given = NOTHING) -> list[UserReward]:
+    """Check the templates, rules and reward functions of a built-in task; return the functions.
+
+    Raises:
+        UserError: a reward function does not exist, there is no such rule, or a template cannot be used.
+    """
+    if given.task is not None or ":" in config.task.name:
+        return []
+    check_templates(config)
+    names = built_in(config).rewards
+    functions = [user_reward(name, config, given) for name in names if is_function(name)]
+    chosen = [name.removeprefix("rule:") for name in names if name.startswith("rule:")]
+    return [*functions, *(rules.load_rule(rule) for rule in chosen if rule != rules.MATH)]
+
+
+def is_function(reward: str) -> bool:
+    """True if a reward's name is that of a function of the user's."""
+    return ":" in reward and not reward.startswith("rule:")
+
+
+def check_templates(config: Config) -> None:
+    """Check the templates of the task and of the refiner.
+
+    Raises:
+        UserError: one does not exist, or uses a variable that it may not use.
+    """
+    if config.refiner.template is not None and config.rewrites:
+        templates.load_refine_template(config.refiner.template)
+    task = config.task
+    if isinstance(task, CodeTask.Options) and task.template is not None and task.prompt_format == "chat":
+        templates.load_template(task.template, templates.TASK_VARIABLES)
+
+
+def check_chat(config: Config, tokenizer: ChatTokenizer) -> None:
+    """Check that the tokenizer's chat template renders a question, if the run's prompts are conversations.
+
+    Raises:
+        UserError: it has none, or it refuses a system message before a question.
+    """
+    task = config.task
+    if isinstance(task, CodeTask.Options) or (isinstance(task, DialogueTask.Options) and task.prompt_format == "chat"):
+        system = [] if task.system is None else [{"role": "system", "content": task.system}]
+        tokenizer.encode_chat([*system, {"role": "user", "content": "Hello"}])
+
+
+def check_tokenizer(config: Config) -> None:
+    """Check the tokenizer of a model that is a folder here; others are checked when the run starts.
+
+    Raises:
+        UserError: it cannot be loaded, or as `check_chat`.
+    """
+    if os.path.isdir(config.model):
+        check_chat(config, ChatTokenizer.load(config.model, chat_template=config.chat_template))
+
+
+def nearest(folder: Path) -> Path:
+    """Return the folder, or the one above it that exists; it may be a file."""
+    return next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place))
+
+
+def check_writable(folder: Path) -> None:
+    """Check that a run's folder can be created.
+
+    Raises:
+        UserError: it would lie below a file, or in a folder that this user may not write to.
+    """
+    there = nearest(folder)
+    if not there.is_dir():
+        raise UserError(f"cannot create {folder}: {there} is a file; choose another --output-dir, such as runs/a")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"cannot create {folder}: {there} is not writable; choose another --output-dir, such as runs/a")
+
+
+def check_disk(config: Config, folder: Path) -> None:
+    """Check that the disk has room for the checkpoints of a run.
+
+    Raises:
+        UserError: by arithmetic it has not.
+    """
+    there = nearest(folder)
+    needed, free = disk_need(config), shutil.disk_usage(there).free
+    if needed is not None and needed > free:
+        raise UserError(
+            f"the checkpoints of this run need {needed / GIB:.1f} GiB, by arithmetic, and the disk of {there} has "
+            f"{free / GIB:.1f} GiB free: free some, choose another --output-dir, or checkpoint.keep=1 or lora.rank=16"
+        )
+
+
+def disk_need(config: Config) -> int | None:
+    """Return the bytes of all files with weights that a run keeps at once; None if the model's size is not known.
+
+    Checkpoints hold the model, float32 weights and two moments for the optimizer. In addition to `checkpoint.keep`
+    there are the one that is being written, the best one if there are evaluations, and final/.
+    """
+    policy = find(config.model)
+    if policy is None:
+        return None
+    width = 4 if config.dtype == "float32" else 2
+    lora = config.lora
+    trained = policy.adapter(lora.rank, lora.targets) if lora.rank else policy.parameters
+    checkpoint = trained * (12 + width)
+    if config.needs_critic:
+        critic = find(config.critic.model)
+        checkpoint += 12 * (policy if critic is None else critic).parameters
+    kept = config.checkpoint.keep + 1 + (config.evaluate.every > 0)
+    merged = policy.parameters * width if lora.merge else 0
+    return kept * checkpoint + trained * width + merged
