@@ -561,7 +561,7 @@ def test_a_first_step_that_fails_leaves_the_folder_free(small, tmp_path):
 
 def test_folders_that_cannot_be(small, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(refinerl.UserError, match=r"cannot create .*: Not a directory; choose another output_dir"):
+    with pytest.raises(refinerl.UserError, match=r"cannot create .* is a file; choose another output_dir"):
         refinerl.fine_tune(output_dir=tmp_path / "file" / "run", **small)
     with pytest.raises(refinerl.UserError, match="output_dir must be a path, got 3"):
         refinerl.fine_tune(output_dir=3, **small)

@@ -36,14 +36,14 @@ def show(config: Config, console: Console, notes: Sequence[str] = (), folder: Pa
         check_ranks(config, ranks)
     if folder is not None:
         preflight.check_writable(folder)
+    if not str(config.evaluate.path).startswith(HUB):
+        read_held_out(config)
     prompts = None
     own = ":" in config.task.name
     if own or not str(getattr(config.task, "path", "")).startswith(HUB):
         prompts = count_prompts(config, None if own else preflight.read_data(config))
     else:
         preflight.check_rewards(config)
-    if not str(config.evaluate.path).startswith(HUB):
-        read_held_out(config)
     preflight.check_tokenizer(config)
     console.print(recipe.to_yaml(config), highlight=False, markup=False, end="")
     for line in (*plan(config, prompts, folder or RUNS), *notes):

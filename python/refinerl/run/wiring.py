@@ -106,8 +106,10 @@ def wire(
         stack.callback(telemetry.close)
         telemetry.say(f"device: {devices.describe(torch.device(device))}")
         check_memory(config, config.model, world.size)
-        data = preflight.read_data(config, given)
+        if given.model is None and given.adapted is None:
+            refuse_object(config.model, "model", "model")
         held_out = read_held_out(config)
+        data = preflight.read_data(config, given)
         with telemetry.busy(f"load {config.model}"):
             if (fetched := resolve_model(config.model)) != config.model:  # now its size is known
                 check_memory(config, fetched, world.size)

@@ -94,7 +94,11 @@ class CodeTask(Refinable):
 
         read_when = Reads(
             {
-                "embedded": When("the embedded problems, without a task.path", lambda own, run: own.path is None),
+                "embedded": When("task.path=null", lambda own, run: own.path is None),
+                "difficulty": When(
+                    "task.path or task.embedded=all",
+                    lambda own, run: own.path is not None or own.embedded in ("all", "miniature"),
+                ),
                 "template": When("task.prompt_format=chat", lambda own, run: own.prompt_format == "chat"),
                 "reward_seconds": When("a reward function of your own", lambda own, run: not own.bounded),
                 "visible_tests": When(
