@@ -39,11 +39,12 @@ EXCUSED = {
 """Commands that are not run; their command lines are parsed as far as they can be."""
 FILES = {
     "mine.yaml": "base: demo\ntrainer: {steps: 3}\n",
-    "my_rewards.py": "def brevity(completion_ids, **columns):\n    return [-len(ids) / 100 for ids in completion_ids]\n",
+    "my_rewards.py": "def brevity(completion_ids, **_):\n    return [-len(ids) / 100 for ids in completion_ids]\n",
     "mine.txt": "$question\n$response\n",
     "samples.jsonl": "",
     "prompts.jsonl": '{"prompt": "Say hello."}\n{"prompt": "Say goodbye."}\n',
-    "held_out.jsonl": '{"prompt": "Say hello.", "answer": "Hello"}\n',
+    "held_out.jsonl": '{"prompt": "Say hello.", "answer": "Hello", "problem_id": 2, "question": "Print 2.", '
+    '"input_output": {"inputs": [""], "outputs": ["2\\n"]}}\n',
     "problems.jsonl": '{"problem_id": 1, "question": "Print 1.", "solutions": ["print(1)"], '
     '"input_output": {"inputs": [""], "outputs": ["1\\n"]}}\n',
 }
