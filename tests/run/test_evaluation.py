@@ -56,6 +56,24 @@ def test_dialogues_are_asked_and_judged_as_in_training(toy: Toy, tmp_path: Path,
     assert training(tmp_path / "run") == training(tmp_path / "without")
 
 
+def test_an_evaluation_without_a_reward_is_no_best_step(toy: Toy, tmp_path: Path, held_out: Path, monkeypatch):
+    """Its mean is NaN, which no later score would exceed."""
+    (tmp_path / "late.py").write_text(
+        "def reward(completions, wanted, trainer_state, **_):\n"
+        "    early = trainer_state.global_step < 2 and len(completions) == 3\n"
+        "    return [None if early else 0.5 + i / 9 for i, _ in enumerate(completions)]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = ["trainer.steps=3", "evaluate.every=1", f"evaluate.path={held_out}"]
+    assert len(WORDS) == 3
+    assert toy.run(tmp_path / "run", *words, reward="late:reward") == 0
+    first, *_, last = metrics(tmp_path / "run")
+    assert first["evaluate/reward"] is None
+    assert last["evaluate/reward"] is not None
+    state = json.loads((tmp_path / "run" / "checkpoint-3" / "trainer_state.json").read_text())
+    assert (state["best_step"], state["best_score"]) == (3, last["evaluate/reward"])
+
+
 def training(folder: Path) -> list[dict[str, object]]:
     """Return the rows of the steps without the evaluation."""
     return [{k: v for k, v in row.items() if not k.startswith("evaluate/")} for row in timeless(folder) if row["step"]]

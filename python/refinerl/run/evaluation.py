@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -45,9 +46,10 @@ def evaluate(evaluation: Evaluation, clock: Clock, world: World) -> dict[str, fl
 def score_of(metrics: Mapping[str, float]) -> float | None:
     """Return the score by which the best step is chosen: pass@1, or the reward of a task without a highest one.
 
-    None if there was no evaluation.
+    None if there was no evaluation, or if no held-out row had a reward.
     """
-    return metrics.get("evaluate/pass@1", metrics.get("evaluate/reward"))
+    score = metrics.get("evaluate/pass@1", metrics.get("evaluate/reward", math.nan))
+    return None if math.isnan(score) else score
 
 
 def read_held_out(config: Config) -> Data | None:
