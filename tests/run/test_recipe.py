@@ -1,5 +1,7 @@
 """From a recipe's name and overrides to a configuration, or to a calm message."""
 
+from pathlib import Path
+
 import pytest
 
 from refinerl.config import Config
@@ -85,3 +87,11 @@ def test_differences_name_the_knobs():
     old, new = recipe.load("smollm"), recipe.load("smollm", ["constraint.beta=0.5", "seed=3"])
     assert recipe.differences(old, new) == ["seed: 0 -> 3", "constraint.beta: 0.01 -> 0.5"]
     assert recipe.differences(old, old) == []
+
+
+@pytest.mark.parametrize("word", ["task.reward=my_rewards:", "task.reward.name=x", "task.reward={a: 1}"])
+def test_a_mapping_over_a_list_is_refused(tmp_path: Path, word: str):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("task: {name: dialogue, path: x.jsonl, reward: ['a:b', 'c:d']}\n")
+    with pytest.raises(UserError, match=r"^task\.reward is a list in one place and a mapping in another: "):
+        recipe.load(str(mine), [word])

@@ -250,9 +250,24 @@ def _layer(knobs: Any, home: Home | None) -> Layer:
 
 
 def _merged(layers: Sequence[Layer]) -> Layer:
-    """Merge layers; the later ones win."""
+    """Merge layers; the later ones win.
+
+    Raises:
+        UserError: one has a mapping where another has a list.
+    """
     homes = {key: home for _, own in layers for key, home in own.items()}
-    return OmegaConf.merge(*(knobs for knobs, _ in layers)), homes
+    try:
+        return OmegaConf.merge(*(knobs for knobs, _ in layers)), homes
+    except TypeError as error:
+        keys = [set(own) for _, own in layers]
+        over = sorted(
+            key for own in keys for key in own for other in keys if any(k.startswith(f"{key}.") for k in other)
+        )
+        where = over[0] if over else "a knob"
+        raise UserError(
+            f"{where} is a list in one place and a mapping in another: write a list, {where}=[…]; to YAML, a text with "
+            "`: ` in it or `:` at its end is a mapping"
+        ) from error
 
 
 def _read(name: str, above: tuple[str, ...]) -> Layer:
