@@ -294,6 +294,10 @@ TYPED = [
     ("smollm task.name=dialogue task.path=ROWS task.reward=rule:matches task.column=question --dry-run", "prompt"),
     ("smollm refiner.template=refine_cod", "refine_code"),
     ("smollm task.template=nowhere.txt --dry-run", "nowhere.txt"),
+    (
+        "smollm task.name=dialogue task.path=ROWS task.reward=toy_rewards:share_of_a task.template=no.txt --dry-run",
+        "no.txt",
+    ),
     ("smollm task.embedded=hard", "'easy'"),
     ("smollm task.embedded=all task.difficulty=hard --dry-run", "trivial"),
     ("smollm evaluate.every=1 evaluate.path=nowhere.jsonl --dry-run", "nowhere.jsonl"),

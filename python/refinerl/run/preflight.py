@@ -15,6 +15,7 @@ from refinerl.run.given import NOTHING, Given
 from refinerl.run.memory import find
 from refinerl.run.tasks import built_in, load_data, user_reward
 from refinerl.tasks import rules, templates
+from refinerl.tasks.asking import load_question_template
 from refinerl.tasks.code import COLUMNS, CodeTask
 from refinerl.tasks.dialogue import DialogueTask
 from refinerl.tasks.user_reward import UserReward
@@ -26,7 +27,8 @@ def read_data(config: Config, given: Given = NOTHING) -> ProblemSet | Dialogues 
     """Check what the configuration names for prompts and rewards, and read the data; None for a task of the user's.
 
     Raises:
-        UserError: as `check_rewards`; or the data cannot be read, or lack a column that a reward function needs.
+        UserError: as `check_rewards` and `load_question_template`; or the data cannot be read, or lack a column that a
+            reward function needs.
     """
     if given.task is not None or ":" in config.task.name:
         return None
@@ -35,6 +37,9 @@ def read_data(config: Config, given: Given = NOTHING) -> ProblemSet | Dialogues 
     if isinstance(data, StreamedDialogues):  # its first rows are checked when the task is made
         return data
     columns = COLUMNS if isinstance(data, ProblemSet) else tuple(data[0].columns)
+    task = config.task
+    if isinstance(task, DialogueTask.Options) and task.template is not None and not isinstance(data, ProblemSet):
+        load_question_template(task.template, data[0].columns, text=task.prompt_format == "text")
     for function in functions:
         function.check(columns)
     return data
