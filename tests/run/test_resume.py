@@ -137,6 +137,15 @@ def test_words_after_resume_are_laid_over_the_runs_own_configuration(toy: Toy, t
     assert recipe.differences(before, after) == ["trainer.steps: 1 -> 2", "checkpoint.keep: 2 -> 5"]
 
 
+def test_a_run_that_has_more_steps_already_is_left_alone(toy: Toy, tmp_path, capsys):
+    assert toy.run(tmp_path, "trainer.steps=2") == 0
+    before = (tmp_path / "config.yaml").read_bytes()
+    capsys.readouterr()
+    assert train.main(["--output-dir", str(tmp_path), "--resume", "trainer.steps=1"]) == 2
+    assert f"{tmp_path} has 2 steps already, more than trainer.steps = 1" in capsys.readouterr().err
+    assert (tmp_path / "config.yaml").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("folder", "says"),
     [

@@ -224,6 +224,12 @@ def check_folder(folder: Path, config: Config, *, resume: bool) -> None:
             f"{folder} is a run of another recipe, so its checkpoints cannot continue with this one; it differs in\n  "
             + "\n  ".join(changed)
         )
+    done = max(checkpoint.checkpoints(folder), default=0)
+    if done > config.trainer.steps:
+        raise UserError(
+            f"{folder} has {done} steps already, more than trainer.steps = {config.trainer.steps}: choose at least "
+            f"trainer.steps={done}"
+        )
     return None
 
 
