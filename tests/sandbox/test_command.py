@@ -77,7 +77,7 @@ def test_judge_in_json(problems: Path) -> None:
             '{"question": "", "problem_id": 1, "solutions": ["x"], "input_output": {"inputs": ["1"], "outputs": []}}',
             "bad.jsonl:1",
         ),
-        ("[1]", "bad.jsonl:1: a line must be a JSON object"),
+        ("[1]", "bad.jsonl, item 1: an item must be a JSON object"),
         ("", "no problem has both tests and solutions"),
     ],
 )
