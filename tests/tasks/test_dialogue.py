@@ -11,6 +11,7 @@ from refinerl.errors import UserError
 from refinerl.records import Completion, Message, Reward, Rollout
 from refinerl.tasks.asking import transcript
 from refinerl.tasks.dialogue import DialogueTask
+from refinerl.tasks.reward_sum import RewardSum
 from refinerl.tasks.user_reward import UserReward
 
 USER = {"role": "user", "content": "Hello?"}
@@ -105,6 +106,17 @@ def test_examples_in_turns_precede_a_question(tmp_path: Path) -> None:
 
 def options(**given: Any) -> DialogueTask.Options:
     return DialogueTask.Options(**{"name": "dialogue", "path": "x", "reward": "rule:answer", **given})
+
+
+def test_an_answer_that_every_rule_accepts_has_the_highest_reward() -> None:
+    """One after the other, 0.1 + 0.2 + 0.3 are more than 0.6, which no answer would reach."""
+    weights = (0.1, 0.2, 0.3)
+    most = options(reward=["rule:answer", "rule:matches", "rule:countdown"], reward_weights=weights).max_reward
+    every = RewardSum([UserReward(lambda completions: [1.0] * len(completions)) for _ in weights], weights)
+    task = DialogueTask([Dialogue("1", "Hi", {})], encode, reward=every, max_reward=most, encode_text=bare)
+    (reward,) = task.score(task.prompts(), [completion("a")])
+    assert reward is not None
+    assert (reward.value, reward.feedback) == (most, "Verdict: right.")
 
 
 def test_texts_stay_texts_unless_a_system_message_makes_a_conversation() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -139,7 +140,7 @@ class DialogueTask(Refinable):
             if not all(name.startswith("rule:") for name in self.rewards):
                 return None
             weights = self.reward_weights or (1.0,) * len(self.rewards)
-            return sum(rules.MAX_REWARD * max(weight, 0.0) for weight in weights)
+            return math.fsum(rules.MAX_REWARD * max(weight, 0.0) for weight in weights)  # rounded as in RewardSum
 
         def read(self, rows: Any = None) -> Dialogues:
             """Read the dialogues at `path`, or those of the object `rows`.
