@@ -1,6 +1,7 @@
 import pytest
 
 from refinerl.data import countdown as data
+from refinerl.errors import UserError
 from refinerl.tasks import rules
 
 
@@ -35,6 +36,24 @@ def test_expressions(text: str, value: float) -> None:
 
 def test_a_row_without_numbers_has_no_reward() -> None:
     assert rules.load_rule("countdown")([], ["1"], [[]], {"numbers": [None], "target": [1]}) == [None]
+
+
+def test_a_row_without_a_target_has_no_reward() -> None:
+    reward = rules.load_rule("countdown")
+    assert reward([], [r"\boxed{1 + 2}"], [[]], {"numbers": [[1, 2]], "target": [None]}) == [None]
+
+
+@pytest.mark.parametrize("target", ["3", 3.0, "3.0"])
+def test_a_target_may_be_a_text_as_in_a_table(target: object) -> None:
+    assert rules.load_rule("countdown")([], [r"\boxed{1 + 2}"], [[]], {"numbers": [["1", 2]], "target": [target]}) == [
+        1
+    ]
+
+
+@pytest.mark.parametrize(("numbers", "target"), [("[1, 2]", 3), ([1, 2], "three"), ([1, "x"], 3), (7, 3)])
+def test_columns_that_cannot_be_read(numbers: object, target: object) -> None:
+    with pytest.raises(UserError, match="rule:countdown needs a list of whole numbers in the column numbers"):
+        rules.load_rule("countdown")([], [r"\boxed{1 + 2}"], [[]], {"numbers": [numbers], "target": [target]})
 
 
 def test_parentheses_decide_and_division_is_exact() -> None:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
+from refinerl.errors import UserError
+
 PARTLY = 0.1
 """The reward of an expression that uses the numbers as asked and has another value."""
 LONGEST = 200
@@ -17,24 +19,41 @@ LONGEST = 200
 
 
 def countdown(
-    completions: Sequence[Any], numbers: Sequence[Sequence[int] | None], target: Sequence[int]
+    completions: Sequence[Any], numbers: Sequence[Sequence[int] | None], target: Sequence[int | None]
 ) -> list[float | None]:
     r"""Reward 1 for an expression that uses each of the `numbers` once and equals the `target`; 0.1 for another value.
 
     The expression is in the last \boxed{…} or <answer>…</answer>, perhaps with `= target` behind it. It may use
     + - * / and parentheses; everything else has the reward 0.
 
+    Raises:
+        UserError: `numbers` holds something else than lists of whole numbers, or `target` something else than numbers.
+
     >>> countdown([r"\boxed{(4 - 1) * 5}", r"\boxed{4 + 1 + 5}", "5 * 3 = 15"], [[1, 4, 5]] * 3, [15] * 3)
     [1.0, 0.1, 0.0]
     """
     return [
-        None if given is None else _score(completion if isinstance(completion, str) else str(completion[0]["content"]),
-                                          given, wanted)
+        None
+        if given is None or wanted is None
+        else _score(completion if isinstance(completion, str) else str(completion[0]["content"]), *_read(given, wanted))
         for completion, given, wanted in zip(completions, numbers, target, strict=True)
-    ]  # fmt: skip
+    ]
 
 
-def _score(text: str, given: Sequence[int], wanted: int) -> float:
+def _read(given: Any, wanted: Any) -> tuple[Counter[int], Fraction]:
+    """Read a row's numbers and target, which may be texts, as in a CSV file."""
+    try:
+        if isinstance(given, str):
+            raise TypeError("a list is needed")
+        return Counter(int(number) for number in given), Fraction(wanted)
+    except (TypeError, ValueError, ArithmeticError):
+        raise UserError(
+            "rule:countdown needs a list of whole numbers in the column numbers, such as [1, 4, 5], and a number in "
+            f"the column target, got {given!r} and {wanted!r}"
+        ) from None
+
+
+def _score(text: str, given: Counter[int], wanted: Fraction) -> float:
     found = _ANSWER.findall(text)
     if not found:
         return 0.0
@@ -49,7 +68,7 @@ def _score(text: str, given: Sequence[int], wanted: int) -> float:
         value = _value(ast.parse(expression, mode="eval").body, used)
     except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
         return 0.0
-    if Counter(used) != Counter(int(number) for number in given):
+    if Counter(used) != given:
         return 0.0
     return 1.0 if value == wanted else PARTLY
 
