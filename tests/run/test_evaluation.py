@@ -236,6 +236,24 @@ def test_the_file_of_the_training_rows_is_no_held_out_file(tmp_path: Path, capsy
     assert train.main(["smollm", "task.path=shipped:miniature-held-out", *options(Path(other)), "--dry-run"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("embedded", "path", "choice"),
+    [
+        ("all", "shipped:problems-held-out", "task.path=shipped:problems-train"),
+        ("trivial", "shipped:problems-held-out", "task.path=shipped:problems-train"),
+        ("miniature", "shipped:miniature", "evaluate.path=shipped:miniature-held-out"),
+    ],
+)
+def test_embedded_problems_that_are_trained_on_are_no_held_out_rows(capsys, embedded: str, path: str, choice: str):
+    """The 18 held-out problems are among the embedded ones."""
+    words = [f"task.embedded={embedded}", "evaluate.every=1", f"evaluate.path={path}"]
+    assert train.main(["smollm", *words, "--dry-run"]) == 2
+    said = capsys.readouterr().err
+    assert f"evaluate.path = {path} has problems that the run is trained on, the embedded ones" in said
+    assert said.rstrip().endswith(f"choose {choice}")
+    assert train.main(["smollm", *words, choice, "--dry-run"]) == 0
+
+
 def test_held_out_rows_that_the_reward_cannot_score(toy: Toy, tmp_path: Path, capsys):
     path = tmp_path / "held_out.jsonl"
     path.write_text('{"prompt": "cab"}\n')

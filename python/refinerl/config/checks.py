@@ -101,6 +101,10 @@ def _check_held_out(config: Config, path: str) -> None:
             raise ValueError(f"evaluate.{name} is for data sets: evaluate.path = {path} has none; leave it out")
     ours, theirs = (getattr(task, "split", None), getattr(task, "subset", None)), (e.split, e.subset)
     same = all(their in (None, our) for our, their in zip(ours, theirs, strict=True))
+    if choice := _trained_on(task).get(path):
+        raise ValueError(
+            f"evaluate.path = {path} has problems that the run is trained on, the embedded ones: choose {choice}"
+        )
     if not _same_place(path, getattr(task, "path", None)):
         return
     if chooses and same:
@@ -113,6 +117,19 @@ def _check_held_out(config: Config, path: str) -> None:
             "evaluate.path must be another file than task.path, whose rows the run is trained on, "
             f"got {path} for both: put rows aside in a file of their own, such as evaluate.path=held_out.jsonl"
         )
+
+
+def _trained_on(task: object) -> dict[str, str]:
+    """Return the shipped files whose problems are among the embedded ones, and for each the choice that parts them."""
+    embedded = getattr(task, "embedded", None)
+    if embedded is None or getattr(task, "path", None) is not None:
+        return {}
+    if embedded == "miniature":
+        return {"shipped:miniature": "evaluate.path=shipped:miniature-held-out"}
+    return {
+        "shipped:problems-held-out": "task.path=shipped:problems-train",
+        "shipped:problems-train": "task.path=shipped:problems-held-out",
+    }
 
 
 def _same_place(path: str, other: str | None) -> bool:
