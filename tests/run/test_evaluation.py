@@ -223,6 +223,22 @@ def test_bad_input_is_refused_before_the_model_is_loaded(tmp_path: Path, capsys,
     assert re.search(message, said), said
 
 
+def test_a_data_set_of_held_out_rows_has_splits_and_subsets_of_its_own(toy: Toy, tmp_path: Path, capsys):
+    """The message names the knobs that choose from it; and what save_to_disk wrote has no subset to choose."""
+    datasets = pytest.importorskip("datasets")
+    for name in ("main", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rows.jsonl").write_text(json.dumps({"prompt": "cab", "wanted": "a"}) + "\n")
+        config = f"---\nconfigs:\n- config_name: {name}\n  data_files: rows.jsonl\n---\n"
+        (tmp_path / name / "README.md").write_text(config)
+    words = [f"task.path={tmp_path / 'main'}", "task.subset=main"]
+    assert toy.run(tmp_path / "run", *words, *options(tmp_path / "other"), reward="toy_rewards:by_column") == 2
+    assert capsys.readouterr().err.rstrip().endswith("has no subset main; its subsets are other: evaluate.subset=other")
+    datasets.Dataset.from_list([{"prompt": "cab", "wanted": "a"}]).save_to_disk(tmp_path / "saved")
+    words += ["trainer.steps=1", "trainer.batch=4", *options(tmp_path / "saved")]
+    assert toy.run(tmp_path / "run", *words, reward="toy_rewards:by_column") == 0
+
+
 @pytest.mark.parametrize("other", ["held_out.jsonl", "./held_out.jsonl", "link.jsonl"])
 def test_the_file_of_the_training_rows_is_no_held_out_file(tmp_path: Path, capsys, monkeypatch, other):
     monkeypatch.chdir(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from refinerl.benchmarks.evaluator import Evaluator
@@ -16,6 +17,7 @@ from refinerl.contracts import Clock, Generator, Task, World
 from refinerl.contracts.options import TaskOptions
 from refinerl.contracts.plugins import resolve
 from refinerl.data.apps import ProblemSet
+from refinerl.data.tables import is_saved
 from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.errors import UserError
 from refinerl.records import Sampling
@@ -74,7 +76,8 @@ def held_out_options(config: Config) -> TaskOptions | None:
     e, task = config.evaluate, config.task
     changed: dict[str, Any] = {"path": e.path}
     if isinstance(task, DialogueTask.Options):
-        changed |= {"split": e.split or task.split, "subset": e.subset or task.subset, "streaming": False}
+        subset = None if is_saved(Path(e.path or "")) else task.subset
+        changed |= {"split": e.split or task.split, "subset": e.subset or subset, "streaming": False}
     return task.model_copy(update=changed)
 
 
@@ -116,8 +119,11 @@ def make_held_out(
 
 
 def _blamed(error: UserError, config: Config) -> UserError:
-    """Say that an error concerns `evaluate.path`."""
-    return UserError(f"{place(config)}: {error}")
+    """Say that an error concerns `evaluate.path`, and name the knobs that choose from it."""
+    message = str(error)
+    for knob in ("split", "subset"):
+        message = message.replace(f"task.{knob}", f"evaluate.{knob}")
+    return UserError(f"{place(config)}: {message}")
 
 
 def place(config: Config) -> str:
