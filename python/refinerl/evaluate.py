@@ -254,7 +254,8 @@ def _settings(
         "packages": options.packages,
         "versions": versions(None if model is None else options.engine),
     }
-    common = {"benchmark": suite.name, "tasks": len(suite.used), "files": dict(suite.files), **told}
+    common = {"benchmark": suite.name, "tasks": len(suite.used), "files": dict(suite.files)}
+    common |= {"problems_sha256": suite.digest(), **told}
     if model is not None:
         return common | model.settings
     texts = repr([(sample.task_id, sample.number, sample.program) for sample in samples])

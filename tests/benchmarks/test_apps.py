@@ -53,6 +53,19 @@ def test_several_files_keep_their_names(tmp_path):
     assert ids(data=str(tmp_path)) == ["one/1", "two/1"]
 
 
+def test_problems_that_were_changed_are_judged_in_another_folder(tmp_path, capsys):
+    """The path is the same, and so is the number of problems."""
+    samples = tmp_path / "samples.jsonl"
+    samples.write_text(json.dumps({"task_id": "1", "solution": "print(sum(map(int, input().split())))"}) + "\n")
+    data = write(tmp_path / "p.jsonl", problem(1))
+    words = ["--samples", samples, "--benchmark", "apps", "--data", data, "--output", tmp_path / "out"]
+    assert evaluate.main([*map(str, words)]) == 0
+    assert evaluate.main([*map(str, words)]) == 0
+    write(data, problem(1, input_output={"inputs": ["1 2\n", "3 4\n"], "outputs": ["3\n", "8\n"]}))
+    assert evaluate.main([*map(str, words)]) == 2
+    assert "has an evaluation with other settings: problems_sha256 was" in capsys.readouterr().err
+
+
 def test_filters(tmp_path):
     path = str(write(tmp_path / "p.jsonl", problem(1), problem(2, difficulty="competition"), problem(3)))
     assert ids(data=path, difficulty="competition") == ["2"]

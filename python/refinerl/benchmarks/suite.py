@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import marshal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -97,6 +99,19 @@ class Suite:
     def used(self) -> tuple[Task, ...]:
         """The tasks in use."""
         return self.tasks[: self.first]
+
+    def digest(self) -> str | None:
+        """Return the SHA-256 of the problems in use; None for benchmarks whose files have known versions."""
+        if self.family in ("humaneval", "mbpp"):
+            return None
+        found = hashlib.sha256()
+        for task in self.used:
+            assert isinstance(task, ProblemTask)
+            problem = task.problem
+            tests = [(case.input, case.expected) for case in problem.tests]
+            # Version 2 writes equal data as equal bytes; JSON would refuse integers of more than 4,300 digits.
+            found.update(marshal.dumps((task.id, task.prompt, task.question, problem.fn_name, tests), 2))
+        return found.hexdigest()
 
     @property
     def has_plus(self) -> bool:
