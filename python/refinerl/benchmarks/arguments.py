@@ -27,20 +27,23 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.model = named[0] if named else None
     if options.benchmark == TASK:
         _check_task(options)
-    elif options.model is not None and is_run(options.model):
-        options.model = str(find_model(Path(options.model))[0])
+    else:
+        options.n = 1 if options.n is None else options.n
+        options.temperature = options.temperature or 0.0
+        if options.model is not None and is_run(options.model):
+            options.model = str(find_model(Path(options.model))[0])
     counts = ("n", "limit", "workers", "max_tokens", "max_batch", "memory_mb", "max_tests", "tensor_parallel")
     for name in (*counts, "max_model_len"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
-    if options.temperature < 0 or not 0 < options.top_p <= 1:
+    if (options.temperature or 0.0) < 0 or not 0 < options.top_p <= 1:
         raise UserError("--temperature must be at least 0, and --top-p above 0 and at most 1")
     if options.timeout <= 0:
         raise UserError(f"--timeout must be above 0, got {options.timeout}")
     if options.seconds is not None and not 0 < options.seconds <= 3600:
         raise UserError(f"--seconds must be above 0 and at most 3600, got {options.seconds}")
-    if options.samples is None and options.n > 1 and options.temperature == 0:
+    if options.samples is None and (options.n or 1) > 1 and options.temperature == 0:
         raise UserError(f"--n {options.n} needs a --temperature above 0: greedy samples are all the same")
     if options.samples is not None and not options.samples.exists():
         raise UserError(f"there is no file or folder {options.samples}")
@@ -146,9 +149,9 @@ def _add_asking(parser: argparse.ArgumentParser) -> None:
     asking = parser.add_argument_group("how the model is asked")
     add = asking.add_argument
     add("--prompting", choices=("completion", "chat"), help="default: chat where the tokenizer has a template")
-    add("--n", "--samples-per-task", type=int, default=1, help="samples of each task (default: 1); the longer name is "
-        "for torchrun, which takes --n for one of its own options")  # fmt: skip
-    add("--temperature", type=float, default=0.0, help="default: 0, greedy")
+    add("--n", "--samples-per-task", type=int, help="samples of each task (default: 1; task: as in the run); the "
+        "longer name is for torchrun, which takes --n for one of its own options")  # fmt: skip
+    add("--temperature", type=float, help="default: 0, greedy; task: as in the run")
     add("--top-p", type=float, default=1.0)
     add("--max-tokens", type=int, metavar="N", help="of an answer (default: 512; apps 1024; livecodebench 2000)")
     add("--seed", type=int, default=0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -121,13 +122,27 @@ def _config(run: Path, options: argparse.Namespace, device: str) -> Config:
     if e.benchmark != "task":
         chosen |= {"n": 1, "temperature": 0.0, "max_tokens": config.generation.max_tokens}
     if options.data is not None:
-        chosen |= {"path": options.data, "split": None, "subset": None}
-    if options.temperature:
-        chosen |= {"n": options.n, "temperature": options.temperature}
+        chosen |= {"path": options.data}
+        if os.path.realpath(options.data) != os.path.realpath(e.path or ""):  # else the split that the run measured
+            chosen |= {"split": None, "subset": None}
     if options.max_tokens:
         chosen |= {"max_tokens": options.max_tokens}
-    config = config.model_copy(update={"evaluate": e.model_copy(update=chosen), "seed": options.seed or config.seed})
+    e = e.model_copy(update=chosen)
+    e = e.model_copy(update=_sampled(options.n, options.temperature, e.n, e.temperature))
+    config = config.model_copy(update={"evaluate": e, "seed": options.seed or config.seed})
     return config.model_copy(update={"task": held_out_options(config)})
+
+
+def _sampled(n: int | None, temperature: float | None, own_n: int, own_temperature: float) -> dict[str, float]:
+    """Return how answers are sampled: as the options say, and where they say nothing, as the run does.
+
+    Raises:
+        UserError: several samples would be greedy.
+    """
+    temperature = own_temperature if temperature is None else temperature
+    if temperature == 0 and n is not None and n > 1:
+        raise UserError(f"--n {n} needs a --temperature above 0: greedy samples are all the same")
+    return {"n": 1 if temperature == 0 else n or own_n, "temperature": temperature}
 
 
 def _sayer(console: Console) -> Callable[[str], None]:

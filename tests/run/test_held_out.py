@@ -1,0 +1,58 @@
+"""What `refinerl.evaluate RUN --benchmark task` asks for: the run's own way, unless an option says otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from refinerl.benchmarks.arguments import parse
+from refinerl.config import Config
+from refinerl.errors import UserError
+from refinerl.run import arguments, held_out, recipe
+
+GSM8K = ("smollm", "task.name=dialogue", "task.path=hub:openai/gsm8k", "task.subset=main", "task.reward=rule:answer")
+SAMPLED = ("evaluate.every=1", "evaluate.n=4", "evaluate.temperature=0.7")
+
+
+def configured(run: Path, words: tuple[str, ...], *options: str) -> Config:
+    """Return the configuration of an evaluation of a run that was started with `words`."""
+    run.mkdir(exist_ok=True)
+    (run / "config.yaml").write_text(recipe.to_yaml(recipe.load(*arguments.split([*words]))))
+    return held_out._config(run, parse([str(run), "--benchmark", "task", *options]), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "n", "temperature"),
+    [
+        ([], 4, 0.7),
+        (["--temperature", "0"], 1, 0.0),
+        (["--n", "2"], 2, 0.7),
+        (["--temperature", "1"], 4, 1.0),
+        (["--n", "1"], 1, 0.7),
+    ],
+)
+def test_answers_are_sampled_as_in_the_run_unless_an_option_says_otherwise(
+    tmp_path: Path, options: list[str], n: int, temperature: float
+) -> None:
+    """`--temperature 0` was taken for no option."""
+    words = (*GSM8K, *SAMPLED, "evaluate.path=held_out.jsonl")
+    found = configured(tmp_path / "run", words, *options).evaluate
+    assert (found.n, found.temperature) == (n, temperature)
+
+
+def test_several_greedy_samples_are_refused(tmp_path: Path) -> None:
+    words = (*GSM8K, "evaluate.every=1", "evaluate.path=held_out.jsonl")
+    for options in (["--n", "2"], ["--n", "2", "--temperature", "0"]):
+        with pytest.raises(UserError, match="--n 2 needs a --temperature above 0"):
+            configured(tmp_path / "run", words, *options)
+
+
+def test_the_data_of_the_run_keep_the_split_that_it_measured(tmp_path: Path) -> None:
+    """They would be those that it was trained on."""
+    words = (*GSM8K, *SAMPLED, "evaluate.path=hub:openai/gsm8k", "evaluate.split=test")
+    for options in ([], ["--data", "hub:openai/gsm8k"]):
+        task = configured(tmp_path / "run", words, *options).task
+        assert (task.path, task.split, task.subset) == ("hub:openai/gsm8k", "test", "main")  # type: ignore[attr-defined]
+    other = configured(tmp_path / "run", words, "--data", "more.jsonl").task
+    assert other.path == "more.jsonl"  # type: ignore[attr-defined]
