@@ -124,6 +124,25 @@ def test_a_run_gives_back_what_it_did(small, tmp_path):
         run.rollouts(3)
 
 
+def test_a_value_that_a_frame_lacks_is_none(small, tmp_path):
+    """It was NaN, a value like any other to a rule."""
+    seen: list[Any] = []
+
+    def reward(completions, wanted, level, **_):
+        seen.extend(zip(wanted, level, strict=True))
+        return [
+            None if letter is None else text.count("a") / 6 for text, letter in zip(completions, wanted, strict=True)
+        ]
+
+    rows = [
+        {"prompt": word, "wanted": None if word < "c" else word[0], "level": i or None} for i, word in enumerate(WORDS)
+    ]
+    frame = datasets.Dataset.from_list(rows).to_pandas()
+    refinerl.fine_tune(output_dir=tmp_path / "run", **{**small, "prompts": frame, "reward": reward})
+    assert {letter for letter, _ in seen} >= {None, "c"}
+    assert {level for _, level in seen} <= {None, *map(float, range(8))}
+
+
 FRESH = """
 import sys
 sys.path[:0] = {paths}

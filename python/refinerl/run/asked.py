@@ -242,7 +242,8 @@ class Asked:
             return None
         rows = self.prompts
         if hasattr(rows, "iterrows"):  # iterating over a pandas frame gives its column names
-            rows = rows.to_dict("records")
+            # An absent value is NaN in a frame, and a number to a reward; None is a value that a row lacks.
+            rows = rows.astype(object).where(rows.notna(), None).to_dict("records")
         if isinstance(rows, Mapping) and not hasattr(rows, "column_names"):
             raise UserError("prompts must be rows, not columns: datasets.Dataset.from_dict(prompts) makes rows of them")
         try:
