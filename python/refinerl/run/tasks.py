@@ -205,7 +205,8 @@ def make_dialogue_reward(
     if name != "model":
         if name.startswith("rule:"):
             seconds: float = getattr(config.task, "math_seconds", 5.0)
-            workers = workers_of(config, world.local_size)
+            # With more processes than cores, those that wait for one would exceed their limit of wall time.
+            workers = min(workers_of(config, world.local_size), max(1, cores() // world.local_size))
             return rules.load_rule(name.removeprefix("rule:"), math_seconds=seconds, workers=workers)
         return user_reward(name, config, given, world, progress)
     place = r.model or ""
