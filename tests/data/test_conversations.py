@@ -156,6 +156,8 @@ def test_csv_has_the_types_that_datasets_sees(datasets: Any, tmp_path: Path) -> 
             Dialogue("0", 'Two, or\n"three"?', {"answer": 2, "note": None}),
             Dialogue("1", "Why?", {"answer": 3, "note": "because"}),
         ]
+    (tmp_path / "words.csv").write_text("prompt,answer\na,None\nb,NA\nc,null\nd,\n")
+    assert [each.columns["answer"] for each in read_dialogues(tmp_path / "words.csv")] == ["None", "NA", "null", None]
     with pytest.raises(UserError, match=r"p.csv has no column ask; it has prompt, answer, note"):
         read_dialogues(tmp_path / "p.csv", column="ask")
     (tmp_path / "torn.csv").write_text("prompt,answer\na,1\nb,2,3\n")

@@ -14,6 +14,8 @@ from refinerl.errors import UserError, pip_install
 
 FORMATS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".arrow": "arrow"}
 """Formats of single files, by their last suffix."""
+CSV = {"keep_default_na": False, "na_values": [""]}
+"""Only an empty cell has no value; otherwise the texts None, NA, null and others would have none either."""
 JSON = (".json", ".jsonl")
 """Suffixes of files that refinerl itself reads, and that `datasets` reads where they are streamed."""
 
@@ -75,8 +77,10 @@ def load_table(path: str, *, split: str = "train", subset: str | None = None, st
             rows = _saved(datasets.load_from_disk(path), path, split, subset)
             return rows.to_iterable_dataset() if streaming else rows
         if kind and not path.startswith(PREFIX):
-            separator = {"sep": "\t"} if suffix == ".tsv" else {}
-            return datasets.load_dataset(kind, data_files=path, split="train", streaming=streaming, **separator)
+            options: dict[str, Any] = dict(CSV) if kind == "csv" else {}
+            if suffix == ".tsv":
+                options["sep"] = "\t"
+            return datasets.load_dataset(kind, data_files=path, split="train", streaming=streaming, **options)
         return datasets.load_dataset(path.removeprefix(PREFIX), subset, split=split, streaming=streaming)
     except UserError:
         raise
