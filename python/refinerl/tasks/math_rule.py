@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from refinerl.errors import UserError, pip_install
@@ -90,6 +91,7 @@ class MathReward(UserReward):
 
 
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?|-?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+_SCIENTIFIC = re.compile(r"-?\d+(?:\.\d+)?[eE][+-]?\d{1,3}")
 _MARKED = ("\\boxed", "$", "\\(", "\\[")
 
 
@@ -103,4 +105,6 @@ def right_answer(column: str) -> str:
     ('1,224', '$\\frac{1}{2}$', 'so $x$ is \\boxed{3}')
     """
     text = column.rpartition("####")[2].strip()
+    if _SCIENTIFIC.fullmatch(text):  # as small and large numbers of a table are printed; in LaTeX e is a symbol
+        text = f"{Decimal(text):f}"
     return text if _NUMBER.fullmatch(text) or any(mark in text for mark in _MARKED) else f"${text}$"
