@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -41,6 +43,32 @@ def test_a_blocked_main_thread_is_no_obstacle():
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         restore()
+
+
+def test_a_signal_to_a_blocked_main_thread_counts_once():
+    """Its handler, which runs long after, is no second request, which would end the ranks without a checkpoint."""
+    heard: list[int] = []
+    restore = listen(lambda: heard.append(1))
+    (thread,) = (thread for thread in threading.enumerate() if thread.name == "termination")
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    while not heard:
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 500_000)  # no bytecode runs meanwhile
+    restore()
+    thread.join()  # has read everything
+    assert heard == [1]
+
+
+def test_a_signal_is_heard_where_others_have_the_wake_up_descriptor():
+    heard = threading.Event()
+    restore = listen(heard.set)
+    reading, writing = socket.socketpair()
+    writing.setblocking(False)
+    signal.set_wakeup_fd(writing.fileno())
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert heard.wait(10)
+    restore()
+    reading.close()
+    writing.close()
 
 
 def test_a_forked_child_dies_of_it_alone():

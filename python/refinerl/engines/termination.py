@@ -8,12 +8,15 @@ import socket
 import threading
 from collections.abc import Callable
 
+_HANDLED = bytes(1)
+"""What the handler writes; no signal has the number 0."""
+
 _listening = False
 _masks = threading.local()
 
 
 def listen(terminated: Callable[[], None]) -> Callable[[], None]:
-    """Call `terminated` in a separate thread when SIGTERM arrives, instead of ending the process.
+    """Call `terminated` in a separate thread, once for each SIGTERM that arrives, instead of ending the process.
 
     Python runs signal handlers in the main thread between two bytecode instructions, and a blocked main thread never
     gets there. But the signal's number is written to a file descriptor at once (`signal.set_wakeup_fd`), from which the
@@ -35,15 +38,22 @@ def listen(terminated: Callable[[], None]) -> Callable[[], None]:
     if before != -1:
         signal.set_wakeup_fd(before)
         return lambda: None
-    # The handler writes the signal's number too, in case other code has replaced the wake-up descriptor since.
-    signal.signal(signal.SIGTERM, lambda *_: writing.send(bytes([signal.SIGTERM])))
+    # The handler writes too, in case other code has replaced the wake-up descriptor since.
+    signal.signal(signal.SIGTERM, lambda *_: writing.send(_HANDLED))
     signal.siginterrupt(signal.SIGTERM, False)
     _listening = True
 
     def watch() -> None:
-        while signals := reading.recv(64):
-            if signal.SIGTERM in signals:
-                terminated()
+        unhandled = 0  # signals whose handler has not run yet, which may take as long as the main thread is blocked
+        while written := reading.recv(64):
+            for byte in written:
+                if byte == signal.SIGTERM:
+                    unhandled += 1
+                    terminated()
+                elif byte == _HANDLED[0] and unhandled:
+                    unhandled -= 1
+                elif byte == _HANDLED[0]:
+                    terminated()
 
     threading.Thread(target=watch, daemon=True, name="termination").start()
 
