@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from refinerl.config import Config
@@ -36,10 +37,13 @@ def read_data(config: Config, given: Given = NOTHING) -> ProblemSet | Dialogues 
     data = load_data(config, given)
     if isinstance(data, StreamedDialogues):  # its first rows are checked when the task is made
         return data
-    columns = COLUMNS if isinstance(data, ProblemSet) else tuple(data[0].columns)
-    task = config.task
-    if isinstance(task, DialogueTask.Options) and task.template is not None and not isinstance(data, ProblemSet):
-        load_question_template(task.template, data[0].columns, text=task.prompt_format == "text")
+    columns: Collection[str] = COLUMNS
+    if not isinstance(data, ProblemSet):  # rows of JSON may have different columns, those of a table have the same
+        rows = data if isinstance(data, list) else data[:1]
+        columns = dict.fromkeys(name for row in rows for name in row.columns)
+        task = config.task
+        if isinstance(task, DialogueTask.Options) and task.template is not None:
+            load_question_template(task.template, data[0].columns, text=task.prompt_format == "text")
     for function in functions:
         function.check(columns)
     return data
@@ -49,7 +53,8 @@ def check_rewards(config: Config, given: Given = NOTHING) -> list[UserReward]:
     """Check the templates, rules and reward functions of a built-in task; return the functions.
 
     Raises:
-        UserError: a reward function does not exist, there is no such rule, or a template cannot be used.
+        UserError: a reward function or a rule does not exist, a rule needs a package that is not installed, or a
+            template cannot be used.
     """
     if given.task is not None or ":" in config.task.name:
         return []
@@ -57,7 +62,7 @@ def check_rewards(config: Config, given: Given = NOTHING) -> list[UserReward]:
     names = built_in(config).rewards
     functions = [user_reward(name, config, given) for name in names if is_function(name)]
     chosen = [name.removeprefix("rule:") for name in names if name.startswith("rule:")]
-    return [*functions, *(rules.load_rule(rule) for rule in chosen if rule != rules.MATH)]
+    return [*functions, *(rules.load_rule(rule) for rule in chosen)]
 
 
 def is_function(reward: str) -> bool:
@@ -137,7 +142,8 @@ def disk_need(config: Config) -> int | None:
     """Return the bytes of all files with weights that a run keeps at once; None if the model's size is not known.
 
     Checkpoints hold the model, float32 weights and two moments for the optimizer. In addition to `checkpoint.keep`
-    there are the one that is being written, the best one if there are evaluations, and final/.
+    there are the one that is being written, the best one if there are evaluations, and final/. A step writes at most
+    one.
     """
     policy = find(config.model)
     if policy is None:
@@ -149,6 +155,6 @@ def disk_need(config: Config) -> int | None:
     if config.needs_critic:
         critic = find(config.critic.model)
         checkpoint += 12 * (policy if critic is None else critic).parameters
-    kept = config.checkpoint.keep + 1 + (config.evaluate.every > 0)
+    kept = min(config.checkpoint.keep + 1 + (config.evaluate.every > 0), config.trainer.steps)
     merged = policy.parameters * width if lora.merge else 0
     return kept * checkpoint + trained * width + merged
