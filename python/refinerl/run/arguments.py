@@ -110,17 +110,28 @@ def _check_dashes(word: str, following: Sequence[str]) -> None:
     if not equals and following and not following[0].startswith("-"):
         value = following[0]
     snake = name.replace("-", "_")
-    here = ours(snake)
-    if here is None and name.partition(".")[0] in Config.model_fields:
-        here = name
-    if here is None:
-        here = next((knob for knob in knob_names() if knob.rpartition(".")[2] == snake), None)
+    known = _known()
+    here = None if name in known else ours(snake)
     if here is not None and here.startswith("--"):
         raise UserError(f"{option} is {here} here, such as {here}{' ' + value if value else ''}")
+    if here is not None and " " in here:  # a value for their knob need not be one for ours
+        raise UserError(f"{option} is {here}; knobs are written without dashes, as key=value")
     if here is not None:
-        knob = here.partition(",")[0].partition(" ")[0]
-        written = knob if "=" in knob else f"{knob}={value or 'VALUE'}"
-        raise UserError(f"knobs are written without dashes: {written} in place of {word}")
+        settings = [here if "=" in here else f"{here}={value or 'VALUE'}"]
+    else:
+        section = name.partition(".")[0] in Config.model_fields
+        found = [name] if section else [knob for knob in known if knob.rpartition(".")[2] == snake]
+        settings = [f"{knob}={value or 'VALUE'}" for knob in found]
+    if settings:
+        raise UserError(f"knobs are written without dashes: {' or '.join(settings)} in place of {word}")
+
+
+def _known() -> dict[str, None]:
+    """Return the dotted names of all knobs, those of the built-in tasks, algorithms and constraints included."""
+    kinds: list[Kind] = [cast("Kind", kind) for kind in COMMON]
+    parts = [(kind, resolve(kind, part).Options) for kind in kinds for part in names(kind)]
+    options = [f"{kind}.{key}" for kind, part in parts for key in part.model_fields]
+    return dict.fromkeys([*knob_names(), *options])
 
 
 def _abbreviates(option: str) -> bool:
