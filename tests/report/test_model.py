@@ -116,7 +116,9 @@ def test_what_is_not_exported(run: Path, tmp_path: Path, capsys: pytest.CaptureF
     shutil.copytree(run, copy)
     state = copy / "checkpoint-4" / "trainer_state.json"
     state.write_text(json.dumps({**json.loads(state.read_text()), "best_step": None}))
-    assert "has no best step: none was evaluated (evaluate.every)" in refused(*model, "--step", "best", source=copy)
+    assert "has no best step: no evaluation (evaluate.every) had a score" in refused(
+        *model, "--step", "best", source=copy
+    )
     (copy / "checkpoint-4" / "config.json").unlink()  # a checkpoint of an earlier version
     assert "checkpoints hold no model for from_pretrained: go on with" in refused(*model, source=copy)
     for folder in copy.glob("checkpoint-*"):
@@ -131,6 +133,24 @@ def test_a_run_that_has_not_ended_gives_its_last_checkpoint(run: Path, tmp_path:
     assert find_model(tmp_path / "run") == (tmp_path / "run" / "checkpoint-4", 4)
     with pytest.raises(UserError, match="is not the folder of a run"):
         find_model(tmp_path)
+
+
+def test_a_run_that_goes_on_beyond_its_final_model_gives_its_last_checkpoint(toy: Toy, tmp_path: Path, monkeypatch):
+    """The evaluation of a run that was resumed and interrupted measured the model of its first end."""
+    run = tmp_path / "run"
+    words = ("trainer.schedule=constant", "checkpoint.every=1")
+    assert toy.run(run, *words, "trainer.steps=1") == 0
+    assert find_model(run) == (run / "final", 1)
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("refinerl.run.checkpoint.export", killed)
+    assert toy.run(run, *words, "trainer.steps=2", resume=True) == 130
+    assert find_model(run) == (run / "checkpoint-2", 2)
+    monkeypatch.undo()
+    assert toy.run(run, *words, "trainer.steps=2", resume=True) == 0
+    assert find_model(run) == (run / "final", 2)
 
 
 def test_the_adapter_of_a_lora_run_is_in_its_checkpoints_and_merged_by_the_export(

@@ -74,6 +74,20 @@ def test_an_evaluation_without_a_reward_is_no_best_step(toy: Toy, tmp_path: Path
     assert (state["best_step"], state["best_score"]) == (3, last["evaluate/reward"])
 
 
+def test_evaluations_without_a_score_are_not_called_missing(
+    toy: Toy, tmp_path: Path, held_out: Path, monkeypatch, capsys
+):
+    (tmp_path / "never.py").write_text(
+        "def reward(completions, wanted, **_):\n"
+        "    held_out = len(completions) == 3\n"
+        "    return [None if held_out else i / 9 for i, _ in enumerate(completions)]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = ["trainer.steps=1", "evaluate.every=1", f"evaluate.path={held_out}", "checkpoint.final=best"]
+    assert toy.run(tmp_path / "run", *words, reward="never:reward") == 0
+    assert "final/ is the model after step 1, the last: no evaluation had a score" in capsys.readouterr().out
+
+
 def training(folder: Path) -> list[dict[str, object]]:
     """Return the rows of the steps without the evaluation."""
     return [{k: v for k, v in row.items() if not k.startswith("evaluate/")} for row in timeless(folder) if row["step"]]

@@ -27,7 +27,7 @@ def find_model(run: Path, step: str = "final") -> tuple[Path, int]:
     Args:
         run: the run's folder.
         step: `last`, `best` (by the evaluations during training), or the step of a checkpoint. `final`: final/, or the
-            last checkpoint of a run that has not ended.
+            last checkpoint of a run that has not ended, or that goes on and has left its final/ behind.
 
     Raises:
         UserError: the folder holds no run, or no such model.
@@ -36,7 +36,7 @@ def find_model(run: Path, step: str = "final") -> tuple[Path, int]:
         raise UserError(f"{run} is not the folder of a run: it lacks config.yaml")
     steps = _checkpoints(run)
     final = run / "final"
-    if step == "final" and final.is_dir():
+    if step == "final" and final.is_dir() and not _is_behind(final, steps):
         return final, _step_of_final(final, steps)
     if not steps:
         raise UserError(f"{run} holds no model yet: no checkpoint was written")
@@ -132,10 +132,17 @@ def _holds_model(folder: Path) -> bool:
 def _best(run: Path, last: int) -> int:
     best = _read(run / f"checkpoint-{last}" / "trainer_state.json").get("best_step")
     if best is None:
-        raise UserError(f"{run} has no best step: none was evaluated (evaluate.every); choose --step last")
+        raise UserError(f"{run} has no best step: no evaluation (evaluate.every) had a score; choose --step last")
     if not (run / f"checkpoint-{best}").is_dir():
         raise UserError(f"{run}/checkpoint-{best}, the best step's, is missing; choose --step last")
     return int(best)
+
+
+def _is_behind(final: Path, steps: list[int]) -> bool:
+    """Return True if a resumed run has written checkpoints after final/; that of earlier versions does not tell."""
+    known = final / "refinerl.json"
+    ended = _read(known).get("last") if known.is_file() else None
+    return ended is not None and bool(steps) and steps[-1] > int(ended)
 
 
 def _step_of_final(final: Path, steps: list[int]) -> int:

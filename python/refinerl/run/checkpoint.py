@@ -223,10 +223,10 @@ def standing(folder: Path) -> str:
     return f"--resume goes on after step {steps[-1]}, from {folder / f'checkpoint-{steps[-1]}'}"
 
 
-def export(folder: Path, policy: Trainer, tokenizer: Saves, world: World = ALONE, *, step: int) -> None:
+def export(folder: Path, policy: Trainer, tokenizer: Saves, world: World = ALONE, *, step: int, last: int) -> None:
     """Save model and tokenizer for `from_pretrained`, with the merged model if there is one; all or nothing.
 
-    `step` is noted in refinerl.json.
+    refinerl.json notes the model's `step`, and the `last` one of the run.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     with _cleared(partial, world):
@@ -239,7 +239,7 @@ def export(folder: Path, policy: Trainer, tokenizer: Saves, world: World = ALONE
             for place in (partial, partial / "merged"):
                 if place.is_dir():
                     tokenizer.save(place)
-            write(partial / "refinerl.json", json.dumps({"schema": SCHEMA, "step": step}))
+            write(partial / "refinerl.json", json.dumps({"schema": SCHEMA, "step": step, "last": last}))
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(partial, folder)
 

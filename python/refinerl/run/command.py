@@ -167,17 +167,18 @@ def run(
 def export(config: Config, parts: Parts) -> None:
     """Write final/, of the step that `checkpoint.final` names."""
     keeper = parts.keeper
-    step = keeper.state.step
+    last = step = keeper.state.step
     if config.checkpoint.final == "best":
         keeper.take_best()
-        step = keeper.state.best_step or step
+        step = keeper.state.best_step or last
         parts.telemetry.say(f"final/ is the model after step {step}" + _why_best(keeper.state))
-    checkpoint.export(keeper.folder / "final", parts.updater.policy, parts.tokenizer, parts.world, step=step)
+    place, policy = keeper.folder / "final", parts.updater.policy
+    checkpoint.export(place, policy, parts.tokenizer, parts.world, step=step, last=last)
 
 
 def _why_best(state: checkpoint.State) -> str:
     if state.best_step is None:
-        return ", the last: the run ended before its first evaluation"
+        return ", the last: no evaluation had a score"
     return f", which has the best evaluation: {state.best_score:.4g}"
 
 
