@@ -52,3 +52,12 @@ def test_a_run_of_few_steps_is_not_refused_for_checkpoints_that_it_never_writes(
     assert two is not None
     assert many is not None
     assert many - two == two - one  # keep = 2, and the one that is being written
+
+
+def test_a_folder_with_the_name_of_a_bundled_model_is_not_the_model(tmp_path, monkeypatch):
+    """Such as the one of `refinerl.study.miniature --make miniature`; the plan looked for a tokenizer in it."""
+    (tmp_path / "miniature").mkdir()
+    monkeypatch.chdir(tmp_path)
+    config = recipe.load("demo")
+    assert config.model == "miniature"
+    preflight.check_tokenizer(config)

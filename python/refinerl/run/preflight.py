@@ -10,6 +10,7 @@ from pathlib import Path
 from refinerl.config import Config
 from refinerl.data.apps import ProblemSet
 from refinerl.data.conversations import Dialogues, StreamedDialogues
+from refinerl.engines import bundled
 from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.errors import UserError
 from refinerl.run.given import NOTHING, Given
@@ -101,7 +102,7 @@ def check_tokenizer(config: Config) -> None:
     Raises:
         UserError: it cannot be loaded, or as `check_chat`.
     """
-    if os.path.isdir(config.model):
+    if config.model.lower() not in bundled.NAMES and os.path.isdir(config.model):
         check_chat(config, ChatTokenizer.load(config.model, chat_template=config.chat_template))
 
 
