@@ -51,6 +51,7 @@ def test_a_run_of_few_steps_is_not_refused_for_checkpoints_that_it_never_writes(
     assert one is not None
     assert two is not None
     assert many is not None
+    assert one < two < many
     assert many - two == two - one  # keep = 2, and the one that is being written
 
 
