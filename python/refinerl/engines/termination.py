@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 
 _HANDLED = bytes(1)
-"""What the handler writes; no signal has the number 0."""
+"""The byte that the handler writes: no signal has the number 0."""
 
 _listening = False
 _masks = threading.local()
