@@ -69,7 +69,7 @@ test: setup ## run the Rust and Python tests
 	@echo "==> Python tests"
 	$(PYTEST)
 
-quick: setup ## run the Python tests that are not slow, about a minute on two cores
+quick: setup ## run the Python tests that are not slow, in less than two minutes on two cores
 	$(PYTEST) -m "not slow"
 
 coverage: setup ## measure the coverage of the quick tests: a summary, and pages in .cache/coverage (installs pytest-cov)
