@@ -251,7 +251,7 @@ def test_a_run_without_a_refiner_has_no_price(tmp_path):
     ],
 )
 def test_a_mean_has_the_digits_that_its_error_allows(value, error, shown):
-    assert summary._form(Mean(value, error)) == shown
+    assert summary.form(Mean(value, error)) == shown
 
 
 def test_text_of_a_model_cannot_command_the_terminal(tmp_path):

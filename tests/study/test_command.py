@@ -293,6 +293,9 @@ def test_figures_and_page_without_their_packages(finished, monkeypatch: pytest.M
     (output / "table.md").unlink(missing_ok=True)
     assert study(source, "--output-dir", output) == 0
     out = capsys.readouterr().out
-    assert "the figures of a study cannot be made without matplotlib: pip install 'jinja2>=3' 'matplotlib>=3.8'" in out
-    assert "the page of a study cannot be made without jinja2: pip install 'jinja2>=3' 'matplotlib>=3.8'" in out
+    assert (
+        "figures need matplotlib of the extra `report`, which is not installed: pip install 'jinja2>=3' 'matplotlib"
+        in out
+    )
+    assert "pages of studies need jinja2 of the extra `report`, which is not installed: pip install" in out
     assert (output / "table.md").exists()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
+from refinerl.report.figures.drawing import CE
+from refinerl.report.figures.series import curve
 from refinerl.run import recipe
-from refinerl.study import figures
 from refinerl.study.measures import collapsed, measure
-from refinerl.study.results import Result
 
 CONFIG = recipe.load("smollm", ["trainer.steps=100"])
 
@@ -64,8 +62,7 @@ def test_cross_entropy_is_the_probes_in_an_arm_that_has_one() -> None:
     metrics = {"refiner__ce": lambda s: 3.0 if s % 5 == 1 else None, "constraint__ce": lambda _: 1.0}
     rows = steps(range(1, 101), **metrics)
     assert measure(rows, CONFIG) == {"ce_first": 3.0, "ce_last": 3.0}
-    result = Result("arm", 0, Path("run"), rows, {})
-    assert {value for _, value in figures.curve(result, "constraint/ce")} == {3.0}
+    assert {value for _, value in curve(rows, CE.metrics)} == {3.0}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The page and the figures: text is escaped, nothing is loaded from elsewhere, bands are the range over seeds."""
+"""The page of a study: text is escaped, nothing is loaded from elsewhere, the figures are in it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import base64
 import re
 from pathlib import Path
 
-import pytest
-
-from refinerl.study import figures, page
+from refinerl.report.figures import drawing
+from refinerl.report.figures.folders import Found
+from refinerl.report.figures.series import Drawn, Series
+from refinerl.study import page
 from refinerl.study.results import Result
 from refinerl.study.table import Table
 from studying import record
@@ -27,10 +28,9 @@ def test_a_page_of_hostile_text(tmp_path: Path) -> None:
     for result in results:
         result.folder.mkdir(parents=True)
         (result.folder / "report.html").touch()
-    drawn = figures.draw(results, tmp_path / "figures")
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
-        f"{name}.{suffix}" for name in ("held-out", "figure-4-reward") for suffix in ("svg", "png")
-    }
+    series = (Series(arm, tuple(Drawn(r.folder, r.rows) for r in results if r.arm == arm)) for arm in arms)
+    drawn = drawing.draw(Found(tuple(series)), tmp_path / "figures").drawings
+    assert list(drawn) == ["Held-out success", "Reward, divergence and constraint (the paper's figure 4)"]
     table = Table.of(known, results, {})
     html = page.write_page(tmp_path, table, results, drawn, "about <b>").read_text()
     assert "<script" not in html
@@ -41,25 +41,3 @@ def test_a_page_of_hostile_text(tmp_path: Path) -> None:
     (first, _) = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", html)
     assert base64.b64decode(first).decode().startswith("<?xml")
     assert '<td class="too few seeds">too few seeds</td>' in html
-
-
-def test_curves_are_means_and_ranges_at_common_steps(tmp_path: Path) -> None:
-    results = [run(tmp_path, "a", seed) for seed in (0, 3)]
-    results[1] = Result("a", 3, results[1].folder, results[1].rows[:-1], {})
-    (band,) = figures.bands(results, "reward/mean").values()
-    assert (band.steps, band.means, band.lows, band.highs, band.seeds) == (
-        [1, 2],
-        [1.5, 1.5],
-        [0.0, 0.0],
-        [3.0, 3.0],
-        2,
-    )
-    assert figures.bands(results, "")["a"].steps == [0, 1, 2]
-    assert figures.bands(results, "constraint/ce") == {}
-
-
-def test_training_curves_are_smoothed(tmp_path: Path) -> None:
-    rows = [{"step": step, "reward/mean": float(step)} for step in range(1, 11)]
-    points = figures.curve(Result("a", 0, tmp_path, rows, {}), "reward/mean")
-    assert points[0] == (1, 1.0)
-    assert points[-1] == (10, pytest.approx(7.0))

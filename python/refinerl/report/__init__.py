@@ -1,10 +1,12 @@
-"""A finished run: a page, training data, its models, a summary.
+"""A finished run: a page, the paper's figures, training data, its models, a summary.
 
 command   `python -m refinerl.report`
 page      a run as one HTML page
+figures   the paper's figures, from runs and studies
 export    rollouts as rows for supervised or preference training
 model     the models of a run: found for `refinerl.evaluate`, and exported
 rows      the rows of a run's files, written and read
 summary   a finished run in the terminal
+missing   the packages of the extra `report`
 windows   means of metrics over the first and the last steps
 """

@@ -1,6 +1,7 @@
-"""The command `python -m refinerl.report`: a run as a page to read, as training data, or as a model.
+"""The command `python -m refinerl.report`: a run as a page to read, as figures, as training data, or as a model.
 
 python -m refinerl.report RUN [--output FILE]                                          one HTML page: curves, rewrites
+python -m refinerl.report RUN [RUN2 ...] --figures DIR                                 the paper's figures, SVG and PNG
 python -m refinerl.report export RUN --format sft|preference [--output FILE] [--all]   training data in TRL's layouts
 python -m refinerl.report export RUN --format model [--step last|best|N] [--output DIR]        the model after a step
 """
@@ -9,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from refinerl import __version__
 from refinerl.data.terminal import safe
 from refinerl.errors import UserError
 from refinerl.report.export import export
+from refinerl.report.figures import drawing
 from refinerl.report.model import export_model
 from refinerl.report.page import write_page
 
@@ -23,37 +25,70 @@ from refinerl.report.page import write_page
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 2 bad input."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    options = _export_parser().parse_args(words[1:]) if words[:1] == ["export"] else _parser().parse_args(words)
+    name = words[0] if words[:1] and words[0] in COMMANDS else ""
+    parser, run = COMMANDS[name]
+    options = parser().parse_args(words[1:] if name else words)
     try:
-        print(_export(options) if words[0] == "export" else write_page(options.run, options.output))
+        for line in run(options):
+            print(safe(line), flush=True)
     except UserError as error:
         print(f"error: {safe(str(error))}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return 0
 
 
-def _export(options: argparse.Namespace) -> str:
+def _report(options: argparse.Namespace) -> Iterator[str]:
+    if options.figures is not None:
+        if options.output is not None:
+            raise UserError("--output is for the page: --figures DIR names the folder of the figures")
+        yield from _figures(options)
+        return
+    if len(options.runs) > 1:
+        raise UserError("the page is of one run: several are for --figures DIR")
+    yield str(write_page(options.runs[0], options.output))
+
+
+def _figures(options: argparse.Namespace) -> Iterator[str]:
+    written = drawing.write(options.runs, options.figures)
+    yield from map(str, written.files)
+    yield from written.notes
+    if not written.files:
+        raise UserError(f"no figure was written: {', '.join(map(str, options.runs))} hold no metrics to draw")
+
+
+def _export(options: argparse.Namespace) -> Iterator[str]:
     if options.format == "model":
         if options.all:
             raise UserError("--all is for refinements, with --format sft or preference")
-        return export_model(options.run, options.step or "last", options.output, merge=options.merge)
+        yield export_model(options.run, options.step or "last", options.output, merge=options.merge)
+        return
     if options.step is not None or options.merge:
         raise UserError("--step and --merge are for --format model: refinements of all steps are exported")
     done = export(options.run, options.format, options.output, everything=options.all)
     doubles = f", {done.duplicates} duplicates left out" if done.duplicates else ""
-    return f"{done.path}: {done.rows} rows from {done.refinements} refinements{doubles}"
+    yield f"{done.path}: {done.rows} rows from {done.refinements} refinements{doubles}"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m refinerl.report",
         usage="%(prog)s RUN [--output FILE]\n"
+        "       %(prog)s RUN [RUN2 ...] --figures DIR\n"
         "       %(prog)s export RUN --format sft|preference [--output FILE] [--all]\n"
         "       %(prog)s export RUN --format model [--step last|best|N] [--merge] [--output DIR]",
-        description="Write a run as one HTML page; or, with export, its refinements as training data, or its model.",
+        description="Write a run as one HTML page, or runs as the paper's figures; or, with export, a run's "
+        "refinements as training data, or its model.",
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="the run's folder; for figures also a study's"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: RUN/report.html")
+    parser.add_argument(
+        "--figures", type=Path, metavar="DIR", help="write the paper's figures 4, 5 and 7 into this folder"
+    )
     parser.add_argument("--version", action="version", version=f"refinerl {__version__}")
     return parser
 
@@ -74,3 +109,10 @@ def _export_parser() -> argparse.ArgumentParser:
     parser.add_argument("--merge", action="store_true", help="merge a LoRA run's adapter into the model")
     parser.add_argument("--all", action="store_true", help="also export refinements that the filter did not accept")
     return parser
+
+
+COMMANDS = {
+    "": (_parser, _report),
+    "export": (_export_parser, _export),
+}
+"""By name: the parser of the arguments, and the function that does it and yields lines to print."""

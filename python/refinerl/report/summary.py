@@ -130,11 +130,12 @@ def table(rows: Sequence[Mapping[str, Any]], *, names: bool = True) -> Table:
     for name, label in SHOWN.items():
         means = [window.mean(name) for window in parts]
         if any(row.get(name) is not None for row in rows):
-            made.add_row(label, *map(_form, means), *([name] if names else []))
+            made.add_row(label, *map(form, means), *([name] if names else []))
     return made
 
 
-def _form(mean: Mean | None) -> str:
+def form(mean: Mean | None) -> str:
+    """Write a mean with its standard error, to two digits of the error; – for none."""
     if mean is None:
         return "–"
     if mean.error is None:

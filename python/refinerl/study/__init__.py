@@ -9,11 +9,9 @@ runs        a training run in a process of its own, and its rows as they appear
 measures    the numbers of a run; the rule of a collapse
 results     the finished runs of a folder; the best point of a grid
 table       means ± standard errors, paired differences; text (terminal, Markdown)
-figures     the paper's figures 4, 5 and 7
 skill       auditions of refiners against what their arms gain: `python -m refinerl.study.skill`, with correlation
 page        index.html (page.html)
 bands       the intervals in which a rerun is expected
-missing     optional packages
 demo        a live view of two arms, and a closing picture
 miniature   a tiny model that writes programs about lists, and its problems
 """

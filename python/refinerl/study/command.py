@@ -22,12 +22,13 @@ from refinerl import __version__
 from refinerl.data.files import write
 from refinerl.data.terminal import safe
 from refinerl.errors import UserError
+from refinerl.report.figures import folders
+from refinerl.report.missing import MissingError
 from refinerl.run.arguments import new_folder
-from refinerl.study import dry_run, figures, record, results, text
+from refinerl.study import dry_run, record, results, text
 from refinerl.study.bands import Bands, write_band
 from refinerl.study.demo import command as demo_command
 from refinerl.study.file import shipped
-from refinerl.study.missing import MissingError
 from refinerl.study.plan import Plan
 from refinerl.study.progress import Progress
 from refinerl.study.record import Record
@@ -121,12 +122,17 @@ def finish(output: Path, known: Record, about: str, console: Console) -> Table:
     if not found:
         return table
     text.show(table, console)
+    from refinerl.report.figures import drawing  # imports torch, which takes seconds
+    from refinerl.study import page
+
     drawn: Mapping[str, str] = {}
     try:
-        drawn = figures.draw(found, output / "figures")
+        written = drawing.draw(folders.find([output]), output / "figures")
+        drawn = written.drawings
+        for note in written.notes:
+            console.print(note, highlight=False, markup=False, soft_wrap=True)
     except MissingError as missing:
         console.print(str(missing), highlight=False, markup=False, soft_wrap=True)
-    from refinerl.study import page  # imports torch, which takes seconds
 
     try:
         place = page.write_page(output, table, found, drawn, about)

@@ -9,9 +9,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from refinerl.report.export import save
+from refinerl.report.figures.drawing import CAPTION
+from refinerl.report.missing import find
 from refinerl.report.page import write_page as write_report
-from refinerl.study.figures import CAPTION
-from refinerl.study.missing import find
 from refinerl.study.results import Result
 from refinerl.study.table import BLOCKS, COMPARED, EXPLAINED, FEWEST, Table
 
@@ -34,7 +34,7 @@ def write_page(
         MissingError: jinja2 is not installed.
         UserError: a file of a run is damaged, or a file cannot be written.
     """
-    jinja2 = find("jinja2", "the page")
+    jinja2 = find("jinja2", "pages of studies")
     _write_reports(results)
     template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         (resources.files("refinerl.study") / "page.html").read_text(encoding="utf-8")

@@ -28,9 +28,10 @@ from refinerl import __version__
 from refinerl.config import Config
 from refinerl.errors import UserError
 from refinerl.report.export import save
+from refinerl.report.figures import plots
+from refinerl.report.missing import MissingError
 from refinerl.run import recipe
-from refinerl.study import correlation, figures, results, runs
-from refinerl.study.missing import MissingError
+from refinerl.study import correlation, results, runs
 from refinerl.study.record import Record
 from refinerl.study.table import COMPARED, Difference, Table, difference
 
@@ -233,26 +234,24 @@ def draw(points: Sequence[Point], folder: Path, baseline: str) -> None:
         MissingError: matplotlib is not installed.
         OSError: a file cannot be written.
     """
-    plots = figures.pyplot()
     folder.mkdir(exist_ok=True)
-    canvas, axes = plots.subplots(1, len(MEASURES), figsize=(12.8, 4), squeeze=False, constrained_layout=True)
     fresh = statistics.fmean(point.audition["fresh"] for point in points)
-    for axis, measure in zip(axes[0], MEASURES, strict=True):
-        for number, point in enumerate(p for p in points if measure in p.gains):
-            x, gain = point.audition["improvement_ratio"], point.gains[measure]
-            errors = {"xerr": point.audition["improvement_error"] or 0.0, "yerr": gain.error or 0.0}
-            axis.errorbar([x], [gain.mean], fmt="o", color=f"C{number % 10}", capsize=2, **errors)
-            axis.annotate(point.arm.replace("$", r"\$"), (x, gain.mean), xytext=(6, 6), textcoords="offset points")
-        axis.axhline(0, color="0.5", lw=0.8)
-        axis.axvline(fresh, color="0.5", lw=0.8, ls=":", label="fresh answers in the audition")
-        axis.set_xlabel("improvement ratio in the audition")
-        axis.set_ylabel(f"gain over {baseline}".replace("$", r"\$"))
-        axis.set_title(COMPARED[measure], fontsize=10)
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
-    canvas.suptitle("Does the audition predict the gain?")
-    figures.save(canvas, folder / "skill")
-    plots.close(canvas)
+    with plots.canvas(1, len(MEASURES)) as (canvas, axes):
+        for axis, measure in zip(axes[0], MEASURES, strict=True):
+            for number, point in enumerate(p for p in points if measure in p.gains):
+                x, gain = point.audition["improvement_ratio"], point.gains[measure]
+                errors = {"xerr": point.audition["improvement_error"] or 0.0, "yerr": gain.error or 0.0}
+                axis.errorbar([x], [gain.mean], fmt="o", color=f"C{number % 10}", capsize=2, **errors)
+                axis.annotate(plots.plain(point.arm), (x, gain.mean), xytext=(6, 6), textcoords="offset points")
+            axis.axhline(0, color="0.5", lw=0.8)
+            axis.axvline(fresh, color="0.5", lw=0.8, ls=":", label="fresh answers in the audition")
+            axis.set_xlabel("improvement ratio in the audition")
+            axis.set_ylabel(f"gain over {plots.plain(baseline)}")
+            axis.set_title(COMPARED[measure], fontsize=10)
+            axis.grid(alpha=0.3)
+            axis.legend(fontsize=8)
+        canvas.suptitle("Does the audition predict the gain?")
+        plots.save(canvas, folder / "skill")
 
 
 def _parser() -> argparse.ArgumentParser:
