@@ -13,7 +13,7 @@ COMMANDS = {
     "evaluate": "compute pass@k of a model or of samples on HumanEval(+), MBPP(+), APPS",
     "audition": "measure what a refiner improves and costs, before a run",
     "study": "run arms and seeds of a recipe side by side, and compare them",
-    "report": "show runs as a page or as figures; export refinements and models",
+    "report": "show runs as a page or as figures; write a model card; export refinements and models",
     "sandbox": "judge reference solutions; show how programs are isolated here",
     "doctor": "show what works on this machine, what does not, and how to fix it",
 }

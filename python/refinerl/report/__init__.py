@@ -1,8 +1,9 @@
-"""A finished run: a page, the paper's figures, training data, its models, a summary.
+"""A finished run: a page, the paper's figures, a model card, training data, its models, a summary.
 
 command   `python -m refinerl.report`
 page      a run as one HTML page
 figures   the paper's figures, from runs and studies
+card      a model card, and the upload to the hub
 export    rollouts as rows for supervised or preference training
 model     the models of a run: found for `refinerl.evaluate`, and exported
 rows      the rows of a run's files, written and read

@@ -2,6 +2,7 @@
 
 python -m refinerl.report RUN [--output FILE]                                          one HTML page: curves, rewrites
 python -m refinerl.report RUN [RUN2 ...] --figures DIR                                 the paper's figures, SVG and PNG
+python -m refinerl.report card RUN [--push OWNER/NAME]                                 a model card, and the upload
 python -m refinerl.report export RUN --format sft|preference [--output FILE] [--all]   training data in TRL's layouts
 python -m refinerl.report export RUN --format model [--step last|best|N] [--output DIR]        the model after a step
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 from refinerl import __version__
 from refinerl.data.terminal import safe
 from refinerl.errors import UserError
+from refinerl.report.card import command as card
 from refinerl.report.export import export
 from refinerl.report.figures import drawing
 from refinerl.report.model import export_model
@@ -77,10 +79,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m refinerl.report",
         usage="%(prog)s RUN [--output FILE]\n"
         "       %(prog)s RUN [RUN2 ...] --figures DIR\n"
+        "       %(prog)s card RUN [--step last|best|N] [--push OWNER/NAME] [--dry-run]\n"
         "       %(prog)s export RUN --format sft|preference [--output FILE] [--all]\n"
         "       %(prog)s export RUN --format model [--step last|best|N] [--merge] [--output DIR]",
-        description="Write a run as one HTML page, or runs as the paper's figures; or, with export, a run's "
-        "refinements as training data, or its model.",
+        description="Write a run as one HTML page, or runs as the paper's figures; with card a model card; with export "
+        "its refinements as training data, or its model.",
     )
     parser.add_argument(
         "runs", type=Path, nargs="+", metavar="RUN", help="the run's folder; for figures also a study's"
@@ -113,6 +116,7 @@ def _export_parser() -> argparse.ArgumentParser:
 
 COMMANDS = {
     "": (_parser, _report),
+    "card": (card.parser, card.run),
     "export": (_export_parser, _export),
 }
 """By name: the parser of the arguments, and the function that does it and yields lines to print."""

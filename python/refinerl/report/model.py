@@ -97,15 +97,19 @@ def export_model(run: Path, step: str, output: Path | None = None, *, merge: boo
 
 
 def _copy(source: Path, target: Path, *, adapter: bool) -> None:
-    left_out = (*_RUNS_OWN, *(() if adapter else ("adapter_*", "merged")))
     target.mkdir()
-    for path in source.iterdir():
-        if any(fnmatch(path.name, pattern) for pattern in left_out):
+    for path in contents(source):
+        if not adapter and (fnmatch(path.name, "adapter_*") or path.name == "merged"):
             continue
         if path.is_dir():
             shutil.copytree(path, target / path.name)
         else:
             shutil.copy(path, target)
+
+
+def contents(source: Path) -> list[Path]:
+    """Return the files and folders of a model, without those that only the run reads."""
+    return sorted(path for path in source.iterdir() if not any(fnmatch(path.name, own) for own in _RUNS_OWN))
 
 
 def _write_merged(source: Path, target: Path) -> None:
