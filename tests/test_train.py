@@ -87,7 +87,7 @@ def test_a_run_leaves_what_the_readme_says(toy: Toy, tmp_path):
     }  # fmt: skip
     assert [row["step"] for row in metrics(tmp_path / "run")] == [1, 2]
     row = rollouts(tmp_path / "run", 1)[0]
-    assert row["schema"] == 1
+    assert row["schema"] == 2
     assert row["refinement"]["completion"]["token_ids"] is not None
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "final")
     assert model.get_input_embeddings().weight is model.get_output_embeddings().weight

@@ -108,6 +108,8 @@ class Reward:
     """Numbers that reward functions kept with `log_metric` in the call that scored this completion, by name."""
     feedback: str = field(default="", compare=False)
     """Text for the refiner's `$feedback`, without anything of a hidden test; empty where the task has none."""
+    failure: str = field(default="", compare=False, repr=False)
+    """Excerpt of the first test that fails, a hidden one or not, for people who read the run. No model may see it."""
     passed: tuple[bool, ...] = field(default=(), compare=False, repr=False)
     """For each test, whether it was passed; empty where there are no tests."""
 

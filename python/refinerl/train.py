@@ -17,6 +17,7 @@ import torch
 
 from refinerl.errors import TrainingStoppedError
 from refinerl.loop.batch import collate
+from refinerl.loop.details import details
 from refinerl.loop.metrics import merged, rollout_metrics, summed
 from refinerl.loop.rollout import collect, revive
 from refinerl.records import sample_seed
@@ -73,6 +74,7 @@ def train(parts: Parts) -> State:
                 penalty, charged = updater.penalty(measured, anchors)
                 watched = updater.watch(measured, anchors)
                 batch = algorithm.advantages(measured, penalty, world)
+                shown = details(updater, batch, groups, anchors, count=pace.token_costs, seed=pace.seed, step=step)
                 with keeper.changing():
                     update = updater.update(batch, step, share=due)
             with telemetry.clock("sync"):
@@ -94,7 +96,7 @@ def train(parts: Parts) -> State:
                 told,
                 evaluated,
             )
-            telemetry.rollouts(collected.groups, collected.kept, anchors)
+            telemetry.rollouts(collected.groups, collected.kept, anchors, shown)
             telemetry.log(metrics)
             state = keeper.reached(state.after(step, stream.position, update, score_of(evaluated)))
 

@@ -104,8 +104,8 @@ def test_what_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "is not the folder of a run" in refused(tmp_path / "nowhere", capsys)
     assert "is not the folder of a run" in refused(tmp_path, capsys)
     row = accepted(run)[0]
-    other = copied(run, tmp_path / "other", {**row, "schema": 2})
-    assert "step-1.jsonl:1 has schema 2, this version of refinerl reads 1" in refused(other, capsys)
+    other = copied(run, tmp_path / "other", {**row, "schema": 3})
+    assert "step-1.jsonl:1 has schema 3, this version of refinerl reads 1 and 2" in refused(other, capsys)
     cut = copied(run, tmp_path / "cut", row, "{")
     assert "step-1.jsonl:2: not JSON" in refused(cut, capsys)
     plain = copied(run, tmp_path / "plain", {**row, "refinement": None})

@@ -46,6 +46,32 @@ def test_a_row_comes_back_whole(run):
     assert (second.reward, second.refinement, second.selected) == (None, None, False)
 
 
+def test_details_come_back(run):
+    (alignment,) = align([Y.token_ids], [BETTER.token_ids])
+    failing = Rollout(PROMPT, Y, Reward(0.5, "wrong_answer", 0.25, failure="Test 2 of 2."), 3)
+    refinement = Refinement(failing, BETTER, None, alignment, accepted=True, weight=1)
+    details = {"advantage": 0.5, "logprobs": (-0.123456, 0.0, float("-inf")), "split": lambda ids: [*map(str, ids)]}
+    refined = rows.rollout_row(2, failing, refinement, selected=True, **details)
+    probed = rows.rollout_row(2, failing, refinement, selected=True, probe=refinement, **details)
+    (run / "rollouts" / "step-2.jsonl").write_text("\n".join(map(rows.to_json, (refined, probed))))
+    assert rows.read_step(run, 2) == [refined, probed]
+    back, with_probe = rows.read_step(run, 2)
+    assert back.advantage == 0.5
+    assert back.reward.failure == "Test 2 of 2."
+    assert (back.completion.pieces, back.completion.logprobs) == (("5", "6", "2"), (-1.0, -1.0, -1.0))
+    assert back.refinement.completion.logprobs == (-0.1235, 0.0, None)
+    assert with_probe.refinement.completion.logprobs == ()  # they are the probe's
+    assert with_probe.probe.completion.logprobs == (-0.1235, 0.0, None)
+
+
+def test_rows_of_the_earlier_schema_are_read(run):
+    row = json.loads(line(schema=1))
+    assert {"advantage", "pieces", "logprobs"} & (row.keys() | row["completion"].keys()) == set()
+    (run / "rollouts" / "step-1.jsonl").write_text(json.dumps(row))
+    (back,) = rows.read_step(run, 1)
+    assert (back.advantage, back.completion.logprobs, back.reward.failure) == (None, (), "")
+
+
 def line(**changes):
     """Write the line of a rollout, with some of its fields replaced."""
     row = json.loads(rows.to_json(rows.rollout_row(1, ROLLOUT, None, selected=True)))
@@ -55,8 +81,8 @@ def line(**changes):
 def test_other_schemas_and_other_steps_are_refused(run):
     with pytest.raises(UserError, match="no rollouts of step 1: it has none yet"):
         rows.read_step(run, 1)
-    (run / "rollouts" / "step-1.jsonl").write_text(line(schema=2))
-    with pytest.raises(UserError, match=r"step-1.jsonl:1 has schema 2, this version of refinerl reads 1"):
+    (run / "rollouts" / "step-1.jsonl").write_text(line(schema=3))
+    with pytest.raises(UserError, match=r"step-1.jsonl:1 has schema 3, this version of refinerl reads 1 and 2"):
         rows.read_step(run, 1)
     with pytest.raises(UserError, match="no rollouts of step 3: it has 1 to 1"):
         rows.read_step(run, 3)

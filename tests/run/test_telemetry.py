@@ -77,7 +77,7 @@ def test_rollouts_tell_y_and_its_refinement(telemetry):
         telemetry.rollouts([kept, dropped], [kept], Anchors((refinement(kept.rollouts[0], [1, 9], 1.0),)))
     lines = (telemetry.folder / "rollouts" / "step-2.jsonl").read_text().splitlines()
     first, second, third = (json.loads(line) for line in lines)
-    assert first["schema"] == 1
+    assert first["schema"] == 2
     assert first["completion"]["token_ids"] == [1, 2]
     assert first["refinement"]["completion"]["token_ids"] == [1, 9]
     assert (first["refinement"]["accepted"], first["refinement"]["prefix"], first["refinement"]["distance"]) == (

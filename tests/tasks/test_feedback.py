@@ -87,6 +87,28 @@ def test_other_ends(box: Sandbox) -> None:
     )
 
 
+def test_people_see_the_first_failing_test_though_it_is_hidden(box: Sandbox) -> None:
+    def failure(source: str, problem: Problem = DOUBLE) -> str:
+        reward = rollout(make(box, problem), source).reward
+        assert reward is not None
+        assert reward.failure not in reward.feedback or not reward.failure
+        return reward.failure
+
+    assert failure("n = int(input())\nprint(n + 1)") == (
+        "Test 2 of 3.\nInput: 2\nExpected output: 4\nOutput of the program: 3"
+    )
+    assert failure("def add(a, b):\n    return a * b if a == 2 else 3", ADD) == (
+        "Test 3 of 3.\nCall: add(7, 8)\nExpected result: 15\nResult of the program: 3"
+    )
+    assert failure("print(2 * int(input()))") == ""
+
+
+def test_people_see_why_a_program_does_not_compile(box: Sandbox) -> None:
+    reward = rollout(make(box, DOUBLE), "print(").reward
+    assert reward is not None
+    assert reward.failure == "line 1: print(\nSyntaxError: '(' was never closed"
+
+
 def test_the_first_failing_visible_test_is_shown(box: Sandbox) -> None:
     source = "n = int(input())\nprint(2 * n if n < 2 else 0)"
     assert "Input: 2\n" in told(make(box, DOUBLE, visible=2), source)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from refinerl.contracts.options import Count, Reads, Section, When
+from refinerl.contracts.options import Count, CountOrZero, Reads, Section, When
 
 
 class TelemetryConfig(Section):
@@ -23,6 +23,9 @@ class TelemetryConfig(Section):
     kl_every: Count = 1
     """Steps between measurements of entropy and KL to the reference over all sampled responses, those of dropped groups
     included. A step in which no group was dropped also measures the entropy, and with the constraint static the KL."""
+    token_costs: CountOrZero = 4
+    """Accepted refinements of a step, drawn at random, for which rollouts/ holds the logprob of every token of y and ỹ:
+    the heat maps of the report. Each takes one row of a forward pass. 0: none."""
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Services that metrics are also sent to. A resumed run continues what it began there."""
     project: str = "refinerl"

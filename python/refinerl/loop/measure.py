@@ -118,6 +118,10 @@ class Measurer:
             metrics["refiner/ce"] = total / tokens if tokens else math.nan
         return metrics
 
+    def logprobs(self, rows: Rows) -> Tensor:
+        """Return the policy's logprobs of the targets of all rows, (R, T), without gradient. All ranks call it."""
+        return self._forward(self.policy, rows, torch.arange(len(rows))).logprobs
+
     def _idle(self, part: Constraint, outputs: Outputs, batch: Measured) -> dict[str, float]:
         """Return the cost of a constraint of the loss, and its cross-entropy if its rows are refinements."""
         rows = part.rows(batch)

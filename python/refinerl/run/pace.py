@@ -24,6 +24,8 @@ class Pace:
     merge: bool
     """True if identical (x, ỹ) share a row, which needs a step of one minibatch."""
     kl_every: int
+    token_costs: int
+    """Accepted refinements of a step whose logprobs are written, over all ranks."""
     evaluate_every: int
     max_skipped: int
     max_idle: int
@@ -40,6 +42,7 @@ class Pace:
             revive=trainer.batch if config.on_dropped else 0,
             merge=trainer.minibatch == trainer.batch and all(c.apply == "loss" for c in config.held),
             kl_every=config.telemetry.kl_every,
+            token_costs=config.telemetry.token_costs,
             evaluate_every=config.evaluate.every,
             max_skipped=config.guard.max_skipped,
             max_idle=config.guard.max_idle,

@@ -25,6 +25,7 @@ from rich.text import Text
 from refinerl.contracts import ALONE, World
 from refinerl.data.files import write
 from refinerl.data.terminal import duration, safe
+from refinerl.loop.details import Details, pieces
 from refinerl.records import Anchors, RolloutGroup
 from refinerl.report import rows
 from refinerl.run import memory
@@ -32,6 +33,7 @@ from refinerl.run.step_line import step_line
 from refinerl.run.trackers import Tracker
 
 PHASES = ("generate", "score", "refine", "update", "sync")
+NO_DETAILS = Details()
 
 
 class Telemetry:
@@ -71,6 +73,8 @@ class Telemetry:
         self.console = console
         self.steps = steps
         self.trackers = trackers
+        self.decode: Callable[[Sequence[int]], str] = lambda ids: ""
+        """Decodes tokens for the rollouts' details; set once the tokenizer is loaded."""
         self._times: dict[str, float] = {}
         self._step = 0
         self._start = 0.0
@@ -184,9 +188,15 @@ class Telemetry:
             line = step_line(row, self._step, self.steps, self._left, self.console.width)
             self.console.print(line, highlight=False, soft_wrap=True)
 
-    def rollouts(self, groups: Sequence[RolloutGroup], kept: Sequence[RolloutGroup], anchors: Anchors) -> None:
-        """Write rollouts/step-N.jsonl: every y of all ranks, with its ỹ if there is one."""
-        mine = [(group.position, row) for group, row in self._rows(groups, kept, anchors)]
+    def rollouts(
+        self,
+        groups: Sequence[RolloutGroup],
+        kept: Sequence[RolloutGroup],
+        anchors: Anchors,
+        details: Details = NO_DETAILS,
+    ) -> None:
+        """Write rollouts/step-N.jsonl: every y of all ranks, with its ỹ if there is one, and their details."""
+        mine = [(group.position, row) for group, row in self._rows(groups, kept, anchors, details)]
         every = [row for part in self.world.all_gather_object(mine) for row in part]
         if self.world.size > 1:
             every.sort(key=lambda row: row[0])
@@ -195,7 +205,7 @@ class Telemetry:
         write(self.folder / "rollouts" / f"step-{self._step}.jsonl", (f"{row}\n" for _, row in every))
 
     def _rows(
-        self, groups: Sequence[RolloutGroup], kept: Sequence[RolloutGroup], anchors: Anchors
+        self, groups: Sequence[RolloutGroup], kept: Sequence[RolloutGroup], anchors: Anchors, details: Details
     ) -> Iterator[tuple[RolloutGroup, str]]:
         refined = {r.rollout.key: r for r in anchors.refinements}
         probed = {r.rollout.key: r for r in anchors.probes or ()}
@@ -204,9 +214,20 @@ class Telemetry:
             for rollout in group.rollouts:
                 key = rollout.key
                 row = rows.rollout_row(
-                    self._step, rollout, refined.get(key), selected=key in selected, probe=probed.get(key)
+                    self._step,
+                    rollout,
+                    refined.get(key),
+                    selected=key in selected,
+                    probe=probed.get(key),
+                    advantage=details.advantages.get(key),
+                    logprobs=details.logprobs.get(key),
+                    split=self._split,
                 )
                 yield group, rows.to_json(row)
+
+    def _split(self, ids: Sequence[int]) -> tuple[str, ...]:
+        """Split the text of tokens by token."""
+        return pieces(ids, self.decode)
 
     def close(self) -> None:
         """Close the trackers. One that fails is named, and does not fail a run that has ended."""

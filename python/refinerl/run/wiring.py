@@ -115,6 +115,7 @@ def wire(
                 check_memory(config, fetched, world.size)
             loaded = load(config, given, device)
         name, tokenizer, reference_model = loaded.name, loaded.tokenizer, loaded.reference
+        telemetry.decode = tokenizer.decode
         context = loaded.policy.config.get_text_config().max_position_embeddings
         room = room_for_prompts(config, context, "generation.max_tokens", config.generation.max_tokens)
         progress = Progress(config.trainer.steps)

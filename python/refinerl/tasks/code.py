@@ -19,7 +19,7 @@ from refinerl.errors import UserError
 from refinerl.records import Completion, Message, Prompt, Reward, Rollout
 from refinerl.sandbox import Outcome, Program, Sandbox, SandboxError, Test, Verdict
 from refinerl.tasks import templates
-from refinerl.tasks.feedback import count_visible, feedback
+from refinerl.tasks.feedback import count_visible, failure, feedback
 from refinerl.tasks.fences import Which, extract, find_block, find_blocks, is_python
 from refinerl.tasks.hard_coding import gains_only_shown, names_the_answer
 from refinerl.tasks.refining import Refinable
@@ -291,6 +291,7 @@ class CodeTask(Refinable):
         return replace(
             reward,
             feedback=feedback(prompt.payload, source, verdict, self._visible[prompt.id]),
+            failure=failure(prompt.payload, source, verdict),
             passed=tuple(test.outcome is Outcome.passed for test in verdict.tests),
         )
 

@@ -1,7 +1,8 @@
 """Feedback on a program for the refiner: the verdict, the first failing visible test, the end of its error log.
 
-It is made only from the program's source, the visible tests and counts. No byte of a hidden test may leak into it:
-neither of the expected answer nor of the input, which could also reveal the answer.
+`feedback` is made only from the program's source, the visible tests and counts. No byte of a hidden test may leak into
+it: neither of the expected answer nor of the input, which could also reveal the answer. `failure` may show a hidden
+test, and is for people only.
 """
 
 from __future__ import annotations
@@ -73,6 +74,19 @@ def feedback(problem: Problem, source: str, verdict: Verdict, visible: int) -> s
     elif visible and verdict.outcome is not Outcome.passed:
         lines.append("The tests that may be shown pass; others do not.")
     return "\n".join(lines)
+
+
+def failure(problem: Problem, source: str, verdict: Verdict) -> str:
+    """Return an excerpt of the first failing test, hidden or not; empty if all pass.
+
+    It is for people who read a run. No model may see it, because it shows hidden tests.
+    """
+    if verdict.outcome is Outcome.compile_error:
+        return syntax_error(source)
+    index = first_failing(verdict, len(verdict.tests))
+    if index is None:
+        return ""
+    return "\n".join([f"Test {index + 1} of {len(verdict.tests)}.", *_failed(problem, index, verdict.tests[index])[1:]])
 
 
 def syntax_error(source: str) -> str:
