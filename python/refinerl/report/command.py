@@ -1,6 +1,6 @@
-"""The command `python -m refinerl.report`: a run as a page to read, as figures, as training data, or as a model.
+"""The command `python -m refinerl.report`: runs as a page to read, as figures, as training data, or as a model.
 
-python -m refinerl.report RUN [--output FILE]                                          one HTML page: curves, rewrites
+python -m refinerl.report RUN [RUN2 ...] [--output FILE]                               one HTML page: curves, rollouts
 python -m refinerl.report RUN [RUN2 ...] --figures DIR                                 the paper's figures, SVG and PNG
 python -m refinerl.report card RUN [--push OWNER/NAME]                                 a model card, and the upload
 python -m refinerl.report export RUN --format sft|preference [--output FILE] [--all]   training data in TRL's layouts
@@ -48,9 +48,7 @@ def _report(options: argparse.Namespace) -> Iterator[str]:
             raise UserError("--output is for the page: --figures DIR names the folder of the figures")
         yield from _figures(options)
         return
-    if len(options.runs) > 1:
-        raise UserError("the page is of one run: several are for --figures DIR")
-    yield str(write_page(options.runs[0], options.output))
+    yield str(write_page(options.runs, options.output))
 
 
 def _figures(options: argparse.Namespace) -> Iterator[str]:
@@ -77,18 +75,20 @@ def _export(options: argparse.Namespace) -> Iterator[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m refinerl.report",
-        usage="%(prog)s RUN [--output FILE]\n"
+        usage="%(prog)s RUN [RUN2 ...] [--output FILE]\n"
         "       %(prog)s RUN [RUN2 ...] --figures DIR\n"
         "       %(prog)s card RUN [--step last|best|N] [--push OWNER/NAME] [--dry-run]\n"
         "       %(prog)s export RUN --format sft|preference [--output FILE] [--all]\n"
         "       %(prog)s export RUN --format model [--step last|best|N] [--merge] [--output DIR]",
-        description="Write a run as one HTML page, or runs as the paper's figures; with card a model card; with export "
-        "its refinements as training data, or its model.",
+        description="Write one or several runs as one HTML page, or as the paper's figures; with card a model card; "
+        "with export a run's refinements as training data, or its model.",
     )
     parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUN", help="the run's folder; for figures also a study's"
+        "runs", type=Path, nargs="+", metavar="RUN", help="the folder of a run; for figures also of a study"
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="default: RUN/report.html")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="default: RUN/report.html, or report.html here for several runs"
+    )
     parser.add_argument(
         "--figures", type=Path, metavar="DIR", help="write the paper's figures 4, 5 and 7 into this folder"
     )

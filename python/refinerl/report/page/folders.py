@@ -1,0 +1,156 @@
+"""Runs as a page reads them: finished, going on, or cut off; what they lack is said instead of refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from refinerl.data.jsonlines import json_lines
+from refinerl.errors import UserError
+from refinerl.report.page.subject import subject
+from refinerl.report.rows import OLDER, ROLLOUTS, SCHEMA, RolloutRow, check_schema, from_json, step_files
+
+Knob = TypeVar("Knob")
+_SEED = re.compile(r"seed[-_]?\d+")
+
+
+@dataclass
+class Folder:
+    """A run's folder."""
+
+    path: Path
+    name: str
+    """The run's name: `telemetry.run_name`, else its folder's, or that of the folder around one named seed-N."""
+    seed: int | None
+    subject: str
+    config: str
+    """The text of config.yaml."""
+    planned: int | None
+    """Steps that the run was to have."""
+    metrics: Sequence[Mapping[str, Any]]
+    """Rows of metrics.jsonl, that of step 0 included."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences that say what is missing."""
+
+    @property
+    def ended(self) -> bool:
+        """True if the run has written its final model."""
+        return (self.path / "final").is_dir()
+
+    def steps(self) -> Iterator[tuple[int, list[RolloutRow]]]:
+        """Read the rollouts step by step, and note what is wrong with them.
+
+        Raises:
+            UserError: a file cannot be read, a line other than a file's last is damaged, or another version of refinerl
+                wrote it.
+        """
+        older = False
+        files = step_files(self.path)
+        if not files:
+            self.notes.append("There are no rollouts: no step is finished, or rollouts/ was removed.")
+        for step, file in sorted(files.items()):
+            rows = []
+            for where, line in _lines(file, (OLDER, ROLLOUTS), self.notes):
+                older = older or line["schema"] == OLDER
+                rows.append(from_json(where, line))
+            yield step, rows
+        if older:
+            self.notes.append(
+                f"Rollouts have schema {OLDER}, of an earlier version of refinerl: there are no advantages, no failing "
+                "tests, and no heat maps of the cross-entropy."
+            )
+
+
+def read_folder(path: Path) -> Folder:
+    """Read a run's folder, without its rollouts.
+
+    Raises:
+        UserError: it is not a run's, a file cannot be read, a line other than the last is damaged, or another version
+            of refinerl wrote it.
+    """
+    file = path / "config.yaml"
+    if not file.is_file():
+        raise UserError(f"{path} is not the folder of a run: it lacks config.yaml")
+    try:
+        config = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UserError(f"cannot read {file}: {reason}") from error
+    said = subject(file, config)
+    values = yaml.safe_load(config)
+    notes: list[str] = []
+    metrics = _metrics(path, notes)
+    planned, seed = _knob(values, int, "trainer", "steps"), _knob(values, int, "seed")
+    folder = Folder(path, _name(path, values), seed, said, config, planned, metrics, notes)
+    done = max((row["step"] for row in metrics), default=0)
+    if not done:
+        notes.append("No step is finished: there are no curves yet.")
+    if done and not folder.ended:
+        notes.append(
+            f"The run has no final/: it goes on, or was stopped after step {done}"
+            + (f" of {planned}." if planned else ".")
+        )
+    return folder
+
+
+def _name(path: Path, config: Mapping[str, Any]) -> str:
+    named = _knob(config, str, "telemetry", "run_name")
+    whole = path.resolve()
+    return named or (whole.parent.name if _SEED.fullmatch(whole.name) else whole.name)
+
+
+def _knob(config: Any, kind: type[Knob], *names: str) -> Knob | None:
+    """Return a knob of a configuration; None if it is not there, or not of this type."""
+    for name in names:
+        config = config.get(name) if isinstance(config, Mapping) else None
+    return config if isinstance(config, kind) else None
+
+
+def _metrics(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    file = path / "metrics.jsonl"
+    if not file.exists():
+        notes.append("There is no metrics.jsonl.")
+        return []
+    rows = []
+    for where, row in _lines(file, (SCHEMA,), notes):
+        if not isinstance(row.get("step"), int):
+            raise UserError(f"{where} is not a step of a run: its field 'step' must be a whole number")
+        if wrong := [name for name, value in row.items() if not isinstance(value, int | float | None)]:
+            raise UserError(f"{where} is not a step of a run: its field {wrong[0]!r} must be a number or null")
+        rows.append(row)
+    return rows
+
+
+def _lines(path: Path, schemas: Sequence[int], notes: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read (`file:line`, object) pairs; note a last line that is cut off, as a run that was killed leaves it."""
+    lines = json_lines(path)
+    while True:
+        try:
+            where, row = next(lines)
+        except StopIteration:
+            return
+        except UserError as error:
+            if not str(error).startswith(f"{path}:{_last(path)}: "):
+                raise
+            notes.append(f"The last line of {path.relative_to(path.parents[_depth(path)])} is cut off and left out.")
+            return
+        check_schema(where, row, schemas)
+        yield where, row
+
+
+def _depth(path: Path) -> int:
+    return 1 if path.parent.name == "rollouts" else 0
+
+
+def _last(path: Path) -> int:
+    """Return the number of the last line that is not blank; 0 if the file cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return max((number for number, line in enumerate(file, start=1) if line.strip()), default=0)
+    except OSError:
+        return 0
