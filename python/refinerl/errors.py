@@ -34,10 +34,11 @@ RELEASES = {
     "jinja2": ">=3",
     "math-verify": ">=0.8",
     "matplotlib": ">=3.8",
+    "mlflow-skinny": ">=3.1",
     "peft": ">=0.17",
     "tensorboard": ">=2.16",
-    "trackio": ">=0.2",
+    "trackio": ">=0.25",
     "vllm": ">=0.32,<0.33",
-    "wandb": ">=0.18",
+    "wandb": ">=0.20",
 }
 """Accepted releases of the optional packages, as in the extras of pyproject.toml."""

@@ -89,14 +89,6 @@ def test_rollouts_tell_y_and_its_refinement(telemetry):
     assert (third["reward"]["value"], third["selected"]) == (1.0, False)
 
 
-def test_tensorboard_gets_the_numbers(tmp_path):
-    pytest.importorskip("tensorboard", reason="tensorboard is an extra")
-    (tracker,) = make_trackers(["tensorboard"], tmp_path, {})
-    tracker.log({"reward/mean": 0.5}, 1)
-    tracker.close()
-    assert list((tmp_path / "tensorboard").iterdir())
-
-
 def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "trackio", None)
     with pytest.raises(UserError, match="pip install 'trackio"):
@@ -166,13 +158,43 @@ def test_the_progress_of_a_phase_whose_size_becomes_known_in_it(tmp_path):
     assert "75%" in out.getvalue()
 
 
-def test_a_tracker_that_does_not_close_is_named(telemetry):
+def test_the_response_that_gains_most_is_chosen(tmp_path):
+    """Of all groups; those without a refinement come last."""
+
+    class Seen:
+        name = "seen"
+
+        def lacks(self, step):
+            return True
+
+        def log(self, metrics, step):
+            """Not of interest here."""
+
+        def tell(self, examples, step):
+            self.examples = examples
+
+        def close(self, *, failed):
+            """Nothing is pending."""
+
+    (tmp_path / "rollouts").mkdir()
+    seen = Seen()
+    telemetry = Telemetry(tmp_path, Console(file=io.StringIO()), steps=1, trackers=[seen], completions=2)
+    first, second = group("a", ([1], 0.5), ([2], 0.0)), group("b", ([3], 1.0))
+    better = refinement(first.rollouts[0], [1, 9], 0.75), refinement(first.rollouts[1], [2, 9], 1.0)
+    with telemetry.step(1):
+        telemetry.rollouts([second, first], [first], Anchors(better))
+        telemetry.log({"reward/mean": 0.5})
+    telemetry.close()
+    assert [(one.prompt_id, one.sample, one.refined_reward) for one in seen.examples] == [("a", 1, 1.0), ("a", 0, 0.75)]
+
+
+def test_a_tracker_that_does_not_close_is_named(tmp_path):
     class Broken:
         name = "wandb"
 
-        def close(self):
+        def close(self, *, failed):
             raise ConnectionError("the network is gone")
 
-    telemetry.trackers = [Broken()]
-    telemetry.close()
-    assert "warning: wandb did not close (ConnectionError: the network is gone)" in telemetry.console.file.getvalue()
+    out = io.StringIO()
+    Telemetry(tmp_path, Console(file=out, width=200), steps=1, trackers=[Broken()]).close()
+    assert "warning: wandb did not close (ConnectionError: the network is gone)" in out.getvalue()

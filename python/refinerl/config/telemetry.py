@@ -14,10 +14,17 @@ class TelemetryConfig(Section):
         dict.fromkeys(
             ("project", "run_name"),
             When(
-                "telemetry.trackers=[wandb] or [trackio]",
-                lambda own, run: "wandb" in own.trackers or "trackio" in own.trackers,
+                "telemetry.trackers=[wandb], [trackio] or [mlflow]",
+                lambda own, run: bool({"wandb", "trackio", "mlflow"} & set(own.trackers)),
             ),
         )
+        | {
+            "completions": When("telemetry.trackers=[…]", lambda own, run: bool(own.trackers)),
+            "completions_every": When(
+                "telemetry.trackers=[…] and telemetry.completions above 0",
+                lambda own, run: bool(own.trackers and own.completions),
+            ),
+        }
     )
 
     kl_every: Count = 1
@@ -26,9 +33,13 @@ class TelemetryConfig(Section):
     token_costs: CountOrZero = 4
     """Accepted refinements of a step, drawn at random, for which rollouts/ holds the logprob of every token of y and ỹ:
     the heat maps of the report. Each takes one row of a forward pass. 0: none."""
-    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
-    """Services that metrics are also sent to. A resumed run continues what it began there."""
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio", "mlflow"], ...] = ()
+    """Services that metrics and responses are also sent to. A resumed run continues what it began there."""
     project: str = "refinerl"
-    """Project of the run in wandb and trackio."""
+    """Project of the run in wandb and trackio; its experiment in mlflow."""
     run_name: str | None = None
-    """Name of the run in wandb and trackio. None: the last part of --output-dir."""
+    """Name of the run in wandb, trackio and mlflow. None: the last part of --output-dir."""
+    completions: CountOrZero = 4
+    """Responses of a step that are sent to the trackers, with their refinements; those with the greatest gain first."""
+    completions_every: CountOrZero = 0
+    """Steps between those whose responses are sent to the trackers. 0: a hundredth of trainer.steps."""

@@ -52,7 +52,7 @@ EXTRAS = {
     "data": Extra(("datasets",), "Parquet, data sets of the hub (task.path)"),
     "math": Extra(("math-verify",), "math-verify, which judges mathematics (task.reward=rule:math)"),
     "report": Extra(("jinja2", "matplotlib"), "a run or a study as an HTML page (refinerl report, refinerl study)"),
-    "trackers": Extra(("tensorboard", "wandb", "trackio"), "curves elsewhere (telemetry.trackers)"),
+    "trackers": Extra(("tensorboard", "wandb", "trackio", "mlflow-skinny"), "curves elsewhere (telemetry.trackers)"),
 }
 """The extras of pyproject.toml that a run can use, without those that only combine others."""
 UNDER_ENGINES = {"vllm": VLLM, "deepspeed": DEEPSPEED}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import math
 import time
@@ -30,7 +31,8 @@ from refinerl.records import Anchors, RolloutGroup
 from refinerl.report import rows
 from refinerl.run import memory
 from refinerl.run.step_line import step_line
-from refinerl.run.trackers import Tracker
+from refinerl.run.trackers import Delivery, Tracker
+from refinerl.run.trackers.examples import due, example
 
 PHASES = ("generate", "score", "refine", "update", "sync")
 NO_DETAILS = Details()
@@ -43,12 +45,14 @@ class Telemetry:
         folder: the run's.
         console: where lines and progress bars are shown.
         steps: steps of the whole run.
-        trackers: services that metrics are also sent to.
+        trackers: services that metrics and responses are also sent to.
         world: the ranks of the run.
         notice: called with the name of every phase that begins.
         settle: waits for the device at the end of a phase, so that pending work is not attributed to the next one.
         peak: measures memory, by metric name: the most that this process has used so far.
         on_step: called with the row of each finished step, in place of a line on the console.
+        completions: responses of a step that are sent to the trackers.
+        completions_every: steps between those whose responses are sent; 0: see `examples.due`.
     """
 
     def __init__(
@@ -63,6 +67,8 @@ class Telemetry:
         settle: Callable[[], None] = lambda: None,
         peak: Callable[[], Mapping[str, float]] = dict,
         on_step: Callable[[Mapping[str, Any]], Any] | None = None,
+        completions: int = 0,
+        completions_every: int = 0,
     ) -> None:
         self.settle = settle
         self.peak = peak
@@ -72,9 +78,11 @@ class Telemetry:
         self.on_step = on_step
         self.console = console
         self.steps = steps
-        self.trackers = trackers
         self.decode: Callable[[Sequence[int]], str] = lambda ids: ""
         """Decodes tokens for the rollouts' details; set once the tokenizer is loaded."""
+        self.delivery = Delivery(trackers, self.say)
+        self._completions, self._completions_every = completions, completions_every
+        self._chosen: list[rows.RolloutRow] = []
         self._times: dict[str, float] = {}
         self._step = 0
         self._start = 0.0
@@ -82,6 +90,7 @@ class Telemetry:
         self._left: float | None = None
         self._bar: tuple[Progress, TaskID] | None = None
         self._row: Mapping[str, Any] = {}
+        self._is_first_row = True
 
     @contextmanager
     def step(self, step: int) -> Iterator[None]:
@@ -179,10 +188,14 @@ class Telemetry:
             return
         row = {**metrics, **times}
         record = rows.metrics_row(self._step, row)
+        if self.delivery and self._is_first_row:
+            self.delivery.catch_up(rows.read_metrics(self.folder))
+        self._is_first_row = False
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-        for tracker in self.trackers:
-            tracker.log({name: value for name, value in row.items() if math.isfinite(value)}, self._step)
+        self.delivery.log({name: value for name, value in row.items() if math.isfinite(value)}, self._step)
+        if self._chosen and due(self._step, self.steps, self._completions_every):
+            self.delivery.tell([example(chosen) for chosen in self._chosen], self._step)
         self._row = record
         if self.on_step is None:
             line = step_line(row, self._step, self.steps, self._left, self.console.width)
@@ -196,17 +209,27 @@ class Telemetry:
         details: Details = NO_DETAILS,
     ) -> None:
         """Write rollouts/step-N.jsonl: every y of all ranks, with its ỹ if there is one, and their details."""
-        mine = [(group.position, row) for group, row in self._rows(groups, kept, anchors, details)]
+        mine = [
+            (group.position, _order(row), rows.to_json(row))
+            for group, row in self._rows(groups, kept, anchors, details)
+        ]
         every = [row for part in self.world.all_gather_object(mine) for row in part]
         if self.world.size > 1:
             every.sort(key=lambda row: row[0])
         if self.world.rank:
             return
-        write(self.folder / "rollouts" / f"step-{self._step}.jsonl", (f"{row}\n" for _, row in every))
+        write(self.folder / "rollouts" / f"step-{self._step}.jsonl", (f"{row}\n" for *_, row in every))
+        self._show([(order, row) for _, order, row in every])
+
+    def _show(self, lines: Sequence[tuple[Order, str]]) -> None:
+        """Choose the responses of the step that trackers get: those whose refinements gain most."""
+        wanted = self._completions if self.delivery else 0
+        best = heapq.nsmallest(wanted, lines, key=lambda line: line[0])
+        self._chosen = [rows.from_json("a response of the step", json.loads(line)) for _, line in best]
 
     def _rows(
         self, groups: Sequence[RolloutGroup], kept: Sequence[RolloutGroup], anchors: Anchors, details: Details
-    ) -> Iterator[tuple[RolloutGroup, str]]:
+    ) -> Iterator[tuple[RolloutGroup, rows.RolloutRow]]:
         refined = {r.rollout.key: r for r in anchors.refinements}
         probed = {r.rollout.key: r for r in anchors.probes or ()}
         selected = {r.key for group in kept for r in group.rollouts}
@@ -223,19 +246,28 @@ class Telemetry:
                     logprobs=details.logprobs.get(key),
                     split=self._split,
                 )
-                yield group, rows.to_json(row)
+                yield group, row
 
     def _split(self, ids: Sequence[int]) -> tuple[str, ...]:
         """Split the text of tokens by token."""
         return pieces(ids, self.decode)
 
-    def close(self) -> None:
-        """Close the trackers. One that fails is named, and does not fail a run that has ended."""
-        for tracker in self.trackers:
-            try:
-                tracker.close()
-            except Exception as error:
-                self.say(f"warning: {tracker.name} did not close ({type(error).__name__}: {error})")
+    def close(self, *, failed: bool = False) -> None:
+        """Close the trackers. One that fails is named, and fails no run.
+
+        `failed` is True if the run ends with an error or is interrupted.
+        """
+        self.delivery.close(failed=failed)
+
+
+Order = tuple[float, int]
+"""The place of a response among those of a step; the least comes first."""
+
+
+def _order(row: rows.RolloutRow) -> Order:
+    """Order responses by the gain of their refinements, the greatest first, and those without by their sample."""
+    gain = row.as_probe().gain
+    return math.inf if gain is None else -gain, row.sample
 
 
 def _rates(times: Mapping[str, float], tokens: float) -> dict[str, float]:

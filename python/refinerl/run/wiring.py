@@ -39,7 +39,7 @@ from refinerl.run.pace import Pace
 from refinerl.run.placement import check_memory, check_ranks
 from refinerl.run.tasks import make_sandbox, make_task
 from refinerl.run.telemetry import Telemetry
-from refinerl.run.trackers import make_trackers
+from refinerl.run.trackers import Tracker, make_trackers
 from refinerl.run.trainers import device_of, make_critic, make_network, make_policy, make_reference, writing_network
 from refinerl.tasks.code import CodeTask
 from refinerl.tasks.dialogue import DialogueTask
@@ -86,7 +86,7 @@ def wire(
     torch.manual_seed(config.seed)
     device = device_of(config.device)
     with ExitStack() as stack:
-        trackers = []
+        trackers: list[Tracker] = []
         if world.rank == 0:
             t = config.telemetry
             told = config.model_dump(mode="json")
@@ -102,8 +102,10 @@ def wire(
             settle=settle,
             peak=partial(devices.peak_memory, torch.device(device)),
             on_step=given.on_step,
+            completions=config.telemetry.completions,
+            completions_every=config.telemetry.completions_every,
         )
-        stack.callback(telemetry.close)
+        stack.push(lambda error, *_: telemetry.close(failed=error is not None))
         telemetry.say(f"device: {devices.describe(torch.device(device))}")
         check_memory(config, config.model, world.size)
         if given.model is None and given.adapted is None:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from refinerl.errors import UserError
-from refinerl.run.trackers import IDS, make_trackers
+from refinerl.run.trackers import make_trackers
+from refinerl.run.trackers.identity import IDS
 from toy import Toy, metrics
 
 
@@ -22,18 +23,19 @@ class Fake:
         self.run_id, self.fault = run_id, fault
         self.started: list[dict[str, Any]] = []
         self.logged: list[int] = []
+        self.ended: list[int] = []
 
     def init(self, **arguments: Any) -> Any:
         if self.fault is not None:
             raise self.fault
         self.started.append(arguments)
-        return SimpleNamespace(id=arguments.get("id", self.run_id))
+        return SimpleNamespace(id=arguments.get("id", self.run_id), log=self.log, finish=self.finish)
 
     def log(self, values: dict[str, float], step: int) -> None:
         self.logged.append(step)
 
-    def finish(self) -> None:
-        """Nothing is pending."""
+    def finish(self, exit_code: int = 0) -> None:
+        self.ended.append(exit_code)
 
 
 def stand_in(monkeypatch, name: str = "wandb", **how: Any) -> Fake:
@@ -50,6 +52,7 @@ def test_a_resumed_run_continues_its_run_in_the_tracker(toy: Toy, tmp_path: Path
         "telemetry.project=letters",
         "telemetry.run_name=first",
         "checkpoint.every=1",
+        "telemetry.completions=0",
     ]
     assert toy.run(tmp_path / "run", *words, "trainer.steps=1") == 0
     wandb.run_id = "another"
@@ -72,12 +75,41 @@ def test_a_run_without_a_name_has_its_folders(tmp_path, monkeypatch):
     for _ in range(2):
         (tracker,) = make_trackers(["trackio"], tmp_path, {})
         tracker.log({"reward/mean": 0.5}, 1)
-        tracker.close()
+        tracker.close(failed=False)
     first, second = trackio.started
     assert (first["project"], first["name"]) == ("refinerl", tmp_path.name)
     assert (second["name"], second["resume"]) == (tmp_path.name, "allow")
     assert "id" not in second
     assert json.loads((tmp_path / IDS).read_text())["trackio"]["name"] == tmp_path.name
+
+
+def test_steps_that_were_sent_are_not_sent_again(tmp_path, monkeypatch):
+    """After an interruption a run takes the steps since its checkpoint again; a service has them already."""
+    wandb = stand_in(monkeypatch)
+    for first, last in ((1, 5), (3, 7)):
+        (tracker,) = make_trackers(["wandb"], tmp_path, {})
+        for step in range(first, last + 1):
+            tracker.log({"reward/mean": 0.5}, step)
+    assert wandb.logged == [1, 2, 3, 4, 5, 6, 7]
+    assert tracker.lacks(6)
+    assert not tracker.lacks(5)
+
+
+def test_a_tracker_that_cannot_start_ends_those_that_have(tmp_path, monkeypatch):
+    wandb = stand_in(monkeypatch)
+    stand_in(monkeypatch, "trackio", fault=OSError("read-only file system"))
+    with pytest.raises(UserError, match=r"telemetry\.trackers=trackio cannot start: read-only file system"):
+        make_trackers(["wandb", "trackio"], tmp_path, {})
+    assert wandb.ended == [1]
+
+
+@pytest.mark.parametrize(("steps", "code"), [("1", 0), ("2", 1)])
+def test_a_run_that_fails_is_marked(toy: Toy, tmp_path, monkeypatch, steps, code):
+    wandb = stand_in(monkeypatch)
+    words = ["telemetry.trackers=[wandb]", "telemetry.completions=0", f"trainer.steps={steps}", "guard.max_idle=2"]
+    reward = "toy_rewards:share_of_a" if code == 0 else "toy_rewards:never"
+    assert toy.run(tmp_path / "run", *words, reward=reward) == code
+    assert wandb.ended == [code]
 
 
 def test_a_run_without_a_step_leaves_no_id(tmp_path, monkeypatch):
@@ -108,6 +140,9 @@ def test_tensorboard_goes_on_in_its_folder(tmp_path, monkeypatch):
         def add_scalar(self, *_: Any) -> None:
             """Written."""
 
+        def flush(self) -> None:
+            """Written."""
+
         def close(self) -> None:
             """Nothing is pending."""
 
@@ -115,7 +150,7 @@ def test_tensorboard_goes_on_in_its_folder(tmp_path, monkeypatch):
     for step in (1, 4):
         (tracker,) = make_trackers(["tensorboard"], tmp_path, {})
         tracker.log({"reward/mean": 0.5}, step)
-        tracker.close()
+        tracker.close(failed=False)
     assert made == [(str(tmp_path / "tensorboard"), 1), (str(tmp_path / "tensorboard"), 4)]
 
 

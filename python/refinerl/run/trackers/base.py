@@ -1,0 +1,48 @@
+"""The Protocol of a tracker, and the optional package that one needs."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from refinerl.errors import UserError, pip_install
+from refinerl.run.trackers.examples import Example
+
+
+class Tracker(Protocol):
+    """A service that metrics and responses are also sent to. Steps come in their order."""
+
+    name: str
+
+    def lacks(self, step: int) -> bool:
+        """Return True if a step before this start of the run is to be sent now."""
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Send one step's metrics, without those that have no value."""
+
+    def tell(self, examples: Sequence[Example], step: int) -> None:
+        """Send responses of a step, after its metrics."""
+
+    def close(self, *, failed: bool) -> None:
+        """Send what is pending. `failed` is True if the run ends with an error or is interrupted."""
+
+
+def module(name: str, package: str) -> Any:
+    """Import a tracker's module.
+
+    Raises:
+        UserError: its package is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(
+            f"telemetry.trackers asks for {package}, which is not installed: {pip_install(package)}"
+        ) from error
+
+
+def cannot_start(name: str, error: Exception, remedy: str) -> UserError:
+    """Make the error of a tracker that cannot start, from the first line of its own error's message."""
+    reason = next(iter(str(error).strip().split("\n")), "") or type(error).__name__
+    return UserError(f"telemetry.trackers={name} cannot start: {reason}; {remedy}")
