@@ -62,6 +62,15 @@ def timeless(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
+def without_tokens(rows: Any) -> Any:
+    """Leave out what rows tell of single tokens: of a sample, and rounded."""
+    if isinstance(rows, list):
+        return [without_tokens(row) for row in rows]
+    if not isinstance(rows, dict):
+        return rows
+    return {name: without_tokens(value) for name, value in rows.items() if name not in ("pieces", "logprobs")}
+
+
 def rollouts(folder: Path, step: int) -> list[dict[str, Any]]:
     """Read the rows of a step's rollouts."""
     return [json.loads(line) for line in (folder / "rollouts" / f"step-{step}.jsonl").read_text().splitlines()]

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from launching import Launcher, environment, free_port, launch, needs_deepspeed, needs_vllm
 from stopping import until
-from toy import Toy, metrics, rollouts, timeless
+from toy import Toy, metrics, rollouts, timeless, without_tokens
 
 pytestmark = [needs_deepspeed, pytest.mark.slow]
 
@@ -71,11 +71,18 @@ def same_curve(mine: Path, theirs: Path) -> None:
 
 
 def samples(output: Path, step: int) -> list[tuple[object, ...]]:
-    rows = rollouts(output, step)
+    rows = without_tokens(rollouts(output, step))
     return sorted(
         (r["prompt"]["id"], r["sample"], r["completion"]["text"], r["reward"]["value"], str(r["refinement"]))
         for r in rows
     )
+
+
+def measured(output: Path, step: int) -> set[tuple[str, int]]:
+    """Keys of the refinements whose tokens are in rollouts/."""
+    rows = [row for row in rollouts(output, step) if "logprobs" in row["completion"]]
+    assert len(rows) <= 4
+    return {(row["prompt"]["id"], row["sample"]) for row in rows}
 
 
 def test_two_ranks_are_the_run_of_one(one: Path, two: Path):
@@ -83,6 +90,7 @@ def test_two_ranks_are_the_run_of_one(one: Path, two: Path):
     same_curve(two, one)
     for step in (1, 2, 3):
         assert samples(two, step) == samples(one, step)
+        assert measured(two, step) == measured(one, step)
     assert AutoModelForCausalLM.from_pretrained(two / "final").num_parameters() > 0
     assert {p.name for p in two.iterdir()} == {p.name for p in one.iterdir()}
 
