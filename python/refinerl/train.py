@@ -74,7 +74,7 @@ def train(parts: Parts) -> State:
                 penalty, charged = updater.penalty(measured, anchors)
                 watched = updater.watch(measured, anchors)
                 batch = algorithm.advantages(measured, penalty, world)
-                shown = details(updater, batch, groups, anchors, count=pace.token_costs, seed=pace.seed, step=step)
+                shown = details(updater, batch, groups, anchors, count=pace.token_costs, step=step)
                 with keeper.changing():
                     update = updater.update(batch, step, share=due)
             with telemetry.clock("sync"):

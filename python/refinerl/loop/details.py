@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import torch
 
 from refinerl.contracts import World
+from refinerl.contracts.shapes import check_advantages
 from refinerl.loop.batch import collate_refinements
-from refinerl.loop.measure import Measurer
+from refinerl.loop.update import Updater
 from refinerl.records import Anchors, Batch, Refinement, RolloutGroup, sample_seed
 
 Key = tuple[str, int]
@@ -27,32 +28,28 @@ class Details:
 
 
 def details(
-    measurer: Measurer,
-    batch: Batch,
-    groups: Sequence[RolloutGroup],
-    anchors: Anchors,
-    *,
-    count: int,
-    seed: int,
-    step: int,
+    updater: Updater, batch: Batch, groups: Sequence[RolloutGroup], anchors: Anchors, *, count: int, step: int
 ) -> Details:
     """Collect the details of a step before its update. All ranks call it together.
 
     Args:
-        measurer: with the policy that sampled the step's y.
+        updater: with the policy that sampled the step's y.
         batch: the rows of `groups`, in their order, then those of the accepted ỹ.
         groups: this rank's, as they were collated.
         anchors: their refinements, or the probes in their place.
         count: size of the sample of accepted refinements, over all ranks.
-        seed: of the run.
         step: of the run.
+
+    Raises:
+        UserError: the algorithm returned something other than a batch with advantages.
     """
+    check_advantages(batch, updater.algorithm)
     made = anchors.refinements if anchors.probes is None else anchors.probes
-    sampled = _sample(made, count, seed, step, measurer.world) if count else []
+    sampled = _sample(made, count, updater.seed, step, updater.world) if count else []
     found: dict[Key, tuple[float, ...]] = {}
     if count:
         rows = collate_refinements(sampled)
-        logprobs = measurer.logprobs(rows)
+        logprobs = updater.logprobs(rows)
         for refinement, values, mask in zip(sampled, logprobs, rows.mask, strict=True):
             found[refinement.rollout.key] = tuple(values[mask].tolist())
     return Details(_advantages(batch, groups), found)
