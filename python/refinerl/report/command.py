@@ -89,9 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="default: RUN/report.html, or report.html here for several runs"
     )
-    parser.add_argument(
-        "--figures", type=Path, metavar="DIR", help="write the paper's figures 4, 5 and 7 into this folder"
-    )
+    parser.add_argument("--figures", type=Path, metavar="DIR", help="write the paper's figures 4 to 7 into this folder")
     parser.add_argument("--version", action="version", version=f"refinerl {__version__}")
     return parser
 

@@ -1,4 +1,4 @@
-"""The paper's figures 4, 5 and 7, and held-out success, as SVG and PNG, from runs and studies."""
+"""The paper's figures 4 to 7, and held-out success, as SVG and PNG, from runs and studies."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from refinerl.errors import UserError
-from refinerl.report.figures import folders, plots
+from refinerl.report.figures import example, folders, heat_map, plots
 from refinerl.report.figures.folders import Found
-from refinerl.report.figures.series import SMOOTHED, Band, Series, band
+from refinerl.report.figures.series import SMOOTHED, Band, Series, band, curve
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,16 @@ FIGURES = (
     Figure("figure-5", "Reward and improvement ratio (the paper's figure 5)", (REWARD, IMPROVED), IMPROVED),
     Figure("figure-7", "Reward and spread by β (the paper's figure 7)", (REWARD, SPREAD), SPREAD),
 )
-"""The figures, which consist of curves."""
+"""The figures that consist of curves. Figure 6 is `heat_map`'s."""
 
 CAPTION = (
     f"Lines are means over seeds, bands their range. Training metrics are means over the last {SMOOTHED} steps. Figure "
     "7 has the runs with the dynamic constraint only, if there are any, and those of its tuning, if β was tuned."
 )
 """The text under the figures."""
+HEAT_MAP = "Cross-entropy of each token of a refinement (the paper's figure 6)"
+WITHOUT_REFINER = "no run has a refiner (constraint.name=dynamic, or refiner.probe=true)"
+WITHOUT_COSTS = "no accepted refinement has the logprobs of its tokens (telemetry.token_costs)"
 
 
 @dataclass
@@ -91,6 +94,7 @@ def draw(found: Found, folder: Path) -> Written:
     for figure in FIGURES:
         series = by_beta(found) if figure.name == "figure-7" else found.series
         _draw(figure, series, folder, written)
+    _draw_heat_map(found, folder, written)
     return written
 
 
@@ -141,6 +145,17 @@ def bands_of(series: Iterable[Series], metrics: Sequence[str]) -> dict[str, Band
 def _note(written: Written, title: str, place: Path, drawing: str) -> None:
     written.files += [place.with_name(f"{place.name}{suffix}") for suffix in (".svg", ".png")]
     written.drawings[title] = drawing
+
+
+def _draw_heat_map(found: Found, folder: Path, written: Written) -> None:
+    refined = [s.runs[0] for s in found.series if curve(s.runs[0].rows, IMPROVED.metrics)]
+    shown = next((one for run in refined if (one := example.best(run.folder)) is not None), None)
+    if shown is None:
+        written.notes.append(f"figure-6 is left out: {WITHOUT_COSTS if refined else WITHOUT_REFINER}")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with heat_map.drawn(shown) as drawn:
+        _note(written, HEAT_MAP, folder / "figure-6", plots.save(drawn, folder / "figure-6"))
 
 
 OVERVIEW = (HELD_OUT, REWARD, KL, CE, IMPROVED, SPREAD)
