@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from refinerl.records import Completion, Prompt, Reward, Rollout, Sampling
+from refinerl.records import Completion, Decoding, Prompt, Reward, Rollout, Sampling
 
 EOS = 2
 
@@ -31,12 +31,16 @@ class Writer:
         self.script = script
         self.context_length = context_length
         self.asked: list[str] = []
+        self.decoded = Decoding()
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, **_: Any) -> list[list[Completion]]:
         self.asked += [decode(p) for p in prompts]
-        return [
+        found = [
             [self._write(decode(p), seed) for seed in seeds] for p, seeds in zip(prompts, sampling.seeds, strict=True)
         ]
+        lengths = [len(each.token_ids) for row in found for each in row]
+        self.decoded += Decoding(tokens=sum(lengths), passes=max(lengths, default=0))
+        return found
 
     def sleep(self) -> None:
         """Nothing to free."""

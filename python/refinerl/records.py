@@ -79,6 +79,26 @@ class Completion:
 
 
 @dataclass(frozen=True)
+class Decoding:
+    """Counts of the work of an engine after the prompts; counts of several calls add up."""
+
+    tokens: int = 0
+    """Tokens that were written, accepted guesses included, before a stop string cuts them."""
+    passes: int = 0
+    """Passes of the model, each over a batch; 0 with `tokens` above 0 if the engine does not count them."""
+    drafted: int = 0
+    """Tokens that were guessed from a draft and verified."""
+    accepted: int = 0
+    """Guessed tokens that the model confirmed, so that they are among `tokens`."""
+
+    def __add__(self, other: Decoding) -> Decoding:
+        return Decoding(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+    def __sub__(self, other: Decoding) -> Decoding:
+        return Decoding(**{f.name: getattr(self, f.name) - getattr(other, f.name) for f in fields(self)})
+
+
+@dataclass(frozen=True)
 class Reply:
     """An answer to a conversation: the refiner's, before it becomes ỹ."""
 
@@ -291,6 +311,7 @@ class Outputs:
     entropies: Tensor  # (R, T) float32 nats, zero where masked; differentiable on y rows
     weighted_nll: Tensor  # () Σ weights·(−log π_θ) over ỹ rows, differentiable; zero without such rows
     values: Tensor | None = None  # (R, T) float32, of a critic; the fields above are then empty
+    shared: int = 0  # tokens of the rows that were not computed, because another row begins with the same ones
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 
 from building import prompt
 from refinerl.loop.refiner import Refiner
-from refinerl.records import Completion, Reply, Reward, Rollout, RolloutGroup, Sampling
-from refining import OTHER_EOS, POINTS, SPECIAL, refine, rollout
-from scripted import EOS, Points, clock, decode, encode
+from refinerl.records import Completion, Decoding, Reply, Reward, Rollout, RolloutGroup, Sampling
+from refining import OTHER_EOS, POINTS, SPECIAL, refine, refiner, rollout
+from scripted import EOS, Points, Writer, clock, decode, encode
 
 
 def test_a_better_refinement_is_accepted_and_ends_as_the_refiner_ended():
@@ -122,6 +123,33 @@ def test_the_metrics_tell_what_the_groups_advantage_already_teaches():
     assert (len(anchors.refinements), anchors.metrics["refiner/skipped_by_choice"]) == (1, 1)
 
 
+def test_what_the_engine_did_is_measured():
+    """Two replies in one batch, of which the longer one has five tokens."""
+    y = rollout("bad", -1.0), rollout("fair", 0.0, 1)
+    writer, anchors = refine({"bad": "good", "fair": "ok"}, *y)
+    assert writer.decoded == Decoding(tokens=8, passes=5)
+    names = ("tokens", "tokens_decoded", "passes")
+    assert [anchors.metrics[f"refiner/{name}"] for name in names] == [8, 8, 5]
+    assert math.isnan(anchors.metrics["refiner/draft_accepted"])
+
+    class Guesses(Writer):
+        """Confirms six of eight guesses in two passes, after an earlier call that does not count."""
+
+        decoded = Decoding(100, 100, 100, 100)
+
+        def generate(self, prompts, sampling, **options):
+            found = super().generate(prompts, sampling, **options)
+            self.decoded = Decoding(108, 102, 108, 106)
+            return found
+
+    guessing = refiner(Guesses(lambda asked, _: {"bad": "good", "fair": "ok"}[asked]))
+    guessing.author.generator.decoded = Guesses.decoded
+    metrics = guessing.refine([RolloutGroup(prompt("x"), y)], step=1).metrics
+    assert [metrics[f"refiner/{name}"] for name in names] == [8, 2, 2]
+    assert metrics["refiner/draft_accepted"] == 0.75
+    assert "refiner/passes" not in refine_by(Author({"bad": ["good"]}), y[0]).metrics  # a server does not tell
+
+
 def test_nothing_to_refine_is_no_trouble():
     _, anchors = refine({}, rollout("good", 1.0))
     assert anchors.refinements == ()
@@ -133,6 +161,8 @@ def test_nothing_to_refine_is_no_trouble():
 
 class Author:
     """Replies as a test lists them, for each y one for each try."""
+
+    decoded = None
 
     def __init__(self, replies):
         self.replies = replies

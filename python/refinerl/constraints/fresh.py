@@ -44,6 +44,7 @@ class Fresh(Dynamic):
         spent = [0] * len(chosen)
         made: list[tuple[Rollout, Completion]] = []
         author = cast("ModelAuthor", self.refiner.author)  # of the reference: config/checks.py
+        before = author.decoded
         author.generator.wake()
         for number in range(self.options.tries):
             due = [i for i, rollout in enumerate(chosen) if not number or self._affords(rollout, spent[i])]
@@ -60,7 +61,12 @@ class Fresh(Dynamic):
                 spent[i] += len(answer.token_ids)
                 made.append((chosen[i], answer))
         author.generator.sleep()
-        return Drafts(made, written=sum(spent), read=sum(len(rollout.prompt.token_ids) for rollout, _ in made))
+        return Drafts(
+            made,
+            written=sum(spent),
+            read=sum(len(rollout.prompt.token_ids) for rollout, _ in made),
+            decoded=author.decoded - before,
+        )
 
     def _affords(self, rollout: Rollout, spent: int) -> bool:
         length = len(rollout.completion.token_ids)

@@ -12,6 +12,7 @@ from refinerl.records import (
     Anchors,
     Batch,
     Completion,
+    Decoding,
     Measured,
     Message,
     Outputs,
@@ -42,6 +43,10 @@ class Generator(Protocol):
     def context_length(self) -> int:
         """Maximum tokens of prompt and completion together."""
 
+    @property
+    def decoded(self) -> Decoding:
+        """Counts of all completions since the engine was made."""
+
     def generate(
         self,
         prompts: Sequence[Sequence[int]],
@@ -71,6 +76,10 @@ class Generator(Protocol):
 
 class Author(Protocol):
     """A model that refines. It takes conversations and returns texts, so its tokenizer does not matter."""
+
+    @property
+    def decoded(self) -> Decoding | None:
+        """Counts of all that its engine has written; None if they are not known, as for a server."""
 
     def reply(
         self, conversations: Sequence[Sequence[Message]], sampling: Sampling, drafts: Sequence[Sequence[int]]

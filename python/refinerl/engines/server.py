@@ -86,6 +86,8 @@ class ServerAuthor:
         self._failed_in_a_row = 0
         self._lock = threading.Lock()
 
+    decoded = None
+
     def reply(
         self, conversations: Sequence[Sequence[Message]], sampling: Sampling, drafts: Sequence[Sequence[int]]
     ) -> list[list[Reply | None]]:

@@ -24,7 +24,7 @@ from refinerl.engines.sampling import greedy, sample, uniforms
 from refinerl.engines.stopping import cut_at_stop
 from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.errors import UserError
-from refinerl.records import Completion, FinishReason, Sampling
+from refinerl.records import Completion, Decoding, FinishReason, Sampling
 
 
 @dataclass(eq=False)
@@ -88,6 +88,7 @@ class TransformersGenerator:
             )
         self._context_length: int = context_length or config.max_position_embeddings
         self._home = home
+        self.decoded = Decoding()
 
     @property
     def context_length(self) -> int:
@@ -149,6 +150,7 @@ class TransformersGenerator:
                 logits_to_keep=1,
             )
             cache.advance()
+            self.decoded += Decoding(tokens=len(rows), passes=1)
             logits = out.logits[:, -1]
             if sampling.temperature > 0:
                 uniform = torch.stack([s.noise[len(s.token_ids)] for s in rows]).to(device)

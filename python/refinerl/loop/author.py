@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from refinerl.contracts import Generator
-from refinerl.records import Message, Reply, Sampling
+from refinerl.records import Decoding, Message, Reply, Sampling
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,11 @@ class ModelAuthor:
     """True: generate with the adapter of a LoRA policy; False: with the base model."""
     same_tokens: bool = True
     """True if the generator has the policy's vocabulary, so that y can serve as a draft for speculative decoding."""
+
+    @property
+    def decoded(self) -> Decoding:
+        """Counts of the generator, which may be the policy's too."""
+        return self.generator.decoded
 
     def reply(
         self, conversations: Sequence[Sequence[Message]], sampling: Sampling, drafts: Sequence[Sequence[int]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from refinerl.records import Completion, Reward, Rollout
+from refinerl.records import Completion, Decoding, Reward, Rollout
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class Drafts:
     """Tokens that were generated."""
     read: int = 0
     """Tokens of the prompts."""
+    decoded: Decoding | None = None
+    """Counts of the engine; None if none wrote them, or if they are not known."""
     failed: int = 0
     """Rollouts without a response, because a server failed."""
     shown: bool = False

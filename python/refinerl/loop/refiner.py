@@ -18,6 +18,7 @@ from refinerl.records import (
     Alignment,
     Anchors,
     Completion,
+    Decoding,
     Refinement,
     Reply,
     Reward,
@@ -120,7 +121,8 @@ class Refiner:
             "skipped_by_choice": improvable - len(candidates),
             "skipped_too_long": len(candidates) - len(refinements) - drafts.failed,
         }
-        return Anchors(tuple(refinements), self._metrics(groups, refinements, counts))
+        metrics = self._metrics(groups, refinements, counts)
+        return Anchors(tuple(refinements), metrics | self._work(drafts.decoded))
 
     def _ask(self, candidates: Sequence[Rollout], step: int) -> Drafts:
         """Request all tries for each rollout from the refiner, and turn each reply into a response."""
@@ -128,16 +130,19 @@ class Refiner:
         seeds = [
             [sample_seed(self.seed, step, f"{name}/{r.prompt.id}", r.sample) for name in tries] for r in candidates
         ]
+        before = self.author.decoded
         replies = self.author.reply(
             [self.task.refine_prompt(r) for r in candidates],
             replace(self.sampling, seeds=seeds, stop=getattr(self.task, "refine_stop", ())),
             [r.completion.token_ids for r in candidates],
         )
+        after = self.author.decoded
         arrived = [(r, reply) for r, mine in zip(candidates, replies, strict=True) for reply in mine if reply]
         return Drafts(
             [(r, self._as_response(r, reply)) for r, reply in arrived],
             written=sum(reply.written for _, reply in arrived),
             read=sum(reply.read for _, reply in arrived),
+            decoded=None if before is None or after is None else after - before,
             failed=sum(bool(mine) and not any(mine) for mine in replies),
             shown=True,
         )
@@ -237,6 +242,18 @@ class Refiner:
             "refiner/reward_gain": _mean(scored),
             "refiner/refined": float(sum(map(len, gains))),
             **{f"refiner/{name}": float(sum(t[name] for t in tallies)) for name in counts if name != "accepted"},
+        }
+
+    def _work(self, decoded: Decoding | None) -> dict[str, float]:
+        """Compute the metrics of the engine's work over all ranks; none if it is not known."""
+        ranks = [counts for counts in self.world.all_gather_object(decoded) if counts is not None]
+        if not ranks:
+            return {}
+        total = sum(ranks, Decoding())
+        return {
+            "refiner/tokens_decoded": float(total.tokens - total.accepted),
+            "refiner/passes": float(total.passes) if total.passes or not total.tokens else float("nan"),
+            "refiner/draft_accepted": total.accepted / total.drafted if total.drafted else float("nan"),
         }
 
 

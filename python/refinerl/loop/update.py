@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,17 @@ from refinerl.loop.batch import minibatches
 from refinerl.loop.measure import Measurer, present
 from refinerl.loop.tally import Tally
 from refinerl.records import Batch, Outputs, Rows, Update, sample_seed
+
+
+class Sizes(NamedTuple):
+    """Counts of a minibatch over all ranks."""
+
+    tokens: float
+    """Tokens of the y that take part in the surrogate."""
+    sequences: float
+    """Number of these y that have a token."""
+    read: float
+    """Tokens of prompts and completions of all rows that have a weight in the loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +88,9 @@ class Updater(Measurer):
         # The fused kernel has one weight for each refinement; only one constraint has any.
         total = sum(weights, torch.zeros(len(minibatch), dtype=torch.float64))
         y_mask = minibatch.mask & minibatch.surrogate.unsqueeze(-1)
-        counts = torch.stack([y_mask.sum(), y_mask.any(-1).sum()]).double()
-        tokens, sequences = self.world.all_reduce(counts).tolist()
         weighed = minibatch.surrogate | torch.stack([total, *weights]).ne(0).any(0)
+        counts = torch.stack([y_mask.sum(), y_mask.any(-1).sum(), minibatch.attention_mask[weighed].sum()])
+        sizes = Sizes(*self.world.all_reduce(counts.double()).tolist())
         parts = self._parts(minibatch, torch.nonzero(weighed).flatten())
         if not parts:
             return
@@ -86,7 +98,7 @@ class Updater(Measurer):
         sums = Tally()
         # No rank stops at what is not finite: the others would wait for it in the next micro-batch.
         found = [
-            self._backward(minibatch.select(part), total[part], [w[part] for w in weights], tokens, sequences, sums)
+            self._backward(minibatch.select(part), total[part], [w[part] for w in weights], sizes, sums)
             for part in parts
         ]
         bad = [name for names in self.world.all_gather_object(found) for name in names if name is not None]
@@ -120,14 +132,13 @@ class Updater(Measurer):
         rows: Batch,
         total_weight: Tensor,
         constraint_weights: list[Tensor],
-        tokens: float,
-        sequences: float,
+        sizes: Sizes,
         sums: Tally,
     ) -> str | None:
         """Run one forward and one backward pass over rows of y and ỹ; return the name of a loss that is not finite."""
         outputs, rows = _forward_with_grad(self.policy, rows, total_weight)
         mask = rows.mask & rows.surrogate.unsqueeze(-1)
-        weights = self.algorithm.weights(mask, tokens, sequences)
+        weights = self.algorithm.weights(mask, sizes.tokens, sizes.sequences)
         surrogate = for_tokens(self.algorithm.policy_loss(outputs, rows), rows, self.algorithm, "policy_loss")
         policy_loss = (surrogate * rows.correction * weights).sum()
         entropy = (outputs.entropies * weights).sum()
@@ -136,13 +147,14 @@ class Updater(Measurer):
             self._count_constraint(part, outputs, rows, row_weight.to(mask.device), sums)
         loss = policy_loss + constraint_loss - self.entropy_bonus * entropy
         self.policy.backward(loss)
-        self._count(outputs, rows, mask, tokens, sums)
+        self._count(outputs, rows, mask, sizes.tokens, sums)
+        sums.add("update/tokens_shared", outputs.shared / max(sizes.read, 1.0))
         sums.add("policy/loss", float(policy_loss.detach()))
         sums.add("constraint/loss", float(constraint_loss.detach()))
         self.progress(len(rows))
         losses = {"policy loss": policy_loss, "constraint loss": constraint_loss, "loss": loss}
         if self.critic is not None:
-            losses["value loss"] = self._backward_values(self.critic, rows, tokens, sequences, sums)
+            losses["value loss"] = self._backward_values(self.critic, rows, sizes, sums)
         return next((name for name, part in losses.items() if not torch.isfinite(part)), None)
 
     def _constraint_norm(self, minibatch: Batch, total: Tensor, weights: list[Tensor]) -> float | None:
@@ -168,11 +180,11 @@ class Updater(Measurer):
             loss = loss + part.loss(outputs, rows, row_weight.to(rows.mask.device))
         return loss
 
-    def _backward_values(self, critic: Trainer, rows: Batch, tokens: float, sequences: float, sums: Tally) -> Tensor:
+    def _backward_values(self, critic: Trainer, rows: Batch, sizes: Sizes, sums: Tally) -> Tensor:
         """Run the critic's forward and backward pass over the y among the rows."""
         outputs, y = _forward_with_grad(critic, rows.select(torch.nonzero(rows.surrogate).flatten()))
         self.progress(len(y))
-        weights = self.algorithm.weights(y.mask, tokens, sequences)
+        weights = self.algorithm.weights(y.mask, sizes.tokens, sizes.sequences)
         loss = (self.algorithm.value_loss(present(outputs.values), y) * weights).sum()
         critic.backward(loss)
         sums.add("critic/loss", float(loss.detach()))

@@ -27,7 +27,7 @@ from refinerl.engines.vllm.memory import CACHE, WEIGHTS
 from refinerl.engines.vllm.process import CUSTODY, import_vllm, name_shared_memory, on_current_device
 from refinerl.engines.vllm.weights import ADAPTER, install_adapter, repack_head, take_over
 from refinerl.errors import UserError
-from refinerl.records import Completion, FinishReason, Sampling
+from refinerl.records import Completion, Decoding, FinishReason, Sampling
 
 
 class VllmGenerator:
@@ -86,6 +86,7 @@ class VllmGenerator:
         self._loaded = adapter is None
         self._source = source
         self._asleep: set[str] = set()
+        self.decoded = Decoding()
         self._tensor_parallel = tensor_parallel
         from vllm.platforms import current_platform as platform
 
@@ -170,7 +171,9 @@ class VllmGenerator:
         with threads(self._threads):  # compiled code needs the number of threads it was compiled with
             outputs = self._request(asked, params, self._lora() if adapter else None)
         done = [self._completion(output.outputs[0], sampling.stop) for output in outputs]
-        return [done[i * sampling.n : (i + 1) * sampling.n] for i in range(len(prompts))][mine]
+        found = [done[i * sampling.n : (i + 1) * sampling.n] for i in range(len(prompts))][mine]
+        self.decoded += Decoding(tokens=sum(len(each.token_ids) for row in found for each in row))
+        return found
 
     def _gather(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling
