@@ -41,5 +41,8 @@ def refinement(
 def measured(rows: Rows, **tensors: Tensor) -> Measured:
     """The rows with these tensors as if they had been measured; of the others, what a run that lacks them has."""
     shape = rows.mask.shape
-    unknown = {name: torch.full(shape, math.nan) for name in ("old_logprobs", "reference_logprobs", "values")}
+    unknown = {
+        name: torch.full(shape, math.nan) for name in ("old_logprobs", "old_entropies", "reference_logprobs", "values")
+    }
+    unknown["fresh"] = torch.zeros(len(rows), dtype=torch.bool)
     return Measured(**rows.tensors(), **{**unknown, "correction": torch.ones(shape), **tensors})

@@ -201,13 +201,13 @@ def run(case: dict[str, Any], world: World, folder: Path) -> dict[str, Any]:
 
 def one_step(updater: Updater, groups: Any, refined: Any, step: int, *, poison: bool) -> dict[str, Any]:
     batch = collate(groups, refined, merge=False)
-    batch, measured = updater.measure(batch, NOTHING, kl=True)
+    batch, others = updater.measure(batch, NOTHING, kl=True, step=step)
     penalty, _ = updater.penalty(batch, Anchors(tuple(refined)))
     batch = updater.algorithm.advantages(batch, penalty, updater.world)
     if poison and updater.world.rank == updater.world.size - 1:
         batch = batch.with_(advantages=batch.advantages * float("nan"))
-    update = updater.update(batch, step)
-    return {**measured, **update.metrics, "steps": update.steps, "skipped": list(update.skipped)}
+    update = updater.update(batch, step, others)
+    return {**update.metrics, "steps": update.steps, "skipped": list(update.skipped)}
 
 
 def main() -> None:

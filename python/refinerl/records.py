@@ -282,9 +282,15 @@ class Rows:
 
 @dataclass(frozen=True)
 class Measured(Rows):
-    """Rows with what `Updater.measure` adds: outputs of the models for y, zero on rows of ỹ and of masked y."""
+    """Rows with what `Updater.measure` adds: outputs of the models for y, zero on rows of ỹ and of masked y.
 
-    old_logprobs: Tensor  # (R, T) float32 log π_old(target), from the trainer's own forward at the sampling temperature
+    π_old is the trainer's own forward pass at the sampling temperature. Before `fresh` rows the policy does not change,
+    so that the forward pass of their update is π_old; until then they have NaN, and a correction of 1.
+    """
+
+    fresh: Tensor  # (R,) bool, y of the first minibatch, if the update computes their π_old itself
+    old_logprobs: Tensor  # (R, T) float32 log π_old(target)
+    old_entropies: Tensor  # (R, T) float32 nats under π_old
     reference_logprobs: Tensor  # (R, T) float32 log π_ref(target); NaN in a step that does not measure it
     values: Tensor  # (R, T) float32 V_old(s_t); NaN without a critic
     correction: Tensor  # (R, T) float32 weight of the surrogate that undoes the engine's mismatch; 1 without

@@ -70,13 +70,13 @@ def train(parts: Parts) -> State:
             with telemetry.clock("update"):
                 rows = collate(groups, anchors.refinements, merge=pace.merge)
                 due = (step - 1) % pace.kl_every == 0
-                measured, seen = updater.measure(rows, collate(collected.others), kl=due)
+                measured, others = updater.measure(rows, collate(collected.others), kl=due, step=step)
                 penalty, charged = updater.penalty(measured, anchors)
                 watched = updater.watch(measured, anchors)
                 batch = algorithm.advantages(measured, penalty, world)
                 shown = details(updater, batch, groups, anchors, count=pace.token_costs, step=step)
                 with keeper.changing():
-                    update = updater.update(batch, step, share=due)
+                    update = updater.update(batch, step, others, share=due)
             with telemetry.clock("sync"):
                 parts.generator.load(updater.policy.weights())
 
@@ -88,7 +88,6 @@ def train(parts: Parts) -> State:
                 rollout_metrics(collected, anchors, world),
                 anchors.metrics,
                 {part.metric("beta"): part.beta for part in constraint.parts},
-                seen,
                 charged,
                 watched,
                 update.metrics,

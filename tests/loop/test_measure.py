@@ -45,7 +45,8 @@ def measurer(constraint=None, *, budget=10_000):
 
 
 def seen(kept, others, *, kl=True, **options) -> dict[str, float]:
-    return measurer(**options).measure(collate(kept), collate(others), kl=kl)[1]
+    model = measurer(**options)
+    return model.metrics(*model.measure(collate(kept), collate(others), kl=kl))
 
 
 def test_kl_and_entropy_are_over_all_sampled_responses():
@@ -95,7 +96,8 @@ def test_ranks_measure_together_what_one_measures_alone():
 
     def rank(world: World) -> dict[str, float]:
         kept, others = shares[world.rank]
-        return replace(models[world.rank], world=world).measure(collate(kept), collate(others), kl=True)[1]
+        model = replace(models[world.rank], world=world)
+        return model.metrics(*model.measure(collate(kept), collate(others), kl=True))
 
     alone = seen(KEPT, DROPPED)
     for found in on_ranks(3, rank):

@@ -164,7 +164,8 @@ def test_static_in_the_reward_is_the_usual_kl_penalty():
         for parameter in policy.network.parameters():
             parameter.mul_(1.05)
     part = updater(policy, Static(beta=0.25), PPO())
-    batch, metrics = part.measure(collate(GROUPS), NOTHING, kl=False)
+    batch, others = part.measure(collate(GROUPS), NOTHING, kl=False)
+    metrics = part.metrics(batch, others)
     penalty, _ = part.penalty(batch, Anchors())
     d = (batch.old_logprobs - batch.reference_logprobs) * batch.mask
     assert torch.allclose(penalty, 0.25 * d, atol=1e-6)
@@ -180,6 +181,112 @@ def test_the_first_ratio_is_one_and_old_logprobs_are_the_trainers_own():
     expected = logits.log_softmax(-1)[[2, 3, 4], [11, 12, 13]]
     assert torch.allclose(batch.old_logprobs[0, :3], expected, atol=1e-5)
     assert part.update(batch, step=1).metrics["policy/ratio_max"] == pytest.approx(1, abs=1e-5)
+
+
+class Counted(TorchTrainer):
+    """Counts the y whose policy is asked for without gradient."""
+
+    asked = 0
+
+    def forward(self, rows, weights=None, *, adapter=True):
+        self.asked += 0 if torch.is_grad_enabled() else int((~rows.is_constraint).sum())
+        return super().forward(rows, weights, adapter=adapter)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "asked"),
+    [
+        (NoConstraint(), 0),
+        (dynamic(), 0),
+        (dynamic(apply="reward"), 0),
+        (Static(beta=0.1), 4),
+        (Static(beta=0, apply="loss"), 4),
+    ],
+    ids=["none", "dynamic", "dynamic-reward", "static", "idle"],
+)
+def test_on_policy_the_ratio_is_exactly_one_without_a_pass_of_its_own(constraint, asked):
+    """In bfloat16, where two passes in batches of other shapes differ: the update has y and ỹ in its micro-batches."""
+    part = updater(trainer(Counted, dtype=torch.bfloat16), constraint, budget=16)
+    anchors = Anchors((ACCEPTED,) if isinstance(constraint, Dynamic) else ())
+    batch, others = part.measure(collate(GROUPS, anchors.refinements), NOTHING, kl=True, step=1)
+    penalty, _ = part.penalty(batch, anchors)
+    part.watch(batch, anchors)
+    metrics = part.update(part.algorithm.advantages(batch, penalty, part.world), 1, others).metrics
+    assert metrics["policy/ratio_max"] == 1
+    assert metrics["policy/clip_fraction_low"] == metrics["policy/clip_fraction_high"] == 0
+    assert part.policy.asked == asked
+    assert {"policy/entropy", "policy/kl_to_reference", "policy/mismatch_kl"} <= metrics.keys()
+
+
+CASES = {
+    "dapo": (NoConstraint, DAPO, {}),
+    "dynamic": (dynamic, DAPO, {}),
+    "dynamic-reward": (lambda: dynamic(apply="reward"), DAPO, {}),
+    "static": (lambda: Static(beta=0.1), DAPO, {}),
+    "static-loss": (lambda: Static(beta=0.1, apply="loss"), DAPO, {}),
+    "ppo": (NoConstraint, PPO, {}),
+    "token": (NoConstraint, DAPO, {"correction": "token"}),
+    "sequence": (NoConstraint, DAPO, {"correction": "sequence"}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("sizes", [{}, {"minibatch": 2, "epochs": 2}], ids=["on", "off"])
+def test_an_update_that_computes_its_old_logprobs_is_the_one_that_is_given_them(name, sizes):
+    """On policy, and over several minibatches and epochs, of which only the first is; in float64, in micro-batches."""
+    make, algorithm, options = CASES[name]
+    groups = sampled_by_an_engine(math.log(1.2)) if options else GROUPS
+    found = []
+    for step in (None, 3):
+        policy = trainer(dtype=torch.float64)
+        with torch.no_grad():
+            for parameter in policy.network.parameters():
+                parameter.mul_(1.05)
+        critic = TorchTrainer(ValueNetwork(tiny_model(seed=1).base_model), OPTIMIZATION) if algorithm is PPO else None
+        part = replace(updater(policy, make(), algorithm(), critic=critic, budget=16, **sizes), **options)
+        anchors = Anchors((ACCEPTED,) if isinstance(part.constraint, Dynamic) else ())
+        rows = collate(groups, anchors.refinements, merge=False)
+        batch, others = part.measure(rows, NOTHING, kl=True, step=step)
+        assert bool(batch.fresh.any()) == (step is not None)
+        penalty, charged = part.penalty(batch, anchors)
+        update = part.update(part.algorithm.advantages(batch, penalty, part.world), 3, others)
+        found.append((dict(policy.network.named_parameters()), {**charged, **update.metrics}))
+    (weights, metrics), (mine, computed) = found
+    del metrics["update/constraint_share"], computed["update/constraint_share"]  # of less work it is more
+    for name, weight in weights.items():
+        assert torch.allclose(mine[name], weight, rtol=0, atol=1e-12), name
+    assert computed == pytest.approx(metrics, rel=1e-9, abs=1e-12, nan_ok=True)
+
+
+class Reader(DAPO):
+    """Its advantages are the old logprobs."""
+
+    def advantages(self, batch, penalty, world):
+        return batch.with_advantages(batch.old_logprobs * batch.mask)
+
+
+def test_advantages_that_read_the_old_logprobs_find_them():
+    part = updater(trainer(), NoConstraint(), Reader())
+    batch, _ = part.measure(collate(GROUPS), NOTHING, kl=False, step=1)
+    assert batch.old_logprobs.isfinite().all()
+    assert not batch.fresh.any()
+    assert part.measure(collate(GROUPS), NOTHING, kl=False)[0].old_logprobs.equal(batch.old_logprobs)
+    own = updater(trainer(), NoConstraint(), type("Own", (Reader,), {"reads_old_logprobs": False})())
+    assert not own.measure(collate(GROUPS), NOTHING, kl=False, step=1)[0].fresh.any()  # said where advantages is not
+
+
+def test_a_batch_that_was_measured_for_another_step_is_refused():
+    part = updater(trainer(), NoConstraint(), minibatch=2)
+    rows = collate(GROUPS)
+    steps = range(1, 9)
+    chosen = {
+        step: frozenset(part.measure(rows, NOTHING, kl=False, step=step)[0].fresh.nonzero().flatten().tolist())
+        for step in steps
+    }
+    other = next(step for step in steps if chosen[step] != chosen[1])
+    batch, _ = part.measure(rows, NOTHING, kl=False, step=1)
+    with pytest.raises(ValueError, match="measured for the step"):
+        part.update(batch.with_advantages(batch.mask.float()), other)
 
 
 def test_an_offloaded_reference_is_on_its_device_exactly_while_it_is_asked():
@@ -299,7 +406,8 @@ def test_the_engines_mismatch_is_measured_and_weighs_the_surrogate(correction, w
     """Every token was 1.2 times less likely to the engine, so a response of n tokens 1.2ⁿ times; the cap is 2."""
     groups = sampled_by_an_engine(math.log(1.2))
     part = replace(updater(trainer(), NoConstraint()), correction=correction, correction_cap=2.0)
-    batch, metrics = part.measure(collate(groups), NOTHING, kl=False)
+    batch, others = part.measure(collate(groups), NOTHING, kl=False)
+    metrics = part.metrics(batch, others)
     assert metrics["policy/mismatch_max"] == pytest.approx(math.log(1.2), abs=1e-5)
     assert metrics["policy/mismatch_kl"] == pytest.approx(0.2 - math.log(1.2), abs=1e-5)
     for row, weight in zip((0, 1, 2), weights, strict=True):
@@ -316,7 +424,8 @@ def test_the_engines_mismatch_is_measured_and_weighs_the_surrogate(correction, w
 
 
 def test_logprobs_that_an_engine_did_not_give_are_no_mismatch():
-    _, metrics = updater(trainer(), NoConstraint()).measure(collate(GROUPS), NOTHING, kl=False)
+    part = updater(trainer(), NoConstraint())
+    metrics = part.metrics(*part.measure(collate(GROUPS), NOTHING, kl=False))
     assert math.isnan(metrics["policy/mismatch_kl"])
     assert math.isnan(metrics["policy/mismatch_max"])
 

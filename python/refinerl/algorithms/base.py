@@ -35,6 +35,8 @@ class Algorithm(ABC):
     """True if it compares the responses to a prompt, of which there are then several."""
     needs_critic: ClassVar[bool] = False
     """True if it needs a critic."""
+    reads_old_logprobs: ClassVar[bool]
+    """False, beside a method `advantages` that does not read `batch.old_logprobs`, which saves a forward pass."""
 
     def __init__(self, options: AlgorithmOptions | None = None, /, **given: Any) -> None:
         self.options: Any = self.Options(**given) if options is None else options
@@ -103,6 +105,7 @@ class GroupAlgorithm(Algorithm):
         """Tokens before `generation.max_tokens` over which R falls by 1; 0: off."""
 
     grouped = True
+    reads_old_logprobs = False
 
     def select(self, groups: Sequence[RolloutGroup], world: World) -> tuple[list[RolloutGroup], list[RolloutGroup]]:
         """Split the groups into those whose task rewards differ and the others, before any shaping."""

@@ -46,6 +46,7 @@ class PPO(Algorithm):
             return given
 
     needs_critic = True
+    reads_old_logprobs = False
 
     def advantages(self, batch: Measured, penalty: Tensor, world: World) -> Batch:
         """Compute GAE from r_t = −penalty_t, plus R at the last token, whitened over the y tokens of all ranks."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -15,6 +15,21 @@ from refinerl.contracts import Constraint, Constraints, Trainer, World
 from refinerl.contracts.shapes import for_tokens
 from refinerl.loop.batch import collate_refinements, micro_batches, scatter_rows
 from refinerl.records import Anchors, Measured, Outputs, Rows
+
+
+@dataclass(frozen=True)
+class Others:
+    """The y of a step that have no part in the surrogate, with what the metrics of all sampled y need of them."""
+
+    rows: Rows
+    policy: Outputs
+    reference_logprobs: Tensor  # (R, T)
+    due: bool
+    """True if the metrics are due in this step."""
+    whole: bool
+    """True if they can be given: they are due, or there are no others."""
+    referred: bool
+    """True if the reference was measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,55 +53,81 @@ class Measurer:
     expect: Callable[[int], None] = lambda _: None
     """Called with the number of rows of a step, when it is known."""
 
-    def measure(self, batch: Rows, others: Rows, *, kl: bool) -> tuple[Measured, dict[str, float]]:
-        """Measure old logprobs, values and, if needed, the reference's logprobs of y; with metrics.
+    def measure(self, batch: Rows, others: Rows, *, kl: bool, step: int | None = None) -> tuple[Measured, Others]:
+        """Measure y before the update: logprobs and entropies under π_old, values and, if needed, the reference.
 
-        `others` are the other y that the step sampled, which have no part in the surrogate (`Collected.others`). With
-        `kl`, their KL and entropy are measured too, so that both metrics are over all sampled y. Without it, a metric
-        is given only if there are no others and it costs nothing: the entropy, and the KL if a constraint needs it.
+        Args:
+            batch: the rows of the update.
+            others: the other y that the step sampled, which have no part in the surrogate (`Collected.others`).
+            kl: measure KL and entropy over all sampled y, `others` included. Without it, both are given only where they
+                cost nothing: without others, and the KL if a constraint needs the reference.
+            step: number of the step that `update` gets too. It then takes π_old of its first minibatch from its own
+                forward pass, so that their ratio is exactly 1 and this pass is saved. None: all y are measured here.
         """
-        self.expect(self._passes(batch, others, kl=kl))
         rows = torch.nonzero(batch.surrogate).flatten()
+        fresh = torch.zeros(len(batch), dtype=torch.bool)
+        if step is not None:
+            fresh[self._fresh(batch, step)] = True
+        fresh &= batch.surrogate
+        self.expect(self._passes(batch, others, fresh=fresh, kl=kl))
         rest = torch.arange(len(others) if kl else 0)
-        whole = kl or not int(self.world.all_reduce(torch.tensor(len(others)), "max"))
-        mask = batch.mask & batch.surrogate.unsqueeze(-1)
         unknown = torch.full(batch.mask.shape, math.nan)
-        old = self._forward(self.policy, batch, rows)
-        seen = self._forward(self.policy, others, rest)
-        metrics = self._mismatch(old.logprobs, batch.sampling_logprobs, mask)
-        if whole:
-            metrics["policy/entropy"] = self._mean((old.entropies, mask), (seen.entropies, others.mask))
-        correction = torch.ones(batch.mask.shape)
-        if self.correction != "off":
-            correction = objective.truncated_importance(
-                old.logprobs, batch.sampling_logprobs, mask, self.correction, self.correction_cap
-            )
+        old = self._forward(self.policy, batch, torch.nonzero(batch.surrogate & ~fresh).flatten())
+        theirs = self._forward(self.policy, others, rest)
         values = unknown if self.critic is None else present(self._forward(self.critic, batch, rows).values)
-        reference = unknown
-        if kl or any(part.needs_reference for part in self.constraint.parts):
-            reference, theirs = (found.logprobs for found in self._reference((batch, rows), (others, rest)))
-            if whole:
-                every = torch.ones(len(others), dtype=torch.bool)
-                metrics |= self._kl(
-                    (old.logprobs, reference, mask, batch.surrogate), (seen.logprobs, theirs, others.mask, every)
-                )
+        reference, of_others = unknown, torch.full(others.mask.shape, math.nan)
+        referred = kl or any(part.needs_reference for part in self.constraint.parts)
+        if referred:
+            reference, of_others = (found.logprobs for found in self._reference((batch, rows), (others, rest)))
+        later = batch.mask & fresh.unsqueeze(-1)
         measured = Measured(
             **batch.tensors(),
-            old_logprobs=old.logprobs,
+            fresh=fresh,
+            old_logprobs=old.logprobs.masked_fill(later, math.nan),
+            old_entropies=old.entropies.masked_fill(later, math.nan),
             reference_logprobs=reference,
             values=values,
-            correction=correction,
+            correction=self._correction(old.logprobs, batch, batch.mask & (batch.surrogate & ~fresh).unsqueeze(-1)),
         )
-        return measured, metrics
+        whole = kl or not int(self.world.all_reduce(torch.tensor(len(others)), "max"))
+        return measured, Others(others, theirs, of_others, due=kl, whole=whole, referred=referred)
 
-    def _passes(self, batch: Rows, others: Rows, *, kl: bool) -> int:
-        """Count the rows that go through a model without gradient."""
+    def _fresh(self, batch: Rows, step: int) -> Tensor:
+        """Return the rows, (n,) int64, whose π_old the update of this step will compute itself: none."""
+        return torch.zeros(0, dtype=torch.int64)
+
+    def _correction(self, old_logprobs: Tensor, batch: Rows, mask: Tensor) -> Tensor:
+        """Return the weight of each token, (R, T), that undoes the engine's mismatch; 1 where `mask` is False."""
+        if self.correction == "off":
+            return torch.ones_like(old_logprobs)
+        return objective.truncated_importance(
+            old_logprobs, batch.sampling_logprobs, mask, self.correction, self.correction_cap
+        )
+
+    def metrics(self, batch: Measured, others: Others) -> dict[str, float]:
+        """Compute the engine's mismatch, and entropy and KL over all sampled y, of which π_old is known by now."""
+        mask = batch.mask & batch.surrogate.unsqueeze(-1)
+        metrics = self._mismatch(batch.old_logprobs, batch.sampling_logprobs, mask)
+        theirs = others.rows.mask
+        if others.whole:
+            metrics["policy/entropy"] = self._mean((batch.old_entropies, mask), (others.policy.entropies, theirs))
+        if others.whole and others.referred:
+            every = torch.ones(len(others.rows), dtype=torch.bool)
+            metrics |= self._kl(
+                (batch.old_logprobs, batch.reference_logprobs, mask, batch.surrogate),
+                (others.policy.logprobs, others.reference_logprobs, theirs, every),
+            )
+        return metrics
+
+    def _passes(self, batch: Rows, others: Rows, *, fresh: Tensor, kl: bool) -> int:
+        """Count the rows that go through a model without gradient; of those in `fresh` π_old is not measured."""
         measured = int(batch.surrogate.sum())
-        every = measured + (len(others) if kl else 0)
+        rest = len(others) if kl else 0
         parts = self.constraint.parts
-        count = every + (measured if self.critic is not None else 0)
-        count += every if kl or any(part.needs_reference for part in parts) else 0
-        return count + (len(batch) if any(part.apply == "reward" for part in parts) else 0)
+        known = measured - int(fresh.sum())
+        count = known + rest + (measured if self.critic is not None else 0)
+        count += measured + rest if kl or any(part.needs_reference for part in parts) else 0
+        return count + (len(batch) - known if any(part.apply == "reward" for part in parts) else 0)
 
     def penalty(self, batch: Measured, anchors: Anchors) -> tuple[Tensor, dict[str, float]]:
         """Return Σ β·cost at y's positions, (R, T), detached, by the policy that sampled y; 0 unless apply = reward."""
@@ -94,8 +135,7 @@ class Measurer:
         metrics: dict[str, float] = {}
         charging = [part for part in self.constraint.parts if part.apply == "reward"]
         if charging:
-            rows = torch.stack([part.rows(batch) for part in charging]).any(0)
-            outputs = self._forward(self.policy, batch, torch.nonzero(rows).flatten())
+            outputs, batch = self._by_policy(batch, torch.stack([part.rows(batch) for part in charging]).any(0))
             for part in charging:
                 charged, measured = self._charge(part, outputs, batch, anchors)
                 total = total + charged
@@ -107,8 +147,7 @@ class Measurer:
         metrics: dict[str, float] = {}
         idle = [part for part in self.constraint.parts if part.apply == "loss" and not part.beta]
         if idle:
-            rows = torch.stack([part.rows(batch) for part in idle]).any(0)
-            outputs = self._forward(self.policy, batch, torch.nonzero(rows).flatten())
+            outputs, batch = self._by_policy(batch, torch.stack([part.rows(batch) for part in idle]).any(0))
             for part in idle:
                 metrics |= self._idle(part, outputs, batch)
         if anchors.probes is not None:
@@ -121,6 +160,25 @@ class Measurer:
     def logprobs(self, rows: Rows) -> Tensor:
         """Return the policy's logprobs of the targets of all rows, (R, T), without gradient. All ranks call it."""
         return self._forward(self.policy, rows, torch.arange(len(rows))).logprobs
+
+    def _by_policy(self, batch: Measured, rows: Tensor) -> tuple[Outputs, Measured]:
+        """Return π_old's outputs on rows, (R,) bool; what `measure` has computed is not computed again.
+
+        The batch is returned with the outputs of these rows.
+        """
+        known = batch.surrogate & ~batch.fresh
+        found = self._forward(self.policy, batch, torch.nonzero(rows & ~known).flatten())
+        kept = (rows & known).unsqueeze(-1)
+        outputs = replace(
+            found,
+            logprobs=torch.where(kept, batch.old_logprobs, found.logprobs),
+            entropies=torch.where(kept, batch.old_entropies, found.entropies),
+        )
+        mine = (rows & batch.surrogate).unsqueeze(-1)
+        return outputs, batch.with_(
+            old_logprobs=torch.where(mine, outputs.logprobs, batch.old_logprobs),
+            old_entropies=torch.where(mine, outputs.entropies, batch.old_entropies),
+        )
 
     def _idle(self, part: Constraint, outputs: Outputs, batch: Measured) -> dict[str, float]:
         """Return the cost of a constraint of the loss, and its cross-entropy if its rows are refinements."""
@@ -188,7 +246,7 @@ class Measurer:
                     found = getattr(outputs, name)
                     if found is not None and found.numel():
                         parts[name] = parts[name] + scatter_rows(batch, part, found.cpu())
-        return Outputs(weighted_nll=torch.zeros(()), **parts)
+        return Outputs(parts["logprobs"], parts["entropies"], torch.zeros(()), values=parts["values"])
 
     def _parts(self, batch: Rows, rows: Tensor) -> list[Tensor]:
         """Split rows into micro-batches. All ranks run a model together, so each has as many; the last may be empty."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -13,8 +14,10 @@ from refinerl import objective
 from refinerl.contracts import Algorithm, Constraint, Trainer
 from refinerl.contracts.shapes import check_advantages, for_tokens
 from refinerl.loop.batch import minibatches
-from refinerl.loop.measure import Measurer, present
+from refinerl.loop.before import Before
+from refinerl.loop.measure import Measurer, Others, present
 from refinerl.loop.tally import Tally
+from refinerl.loop.work import constraint_share
 from refinerl.records import Batch, Outputs, Rows, Update, sample_seed
 
 
@@ -40,26 +43,64 @@ class Updater(Measurer):
     entropy_bonus: float
     seed: int
 
-    def update(self, batch: Batch, step: int, *, share: bool = False) -> Update:
+    def update(self, batch: Batch, step: int, others: Others | None = None, *, share: bool = False) -> Update:
         """Take one optimizer step per epoch and minibatch, or none where something is not finite.
 
-        `share` measures `constraint/gradient_share` on the first minibatch: the norm of the constraints' gradient over
-        that of the whole, by one more forward and backward pass over the rows that a constraint of the loss weighs.
+        Args:
+            batch: what `measure` returned for this step, with advantages.
+            step: number of the step, which seeds the split into minibatches.
+            others: what `measure` returned beside it; with it, the metrics of all sampled y are given.
+            share: measure `constraint/gradient_share` on the first minibatch: the norm of the constraints' gradient
+                over that of the whole, by one more forward and backward pass over the rows that a constraint of the
+                loss weighs.
+
+        Raises:
+            ValueError: the batch was measured for another step.
         """
         check_advantages(batch, self.algorithm)
+        work = {} if others is None else {"update/constraint_share": self._share_of_work(batch, others)}
         tally = Tally()
         for epoch in range(self.epochs):
-            seed = sample_seed(self.seed, step, "minibatch", epoch)
-            for rows in minibatches(batch, self.minibatch, seed, self.world):
+            for number, rows in enumerate(self._split(batch, step, epoch)):
                 minibatch = batch.select(rows)
                 first = share and epoch == 0 and not tally.steps and not tally.skipped
-                self._optimize(minibatch, self._weigh(minibatch), tally, first_epoch=epoch == 0, share=first)
-        return tally.finish()
+                before = Before(minibatch)
+                self._optimize(minibatch, self._weigh(minibatch), tally, before, first_epoch=epoch == 0, share=first)
+                if epoch == number == 0:
+                    batch = self._corrected(before.complete(batch, rows))
+        update = tally.finish()
+        seen = {} if others is None else self.metrics(batch, others)
+        return replace(update, metrics={**update.metrics, **work, **seen})
 
-    def _passes(self, batch: Rows, others: Rows, *, kl: bool) -> int:
+    def _share_of_work(self, batch: Batch, others: Others) -> float:
+        return constraint_share(
+            batch,
+            self.constraint.parts,
+            epochs=self.epochs,
+            critic=self.critic is not None,
+            kl=others.due,
+            others=int(others.rows.attention_mask.sum()),
+            world=self.world,
+        )
+
+    def _corrected(self, batch: Batch) -> Batch:
+        """Return the batch with the correction of all y, whose π_old is known."""
+        mask = batch.mask & batch.surrogate.unsqueeze(-1)
+        return batch.with_(correction=self._correction(batch.old_logprobs, batch, mask))
+
+    def _split(self, batch: Rows, step: int, epoch: int) -> Iterator[Tensor]:
+        """Give this rank's rows of each minibatch of an epoch."""
+        return minibatches(batch, self.minibatch, sample_seed(self.seed, step, "minibatch", epoch), self.world)
+
+    def _fresh(self, batch: Rows, step: int) -> Tensor:
+        """Return the rows of the first minibatch, before which the policy has not changed; none if they are needed."""
+        none = torch.zeros(0, dtype=torch.int64)
+        return none if reads_old_logprobs(self.algorithm) else next(self._split(batch, step, 0), none)
+
+    def _passes(self, batch: Rows, others: Rows, *, fresh: Tensor, kl: bool) -> int:
         """Count the rows that go through a model in a step: those that are measured, and those of the update."""
         trained = len(batch) + (int(batch.surrogate.sum()) if self.critic is not None else 0)
-        return super()._passes(batch, others, kl=kl) + self.epochs * trained
+        return super()._passes(batch, others, fresh=fresh, kl=kl) + self.epochs * trained
 
     @property
     def _in_loss(self) -> list[Constraint]:
@@ -83,7 +124,7 @@ class Updater(Measurer):
         return weights
 
     def _optimize(
-        self, minibatch: Batch, weights: list[Tensor], tally: Tally, *, first_epoch: bool, share: bool
+        self, minibatch: Batch, weights: list[Tensor], tally: Tally, before: Before, *, first_epoch: bool, share: bool
     ) -> None:
         # The fused kernel has one weight for each refinement; only one constraint has any.
         total = sum(weights, torch.zeros(len(minibatch), dtype=torch.float64))
@@ -98,7 +139,7 @@ class Updater(Measurer):
         sums = Tally()
         # No rank stops at what is not finite: the others would wait for it in the next micro-batch.
         found = [
-            self._backward(minibatch.select(part), total[part], [w[part] for w in weights], sizes, sums)
+            self._backward(minibatch, part, total[part], [w[part] for w in weights], sizes, sums, before)
             for part in parts
         ]
         bad = [name for names in self.world.all_gather_object(found) for name in names if name is not None]
@@ -129,22 +170,25 @@ class Updater(Measurer):
 
     def _backward(
         self,
-        rows: Batch,
+        minibatch: Batch,
+        part: Tensor,
         total_weight: Tensor,
         constraint_weights: list[Tensor],
         sizes: Sizes,
         sums: Tally,
+        before: Before,
     ) -> str | None:
         """Run one forward and one backward pass over rows of y and ỹ; return the name of a loss that is not finite."""
-        outputs, rows = _forward_with_grad(self.policy, rows, total_weight)
+        outputs, rows = self._forward_with_grad(minibatch.select(part), total_weight)
+        before.take(part, outputs)
         mask = rows.mask & rows.surrogate.unsqueeze(-1)
         weights = self.algorithm.weights(mask, sizes.tokens, sizes.sequences)
         surrogate = for_tokens(self.algorithm.policy_loss(outputs, rows), rows, self.algorithm, "policy_loss")
         policy_loss = (surrogate * rows.correction * weights).sum()
         entropy = (outputs.entropies * weights).sum()
         constraint_loss = self._constraint_loss(outputs, rows, constraint_weights)
-        for part, row_weight in zip(self._in_loss, constraint_weights, strict=True):
-            self._count_constraint(part, outputs, rows, row_weight.to(mask.device), sums)
+        for constraint, row_weight in zip(self._in_loss, constraint_weights, strict=True):
+            self._count_constraint(constraint, outputs, rows, row_weight.to(mask.device), sums)
         loss = policy_loss + constraint_loss - self.entropy_bonus * entropy
         self.policy.backward(loss)
         self._count(outputs, rows, mask, sizes.tokens, sums)
@@ -155,7 +199,7 @@ class Updater(Measurer):
         losses = {"policy loss": policy_loss, "constraint loss": constraint_loss, "loss": loss}
         if self.critic is not None:
             losses["value loss"] = self._backward_values(self.critic, rows, sizes, sums)
-        return next((name for name, part in losses.items() if not torch.isfinite(part)), None)
+        return next((name for name, value in losses.items() if not torch.isfinite(value)), None)
 
     def _constraint_norm(self, minibatch: Batch, total: Tensor, weights: list[Tensor]) -> float | None:
         """Return the norm of the constraints' gradient; None without such constraints, or if it cannot be read."""
@@ -166,7 +210,7 @@ class Updater(Measurer):
         if not parts:
             return 0.0
         for part in parts:
-            outputs, rows = _forward_with_grad(self.policy, minibatch.select(part), total[part])
+            outputs, rows = self._forward_with_grad(minibatch.select(part), total[part])
             self.policy.backward(self._constraint_loss(outputs, rows, [w[part] for w in weights]))
             self.progress(len(rows))
         norm = self.policy.gradient_norm()
@@ -182,10 +226,13 @@ class Updater(Measurer):
 
     def _backward_values(self, critic: Trainer, rows: Batch, sizes: Sizes, sums: Tally) -> Tensor:
         """Run the critic's forward and backward pass over the y among the rows."""
-        outputs, y = _forward_with_grad(critic, rows.select(torch.nonzero(rows.surrogate).flatten()))
+        y = rows.select(torch.nonzero(rows.surrogate).flatten())
+        outputs = critic.forward(y)
+        values = present(outputs.values)
+        y = y.to(values.device)
         self.progress(len(y))
         weights = self.algorithm.weights(y.mask, sizes.tokens, sizes.sequences)
-        loss = (self.algorithm.value_loss(present(outputs.values), y) * weights).sum()
+        loss = (self.algorithm.value_loss(values, y) * weights).sum()
         critic.backward(loss)
         sums.add("critic/loss", float(loss.detach()))
         return loss
@@ -213,13 +260,29 @@ class Updater(Measurer):
             ce_tokens=float((rows.mask.sum(-1) * rows.weight)[refined].sum()),
         )
 
+    def _forward_with_grad(self, rows: Batch, weights: Tensor) -> tuple[Outputs, Batch]:
+        """Return the policy's outputs, and the rows on their device with π_old where it was not measured before.
+
+        The policy has not changed yet where it was not, so π_old are the outputs themselves, detached.
+        """
+        outputs = self.policy.forward(rows, weights)
+        rows = rows.to(outputs.logprobs.device)  # batches are made on the CPU
+        unknown = rows.mask & rows.fresh.unsqueeze(-1)
+        old = torch.where(unknown, outputs.logprobs.detach(), rows.old_logprobs)
+        if self.correction != "off":
+            rows = rows.with_(correction=torch.where(unknown, self._correction(old, rows, unknown), rows.correction))
+        return outputs, rows.with_(old_logprobs=old)
+
     def _discard(self) -> None:
         self.policy.discard()
         if self.critic is not None:
             self.critic.discard()
 
 
-def _forward_with_grad(trainer: Trainer, rows: Batch, weights: Tensor | None = None) -> tuple[Outputs, Batch]:
-    """Return the outputs of the rows, and the rows on the outputs' device; batches are made on the CPU."""
-    outputs = trainer.forward(rows, weights)
-    return outputs, rows.to((outputs.logprobs if outputs.values is None else outputs.values).device)
+def reads_old_logprobs(algorithm: Algorithm) -> bool:
+    """Return True if an algorithm's `advantages` may read `Measured.old_logprobs`, so that they are measured first.
+
+    The class that has the method says so by `reads_old_logprobs`; one that does not say it may read them.
+    """
+    owner = next((kind for kind in type(algorithm).__mro__ if "advantages" in vars(kind)), object)
+    return bool(vars(owner).get("reads_old_logprobs", True))

@@ -34,6 +34,7 @@ PARTS = (
     Part("CE of the probe", "refiner/ce", "{:.3f}", 7),
     Part("held out", "evaluate/pass@1", "{:.1%}", 1),
     Part("held-out reward", "evaluate/reward", "{:+.3f}", 3),
+    Part("constraint", "time/constraint_share", "{:.0%} of the time", 9),
 )
 
 

@@ -180,7 +180,9 @@ class Telemetry:
         every = self.world.all_gather_object(mine)
         times = {name: max(times[name] for times in every) for name in mine}
         if self._step:
-            times |= _rates(times, metrics.get("tokens/step", math.nan))
+            times |= _rates(
+                times, metrics.get("tokens/step", math.nan), metrics.get("update/constraint_share", math.nan)
+            )
         if self._first is not None:
             begun, start = self._first
             self._left = (time.perf_counter() - start) / (self._step + 1 - begun) * (self.steps - self._step)
@@ -270,11 +272,16 @@ def _order(row: rows.RolloutRow) -> Order:
     return math.inf if gain is None else -gain, row.sample
 
 
-def _rates(times: Mapping[str, float], tokens: float) -> dict[str, float]:
+def _rates(times: Mapping[str, float], tokens: float, constraint: float) -> dict[str, float]:
     """Compute each phase's share of a step, what is left for everything else, and the tokens per second.
 
-    >>> _rates({"time/generate": 3.0, "time/update": 4.0, "time/step": 8.0}, 400.0)
+    `constraint` is the constraint's share of the update. With the refinement it makes the constraint's share of the
+    step, which is left out where it is 0.
+
+    >>> _rates({"time/generate": 3.0, "time/update": 4.0, "time/step": 8.0}, 400.0, 0.0)
     {'time/generate_share': 0.375, 'time/update_share': 0.5, 'time/other_share': 0.125, 'time/tokens_per_second': 50.0}
+    >>> _rates({"time/refine": 3.0, "time/update": 4.0, "time/step": 8.0}, 400.0, 0.25)["time/constraint_share"]
+    0.5
     """
     step = times["time/step"]
     if not step:
@@ -282,4 +289,7 @@ def _rates(times: Mapping[str, float], tokens: float) -> dict[str, float]:
     phases = [name for name in times if name.startswith("time/") and name != "time/step"]
     shares = {f"{name}_share": times[name] / step for name in phases}
     other = max(0.0, 1.0 - math.fsum(shares.values()))
+    spent = (times.get("time/refine", 0.0) + constraint * times.get("time/update", 0.0)) / step
+    if spent > 0:
+        shares["time/constraint_share"] = spent
     return {**shares, "time/other_share": other, "time/tokens_per_second": tokens / step}
