@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+from refinerl.contracts import Finished
 from refinerl.records import Completion, Decoding, Prompt, Reward, Rollout, Sampling
 
 EOS = 2
@@ -33,13 +34,24 @@ class Writer:
         self.asked: list[str] = []
         self.decoded = Decoding()
 
-    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, **_: Any) -> list[list[Completion]]:
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        *,
+        finished: Finished | None = None,
+        **_: Any,
+    ) -> list[list[Completion]]:
         self.asked += [decode(p) for p in prompts]
         found = [
             [self._write(decode(p), seed) for seed in seeds] for p, seeds in zip(prompts, sampling.seeds, strict=True)
         ]
         lengths = [len(each.token_ids) for row in found for each in row]
         self.decoded += Decoding(tokens=sum(lengths), passes=max(lengths, default=0))
+        for i, row in reversed(list(enumerate(found))):  # in another order than they were asked for
+            for number, completion in enumerate(row):
+                if finished is not None:
+                    finished(i, number, completion)
         return found
 
     def sleep(self) -> None:
@@ -63,10 +75,14 @@ class Points:
     def __init__(self, **points: float) -> None:
         self.points = points
         self.by_heart: tuple[str, ...] = ()
+        self.expected: list[str] = []
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Reward | None]:
         found = [self.points.get(c.text) for c in completions]
         return [None if value is None else Reward(value, "scored") for value in found]
+
+    def expect(self, prompt: Prompt, completion: Completion) -> None:
+        self.expected.append(completion.text)
 
     def refine_prompt(self, rollout: Rollout) -> list[dict[str, str]]:
         return [{"role": "user", "content": rollout.completion.text}]

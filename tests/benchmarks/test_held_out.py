@@ -37,7 +37,7 @@ class Scripted:
         self.asked: list[tuple[str, tuple[int, ...]]] = []
         self.awake = False
 
-    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
+    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, **_: object) -> list[list[Completion]]:
         assert self.awake
         assert sampling.seeds is not None
         letters = [chr(ids[0]) for ids in prompts]

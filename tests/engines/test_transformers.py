@@ -66,6 +66,25 @@ def test_same_seed_same_completion_however_batched(
     assert generator.generate([prompts[2]], alone)[0][0].token_ids == ids[2][1]
 
 
+def test_completions_are_handed_over_as_soon_as_they_are_written(
+    generator: TransformersGenerator, tokenizer: ChatTokenizer
+) -> None:
+    prompts, request = encode(tokenizer), sampling(len(PROMPTS))
+    found: dict[tuple[int, int], Completion] = {}
+    before, lengths = generator.decoded, []
+
+    def finished(prompt: int, number: int, completion: Completion) -> None:
+        found[prompt, number] = completion
+        lengths.append(generator.decoded.passes - before.passes)
+
+    written = generator.generate(prompts, request, finished=finished)
+    assert found == {(i, j): c for i, row in enumerate(written) for j, c in enumerate(row)}
+    work = generator.decoded - before
+    assert work.tokens == sum(len(c.token_ids) for c in found.values())
+    assert lengths == [len(c.token_ids) for c in found.values()]
+    assert work.passes == max(lengths)
+
+
 def test_other_seed_other_completion(generator: TransformersGenerator, tokenizer: ChatTokenizer) -> None:
     prompts = encode(tokenizer)
     one = generator.generate(prompts, sampling(len(prompts)))

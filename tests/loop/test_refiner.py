@@ -150,6 +150,27 @@ def test_what_the_engine_did_is_measured():
     assert "refiner/passes" not in refine_by(Author({"bad": ["good"]}), y[0]).metrics  # a server does not tell
 
 
+def test_a_greedy_refiner_is_asked_once_for_equal_responses():
+    y = rollout("bad", -1.0), rollout("fair", 0.0, 1), rollout("bad", -1.0, 2)
+    writer, anchors = refine({"bad": "good", "fair": "fairly"}, *y)
+    assert writer.asked == ["bad", "fair"]
+    assert [r.completion.text for r in anchors.refinements] == ["good", "fairly", "good"]
+    assert [r.weight for r in anchors.refinements] == [2, 0, 0]
+    counts = [anchors.metrics[f"refiner/{name}"] for name in ("refined", "tokens", "tokens_decoded", "merged")]
+    assert counts == [3, 17, 12, 1]
+    sampled = refiner(Writer(lambda asked, seed: "good"))
+    sampled = replace(sampled, sampling=replace(sampled.sampling, temperature=0.7))
+    sampled.refine([RolloutGroup(prompt("x"), y)], step=1)
+    assert sampled.author.generator.asked == ["bad", "fair", "bad"]
+
+
+def test_what_is_no_copy_is_scored_while_the_refiner_goes_on():
+    task = Points(bad=-1.0, fair=0.0, good=1.0)
+    writer = Writer(lambda asked, _: {"bad": "good", "fair": "fair"}[asked])
+    refiner(writer, task=task).refine([RolloutGroup(prompt("x"), (rollout("bad", -1.0), rollout("fair", 0.0, 1)))], 1)
+    assert task.expected == ["good"]
+
+
 def test_nothing_to_refine_is_no_trouble():
     _, anchors = refine({}, rollout("good", 1.0))
     assert anchors.refinements == ()
@@ -167,7 +188,7 @@ class Author:
     def __init__(self, replies):
         self.replies = replies
 
-    def reply(self, conversations, sampling, drafts):
+    def reply(self, conversations, sampling, drafts, arrived=None):
         self.seeds = sampling.seeds
         return [
             [

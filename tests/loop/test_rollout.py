@@ -39,6 +39,14 @@ def test_seeds_name_step_prompt_and_sample():
     assert found.rewards == (1.0, 1.0)
 
 
+def test_each_response_is_handed_over_when_it_is_written_and_scored_in_order():
+    made = roller(lambda asked, seed: f"good{seed % 97}" if asked == "A" else "bad")
+    groups = made.rollout([prompt("p", (65,)), prompt("q", (66,))], step=1)
+    written = [r.completion.text for g in groups for r in g.rollouts]
+    assert written[2:] == ["bad", "bad"]
+    assert sorted(made.task.expected) == sorted(written)  # type: ignore[attr-defined]
+
+
 def test_a_prompt_drawn_again_in_a_step_uses_no_noise_twice():
     again = prompt("q", (65,))
     first, second = roller(lambda *_: "good").rollout([again, again], step=1)

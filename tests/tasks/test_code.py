@@ -38,6 +38,17 @@ def task(box: Sandbox) -> CodeTask:
     return CodeTask([DOUBLE, ADD], box, encode)
 
 
+def test_what_is_expected_is_scored_as_what_is_not(task: CodeTask) -> None:
+    prompts = [prompt for prompt in task.prompts() for _ in range(2)]
+    answers = [answer(text) for text in (FENCED, "print(int(input()) * 2)", "def add(a, b): return 3", "def add(a)")]
+    for prompt, text in zip(prompts, answers, strict=True):
+        task.expect(prompt, text)
+    assert task.score(prompts, answers) == CodeTask([DOUBLE, ADD], task._box, encode).score(prompts, answers)
+    assert task.telemetry()["sandbox/tests_per_second"] > 0
+    assert [r.value for r in task.score(prompts, answers) if r] == pytest.approx([-0.3, 1.0, 0.35, -1.0])
+    assert task.telemetry()["sandbox/tests_per_second"] == 0  # each program is judged once
+
+
 # Eqs. 7 and 8, number by number
 
 

@@ -60,7 +60,11 @@ class HeldOut:
         numbers = range(self.sampling.n)
         seeds = [[sample_seed(self.seed, 0, f"{STREAM}/{prompt.id}", n) for n in numbers] for prompt in mine]
         self.generator.wake()
-        written = self.generator.generate([p.token_ids for p in mine], replace(self.sampling, seeds=seeds))
+        written = self.generator.generate(
+            [p.token_ids for p in mine],
+            replace(self.sampling, seeds=seeds),
+            finished=lambda i, _, completion: self.task.expect(mine[i], completion),
+        )
         self.generator.sleep()
         asked = [prompt for prompt, row in zip(mine, written, strict=True) for _ in row]
         answers = [completion for row in written for completion in row]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -36,6 +36,13 @@ class Clock(Protocol):
         """Time a phase; `total` is the maximum number of tokens that it generates, if it generates any."""
 
 
+Finished = Callable[[int, int, Completion], None]
+"""A function of the index of a prompt, the number of its completion from 0 on, and the completion."""
+
+Arrived = Callable[[int, int, Reply], None]
+"""A function of the index of a conversation, the number of its reply from 0 on, and the reply."""
+
+
 class Generator(Protocol):
     """An engine that generates completions."""
 
@@ -54,6 +61,7 @@ class Generator(Protocol):
         *,
         adapter: bool = True,
         drafts: Sequence[Sequence[int]] | None = None,
+        finished: Finished | None = None,
     ) -> list[list[Completion]]:
         """Generate `sampling.n` completions for each prompt, in order. They do not depend on how prompts are batched.
 
@@ -62,6 +70,7 @@ class Generator(Protocol):
             sampling: temperature, lengths, seeds.
             adapter: False uses the base model of a LoRA policy.
             drafts: token ids that the outputs probably copy; a hint that may only change the speed.
+            finished: called with each completion as soon as it is written, in any order, if the engine can.
         """
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
@@ -82,12 +91,17 @@ class Author(Protocol):
         """Counts of all that its engine has written; None if they are not known, as for a server."""
 
     def reply(
-        self, conversations: Sequence[Sequence[Message]], sampling: Sampling, drafts: Sequence[Sequence[int]]
+        self,
+        conversations: Sequence[Sequence[Message]],
+        sampling: Sampling,
+        drafts: Sequence[Sequence[int]],
+        arrived: Arrived | None = None,
     ) -> list[list[Reply | None]]:
         """Generate `sampling.n` replies to each conversation, in order.
 
         `drafts` are tokens of the policy that the replies probably copy, as a hint. A conversation that is too long for
-        a reply has an empty list. None stands for a reply that was requested but did not arrive.
+        a reply has an empty list. None stands for a reply that was requested but did not arrive. `arrived` is called
+        with each reply as soon as there is one, in any order, by authors that can.
         """
 
 
@@ -208,6 +222,9 @@ class Task(Protocol):
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Reward | None]:
         """Score each completion; None masks the sample."""
+
+    def expect(self, prompt: Prompt, completion: Completion) -> None:
+        """Begin to score a completion while others are still written, if the task can; `score` is asked for it too."""
 
     def refine_prompt(self, rollout: Rollout) -> Sequence[Message]:
         """Return the conversation that asks the refiner for a minimal correction of y."""

@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from refinerl.contracts import Arrived
 from refinerl.engines.exchange import Answer, ExchangeError, Exchanges
 from refinerl.errors import TrainingStoppedError, UserError
 from refinerl.records import FinishReason, Message, Reply, Sampling
@@ -89,7 +90,11 @@ class ServerAuthor:
     decoded = None
 
     def reply(
-        self, conversations: Sequence[Sequence[Message]], sampling: Sampling, drafts: Sequence[Sequence[int]]
+        self,
+        conversations: Sequence[Sequence[Message]],
+        sampling: Sampling,
+        drafts: Sequence[Sequence[int]],
+        arrived: Arrived | None = None,
     ) -> list[list[Reply | None]]:
         """Request `sampling.n` replies to each conversation; return them in order, None for each failed request.
 
@@ -111,8 +116,10 @@ class ServerAuthor:
             for done in as_completed(jobs):
                 i, j = jobs[done]
                 try:
-                    found[i][j] = done.result()
+                    found[i][j] = reply = done.result()
                     self._failed_in_a_row = 0
+                    if arrived is not None:
+                        arrived(i, j, reply)
                 except ExchangeError as error:
                     failed.append(str(error))
                     self._failed_in_a_row += 1

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
+from refinerl.contracts import Finished
 from refinerl.engines import requests
 from refinerl.engines.attention import GROUPED
 from refinerl.engines.kv_cache import DecodingCache
@@ -32,6 +33,7 @@ class _Sample:
     """A completion that is being written."""
 
     prompt: int
+    number: int
     prompt_length: int
     limit: int
     noise: Tensor  # (limit,) float64
@@ -103,11 +105,12 @@ class TransformersGenerator:
         *,
         adapter: bool = True,
         drafts: Sequence[Sequence[int]] | None = None,
+        finished: Finished | None = None,
     ) -> list[list[Completion]]:
         """Write `sampling.n` completions for each prompt, in order.
 
         Logprobs are those of the distribution that was sampled from, after temperature, top_k and top_p; for greedy
-        sampling those at temperature 1. `drafts` are ignored.
+        sampling those at temperature 1. `drafts` are ignored. `finished` is called with each completion.
 
         Raises:
             ValueError: a prompt is empty or leaves no room in the context, or the seeds do not match the request.
@@ -118,7 +121,7 @@ class TransformersGenerator:
         order = sorted(samples, key=lambda s: -s.prompt_length)
         with self._decoding(), contextlib.nullcontext() if adapter else self.base():
             for first in range(0, len(order), self.max_rows):
-                self._write(order[first : first + self.max_rows], prompts, sampling)
+                self._write(order[first : first + self.max_rows], prompts, sampling, finished)
         return [[_finished(s) for s in samples[i : i + sampling.n]] for i in range(0, len(samples), sampling.n)]
 
     def _requests(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[_Sample]:
@@ -128,10 +131,16 @@ class TransformersGenerator:
             limit = min(sampling.max_tokens, self.context_length - len(prompt))
             for j in range(sampling.n):
                 noise = uniforms(sampling.seeds[i][j], limit) if sampling.temperature > 0 else torch.empty(0)
-                samples.append(_Sample(i, len(prompt), limit, noise))
+                samples.append(_Sample(i, j, len(prompt), limit, noise))
         return samples
 
-    def _write(self, rows: list[_Sample], prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
+    def _write(
+        self,
+        rows: list[_Sample],
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        finished: Finished | None,
+    ) -> None:
         """Write the completions of one batch; `rows` gets shorter as they finish."""
         device = self.model.device
         # The last prompt token is left to the first step, so that this step is like all others.
@@ -164,6 +173,8 @@ class TransformersGenerator:
                 s.token_ids.append(token)
                 s.logprobs.append(logprob)
                 self._finish(s, sampling.stop)
+                if s.finish_reason and finished is not None:
+                    finished(s.prompt, s.number, _finished(s))
             self._report(rows, sampling.max_tokens)
             if any(s.finish_reason for s in rows):
                 kept = _close_gaps(rows, cache)

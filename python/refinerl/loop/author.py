@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from refinerl.contracts import Generator
-from refinerl.records import Decoding, Message, Reply, Sampling
+from refinerl.contracts import Arrived, Generator
+from refinerl.records import Completion, Decoding, Message, Reply, Sampling
 
 
 @dataclass(frozen=True)
@@ -27,21 +27,34 @@ class ModelAuthor:
         return self.generator.decoded
 
     def reply(
-        self, conversations: Sequence[Sequence[Message]], sampling: Sampling, drafts: Sequence[Sequence[int]]
+        self,
+        conversations: Sequence[Sequence[Message]],
+        sampling: Sampling,
+        drafts: Sequence[Sequence[int]],
+        arrived: Arrived | None = None,
     ) -> list[list[Reply | None]]:
         """Generate `sampling.n` replies to each conversation, or none if it does not fit the generator's context."""
         prompts = [tuple(self.encode_chat(conversation)) for conversation in conversations]
         room = self.generator.context_length - sampling.max_tokens
         fitting = [i for i, prompt in enumerate(prompts) if len(prompt) <= room]
+
+        def reply(i: int, c: Completion) -> Reply:
+            return Reply(c.text, c.finish_reason, len(c.token_ids), len(prompts[i]))
+
+        def finished(i: int, number: int, c: Completion) -> None:
+            if arrived is not None:
+                arrived(fitting[i], number, reply(fitting[i], c))
+
         self.generator.wake()
         written = self.generator.generate(
             [prompts[i] for i in fitting],
             replace(sampling, seeds=[sampling.seeds[i] for i in fitting]),
             adapter=self.adapter,
             drafts=[drafts[i] for i in fitting] if self.same_tokens else None,
+            finished=finished,
         )
         self.generator.sleep()
         replies: list[list[Reply | None]] = [[] for _ in prompts]
         for i, completions in zip(fitting, written, strict=True):
-            replies[i] = [Reply(c.text, c.finish_reason, len(c.token_ids), len(prompts[i])) for c in completions]
+            replies[i] = [reply(i, c) for c in completions]
         return replies

@@ -14,6 +14,7 @@ from refinerl.alignment import align, filter_refinements, retokenize
 from refinerl.contracts import ALONE, Author, Clock, Task, World
 from refinerl.loop.choice import Where, choose, dead
 from refinerl.loop.drafts import Drafts
+from refinerl.loop.requests import distinct
 from refinerl.records import (
     Alignment,
     Anchors,
@@ -130,20 +131,39 @@ class Refiner:
         seeds = [
             [sample_seed(self.seed, step, f"{name}/{r.prompt.id}", r.sample) for name in tries] for r in candidates
         ]
+        conversations = [self.task.refine_prompt(r) for r in candidates]
+        asked = distinct(conversations, greedy=self.sampling.temperature == 0)
+        users, made = asked.users, dict[tuple[int, int], Completion]()
+
+        def arrived(number: int, attempt: int, reply: Reply) -> None:
+            for i in users[number]:
+                made[i, attempt] = response = self._as_response(candidates[i], reply)
+                if not _is_copy(candidates[i], response):
+                    self.task.expect(candidates[i].prompt, response)
+
         before = self.author.decoded
-        replies = self.author.reply(
-            [self.task.refine_prompt(r) for r in candidates],
-            replace(self.sampling, seeds=seeds, stop=getattr(self.task, "refine_stop", ())),
-            [r.completion.token_ids for r in candidates],
+        found = self.author.reply(
+            [conversations[i] for i in asked.sent],
+            replace(self.sampling, seeds=[seeds[i] for i in asked.sent], stop=getattr(self.task, "refine_stop", ())),
+            [candidates[i].completion.token_ids for i in asked.sent],
+            arrived,
         )
         after = self.author.decoded
-        arrived = [(r, reply) for r, mine in zip(candidates, replies, strict=True) for reply in mine if reply]
+        replies = [
+            (i, attempt, reply)
+            for i, number in enumerate(asked.number)
+            for attempt, reply in enumerate(found[number])
+            if reply is not None
+        ]
         return Drafts(
-            [(r, self._as_response(r, reply)) for r, reply in arrived],
-            written=sum(reply.written for _, reply in arrived),
-            read=sum(reply.read for _, reply in arrived),
+            [
+                (candidates[i], made.get((i, attempt)) or self._as_response(candidates[i], reply))
+                for i, attempt, reply in replies
+            ],
+            written=sum(reply.written for *_, reply in replies),
+            read=sum(reply.read for *_, reply in replies),
             decoded=None if before is None or after is None else after - before,
-            failed=sum(bool(mine) and not any(mine) for mine in replies),
+            failed=sum(bool(found[number]) and not any(found[number]) for number in asked.number),
             shown=True,
         )
 
@@ -211,9 +231,9 @@ class Refiner:
 
     def _score(self, made: Sequence[tuple[Rollout, Completion]]) -> list[Reward | None]:
         """Score each ỹ. A copy of y gets y's reward, because a reward model's score varies with the batch."""
-        changed = [(r, y) for r, y in made if y.text != r.completion.text]
+        changed = [(r, y) for r, y in made if not _is_copy(r, y)]
         scored = iter(self.task.score([r.prompt for r, _ in changed], [y for _, y in changed]))
-        return [r.reward if y.text == r.completion.text else next(scored) for r, y in made]
+        return [r.reward if _is_copy(r, y) else next(scored) for r, y in made]
 
     def _metrics(
         self, groups: Sequence[RolloutGroup], refinements: Sequence[Refinement], counts: Mapping[str, int]
@@ -255,6 +275,10 @@ class Refiner:
             "refiner/passes": float(total.passes) if total.passes or not total.tokens else float("nan"),
             "refiner/draft_accepted": total.accepted / total.drafted if total.drafted else float("nan"),
         }
+
+
+def _is_copy(rollout: Rollout, refined: Completion) -> bool:
+    return refined.text == rollout.completion.text
 
 
 def _value(reward: Reward | None) -> float:

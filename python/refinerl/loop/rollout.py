@@ -51,7 +51,11 @@ class Roller:
             for prompt, row in zip(prompts, numbers, strict=True)
         ]
         with self.clock("generate", len(prompts) * self.sampling.n * self.sampling.max_tokens):
-            written = self.generator.generate([p.token_ids for p in prompts], replace(self.sampling, seeds=seeds))
+            written = self.generator.generate(
+                [p.token_ids for p in prompts],
+                replace(self.sampling, seeds=seeds),
+                finished=lambda i, _, completion: self.task.expect(prompts[i], completion),
+            )
         with self.clock("score"):
             asked = [prompt for prompt, row in zip(prompts, written, strict=True) for _ in row]
             answers = [completion for row in written for completion in row]

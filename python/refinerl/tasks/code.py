@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -22,6 +21,7 @@ from refinerl.tasks import templates
 from refinerl.tasks.feedback import count_visible, failure, feedback
 from refinerl.tasks.fences import Which, extract, find_block, find_blocks, is_python
 from refinerl.tasks.hard_coding import gains_only_shown, names_the_answer
+from refinerl.tasks.judging import Judging, Key
 from refinerl.tasks.refining import Refinable
 from refinerl.tasks.user_reward import UserReward, user_rewards
 
@@ -195,6 +195,7 @@ class CodeTask(Refinable):
         if box is None and not isinstance(reward, UserReward):
             raise ValueError(f"box must be a Sandbox for reward {reward!r}, got None")
         self._box = box
+        self._judging = None if box is None else Judging(box)
         self._block: Which = block
         self._isolate: Literal["test", "program"] = isolate
         self._reward = reward
@@ -215,6 +216,7 @@ class CodeTask(Refinable):
     def over(self, problems: Sequence[Problem], *, max_prompt_tokens: int | None = None) -> CodeTask:
         """Return the same task, with the same reward and sandbox, over other problems. Raises as the class."""
         twin = copy.copy(self)
+        twin._judging = None if self._box is None else Judging(self._box)
         twin._take(problems, max_prompt_tokens)
         return twin
 
@@ -240,8 +242,7 @@ class CodeTask(Refinable):
             self._visible[problem.id] = count_visible(problem, self._visible_tests)
         if not self._prompts:
             raise UserError(f"no problem is left: all prompts have more than {max_prompt_tokens} tokens")
-        self._ran = self._faults = self._several = 0
-        self._seconds = 0.0
+        self._several = 0
 
     def prompts(self) -> Sequence[Prompt]:
         """Return one prompt per problem; `text` is the question without the template, `payload` the Problem."""
@@ -259,20 +260,26 @@ class CodeTask(Refinable):
         """
         if isinstance(self._reward, UserReward):
             return user_rewards(self._reward, prompts, completions, [_columns(p.payload) for p in prompts])
-        assert self._box is not None
+        assert self._judging is not None
         programs = [self._program(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
         self._several += sum(len(find_blocks(completion.text)) > 1 for completion in completions)
-        started = time.perf_counter()
-        verdicts = self._box.judge(programs)
-        self._seconds += time.perf_counter() - started
-        self._ran += sum(test.outcome is not Outcome.not_run for verdict in verdicts for test in verdict.tests)
-        self._faults += sum(verdict.outcome is Outcome.sandbox_error for verdict in verdicts)
+        keys = [_key(prompt, program) for prompt, program in zip(prompts, programs, strict=True)]
+        verdicts = self._judging.judge(keys, programs)
         return [
             None if reward is None else self._detailed(reward, prompt, program.source, verdict)
             for reward, prompt, program, verdict in zip(
                 rewards_of(verdicts, self._reward, self._max_sandbox_errors), prompts, programs, verdicts, strict=True
             )
         ]
+
+    def expect(self, prompt: Prompt, completion: Completion) -> None:
+        """Begin to judge a program in the background; `score` then has its verdict sooner.
+
+        A reward function of the user's gets all completions of a step in one call, and nothing before.
+        """
+        if self._judging is not None and not isinstance(self._reward, UserReward):
+            program = self._program(prompt, completion)
+            self._judging.expect(_key(prompt, program), program)
 
     @property
     def _shows_feedback(self) -> bool:
@@ -333,17 +340,26 @@ class CodeTask(Refinable):
         They are the tests per second (0 if none ran), and the numbers of masked samples and of scored answers (y and ỹ)
         with several code blocks.
         """
-        rate = self._ran / self._seconds if self._seconds else 0.0
-        metrics = {"sandbox/tests_per_second": rate, "sandbox/errors": float(self._faults)}
-        metrics["completion/several_blocks"] = float(self._several)
-        self._ran = self._faults = self._several = 0
-        self._seconds = 0.0
-        return metrics if self._box is not None else {}
+        several, self._several = self._several, 0
+        if self._judging is None:
+            return {}
+        tests, faults, seconds = self._judging.take_counts()
+        return {
+            "sandbox/tests_per_second": tests / seconds if seconds else 0.0,
+            "sandbox/errors": float(faults),
+            "completion/several_blocks": float(several),
+        }
 
     def close(self) -> None:
         """End the sandbox's processes."""
+        if self._judging is not None:
+            self._judging.close()
         if self._box is not None:
             self._box.close()
+
+
+def _key(prompt: Prompt, program: Program) -> Key:
+    return Key(prompt.id, program.isolate, program.source)
 
 
 def rewards_of(

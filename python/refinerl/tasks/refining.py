@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from typing_extensions import Self
 
-from refinerl.records import Completion, Message, Reward, Rollout
+from refinerl.records import Completion, Message, Prompt, Reward, Rollout
 from refinerl.tasks.templates import PromptTemplate, load_refine_template
 
 
@@ -70,6 +70,9 @@ class Refinable:
         twin = copy.copy(self)
         twin._refine = load_refine_template(template, self._no_feedback)
         return twin
+
+    def expect(self, prompt: Prompt, completion: Completion) -> None:
+        """Begin to score a completion that `score` will be asked for; by default nothing is done before."""
 
     def telemetry(self) -> Mapping[str, float]:
         """Return metrics collected since the last call; by default none."""

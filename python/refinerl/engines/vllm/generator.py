@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from refinerl.contracts import Finished
 from refinerl.engines import requests
 from refinerl.engines.guest import silent_bar, threads, untouched
 from refinerl.engines.lora import on_disk
@@ -143,6 +144,7 @@ class VllmGenerator:
         *,
         adapter: bool = True,
         drafts: Sequence[Sequence[int]] | None = None,
+        finished: Finished | None = None,
     ) -> list[list[Completion]]:
         """Write `sampling.n` completions for each prompt, in order.
 
