@@ -24,10 +24,8 @@ class Others:
     rows: Rows
     policy: Outputs
     reference_logprobs: Tensor  # (R, T)
-    due: bool
-    """True if the metrics are due in this step."""
     whole: bool
-    """True if they can be given: they are due, or there are no others."""
+    """True if the metrics can be given: all sampled y are measured."""
     referred: bool
     """True if the reference was measured."""
 
@@ -90,7 +88,7 @@ class Measurer:
             correction=self._correction(old.logprobs, batch, batch.mask & (batch.surrogate & ~fresh).unsqueeze(-1)),
         )
         whole = kl or not int(self.world.all_reduce(torch.tensor(len(others)), "max"))
-        return measured, Others(others, theirs, of_others, due=kl, whole=whole, referred=referred)
+        return measured, Others(others, theirs, of_others, whole=whole, referred=referred)
 
     def _fresh(self, batch: Rows, step: int) -> Tensor:
         """Return the rows, (n,) int64, whose π_old the update of this step will compute itself: none."""

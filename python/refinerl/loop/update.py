@@ -58,7 +58,7 @@ class Updater(Measurer):
             ValueError: the batch was measured for another step.
         """
         check_advantages(batch, self.algorithm)
-        work = {} if others is None else {"update/constraint_share": self._share_of_work(batch, others)}
+        work = {} if others is None else {"update/constraint_share": self._share_of_work(batch)}
         tally = Tally()
         for epoch in range(self.epochs):
             for number, rows in enumerate(self._split(batch, step, epoch)):
@@ -72,16 +72,9 @@ class Updater(Measurer):
         seen = {} if others is None else self.metrics(batch, others)
         return replace(update, metrics={**update.metrics, **work, **seen})
 
-    def _share_of_work(self, batch: Batch, others: Others) -> float:
-        return constraint_share(
-            batch,
-            self.constraint.parts,
-            epochs=self.epochs,
-            critic=self.critic is not None,
-            kl=others.due,
-            others=int(others.rows.attention_mask.sum()),
-            world=self.world,
-        )
+    def _share_of_work(self, batch: Batch) -> float:
+        parts, critic = self.constraint.parts, self.critic is not None
+        return constraint_share(batch, parts, epochs=self.epochs, critic=critic, world=self.world)
 
     def _corrected(self, batch: Batch) -> Batch:
         """Return the batch with the correction of all y, whose π_old is known."""

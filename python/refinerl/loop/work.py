@@ -13,21 +13,17 @@ WITH_GRADIENT = 3
 """Work of a token with gradient, as a multiple of its forward pass: the backward pass has about twice the products."""
 
 
-def constraint_share(
-    batch: Measured, parts: Sequence[Constraint], *, epochs: int, critic: bool, kl: bool, others: int, world: World
-) -> float:
+def constraint_share(batch: Measured, parts: Sequence[Constraint], *, epochs: int, critic: bool, world: World) -> float:
     """Estimate the share of the update's work that would not be done without the constraints.
 
-    A pass over the reference counts where a constraint needs it and no metric is due. Micro-batches are taken as
-    equally efficient, and what rows share is not considered.
+    Passes that only metrics need are left out. Micro-batches are taken as equally efficient, and what rows share is not
+    considered.
 
     Args:
         batch: the measured rows.
         parts: the constraints.
         epochs: number of passes over the batch with gradient.
         critic: True if a critic is measured and trained too.
-        kl: True if the KL of the step is a metric.
-        others: tokens of the y that only this metric measures.
         world: the ranks.
     """
     tokens = batch.attention_mask.sum(-1)
@@ -41,9 +37,9 @@ def constraint_share(
             added += int(tokens[rows & (batch.is_constraint | batch.fresh)].sum())
         else:
             added += WITH_GRADIENT * epochs * int(refined[rows].sum())
-    if not kl and any(part.needs_reference for part in parts):
+    if any(part.needs_reference for part in parts):
         added += y
-    own = measured + (2 * others + y if kl else 0) + WITH_GRADIENT * epochs * y
+    own = measured + WITH_GRADIENT * epochs * y
     own += (1 + WITH_GRADIENT * epochs) * y if critic else 0
     total, constraint = world.all_reduce(torch.tensor([own + added, added], dtype=torch.float64)).tolist()
     return constraint / total if total else 0.0
