@@ -35,6 +35,12 @@ CASES = [
     ("50\\%", r"\boxed{50\%}", 1),
     (str(0.00001), r"\boxed{0.00001}", 1),
     ("1.5e3", r"\boxed{1500}", 1),
+    ("18 dollars", "She makes 18 dollars.", 1),
+    ("#### 18 dollars per day", "The answer is 18.", 1),
+    ("1,800 dollars", r"\boxed{1800 \text{ dollars}}", 1),
+    ("18", r"\boxed{18\text{ dollars}}", 1),
+    ("18", r"\boxed{18 dollars}", None),
+    ("2 x", r"\boxed{2x}", 1),
 ]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from refinerl.errors import UserError, pip_install
 from refinerl.tasks.math_judges import MathJudges, Verdict
+from refinerl.tasks.quantities import quantity
 from refinerl.tasks.user_reward import UserReward
 
 
@@ -98,13 +99,18 @@ _MARKED = ("\\boxed", "$", "\\(", "\\[")
 def right_answer(column: str) -> str:
     r"""Return the right answer that a row holds, in a form in which math-verify reads all of it.
 
-    This is what follows the last `####`, as in GSM8K, or else the whole text. Mathematics that nothing marks as such is
+    This is what follows the last `####`, as in GSM8K, or else the whole text; of a number with a unit it is the number,
+    since math-verify would take the letters of an unknown unit for factors. Mathematics that nothing marks as such is
     set in dollars, since math-verify would look for a number in it.
 
     >>> right_answer("48/2 = 24\n#### 1,224"), right_answer(r"\frac{1}{2}"), right_answer(r"so $x$ is \boxed{3}")
     ('1,224', '$\\frac{1}{2}$', 'so $x$ is \\boxed{3}')
+    >>> right_answer("18 dollars"), right_answer("2 x")
+    ('18', '$2 x$')
     """
     text = column.rpartition("####")[2].strip()
+    if (found := quantity(text)) is not None and found.unit not in ("", "%"):
+        text = f"{found.number:f}"
     if _SCIENTIFIC.fullmatch(text):  # as small and large numbers of a table are printed; in LaTeX e is a symbol
         text = f"{Decimal(text):f}"
     return text if _NUMBER.fullmatch(text) or any(mark in text for mark in _MARKED) else f"${text}$"

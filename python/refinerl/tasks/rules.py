@@ -13,6 +13,7 @@ from typing import Any
 from refinerl.errors import UserError
 from refinerl.tasks.countdown import countdown
 from refinerl.tasks.math_rule import MathReward
+from refinerl.tasks.quantities import NUMBER, quantity
 from refinerl.tasks.user_reward import UserReward
 
 MAX_REWARD = 1.0
@@ -22,15 +23,16 @@ MAX_REWARD = 1.0
 def answer(completions: Sequence[Any], answer: Sequence[Any]) -> list[float | None]:
     r"""Compare the final answer with the column `answer`: 1 if they are equal, else 0.
 
-    The final answer is in the last \boxed{…}, else it is the first number (or the line) after the last “answer is”,
-    “answer:” or “####”, else the last number. Numbers are compared as numbers, texts without case. The column holds the
-    answer alone, or a solution that marks it in one of these ways.
+    The final answer is in the last \boxed{…}, else it is the first number or the line after the last “answer is”,
+    “answer:” or “####”, else the last number or the whole response. Numbers are compared exactly, as numbers; a unit
+    counts only if both have one. Texts are compared without case. The column holds the answer alone, or a solution that
+    marks it in one of these ways.
 
-    >>> answer(["2 + 2 = 4, so the answer is 4.0", "It is 5"], answer=["4", "#### 4"])
+    >>> answer(["2 + 2 = 4, so the answer is 4.0", "It is 5"], answer=["4 apples", "#### 4"])
     [1.0, 0.0]
     """
     return [
-        None if expected is None else float(_same(final_answer(_text(completion)), _wanted(str(expected))))
+        None if expected is None else float(_is_right(_text(completion), str(expected)))
         for completion, expected in zip(completions, answer, strict=True)
     ]
 
@@ -80,30 +82,30 @@ def load_rule(name: str, *, math_seconds: float = 5.0, workers: int = 1) -> User
     return UserReward(RULES[name], f"rule:{name}")
 
 
-def final_answer(text: str) -> str:
-    r"""Find the final answer in a response, as `answer` does; the whole text if it has neither a mark nor a number.
+def final_answers(text: str) -> list[str]:
+    r"""Find what may be the final answer of a response, as `answer` does, the likeliest first.
 
-    >>> final_answer(r"So \boxed{1/2}."), final_answer("The answer is Paris."), final_answer("3 of 10")
-    ('1/2', 'Paris', '10')
+    >>> final_answers(r"So \boxed{1/2}."), final_answers("The answer is Apollo 11."), final_answers("3 of 10")
+    (['1/2'], ['11', 'Apollo 11'], ['10', '3 of 10'])
     """
     boxed = text.rfind("\\boxed{")
     if boxed >= 0:
-        return _balanced(text[boxed + len("\\boxed{") :])
+        return [_balanced(text[boxed + len("\\boxed{") :])]
     marks = list(_MARK.finditer(text))
     if marks:
-        line = text[marks[-1].end() :].strip().split("\n")[0]
-        number = _NUMBER.search(line)
-        return number[0] if number else line.rstrip(".").strip()
-    numbers = _NUMBER.findall(text)
-    return numbers[-1] if numbers else text.strip()
+        line = text[marks[-1].end() :].strip().split("\n")[0].lstrip(" *").rstrip(" .*")
+        number = NUMBER.search(line)
+        return [line] if number is None or quantity(line) else [number[0], line]
+    return [*NUMBER.findall(text)[-1:], text.strip()]
 
 
-def _wanted(expected: str) -> str:
-    return final_answer(expected) if "\\boxed{" in expected or _MARK.search(expected) else expected.strip()
+def _is_right(response: str, expected: str) -> bool:
+    marked = "\\boxed{" in expected or _MARK.search(expected)
+    wanted = final_answers(expected)[0] if marked else expected.strip()
+    return any(_same(given, wanted) for given in final_answers(response))
 
 
 _MARK = re.compile(r"(?:answer\s*(?:is|:)|####)\s*:?", re.IGNORECASE)
-_NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 
 
 def _balanced(text: str) -> str:
@@ -117,9 +119,9 @@ def _balanced(text: str) -> str:
 
 
 def _same(given: str, expected: str) -> bool:
-    numbers = [text.replace(",", "").strip("$ %") for text in (given, expected)]
-    if all(_NUMBER.fullmatch(number) for number in numbers):
-        return float(numbers[0]) == float(numbers[1])
+    left, right = quantity(given), quantity(expected)
+    if left is not None and right is not None:
+        return left.equals(right)
     return " ".join(given.lower().split()) == " ".join(expected.lower().split())
 
 
