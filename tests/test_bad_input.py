@@ -297,6 +297,10 @@ TYPED = [
     ("smollm task.name=dialogue task.path=ROWS task.reward=rule:answer --dry-run", "'answer'"),
     ("smollm task.name=dialogue task.path=ROWS task.reward=rule:answer", "'answer'"),
     ("smollm task.name=dialogue task.path=ROWS task.reward=rule:matches task.column=question --dry-run", "prompt"),
+    (
+        "smollm task.name=dialogue task.path=ROWS task.reward=[a:b,c:d] task.reward_weights=[0,0]",
+        "a weight other than 0",
+    ),
     ("smollm refiner.template=refine_cod", "refine_code"),
     ("smollm task.template=nowhere.txt --dry-run", "nowhere.txt"),
     (

@@ -122,6 +122,12 @@ class DialogueTask(Refinable):
                     f"task.reward_weights must have one weight for each reward: {len(self.rewards)}, "
                     f"got {len(self.reward_weights)}"
                 )
+            if self.reward_weights and not any(self.reward_weights):
+                zeros = ",".join(f"{weight:g}" for weight in self.reward_weights)
+                raise ValueError(
+                    f"task.reward_weights must have a weight other than 0, such as 1, got [{zeros}]: every response "
+                    "would have the reward 0"
+                )
             return self
 
         @property
