@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,12 @@ def test_answers_are_sampled_as_in_the_run_unless_an_option_says_otherwise(
     words = (*GSM8K, *SAMPLED, "evaluate.path=held_out.jsonl")
     found = configured(tmp_path / "run", words, *options).evaluate
     assert (found.n, found.temperature) == (n, temperature)
+
+
+def test_a_result_without_a_value_is_said() -> None:
+    """It was `reward: nan`."""
+    found = {"evaluate/reward": math.nan, "evaluate/reward_low": math.nan, "evaluate/reward_high": math.nan}
+    assert held_out.lines(found) == ["reward: none, because no row has one"]
 
 
 def test_several_greedy_samples_are_refused(tmp_path: Path) -> None:

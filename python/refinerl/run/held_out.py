@@ -89,6 +89,9 @@ def lines(found: Mapping[str, float]) -> list[str]:
     for name, value in found.items():
         if name.endswith(("_low", "_high")) and name.rpartition("_")[0] in found:
             continue
+        if math.isnan(value):
+            told.append(f"{name.removeprefix('evaluate/')}: none, because no row has one")
+            continue
         form = "{:.1%}" if name.endswith("pass@1") else "{:.4g}"
         low, high = (found.get(f"{name}_{end}", math.nan) for end in ("low", "high"))
         interval = "" if math.isnan(low) else f" (95 % interval {form.format(low)} to {form.format(high)})"

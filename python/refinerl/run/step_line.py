@@ -37,12 +37,16 @@ PARTS = (
     Part("constraint", "time/constraint_share", "{:.0%} of the time", 9),
 )
 
+UNSCORED = Part("no held-out row has a reward", "evaluate/reward", "", 1)
+"""The words in place of held-out results that have no value."""
+
 
 def step_line(row: Mapping[str, float], step: int, steps: int, left: float | None, width: int) -> Text:
     """Make the line of a step: the most important metrics that fit, its seconds, and the time that the run needs.
 
     Args:
-        row: the step's metrics; those that are absent or NaN are left out.
+        row: the step's metrics; those that are absent or NaN are left out. A NaN as `evaluate/reward` means that no
+            held-out row has a reward, which is said.
         left: seconds until the run's end; None if they are not known.
         width: columns of the terminal.
 
@@ -56,6 +60,9 @@ def step_line(row: Mapping[str, float], step: int, steps: int, left: float | Non
         times.append(f"{duration(left)} left")
     known = [part for part in PARTS if not math.isnan(row.get(part.metric, math.nan))]
     words = {part: f"{part.label} {part.form.format(row[part.metric])}{_interval(row, part)}" for part in known}
+    if math.isnan(row.get("evaluate/reward", 0.0)):
+        known.append(UNSCORED)
+        words[UNSCORED] = UNSCORED.label
     room = max(width, LEAST) - len(head) - (len(", ".join(times)) + 2 if times else 0)
     shown: set[Part] = set()
     for part in sorted(known, key=lambda part: part.rank):
@@ -67,6 +74,9 @@ def step_line(row: Mapping[str, float], step: int, steps: int, left: float | Non
 
 
 def _interval(row: Mapping[str, float], part: Part) -> str:
-    """Format half the width of a metric's 95 % interval; empty if it has none."""
-    half = (row.get(f"{part.metric}_high", math.nan) - row.get(f"{part.metric}_low", math.nan)) / 2
-    return "" if math.isnan(half) else f" ± {part.form.replace('+', '').format(half)}"
+    """Format a metric's 95 % interval: as ± where both sides look the same, else by its ends; empty if it has none."""
+    value, low, high = (row.get(f"{part.metric}{end}", math.nan) for end in ("", "_low", "_high"))
+    if math.isnan(low) or math.isnan(high):
+        return ""
+    below, above = (part.form.replace("+", "").format(side) for side in (value - low, high - value))
+    return f" ± {above}" if below == above else f" ({part.form.format(low)} to {part.form.format(high)})"
