@@ -132,6 +132,12 @@ class Reward:
     """Excerpt of the first test that fails, a hidden one or not, for people who read the run. No model may see it."""
     passed: tuple[bool, ...] = field(default=(), compare=False, repr=False)
     """For each test, whether it was passed; empty where there are no tests."""
+    most: float | None = field(default=None, compare=False, repr=False)
+    """The highest value that a response to this prompt can have; None: the task's highest."""
+
+    def is_highest(self, max_reward: float | None) -> bool:
+        """Return True if no response to the prompt can have more; `max_reward` is the task's highest, if it has one."""
+        return max_reward is not None and self.value >= (max_reward if self.most is None else self.most)
 
 
 @dataclass(frozen=True)
@@ -151,7 +157,7 @@ class Rollout:
 
     def improvable(self, max_reward: float | None) -> bool:
         """Return True if a refinement could have a higher reward: y has one below `max_reward` (None: unbounded)."""
-        return self.reward is not None and (max_reward is None or self.reward.value < max_reward)
+        return self.reward is not None and not self.reward.is_highest(max_reward)
 
 
 @dataclass(frozen=True)
@@ -179,6 +185,12 @@ class RolloutGroup:
     def best(self) -> float | None:
         """The highest of `rewards`; None if there is none."""
         return max(self.rewards, default=None)
+
+    def is_solved(self, max_reward: float | None) -> bool:
+        """Return True if a response has the highest reward of the prompt, as `Reward.is_highest`."""
+        highest = next((r.reward.most for r in self.rollouts if r.reward is not None), None)
+        most = max_reward if highest is None else highest
+        return max_reward is not None and most is not None and self.best is not None and self.best >= most
 
 
 class Alignment(Protocol):

@@ -90,6 +90,14 @@ def test_parts_of_a_reward_have_their_own_means():
     assert math.isnan(found["evaluate/reward/short"])
 
 
+def test_a_row_may_have_a_highest_reward_of_its_own():
+    """Where only some of several rules apply to it."""
+    evaluation = held_out(n=1)
+    evaluation.task.score = lambda prompts, completions: [Reward(0.25, "scored", most=0.25 if c.text == "A" else None)
+                                                          for c in completions]  # fmt: skip
+    assert evaluation.metrics()["evaluate/pass@1"] == 1 / 5
+
+
 def test_the_limit_takes_the_first_rows():
     found = held_out(limit=1).metrics()
     assert (found["evaluate/reward"], found["evaluate/pass@1"]) == (1.0, 1.0)

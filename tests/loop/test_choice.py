@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,6 +31,16 @@ def test_where_the_refiner_is_asked():
     assert chosen(where="beyond") == ["m0", "m2", "z0", "z1"]
     assert [dead(g, 1.0) for g in GROUPS] == [False, False, True]
     assert not dead(group("p", ([1], 1.0), ([2], 1.0)), 1.0)
+
+
+def test_a_prompt_may_have_a_highest_reward_of_its_own():
+    half = group("h", ([1], 0.5), ([2], 0.0))
+    members = tuple(replace(r, reward=r.reward and replace(r.reward, most=0.5)) for r in half.rollouts)
+    half = replace(half, rollouts=members)
+    assert [r.sample for r in choose([half], max_reward=1.0)] == [1]
+    assert choose([half], max_reward=1.0, where="unsolved") == []
+    assert dead(replace(half, rollouts=members[1:]), 1.0)
+    assert not dead(replace(half, rollouts=members[:1]), 1.0)
 
 
 def test_without_a_highest_reward_no_group_is_solved():

@@ -104,6 +104,20 @@ def test_only_the_best_teach_where_asked():
     assert anchors.metrics["refiner/not_perfect"] == 1
 
 
+class UpToAHalf(Points):
+    """No response to the prompt has more than half a point, although the task's highest reward is one."""
+
+    def score(self, prompts, completions):
+        return [replace(r, most=0.5) for r in super().score(prompts, completions)]
+
+
+def test_the_highest_reward_of_a_prompt_is_perfect_there():
+    task = UpToAHalf(bad=-1.0, fair=0.0, badly=0.5)
+    y = rollout("bad", -1.0), rollout("fair", 0.0, 1)
+    _, anchors = refine({"bad": "badly", "fair": "bad"}, *y, task=task, accept="perfect")
+    assert [r.accepted for r in anchors.refinements] == [True, False]
+
+
 @pytest.mark.parametrize("limits", [{"reads": 10}, {"context": 6}])
 def test_what_does_not_fit_is_not_made_and_is_counted(limits):
     """The refiner's own context, and the policy's for x and ỹ."""

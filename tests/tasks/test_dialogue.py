@@ -12,6 +12,7 @@ from refinerl.records import Completion, Message, Reward, Rollout
 from refinerl.tasks.asking import transcript
 from refinerl.tasks.dialogue import DialogueTask
 from refinerl.tasks.reward_sum import RewardSum
+from refinerl.tasks.rules import load_rule
 from refinerl.tasks.user_reward import UserReward
 
 USER = {"role": "user", "content": "Hello?"}
@@ -117,6 +118,25 @@ def test_an_answer_that_every_rule_accepts_has_the_highest_reward() -> None:
     (reward,) = task.score(task.prompts(), [completion("a")])
     assert reward is not None
     assert (reward.value, reward.feedback) == (most, "Verdict: right.")
+
+
+def test_a_row_to_which_a_rule_does_not_apply_has_a_highest_reward_of_its_own() -> None:
+    """Its right answers were `partly right, 1 of 3 points`, and were refined."""
+    own = options(reward=["rule:answer", "rule:matches"], reward_weights=[1, 2])
+    rules_of_run = RewardSum([load_rule("answer"), load_rule("matches")], own.reward_weights, highest=1.0)
+    rows = [Dialogue("1", "2 + 2?", {"answer": "4"}), Dialogue("2", "3?", {"answer": "3", "pattern": "3"})]
+    task = DialogueTask(rows, encode, reward=rules_of_run, max_reward=own.max_reward, encode_text=bare)
+    prompts = [task.prompts()[i] for i in (0, 0, 1, 1)]
+    answers = [completion(text) for text in ("4", "5", "3", "So 3")]
+    rewards = task.score(prompts, answers)
+    assert [reward and (reward.value, reward.feedback) for reward in rewards] == [
+        (1, "Verdict: right."),
+        (0, "Verdict: wrong."),
+        (3, "Verdict: right."),
+        (1, "Verdict: partly right, 1 of 3 points."),
+    ]
+    rollouts = [Rollout(*each, 0) for each in zip(prompts, answers, rewards, strict=True)]
+    assert [rollout.improvable(task.max_reward) for rollout in rollouts] == [False, True, False, True]
 
 
 def test_texts_stay_texts_unless_a_system_message_makes_a_conversation() -> None:

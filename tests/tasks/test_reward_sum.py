@@ -7,6 +7,7 @@ import pytest
 from refinerl.errors import UserError
 from refinerl.records import Completion, Prompt, Reward
 from refinerl.tasks.reward_sum import RewardSum, part_names
+from refinerl.tasks.rules import load_rule
 from refinerl.tasks.user_reward import UserReward
 
 PROMPT = Prompt("1", "x", (), (1,), None)
@@ -45,6 +46,21 @@ def test_each_reward_is_kept_beside_the_sum():
         {"first": 2.0, "second": 8.0},
     ]
     assert all(not reward.parts for reward in scored(RewardSum([UserReward(first)])) if reward)
+
+
+def test_the_highest_sum_is_that_of_the_rewards_that_apply():
+    both = [UserReward(first), UserReward(second)]
+    rewards = scored(RewardSum(both, [2.0, 0.25], highest=1.0))
+    assert [reward and reward.most for reward in rewards] == [2.25, 0.25, None, 2.25]
+    assert [reward and reward.most for reward in scored(RewardSum(both, [2.0, -0.5], highest=1.0))][:2] == [2.0, 0.0]
+    assert [reward and reward.most for reward in scored(RewardSum(both[:1], highest=1.0))] == [None] * 4
+    assert [reward and reward.most for reward in scored(RewardSum(both))] == [None] * 4
+
+
+def test_a_batch_of_rows_without_a_column_has_no_value_there():
+    """Other rows of the data have one; the function was called without its argument."""
+    (reward,) = RewardSum([load_rule("answer")])([PROMPT], [Completion((1,), (), "4", "stop")], [{"pattern": "4"}])
+    assert reward is None
 
 
 def test_names_of_parts_are_unique():

@@ -49,7 +49,7 @@ class HeldOut:
         for name in dict.fromkeys(name for row in rows for reward in row for name in reward.parts):
             found[f"evaluate/reward/{name}"] = average(_means(rows, _part(name))).value
         if most is not None:
-            found |= bounds("evaluate/pass@1", share(_means(rows, lambda reward: float(reward.value >= most))))
+            found |= bounds("evaluate/pass@1", share(_means(rows, lambda reward: float(reward.is_highest(most)))))
         return found
 
     def _rewards(self) -> list[list[Reward]]:

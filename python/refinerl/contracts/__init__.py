@@ -212,7 +212,8 @@ class Task(Protocol):
     """The source of prompts and rewards."""
 
     max_reward: float | None
-    """Upper bound of the rewards, or None. A response with this reward cannot be improved and is not refined."""
+    """Upper bound of the rewards, or None. A response with this reward, or with `Reward.most` where a prompt has less,
+    cannot be improved and is not refined."""
 
     def prompts(self) -> Sequence[Prompt]:
         """Return all prompts, in the data's order."""

@@ -57,7 +57,7 @@ def dead(group: RolloutGroup, max_reward: float | None) -> bool:
 
 
 def _unsolved(group: RolloutGroup, max_reward: float | None) -> bool:
-    return max_reward is None or (group.best is not None and group.best < max_reward)
+    return max_reward is None or (group.best is not None and not group.is_solved(max_reward))
 
 
 def _urgency(group: RolloutGroup, max_reward: float | None) -> int:

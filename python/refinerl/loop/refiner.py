@@ -212,13 +212,14 @@ class Refiner:
     def _judge(self, best: Sequence[Try]) -> tuple[list[Refinement], Mapping[str, int]]:
         """Filter the tries; return the refinements, and counts of those that were dropped."""
         open_to_filter = [i for i, each in enumerate(best) if self._may_teach(each)]
+        most = self.task.max_reward
         verdict = filter_refinements(
-            [_value(best[i].rollout.reward) for i in open_to_filter],
-            [_value(best[i].reward) for i in open_to_filter],
+            [_height(best[i].rollout.reward, most) for i in open_to_filter],
+            [_height(best[i].reward, most) for i in open_to_filter],
             [best[i].rollout.prompt.id for i in open_to_filter],
             [best[i].refined.token_ids for i in open_to_filter],
             accept=self.accept,
-            max_reward=self.task.max_reward,
+            max_reward=most,
         )
         passed = dict(zip(open_to_filter, zip(verdict.accepted, verdict.weight, strict=True), strict=True))
         refinements = []
@@ -279,6 +280,13 @@ class Refiner:
 
 def _is_copy(rollout: Rollout, refined: Completion) -> bool:
     return refined.text == rollout.completion.text
+
+
+def _height(reward: Reward | None, max_reward: float | None) -> float:
+    """Return a reward for the filter, which has one highest value: `max_reward` for the highest of any prompt."""
+    if reward is not None and max_reward is not None and reward.is_highest(max_reward):
+        return max(max_reward, reward.value)
+    return _value(reward)
 
 
 def _value(reward: Reward | None) -> float:

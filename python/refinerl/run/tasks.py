@@ -92,7 +92,9 @@ def make_task(
             data,
             tokenizer.encode_chat,
             reward=RewardSum(
-                [make_dialogue_reward(name, config, given, world, progress) for name in t.rewards], t.reward_weights
+                [make_dialogue_reward(name, config, given, world, progress) for name in t.rewards],
+                t.reward_weights,
+                highest=None if t.max_reward is None else rules.MAX_REWARD,
             ),
             max_reward=t.max_reward,
             template=t.template,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +17,7 @@ from refinerl.records import Completion, Prompt, Reward, Rollout
 from refinerl.tasks import rules
 from refinerl.tasks.asking import Asker, Encode, Prompts, StreamedPrompts, load_question_template
 from refinerl.tasks.refining import Refinable
-from refinerl.tasks.reward_sum import RewardSum
+from refinerl.tasks.reward_sum import RewardSum, highest_sum
 from refinerl.tasks.user_reward import UserReward
 
 if TYPE_CHECKING:  # the options are read without torch
@@ -146,7 +145,7 @@ class DialogueTask(Refinable):
             if not all(name.startswith("rule:") for name in self.rewards):
                 return None
             weights = self.reward_weights or (1.0,) * len(self.rewards)
-            return math.fsum(rules.MAX_REWARD * max(weight, 0.0) for weight in weights)  # rounded as in RewardSum
+            return highest_sum(rules.MAX_REWARD, weights)
 
         def read(self, rows: Any = None) -> Dialogues:
             """Read the dialogues at `path`, or those of the object `rows`.
@@ -229,9 +228,13 @@ class DialogueTask(Refinable):
     def score(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[Reward | None]:
         """Score a batch with the rewards; None where none of them applies."""
         rewards = self._reward(prompts, completions, [prompt.payload.columns for prompt in prompts])
-        if self.max_reward is None:
+        most = self.max_reward
+        if most is None:
             return rewards
-        return [None if r is None else replace(r, feedback=verdict(r.value, self.max_reward)) for r in rewards]
+        return [
+            None if r is None else replace(r, feedback=verdict(r.value, most if r.most is None else r.most))
+            for r in rewards
+        ]
 
     def refined_response(self, rollout: Rollout, reply: str) -> str:
         """Return ỹ; where y continues a text, with y's leading white space if the reply has lost it."""

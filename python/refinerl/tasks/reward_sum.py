@@ -24,15 +24,24 @@ class RewardSum:
     Args:
         rewards: at least one.
         weights: one for each reward; 1 each if empty.
+        highest: the highest value of each of several rewards, if it is the same; `Reward.most` is then that of their
+            sum over the rewards that apply to a response.
 
     Raises:
         ValueError: the number of weights is not that of the rewards, which a configuration has checked before.
     """
 
-    def __init__(self, rewards: Sequence[UserReward | RewardModel], weights: Sequence[float] = ()) -> None:
+    def __init__(
+        self,
+        rewards: Sequence[UserReward | RewardModel],
+        weights: Sequence[float] = (),
+        *,
+        highest: float | None = None,
+    ) -> None:
         pairs = list(zip(rewards, weights or (1.0,) * len(rewards), strict=True))
         self._rewards = tuple(reward for reward, _ in pairs)
         self._weights = tuple(weight for _, weight in pairs)
+        self._highest = highest if len(pairs) > 1 else None
         self._names = part_names([r.name if isinstance(r, UserReward) else "model" for r in rewards])
 
     def check(self, columns: Collection[str], rows: Iterable[tuple[str, Mapping[str, Any]]] = ()) -> None:
@@ -81,7 +90,10 @@ class RewardSum:
         if not weighted:
             return None
         parts = dict(zip(self._names, values, strict=True)) if len(values) > 1 else {}
-        return Reward(math.fsum(weighted), "scored", parts=parts, extra=extra, logged=logged)
+        most = None
+        if self._highest is not None:
+            most = highest_sum(self._highest, [w for w, v in zip(self._weights, values, strict=True) if v is not None])
+        return Reward(math.fsum(weighted), "scored", parts=parts, extra=extra, logged=logged, most=most)
 
     def telemetry(self) -> Mapping[str, float]:
         """Return the metrics of all rewards since the last call; several reward models share the first one's names."""
@@ -95,6 +107,15 @@ class RewardSum:
         for reward in self._rewards:
             if isinstance(reward, UserReward):
                 reward.close()
+
+
+def highest_sum(highest: float, weights: Iterable[float]) -> float:
+    """Return the highest weighted sum of rewards from 0 to `highest`, rounded as the sums themselves.
+
+    >>> highest_sum(1.0, [2.0, -0.5])
+    2.0
+    """
+    return math.fsum(highest * max(weight, 0.0) for weight in weights)
 
 
 TAKEN = ("mean", "group_std", "pass_rate", "unscored")

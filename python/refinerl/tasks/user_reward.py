@@ -116,7 +116,9 @@ class UserReward:
         """
         expected = len(completions)  # the function may change its lists
         log = log or Log(self.name, expected)
-        given: dict[str, Any] = {name: list(column) for name, column in columns.items() if name not in _RESERVED}
+        lacking = [name for name in self._required if name not in (*_OURS, _MISSPELT)]  # no row here has the column
+        given: dict[str, Any] = {name: [None] * expected for name in lacking}
+        given |= {name: list(column) for name, column in columns.items() if name not in _RESERVED}
         given |= {"prompts": prompts, "completions": completions, "completion_ids": completion_ids}
         given |= {"log_extra": log.log_extra, "log_metric": log.log_metric}
         if _MISSPELT in self._named:
