@@ -1,7 +1,12 @@
 """A run's folder: created once, saved whole, resumed from the last whole checkpoint."""
 
+import itertools
 import json
+import os
 import random
+import shutil
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +80,49 @@ def test_a_save_that_fails_leaves_the_older_checkpoint(folder):
         checkpoint.save(folder, State(2), {"policy": Broken(2)}, keep=1)
     assert checkpoint.checkpoints(folder) == [1]
     assert not list(folder.glob(".checkpoint-*"))
+
+
+def killed_in(change: int, action: Callable[[], object]) -> bool:
+    """Run an action in a process that kills itself before this change of a folder; True if it did not get that far."""
+    pid = os.fork()
+    if not pid:
+        signal.alarm(60)
+        made = itertools.count(1)
+
+        def dying(call: Callable[..., None]) -> Callable[..., None]:
+            def act(*arguments: object, **options: object) -> None:
+                if next(made) == change:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                call(*arguments, **options)
+
+            return act
+
+        for name in ("replace", "unlink", "rmdir"):
+            setattr(os, name, dying(getattr(os, name)))
+        action()
+        os._exit(0)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def test_whenever_a_save_is_killed_there_is_a_complete_checkpoint_of_the_step(folder, tmp_path):
+    """The one that was replaced had been removed before the new one had its name; an old one was left half removed."""
+    for step in (1, 2):
+        checkpoint.save(folder, State(step), {"policy": Weights(step)}, keep=2)
+    found = set()
+    for change in itertools.count(1):
+        copy = tmp_path / str(change)
+        shutil.copytree(folder, copy)
+        done = killed_in(change, lambda: checkpoint.save(copy, State(2), {"policy": Weights(3)}, keep=1))  # noqa: B023
+        policy = Weights(0)
+        assert checkpoint.resume(copy, {"policy": policy}).step == 2
+        assert not list(copy.glob(".*"))
+        for place in copy.glob("checkpoint-*"):
+            assert {"policy", "rng-0.pt", "trainer_state.json"} <= {path.name for path in place.iterdir()}
+        found.add(policy.value)
+        if done:
+            break
+    assert found == {2, 3}
+    assert change > 9
 
 
 def test_resuming_takes_back_what_came_after_the_checkpoint(folder):

@@ -159,12 +159,12 @@ def save(
             write(partial / "trainer_state.json", json.dumps({"schema": SCHEMA, **asdict(state)}, indent=1))
             for path in [*partial.rglob("*"), partial]:
                 flush(path)
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(partial, final)
+            _place(partial, final)
     if first:
         for step in checkpoints(folder)[:-keep]:
             if step != state.best_step:
-                shutil.rmtree(folder / f"checkpoint-{step}")
+                os.replace(folder / f"checkpoint-{step}", partial)  # a half removed one must not have its name
+                shutil.rmtree(partial)
     world.barrier()
     return final
 
@@ -240,8 +240,20 @@ def export(folder: Path, policy: Trainer, tokenizer: Saves, world: World = ALONE
                 if place.is_dir():
                     tokenizer.save(place)
             write(partial / "refinerl.json", json.dumps({"schema": SCHEMA, "step": step, "last": last}))
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(partial, folder)
+            _place(partial, folder)
+
+
+def _place(partial: Path, folder: Path) -> None:
+    """Move a complete folder to its place, and only then remove one that is there.
+
+    If the process is killed between its two renames, `_clear` puts that one back.
+    """
+    aside = folder.with_name(f".{folder.name}.aside")
+    if folder.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(folder, aside)
+    os.replace(partial, folder)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager
@@ -291,7 +303,13 @@ def _truncate(folder: Path, step: int) -> None:
 
 
 def _clear(folder: Path) -> None:
-    """Remove incomplete files of a process that was killed."""
+    """Remove incomplete files of a process that was killed, and put back folders that it was about to replace."""
+    for aside in folder.glob(".*.aside"):
+        place = folder / aside.name[1 : -len(".aside")]
+        if place.exists():
+            shutil.rmtree(aside)
+        else:
+            os.replace(aside, place)
     for path in [*folder.glob(".*.partial"), *(folder / "rollouts").glob(".*.partial")]:
         if path.is_dir():
             shutil.rmtree(path)
