@@ -98,7 +98,8 @@ def withdraw(folder: Path) -> None:
     """Remove what `begin` wrote if no step is finished: a run whose first step failed may begin again."""
     with contextlib.suppress(OSError):  # rollouts/ is not empty
         (folder / "rollouts").rmdir()
-        if {path.name for path in folder.iterdir()} <= {"config.yaml", "metrics.jsonl"}:  # that of step 0
+        if {path.name for path in folder.iterdir()} <= {"config.yaml", "metrics.jsonl", "tensorboard"}:  # of step 0
+            shutil.rmtree(folder / "tensorboard", ignore_errors=True)
             (folder / "metrics.jsonl").unlink(missing_ok=True)
             (folder / "config.yaml").unlink()
 

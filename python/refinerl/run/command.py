@@ -160,6 +160,7 @@ def run(
             except BaseException:
                 keeper.rescue()
                 if link.rank == 0:
+                    parts.telemetry.close(failed=True)  # a tracker must not write into the folder again
                     checkpoint.withdraw(folder)
                 raise
 

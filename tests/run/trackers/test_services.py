@@ -154,6 +154,43 @@ def test_tensorboard_goes_on_in_its_folder(tmp_path, monkeypatch):
     assert made == [(str(tmp_path / "tensorboard"), 1), (str(tmp_path / "tensorboard"), 4)]
 
 
+def test_the_events_of_a_run_without_a_step_are_removed_with_it(toy: Toy, tmp_path: Path, monkeypatch):
+    """They kept the folder from being used again; and the writer must not write once more after they are gone."""
+
+    class Writer:
+        def __init__(self, folder: str, purge_step: int) -> None:
+            self.events = Path(folder) / "events"
+            self.events.parent.mkdir(exist_ok=True)
+            self.events.write_text("")
+
+        def add_scalar(self, *_: Any) -> None:
+            """Written at the end."""
+
+        add_text = flush = add_scalar
+
+        def close(self) -> None:
+            with self.events.open("r+") as file:
+                file.write("events")
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    (tmp_path / "fails_in_training.py").write_text(
+        "def reward(prompts, completions, wanted, **_):\n    return [1.0 if w == 'a' else 1 / 0 for w in wanted]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, wanted in (("train.jsonl", "b"), ("held_out.jsonl", "a")):
+        (tmp_path / name).write_text(json.dumps({"prompt": "b", "wanted": wanted}) + "\n")
+    words = [
+        f"task.path={tmp_path / 'train.jsonl'}",
+        f"evaluate.path={tmp_path / 'held_out.jsonl'}",
+        "evaluate.every=2",
+    ]
+    words.append("telemetry.trackers=[tensorboard]")
+    assert toy.run(tmp_path / "run", *words, reward="fails_in_training:reward") != 0
+    assert not list((tmp_path / "run").iterdir())
+    assert toy.run(tmp_path / "run", "trainer.steps=1", "telemetry.trackers=[tensorboard]") == 0
+    assert (tmp_path / "run" / "tensorboard" / "events").read_text() == "events"
+
+
 def test_the_ids_of_another_version(tmp_path, monkeypatch):
     stand_in(monkeypatch)
     (tmp_path / IDS).write_text('{"schema": 7}')

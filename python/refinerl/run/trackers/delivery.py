@@ -70,11 +70,12 @@ class Delivery:
             thread.put(partial(thread.tracker.tell, examples, step), step)
 
     def close(self, *, failed: bool = False) -> None:
-        """Send what waits, and close the trackers. `failed`: the run ends with an error or an interruption."""
-        for thread in self._threads:
+        """Send what waits, and close the trackers, once. `failed`: the run ends with an error or an interruption."""
+        threads, self._threads = self._threads, []
+        for thread in threads:
             thread.close(failed=failed)
         end = time.monotonic() + PATIENCE
-        for thread in self._threads:
+        for thread in threads:
             thread.join(max(0.0, end - time.monotonic()))
             if thread.is_alive():
                 self._say(
