@@ -88,6 +88,24 @@ def test_evaluations_without_a_score_are_not_called_missing(
     assert "final/ is the model after step 1, the last: no evaluation had a score" in capsys.readouterr().out
 
 
+def test_a_model_that_training_made_worse_is_not_called_the_best(
+    toy: Toy, tmp_path: Path, held_out: Path, monkeypatch, capsys
+):
+    """The evaluation before training was left out of the comparison, and nothing said so."""
+    (tmp_path / "falls.py").write_text(
+        "def reward(completions, trainer_state, **_):\n"
+        "    held_out = len(completions) == 3\n"
+        "    return [1 - trainer_state.global_step / 4 if held_out else i / 9 for i, _ in enumerate(completions)]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = ["evaluate.every=2", f"evaluate.path={held_out}", "checkpoint.final=best"]
+    assert toy.run(tmp_path / "run", *words, reward="falls:reward") == 0
+    assert (
+        "warning: final/ is the model after step 2, which has the best evaluation of all steps, 0.75; before training "
+        "it was 1, so on these rows the model that the run began with is better"
+    ) in capsys.readouterr().out
+
+
 def training(folder: Path) -> list[dict[str, object]]:
     """Return the rows of the steps without the evaluation."""
     return [{k: v for k, v in row.items() if not k.startswith("evaluate/")} for row in timeless(folder) if row["step"]]

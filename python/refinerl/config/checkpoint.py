@@ -17,4 +17,5 @@ class CheckpointConfig(Section):
     keep: Count = 2
     """Checkpoints that are kept, in addition to the one with the best evaluation."""
     final: Literal["last", "best"] = "last"
-    """The step whose model becomes final/: the last one, or the one with the best evaluation."""
+    """The step whose model becomes final/: the last one, or the one with the best evaluation. The evaluation before
+    training is of no step; a run in which it is the best says so."""

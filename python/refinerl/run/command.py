@@ -18,8 +18,10 @@ from refinerl.engines import devices
 from refinerl.engines.allocator import keep_freed_memory
 from refinerl.errors import UserError
 from refinerl.report import summary
+from refinerl.report.rows import read_metrics
 from refinerl.run import arguments as command_line
 from refinerl.run import checkpoint, plan, preflight, recipe
+from refinerl.run.evaluation import score_of
 from refinerl.run.given import NOTHING, Given
 from refinerl.run.interruption import Interrupted
 from refinerl.run.launch import EXPECTED, Link, last_words, linked
@@ -172,15 +174,29 @@ def export(config: Config, parts: Parts) -> None:
     if config.checkpoint.final == "best":
         keeper.take_best()
         step = keeper.state.best_step or last
-        parts.telemetry.say(f"final/ is the model after step {step}" + _why_best(keeper.state))
+        if parts.world.rank == 0:
+            parts.telemetry.say(_best(keeper.state, step, _before_training(keeper.folder)))
     place, policy = keeper.folder / "final", parts.updater.policy
     checkpoint.export(place, policy, parts.tokenizer, parts.world, step=step, last=last)
 
 
-def _why_best(state: checkpoint.State) -> str:
+def _best(state: checkpoint.State, step: int, before: float | None) -> str:
+    """Say which step's model is final/. It is a trained one also if the evaluation `before` training is better."""
+    said = f"final/ is the model after step {step}, "
     if state.best_step is None:
-        return ", the last: no evaluation had a score"
-    return f", which has the best evaluation: {state.best_score:.4g}"
+        return f"{said}the last: no evaluation had a score"
+    if before is not None and state.best_score is not None and before > state.best_score:
+        return (
+            f"warning: {said}which has the best evaluation of all steps, {state.best_score:.4g}; before training it "
+            f"was {before:.4g}, so on these rows the model that the run began with is better"
+        )
+    return f"{said}which has the best evaluation: {state.best_score:.4g}"
+
+
+def _before_training(folder: Path) -> float | None:
+    """Return the score of the evaluation before the first step; None without one."""
+    first = next(iter(read_metrics(folder)), {"step": None})
+    return None if first["step"] != 0 else score_of({k: v for k, v in first.items() if v is not None})
 
 
 @contextmanager
