@@ -39,10 +39,10 @@ def folder(tmp_path: Path) -> Path:
     return output
 
 
-def audition(path: Path, arm: str, ratio: float, **changes: Any) -> Path:
+def audition(path: Path, arm: str, ratio: float | None, **changes: Any) -> Path:
     """Writes what the audition of an arm's refiner writes, as far as it is read."""
     columns = [
-        {"improvement_ratio": ratio, "improvement_error": 0.05, "gain": 2 * ratio, "gain_error": None},
+        {"improvement_ratio": ratio, "improvement_error": 0.05, "gain": 2 * (ratio or 0), "gain_error": None},
         {"improvement_ratio": 0.1, "improvement_error": 0.02, "gain": 0.1, "gain_error": 0.02},
     ]
     config = recipe.load("demo", [*knobs(arm), "trainer.steps=7"]).model_dump(mode="json")
@@ -94,6 +94,7 @@ def test_auditions_find_their_arms(folder: Path, auditions: list[Path], capsys) 
         (lambda path: path.write_text("{"), "is not what python -m refinerl.audition --output writes"),
         (lambda path: path.write_text('{"schema": 1}'), "is not what python -m refinerl.audition --output writes"),
         (lambda path: path.write_text('{"schema": 2}'), "has schema 2, this version reads 1"),
+        (lambda path: audition(path, "cold", None), "(TypeError: improvement_ratio is null)"),
         (lambda path: path.unlink(), "cannot be read: No such file"),
         (lambda path: audition(path, "hot", 0.1), "is a second audition of the arm 'hot'"),
     ],

@@ -133,11 +133,11 @@ def _audition(path: Path) -> tuple[Config, dict[str, Any]]:
         values = json.loads(path.read_text("utf-8"))
         if values["schema"] == SCHEMA:
             refiner, control = values["columns"][0], values["columns"][-1]
-            names = ("improvement_ratio", "improvement_error", "gain", "gain_error")
             numbers = {
                 "n": values["n"],
-                "fresh": control["improvement_ratio"],
-                **{name: refiner[name] for name in names},
+                "fresh": _number(control, "improvement_ratio"),
+                **{name: _number(refiner, name) for name in NUMBERS},
+                **{name: refiner[name] for name in ("improvement_error", "gain_error")},  # None for one question
             }
             return recipe.validate(values["config"]), numbers
     except UserError as error:
@@ -151,6 +151,13 @@ def _audition(path: Path) -> tuple[Config, dict[str, Any]]:
             f"{path} is not what python -m refinerl.audition --output writes ({type(error).__name__}: {error})"
         ) from error
     raise UserError(f"{path} has schema {values['schema']}, this version reads {SCHEMA}: run the audition again")
+
+
+def _number(column: Mapping[str, Any], name: str) -> float:
+    """Return a number of an audition's column. Raises TypeError if it is none."""
+    if not isinstance(column[name], int | float):
+        raise TypeError(f"{name} is {json.dumps(column[name])}")
+    return float(column[name])
 
 
 def _unlike(config: Config, arm: Config) -> list[str]:
