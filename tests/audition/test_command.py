@@ -122,6 +122,7 @@ def test_a_prompt_that_fits_no_context_gets_no_verdict(
         (["--against", "nowhere.txt"], "cannot read the template nowhere.txt"),
         (["trainer.stepz=1"], "trainer.steps"),
         (["--output", "/nowhere/out.json"], "no folder /nowhere"),
+        (["--output", "."], "it is a folder"),
         (["model=/nowhere"], "/nowhere"),
     ],
 )

@@ -41,6 +41,14 @@ def test_what_fails_midway_leaves_the_old_file_alone(tmp_path):
     assert names(tmp_path) == ["rows.jsonl"]
 
 
+def test_a_folder_is_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path, Path(".")):  # a path without a name was a ValueError
+        with pytest.raises(IsADirectoryError):
+            write(folder, "new")
+    assert names(tmp_path) == []
+
+
 def test_a_full_disk_leaves_the_old_file_alone(tmp_path):
     """Write to /dev/full, which answers every write as a full disk does."""
     path = tmp_path / "rows.jsonl"

@@ -115,4 +115,8 @@ def test_what_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     empty = copied(run, tmp_path / "empty")
     (empty / "rollouts" / "step-1.jsonl").rename(empty / "rollouts" / "step-1.partial")
     assert "no step is finished" in refused(empty, capsys)
-    assert "cannot write" in refused(run, capsys, "--output", str(tmp_path / "no" / "folder.jsonl"))
+    assert "there is no folder" in refused(run, capsys, "--output", str(tmp_path / "no" / "folder.jsonl"))
+    for folder in (".", "/", str(tmp_path)):  # the first two were tracebacks
+        assert f"cannot write {folder}: it is a folder" in refused(run, capsys, "--output", folder)
+        assert report.main([str(run), "--output", folder]) == 2
+        assert f"cannot write {folder}: it is a folder" in capsys.readouterr().err

@@ -109,6 +109,7 @@ def test_what_is_not_exported(run: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "is not the folder of a run" in refused(*model, source=tmp_path)
     (tmp_path / "mine").write_text("a thesis")
     assert "exists and is not empty" in refused(*model, "--output", str(tmp_path / "mine"))
+    assert "--output . names no new folder" in refused(*model, "--output", ".")
     assert "--merge is for a LoRA run's adapter" in refused(*model, "--merge", "--output", str(tmp_path / "out"))
     assert "--step and --merge are for --format model" in refused("--format", "sft", "--step", "best")
     assert "--all is for refinements" in refused(*model, "--all")

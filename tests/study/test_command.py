@@ -277,6 +277,8 @@ def test_a_run_folder_of_an_older_study_is_refused_by_name(finished, tmp_path: P
         (["{source}", "trainer.stepz=3"], "arm 'none': unknown key 'trainer.stepz'; closest: trainer.steps"),
         (["{source}", "--redo", "nonne"], "--redo names 'nonne', which is not an arm of this call: choose of none"),
         (["{source}", "--check", "no.json"], "the band no.json cannot be read"),
+        (["{source}", "--write-band", "."], "cannot write .: it is a folder"),
+        (["{source}", "--write-band", "no/band.yaml"], "there is no folder no"),
         (["{source}", "--output-dir", "{source}"], "is a file: choose another --output-dir"),
     ],
 )

@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         name, overrides = command_line.split(args.words)
         config = recipe.load(name, overrides)
-        if args.output is not None and not args.output.parent.is_dir():
-            raise UserError(f"cannot write {args.output}: there is no folder {args.output.parent}")
+        if args.output is not None:
+            export.check_place(args.output)
         columns = audition(config, args.n, args.against, console)
         trial.show(columns, console, args.examples)
         if args.output is not None:

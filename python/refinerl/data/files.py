@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ def replacing(path: Path) -> Iterator[Path]:
     A process that is killed leaves its `.NAME.PID.partial` behind.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be written, such as a folder.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "numbers.txt"
@@ -26,6 +27,8 @@ def replacing(path: Path) -> Iterator[Path]:
     >>> path.read_text(), [file.name for file in path.parent.iterdir()]
     ('1 2 3', ['numbers.txt'])
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial

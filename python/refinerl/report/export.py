@@ -96,7 +96,20 @@ def save(path: Path, text: str | Iterable[str]) -> None:
     Raises:
         UserError: the file cannot be written.
     """
+    check_place(path)
     try:
         write(path, text)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def check_place(path: Path) -> None:
+    """Check that a file may be written to this place, before the work on its content.
+
+    Raises:
+        UserError: it is a folder, or its folder does not exist.
+    """
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise UserError(f"cannot write {path}: there is no folder {path.parent}")

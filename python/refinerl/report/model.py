@@ -74,6 +74,8 @@ def export_model(run: Path, step: str, output: Path | None = None, *, merge: boo
     """
     source, number = find_model(run, step)
     output = output or run / f"model-{number}"
+    if not output.name:
+        raise UserError(f"--output {output} names no new folder: choose one, such as --output model")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output} exists and is not empty: choose another --output")
     is_adapter = (source / "adapter_config.json").is_file()

@@ -22,6 +22,7 @@ from refinerl import __version__
 from refinerl.data.files import write
 from refinerl.data.terminal import safe
 from refinerl.errors import UserError
+from refinerl.report.export import check_place
 from refinerl.report.figures import folders
 from refinerl.report.missing import MissingError
 from refinerl.run.arguments import new_folder
@@ -66,6 +67,8 @@ def study(args: argparse.Namespace, console: Console) -> int:
         UserError: it cannot be run, or its folder is not its own.
     """
     source, *overrides = args.words
+    if args.write_band is not None:
+        check_place(args.write_band)
     plan = Plan.make(source, arms=_names(args.arms), seeds=_numbers(args.seeds), overrides=_overrides(overrides))
     live = _is_demo(args)
     output = args.output_dir or (new_folder(plan.name) if live else Path("runs") / "studies" / plan.name)
