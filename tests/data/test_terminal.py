@@ -2,7 +2,25 @@
 
 import pytest
 
-from refinerl.data.terminal import safe
+from refinerl.data.terminal import answered, safe
+from refinerl.errors import TrainingStoppedError, UserError
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "said"),
+    [
+        (UserError("no \x1b[2J"), 2, "error: no \\x1b[2J\n"),
+        (TrainingStoppedError("no step"), 1, "stopped: no step\n"),
+        (KeyboardInterrupt(), 130, "interrupted; nothing is lost\n"),
+    ],
+)
+def test_a_command_ends_with_a_sentence(end, code, said, capsys):
+    def command():
+        raise end
+
+    assert answered(command, "interrupted; nothing is lost") == code
+    assert capsys.readouterr().err == said
+    assert answered(lambda: 3) == 3
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -26,12 +25,12 @@ from refinerl import __version__
 from refinerl.audition import trial
 from refinerl.config import Config
 from refinerl.contracts import Author, Task
-from refinerl.data.terminal import safe
+from refinerl.data.terminal import answered
 from refinerl.engines import devices
 from refinerl.engines.models import load_model, resolve_model
 from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.engines.transformers import TransformersGenerator
-from refinerl.errors import TrainingStoppedError, UserError
+from refinerl.errors import TrainingStoppedError
 from refinerl.loop.author import ModelAuthor
 from refinerl.loop.rollout import Roller
 from refinerl.loop.stream import PromptStream
@@ -50,26 +49,22 @@ from refinerl.tasks.code import CodeTask
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return 0, or 1 if the sandbox or a server failed, 2 for bad input, 130 if interrupted."""
     args = _parser().parse_intermixed_args(arguments)
-    console = Console()
+    return answered(lambda: _run(args, Console()))
+
+
+def _run(args: argparse.Namespace, console: Console) -> int:
+    name, overrides = command_line.split(args.words)
+    config = recipe.load(name, overrides)
+    if args.output is not None:
+        export.check_place(args.output)
     try:
-        name, overrides = command_line.split(args.words)
-        config = recipe.load(name, overrides)
-        if args.output is not None:
-            export.check_place(args.output)
         columns = audition(config, args.n, args.against, console)
-        trial.show(columns, console, args.examples)
-        if args.output is not None:
-            found = {"schema": 1, "n": args.n, "columns": [column.as_json() for column in columns]}
-            export.save(args.output, json.dumps(found | {"config": config.model_dump(mode="json")}, indent=1))
-    except UserError as error:
-        print(f"error: {safe(str(error))}", file=sys.stderr)
-        return 2
-    except (SandboxError, TrainingStoppedError) as error:
-        print(f"stopped: {safe(str(error))}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    except SandboxError as error:
+        raise TrainingStoppedError(str(error)) from error
+    trial.show(columns, console, args.examples)
+    if args.output is not None:
+        found = {"schema": 1, "n": args.n, "columns": [column.as_json() for column in columns]}
+        export.save(args.output, json.dumps(found | {"config": config.model_dump(mode="json")}, indent=1))
     return 0
 
 

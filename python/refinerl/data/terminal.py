@@ -1,6 +1,34 @@
-"""Text for a terminal: text of models and programs made safe, and durations."""
+"""Text for a terminal: text of models and programs made safe, durations, and the last words of a command."""
 
 from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from refinerl.errors import TrainingStoppedError, UserError
+
+
+def answered(command: Callable[[], int], interrupted: str = "interrupted") -> int:
+    """Call a command of a single process; return its exit code.
+
+    A mistake of the user's, a reason to stop and Ctrl-C end it with one sentence on standard error and the codes 2, 1
+    and 130. Runs, which may have several ranks, end by `refinerl.run.launch`.
+
+    Args:
+        command: returns its exit code.
+        interrupted: what Ctrl-C leaves behind.
+    """
+    try:
+        return command()
+    except UserError as error:
+        print(f"error: {safe(str(error))}", file=sys.stderr)
+        return 2
+    except TrainingStoppedError as error:
+        print(f"stopped: {safe(str(error))}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        return 130
 
 
 def visible(character: str) -> str:

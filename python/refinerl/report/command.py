@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from refinerl import __version__
-from refinerl.data.terminal import safe
+from refinerl.data.terminal import answered, safe
 from refinerl.errors import UserError
 from refinerl.report.card import command as card
 from refinerl.report.export import export
@@ -25,20 +25,17 @@ from refinerl.report.page import write_page
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0 done, 2 bad input."""
+    """Run the command line; return the exit code: 0 done, 2 bad input, 130 interrupted."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     name = words[0] if words[:1] and words[0] in COMMANDS else ""
     parser, run = COMMANDS[name]
     options = parser().parse_args(words[1:] if name else words)
-    try:
-        for line in run(options):
-            print(safe(line), flush=True)
-    except UserError as error:
-        print(f"error: {safe(str(error))}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return answered(lambda: _run(run(options)))
+
+
+def _run(lines: Iterator[str]) -> int:
+    for line in lines:
+        print(safe(line), flush=True)
     return 0
 
 

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from refinerl import __version__
 from refinerl.data.files import write
-from refinerl.data.terminal import safe
+from refinerl.data.terminal import answered, safe
 from refinerl.errors import UserError
 from refinerl.report.export import check_place
 from refinerl.report.figures import folders
@@ -44,28 +44,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_intermixed_args(arguments)
     console = Console()
-    try:
-        if not args.words or "=" in args.words[0]:
-            raise UserError(f"name a study: {', '.join(shipped()) or 'none is shipped'}, or the path of a .yaml file")
-        return study(args, console)
-    except UserError as error:
-        print(f"error: {safe(str(error))}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "interrupted; finished runs are kept, the others go on from their last complete step: run the same command "
-            "again",
-            file=sys.stderr,
-        )
-        return 130
+    return answered(lambda: study(args, console), f"interrupted; {KEPT}")
+
+
+KEPT = "finished runs are kept, the others go on from their last complete step: run the same command again"
+"""The end of the message after an interruption."""
 
 
 def study(args: argparse.Namespace, console: Console) -> int:
     """Run a study as the parsed command line has it; return the exit code.
 
     Raises:
-        UserError: it cannot be run, or its folder is not its own.
+        UserError: none is named, it cannot be run, or its folder is not its own.
     """
+    if not args.words or "=" in args.words[0]:
+        raise UserError(f"name a study: {', '.join(shipped()) or 'none is shipped'}, or the path of a .yaml file")
     source, *overrides = args.words
     if args.write_band is not None:
         check_place(args.write_band)

@@ -26,6 +26,7 @@ from rich.text import Text
 
 from refinerl import __version__
 from refinerl.config import Config
+from refinerl.data.terminal import answered
 from refinerl.errors import UserError
 from refinerl.report.export import save
 from refinerl.report.figures import plots
@@ -66,25 +67,21 @@ class Point:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code: 0, 2 for bad input, 130 if interrupted."""
     args = _parser().parse_args(arguments)
-    console = Console()
+    return answered(lambda: _run(args, Console()))
+
+
+def _run(args: argparse.Namespace, console: Console) -> int:
+    points = read(args.folder, args.auditions, args.baseline)
+    found = correlations(points)
+    show(points, found, args.baseline, console)
+    content = {"schema": SCHEMA, "baseline": args.baseline, "refiners": [point.as_json() for point in points]}
+    save(args.folder / "skill.json", json.dumps(content | {"correlations": found}, indent=1) + "\n")
     try:
-        points = read(args.folder, args.auditions, args.baseline)
-        found = correlations(points)
-        show(points, found, args.baseline, console)
-        content = {"schema": SCHEMA, "baseline": args.baseline, "refiners": [point.as_json() for point in points]}
-        save(args.folder / "skill.json", json.dumps(content | {"correlations": found}, indent=1) + "\n")
-        try:
-            draw(points, args.folder / "figures", args.baseline)
-        except MissingError as missing:
-            console.print(str(missing), highlight=False, markup=False, soft_wrap=True)
-        except OSError as error:
-            raise UserError(f"cannot write to {args.folder / 'figures'}: {error.strerror}") from error
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        draw(points, args.folder / "figures", args.baseline)
+    except MissingError as missing:
+        console.print(str(missing), highlight=False, markup=False, soft_wrap=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {args.folder / 'figures'}: {error.strerror}") from error
     return 0
 
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from refinerl import __version__
+from refinerl.data.terminal import answered
 from refinerl.errors import UserError
 from refinerl.study.miniature.operations import SHAPES
 
@@ -24,24 +25,21 @@ from refinerl.study.miniature.operations import SHAPES
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code: 0, 2 for bad input, 130 if interrupted."""
     options = _parse(arguments)
+    return answered(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
     from refinerl.study.miniature.making import make
     from refinerl.study.miniature.training import Training
 
-    try:
-        if options.steps < 1:
-            raise UserError(f"--steps must be at least 1, got {options.steps}")
-        if not 0 <= options.skill <= 1:
-            raise UserError(f"--skill must be between 0 and 1, got {options.skill:g}")
-        settings = Training(
-            seed=options.seed, steps=options.steps, skill=options.skill, shape=options.shape, start=options.start
-        )
-        gates = make(options.make, settings, lambda line: print(line, flush=True))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    if options.steps < 1:
+        raise UserError(f"--steps must be at least 1, got {options.steps}")
+    if not 0 <= options.skill <= 1:
+        raise UserError(f"--skill must be between 0 and 1, got {options.skill:g}")
+    settings = Training(
+        seed=options.seed, steps=options.steps, skill=options.skill, shape=options.shape, start=options.start
+    )
+    gates = make(options.make, settings, lambda line: print(line, flush=True))
     for words, rate in gates.lines().items():
         print(f"{rate:>6}  {words}")
     return 0
