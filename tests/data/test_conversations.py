@@ -160,6 +160,16 @@ def test_csv_has_the_types_that_datasets_sees(datasets: Any, tmp_path: Path) -> 
     assert [each.columns["answer"] for each in read_dialogues(tmp_path / "words.csv")] == ["None", "NA", "null", None]
     with pytest.raises(UserError, match=r"p.csv has no column ask; it has prompt, answer, note"):
         read_dialogues(tmp_path / "p.csv", column="ask")
+    for name in ("words.csv", "words.tsv"):  # as in a single file; they were read as missing
+        (tmp_path / name[-3:]).mkdir()
+        text = (tmp_path / "words.csv").read_text()
+        (tmp_path / name[-3:] / name).write_text(text if name.endswith("csv") else text.replace(",", "\t"))
+        found = read_dialogues(tmp_path / name[-3:])
+        assert [each.columns["answer"] for each in found] == ["None", "NA", "null", None]
+    for text in ("", "\n", "prompt,answer\n"):
+        (tmp_path / "empty.csv").write_text(text)
+        with pytest.raises(UserError, match=r"empty.csv is empty: it has no rows"):
+            read_dialogues(tmp_path / "empty.csv")
     (tmp_path / "torn.csv").write_text("prompt,answer\na,1\nb,2,3\n")
     with pytest.raises(UserError, match=r"cannot read .*torn.csv: .*Expected 2 fields in line 3, saw 3"):
         read_dialogues(tmp_path / "torn.csv")

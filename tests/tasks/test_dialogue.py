@@ -148,7 +148,12 @@ def test_texts_stay_texts_unless_a_system_message_makes_a_conversation() -> None
         DialogueTask(mixed, encode, reward=UserReward(brevity), system="Be kind.", encode_text=bare)
 
 
-def test_knobs_of_data_sets_are_refused_for_single_files() -> None:
+def test_knobs_of_data_sets_are_refused_for_single_files(tmp_path: Path) -> None:
+    for name in ("rows", "rows.txt"):  # read as JSON lines; the knobs had no effect
+        (tmp_path / name).write_text('{"prompt": "Hi"}\n')
+        for knob, value in (("split", "test"), ("subset", "main")):
+            with pytest.raises(ValueError, match=rf"task.{knob} is for data sets: the file .*{name} has none"):
+                options(path=str(tmp_path / name), **{knob: value})
     assert options(path="hub:openai/gsm8k", subset="main", split="test").subset == "main"
     for path in ("p.csv", "p.jsonl.gz", "hub:openai/gsm8k/main/train.parquet"):
         with pytest.raises(ValueError, match=rf"task.subset is for data sets: the file {path} has none"):

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, overload
 
 from refinerl.data import countdown, hub
 from refinerl.data.jsonlines import json_rows, kind
-from refinerl.data.tables import is_table, load_table
+from refinerl.data.tables import has_splits, is_table, load_table
 from refinerl.errors import UserError
 from refinerl.records import Message
 
@@ -179,7 +179,9 @@ class _Table(Sequence[Dialogue]):
         self._path, self._rows, self._split = path, rows, split
         self._column = _column_of(path, list(rows.column_names), column)
         if not len(rows):
-            raise UserError(f"{path}: its split {split} is empty")
+            raise UserError(
+                f"{path}: its split {split} is empty" if has_splits(path) else f"{path} is empty: it has no rows"
+            )
 
     def __len__(self) -> int:
         return len(self._rows)

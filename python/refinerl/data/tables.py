@@ -36,7 +36,7 @@ def is_saved(folder: Path) -> bool:
 
 def has_splits(path: str) -> bool:
     """Return False for a single file and for shipped data, which have neither splits nor subsets."""
-    if path.startswith(PACKAGE):
+    if path.startswith(PACKAGE) or Path(path).is_file():
         return False
     repository, _, file = path.removeprefix(PREFIX).partition("/")
     if path.startswith(PREFIX):
@@ -81,11 +81,19 @@ def load_table(path: str, *, split: str = "train", subset: str | None = None, st
             if suffix == ".tsv":
                 options["sep"] = "\t"
             return datasets.load_dataset(kind, data_files=path, split="train", streaming=streaming, **options)
-        return datasets.load_dataset(path.removeprefix(PREFIX), subset, split=split, streaming=streaming)
+        name = path.removeprefix(PREFIX)
+        options = _csv_options(datasets.load_dataset_builder(name, subset).config)
+        return datasets.load_dataset(name, subset, split=split, streaming=streaming, **options)
     except UserError:
         raise
     except Exception as error:  # the type depends on the data set, the hub and the network
         raise _explained(error, path, split, subset) from error
+
+
+def _csv_options(config: Any) -> dict[str, Any]:
+    """Return `CSV` for a data set of CSV files that says nothing of missing values itself, else nothing."""
+    untold = getattr(config, "keep_default_na", False) and config.na_values is None
+    return dict(CSV) if untold else {}
 
 
 def _suffix(path: str) -> str:
@@ -119,6 +127,8 @@ def _explained(error: Exception, path: str, split: str, subset: str | None) -> U
         return UserError(f"{path} has no split {split}; its splits are {', '.join(known)}: task.split={known[0]}")
     if "script" in told[0]:
         return UserError(f"{path} needs to run a script, which refinerl does not do: {_CONVERT} ({told[0]})")
+    if told[1].startswith("No columns to parse") or "corresponds to no data" in told[1]:
+        return UserError(f"{path} is empty: it has no rows")
     if Path(path).exists():
         return UserError(f"cannot read {path}: {told[1]}")
     reason = told[0]
