@@ -146,7 +146,7 @@ def test_the_best_checkpoint_answers_the_same_in_vllm(run: Path, best, tmp_path:
         (["MODEL"], "is neither a run nor the folder of a model in one: give the run's folder"),
         (
             ["RUN", "--data", "nowhere.jsonl"],
-            "evaluate.path = .*nowhere.jsonl, read as task.name=dialogue: cannot read",
+            "--data nowhere.jsonl, read as task.name=dialogue: cannot read",
         ),
         (["RUN", "--data", "EMPTY"], "empty.jsonl is empty"),
         (["RUN", "--prompting", "chat"], "--prompting is for benchmarks"),

@@ -65,6 +65,15 @@ def test_other_settings_are_refused_by_name(tmp_path: Path):
         Journal(tmp_path).begin(SETTINGS | {"temperature": 1.0})
 
 
+def test_results_of_another_benchmark_are_not_overwritten(tmp_path: Path):
+    """Those of held-out rows have no results.jsonl, which was said to be missing."""
+    summary = tmp_path / "summary.json"
+    summary.write_text(json.dumps({"schema": 1, "benchmark": "task", "temperature": 1.0}))
+    with pytest.raises(UserError, match=r'settings: benchmark was "task" and is "apps". Choose another --output'):
+        Journal(tmp_path).begin(SETTINGS | {"benchmark": "apps"})
+    Journal(tmp_path).refuse_others({"benchmark": "task", "temperature": 1.0})
+
+
 def test_a_file_of_another_version(tmp_path: Path):
     (tmp_path / "summary.json").write_text(json.dumps({"schema": 99}))
     with pytest.raises(UserError, match="was written by another version of refinerl"):

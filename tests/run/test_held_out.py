@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from refinerl import evaluate
 from refinerl.benchmarks.arguments import parse
 from refinerl.config import Config
 from refinerl.errors import UserError
 from refinerl.run import arguments, held_out, recipe
+from toy import Toy
 
 GSM8K = ("smollm", "task.name=dialogue", "task.path=hub:openai/gsm8k", "task.subset=main", "task.reward=rule:answer")
 SAMPLED = ("evaluate.every=1", "evaluate.n=4", "evaluate.temperature=0.7")
@@ -63,3 +65,44 @@ def test_the_data_of_the_run_keep_the_split_that_it_measured(tmp_path: Path) -> 
         assert (task.path, task.split, task.subset) == ("hub:openai/gsm8k", "test", "main")  # type: ignore[attr-defined]
     other = configured(tmp_path / "run", words, "--data", "more.jsonl").task
     assert other.path == "more.jsonl"  # type: ignore[attr-defined]
+    task = configured(tmp_path / "run", words, "--data", "hub:a/b", "--split", "dev", "--subset", "x").task
+    assert (task.path, task.split, task.subset) == ("hub:a/b", "dev", "x")  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"--split is for data sets, and more\.jsonl has none"):
+        configured(tmp_path / "run", words, "--data", "more.jsonl", "--split", "dev")
+
+
+def test_a_seed_of_0_is_an_option(tmp_path: Path) -> None:
+    words = (*GSM8K, *SAMPLED, "evaluate.path=held_out.jsonl", "seed=7")
+    assert [configured(tmp_path / "run", words, *seed).seed for seed in ([], ["--seed", "0"])] == [7, 0]
+
+
+@pytest.mark.parametrize("option", [["--compare", "apps"], ["--compare", "strict"], ["--memory-mb", "99"]])
+def test_options_that_it_does_not_read_are_refused(option: list[str]) -> None:
+    with pytest.raises(UserError, match=f"{option[0]} is for benchmarks; --benchmark task is judged as in the run"):
+        parse(["runs/a", "--benchmark", "task", *option])
+    assert parse(["x", "--benchmark", "humaneval", *option]).seed == 0
+
+
+def evaluated(run: Path, *options: str) -> int:
+    words = [str(run), "--benchmark", "task", "--device", "cpu"]
+    return evaluate.main([*words, *options])
+
+
+def test_the_results_of_another_evaluation_are_not_overwritten(toy: Toy, tmp_path: Path, capsys) -> None:
+    """They were, without a word; and `--data` was called evaluate.path."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "cab"}\n{"prompt": "bad"}\n')
+    run, output = tmp_path / "run", tmp_path / "results"
+    assert toy.run(run, "trainer.steps=1") == 0
+    options = ["--data", str(rows), "--output", str(output)]
+    assert evaluated(run, *options) == 0
+    summary = (output / "summary.json").read_text()
+    assert evaluated(run, *options) == 0  # the same one again
+    capsys.readouterr()
+    assert evaluated(run, *options, "--limit", "1") == 2
+    assert f"{output} has an evaluation with other settings: limit was null and is 1. " in capsys.readouterr().err
+    assert (output / "summary.json").read_text().partition("seconds")[0] == summary.partition("seconds")[0]
+    rows.write_text('{"prompt": 3}\n')
+    assert evaluated(run, "--data", str(rows)) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: --data {rows}, read as task.name=dialogue: {rows}:1: the field prompt must be")

@@ -30,6 +30,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     else:
         options.n = 1 if options.n is None else options.n
         options.temperature = options.temperature or 0.0
+        options.seed = options.seed or 0
+        options.compare = options.compare or "strict"
+        options.memory_mb = 4096 if options.memory_mb is None else options.memory_mb
+        if options.subset is not None:
+            raise UserError("--subset is for --benchmark task, where --data may be a data set with subsets")
         if options.model is not None and is_run(options.model):
             options.model = str(find_model(Path(options.model))[0])
     counts = ("n", "limit", "workers", "max_tokens", "max_batch", "memory_mb", "max_tests", "tensor_parallel")
@@ -69,8 +74,8 @@ def _check_task(options: argparse.Namespace) -> None:
 TASK = "task"
 """The held-out rows of a run, in place of a benchmark."""
 IGNORED_BY_TASK = (
-    "split", "failures", "k", "unverified", "prompting", "workers", "seconds", "packages", "difficulty", "max_tests",
-    "since", "until", "chat_template",
+    "failures", "k", "unverified", "prompting", "workers", "seconds", "memory_mb", "packages", "compare", "difficulty",
+    "max_tests", "since", "until", "chat_template",
 )  # fmt: skip
 """Options of benchmarks alone."""
 
@@ -116,7 +121,8 @@ def _parser() -> argparse.ArgumentParser:
         "hub:OWNER/NAME/FILE (default: where they are published); for task a file of rows (default: the run's "
         "evaluate.path)")  # fmt: skip
     add("--split", help="mbpp: test, all, sanitized; apps: test, train (default: test); livecodebench: release_v1 to "
-        "release_v6 (default: release_v6)")  # fmt: skip
+        "release_v6 (default: release_v6); task: of --data, if it is a data set (default: as in the run)")  # fmt: skip
+    add("--subset", help="task: the subset of --data, if it is a data set that has several (default: as in the run)")
     add("--output", type=Path, metavar="DIR", help="folder for results.jsonl, summary.json and failures.html, a page "
         "of the samples that fail; the same command goes on after an interruption")  # fmt: skip
     add("--failures", type=int, default=0, metavar="N", help="print the first N failing samples")
@@ -133,10 +139,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--workers", type=int, metavar="N", help="default: the cores, shared by the ranks of a machine")
     add("--seconds", type=float, help="processor time of each test (default: 4 × the reference's slowest, at least 1; "
         "apps 4; livecodebench 6)")  # fmt: skip
-    add("--memory-mb", type=int, default=4096)
+    add("--memory-mb", type=int, metavar="MIB", help="memory of each test (default: 4096)")
     add("--packages", nargs="+", default=[], metavar="NAME", help="installed packages that programs may import, "
         "such as numpy (default: none)")  # fmt: skip
-    add("--compare", choices=("strict", "apps"), default="strict", help="apps: the comparison (default: strict)")
+    add("--compare", choices=("strict", "apps"), help="apps: the comparison (default: strict)")
     add("--difficulty", help="apps, livecodebench: only problems of this difficulty")
     add("--max-tests", type=int, metavar="N", help="apps, livecodebench: tests of each problem at most, a "
         "deterministic choice")  # fmt: skip
@@ -154,7 +160,7 @@ def _add_asking(parser: argparse.ArgumentParser) -> None:
     add("--temperature", type=float, help="default: 0, greedy; task: as in the run")
     add("--top-p", type=float, default=1.0)
     add("--max-tokens", type=int, metavar="N", help="of an answer (default: 512; apps 1024; livecodebench 2000)")
-    add("--seed", type=int, default=0)
+    add("--seed", type=int, help="of the samples (default: 0; task: the run's)")
     add("--chat-template", metavar="FILE", help="Jinja text or a file, for tokenizers that bring none")
     add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="default: auto, the type "
         "that the model was saved in")  # fmt: skip

@@ -66,8 +66,10 @@ class Journal:
             return []
         settings = json.loads(json.dumps(settings))
         found = self.settings()
+        if found is not None and not (self._output / PARTIAL).is_dir():
+            self.refuse_others(settings)
         if found is not None and (results := self._read()):  # one that failed before its first sample begins anew
-            _compare(self._output, found, settings)
+            self.refuse_others(settings)
             return results
         try:
             (self._output / PARTIAL).mkdir(parents=True, exist_ok=True)
@@ -76,6 +78,28 @@ class Journal:
         except OSError as error:
             raise UserError(f"cannot write to {self._output}: {error.strerror or error}") from error
         return []
+
+    def refuse_others(self, settings: Mapping[str, Any]) -> None:
+        """Check that the folder holds no evaluation, finished or not, with other settings.
+
+        Raises:
+            UserError: it does; the message names what differs.
+        """
+        found = self.settings()
+        if found is None:
+            return
+        names = ["benchmark"] if found.get("benchmark") != settings.get("benchmark") else list(settings)
+        plain = json.loads(json.dumps(settings))
+        changed = [
+            f"{name} was {json.dumps(found.get(name))} and is {json.dumps(plain.get(name))}"
+            for name in names
+            if found.get(name) != plain.get(name)
+        ]
+        if changed:
+            raise UserError(
+                f"{self._output} has an evaluation with other settings: {'; '.join(changed)}. Choose another --output, "
+                "or delete that folder"
+            )
 
     def _read(self) -> list[Result]:
         """Read the results; the last line of a process that was killed may be incomplete and is left out."""
@@ -119,16 +143,3 @@ class Journal:
         if self._output is None:
             return "nothing was kept; --output DIR keeps what is done, and the same command goes on"
         return f"the same command goes on from the samples in {self._output / PARTIAL}"
-
-
-def _compare(output: Path, found: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    changed = [
-        f"{name} was {json.dumps(found.get(name))} and is {json.dumps(value)}"
-        for name, value in settings.items()
-        if found.get(name) != value
-    ]
-    if changed:
-        raise UserError(
-            f"{output} has an evaluation with other settings: {'; '.join(changed)}. Choose another --output, or "
-            "delete that folder"
-        )

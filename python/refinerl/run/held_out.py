@@ -1,6 +1,6 @@
 """The evaluation of a run's model on held-out rows, with the run's own reward, after the run.
 
-python -m refinerl.evaluate RUN --benchmark task [--data FILE] [--n N --temperature T] [--output DIR]
+python -m refinerl.evaluate RUN --benchmark task [--data FILE] [--split S] [--n N --temperature T] [--output DIR]
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from typing import Any
 
 from rich.console import Console
 
+from refinerl.benchmarks.arguments import TASK
 from refinerl.benchmarks.held_out import HeldOut
-from refinerl.benchmarks.model import ROWS, Weights, make_generator, own_type, versions
+from refinerl.benchmarks.journal import Journal
+from refinerl.benchmarks.model import ROWS, Weights, fingerprint, make_generator, own_type, versions
 from refinerl.config import Config
 from refinerl.contracts import World
 from refinerl.data.files import write
+from refinerl.data.tables import has_splits
 from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.errors import UserError
 from refinerl.records import Sampling
@@ -39,16 +42,19 @@ def evaluate_run(options: argparse.Namespace, world: World, device: Any, console
     `options` are those of `refinerl.evaluate`; `options.model` is a run, or the folder of a model in one.
 
     Raises:
-        UserError: the folder belongs to no run, no rows are named, or they cannot be read or scored.
+        UserError: the folder belongs to no run, no rows are named, they cannot be read or scored, or `--output` has
+            another evaluation.
     """
     started = time.perf_counter()
     run, model = _found(Path(options.model))
     options.model = str(model)
     config = _config(run, options, str(device))
+    settings = _settings(run, model, config, options)
+    Journal(options.output).refuse_others(settings)
+    rows = place(config) if options.data is None else f"--data {options.data}, read as task.name={config.task.name}"
     say = _sayer(console)
     tokenizer = ChatTokenizer.load(model, date=config.chat_template_date or today())
-    dtype = own_type(str(model)) if options.dtype == "auto" else options.dtype
-    weights = Weights(str(model), tokenizer, dtype, options.max_batch or ROWS[options.engine])
+    weights = Weights(str(model), tokenizer, settings["dtype"], options.max_batch or ROWS[options.engine])
     e = config.evaluate
     with ExitStack() as stack:
         generator = make_generator(options, weights, device, lambda done: None, stack)
@@ -58,25 +64,52 @@ def evaluate_run(options: argparse.Namespace, world: World, device: Any, console
         try:
             task = make_task(config, tokenizer, say, room, world)
         except UserError as error:
-            raise UserError(f"{place(config)}: {error}") from error
+            raise UserError(f"{rows}: {_as_options(str(error))}") from error
         stack.callback(task.close)
         sampling = Sampling(e.max_tokens, e.temperature, top_p=options.top_p, n=e.n, stop=config.generation.stop)
-        found = HeldOut(task, generator, sampling, config.seed, world, e.limit, place(config)).metrics()
+        found = HeldOut(task, generator, sampling, config.seed, world, e.limit, rows).metrics()
     if world.rank:
         return 0
     for line in lines(found):
         say(line)
     if options.output is not None:
-        asked = {"n": e.n, "temperature": e.temperature, "top_p": options.top_p, "max_tokens": e.max_tokens}
-        facts = {"run": str(run), "model": str(model), "rows": str(e.path), "limit": e.limit, **asked}
-        facts |= {"seed": config.seed, "dtype": dtype, "engine": options.engine, "ranks": world.size}
-        facts |= {"seconds": round(time.perf_counter() - started, 1), "versions": versions(options.engine)}
+        facts = {**settings, "ranks": world.size, "seconds": round(time.perf_counter() - started, 1)}
         values = {name: None if math.isnan(value) else value for name, value in found.items()}
         options.output.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"schema": SCHEMA, "metrics": values, **facts}, indent=1, ensure_ascii=False)
         write(options.output / "summary.json", text + "\n")
         say(f"{options.output}: summary.json")
     return 0
+
+
+def _settings(run: Path, model: Path, config: Config, options: argparse.Namespace) -> dict[str, Any]:
+    """Return what the results depend on, for summary.json; another evaluation's is not overwritten."""
+    e = config.evaluate
+    return {
+        "benchmark": TASK,
+        "run": str(run),
+        "model": str(model),
+        "weights": fingerprint(model),
+        "rows": str(e.path),
+        "split": getattr(config.task, "split", None),
+        "subset": getattr(config.task, "subset", None),
+        "limit": e.limit,
+        "n": e.n,
+        "temperature": e.temperature,
+        "top_p": options.top_p,
+        "max_tokens": e.max_tokens,
+        "seed": config.seed,
+        "dtype": own_type(str(model)) if options.dtype == "auto" else options.dtype,
+        "engine": options.engine,
+        "versions": versions(options.engine),
+    }
+
+
+def _as_options(message: str) -> str:
+    """Name options in a message in place of knobs: of a run, they choose the data that it is trained on."""
+    for knob in ("split", "subset"):
+        message = message.replace(f"task.{knob}=", f"--{knob} ").replace(f"task.{knob}", f"--{knob}")
+    return message
 
 
 def lines(found: Mapping[str, float]) -> list[str]:
@@ -128,11 +161,17 @@ def _config(run: Path, options: argparse.Namespace, device: str) -> Config:
         chosen |= {"path": options.data}
         if os.path.realpath(options.data) != os.path.realpath(e.path or ""):  # else the split that the run measured
             chosen |= {"split": None, "subset": None}
+    for name in ("split", "subset"):
+        if (value := getattr(options, name)) is not None:
+            path = str(chosen.get("path", e.path))
+            if name not in type(config.task).model_fields or not has_splits(path):
+                raise UserError(f"--{name} is for data sets, and {path} has none: leave it out")
+            chosen |= {name: value}
     if options.max_tokens:
         chosen |= {"max_tokens": options.max_tokens}
     e = e.model_copy(update=chosen)
     e = e.model_copy(update=_sampled(options.n, options.temperature, e.n, e.temperature))
-    config = config.model_copy(update={"evaluate": e, "seed": options.seed or config.seed})
+    config = config.model_copy(update={"evaluate": e, "seed": config.seed if options.seed is None else options.seed})
     return config.model_copy(update={"task": held_out_options(config)})
 
 
