@@ -310,6 +310,32 @@ TYPED = [
     ("smollm task.embedded=hard", "'easy'"),
     ("smollm task.embedded=all task.difficulty=hard --dry-run", "trivial"),
     ("smollm evaluate.every=1 evaluate.path=nowhere.jsonl --dry-run", "nowhere.jsonl"),
+    (
+        "smollm evaluate.every=1 evaluate.benchmark=apps evaluate.data=nowhere --dry-run",
+        "evaluate.data = nowhere: there is",
+    ),
+    ("smollm evaluate.every=1 evaluate.benchmark=apps evaluate.data=nowhere", "evaluate.data = nowhere: there is"),
+    (
+        "smollm evaluate.every=1 evaluate.benchmark=humaneval evaluate.data=FILE --dry-run",
+        "evaluate.data must be a folder",
+    ),
+    (
+        "smollm task.name=dialogue task.path=ANSWERED task.reward=rule:answer evaluate.every=1 evaluate.path=ROWS",
+        "ROWS, read as task.name=dialogue: the reward function rule:answer needs 'answer'",
+    ),
+    (
+        "smollm model=/nowhere/model --dry-run",
+        "cannot load model '/nowhere/model': there is no such folder; give model",
+    ),
+    ("smollm model=runs/a/final", "cannot load model 'runs/a/final': there is no such folder"),
+    ("smollm refiner.model=./nowhere --dry-run", "give refiner.model the folder"),
+    ("smollm algorithm.name=ppo critic.model=../nowhere --dry-run", "give critic.model the folder"),
+    (
+        "smollm task.name=dialogue task.path=ROWS task.reward=model reward_model.model=/nowhere --dry-run",
+        "give reward_model.model the folder",
+    ),
+    ("smollm model=RUN --dry-run", "give its final/ or a checkpoint-N/"),
+    ("smollm model=EMPTY --dry-run", "the folder of model has no config.json"),
     ("smollm model=PLAIN --dry-run", "chat_template="),
     ("smollm model=PLAIN", "chat_template="),
 ]
@@ -323,6 +349,10 @@ def mistaken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "FILE").write_text("a file")
     (folder / "LATIN1.yaml").write_bytes("base: smollm  # café".encode("latin-1"))
     (folder / "ROWS").write_text('{"prompt": "a"}\n')
+    (folder / "ANSWERED").write_text('{"prompt": "a", "answer": "b"}\n')
+    for name in ("RUN", "EMPTY"):
+        (folder / name).mkdir()
+    (folder / "RUN" / "config.yaml").write_text("seed: 0\n")
     write_tiny(folder / "PLAIN", alphabet="abcdefgh ", chat_template=None)
     return folder
 
@@ -361,6 +391,26 @@ def test_the_plan_names_reward_rows_disk_and_a_time_that_is_known(toy, tmp_path,
     capsys.readouterr()
     assert train.main(["--output-dir", str(run), "--resume", "trainer.steps=5", "--dry-run"]) == 0
     assert "# time: 3 steps are left" in capsys.readouterr().out
+
+
+def test_the_plan_names_devices_and_trackers_that_are_not_here(toy, tmp_path, capsys, monkeypatch):
+    stand_in(monkeypatch)
+    words = ["device=cuda:3", "telemetry.trackers=[wandb,tensorboard]"]
+    find = importlib.util.find_spec
+    there = {"wandb": object(), "tensorboard": None}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: there[name] if name in there else find(name, *a))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    assert train.main([*toy.arguments(tmp_path / "run", *words), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "# not here: device=cuda:3 needs a GPU, and PyTorch finds none here" in out
+    assert "# not here: telemetry.trackers=wandb, for which no login is found: `wandb login`" in out
+    assert "# not here: telemetry.trackers=tensorboard, which is not installed: pip install" in out
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
+    assert train.main([*toy.arguments(tmp_path / "run", "telemetry.trackers=[wandb]"), "--dry-run"]) == 0
+    assert "not here" not in capsys.readouterr().out
 
 
 def test_every_foreign_name_stands_for_a_knob_or_an_option():

@@ -52,9 +52,11 @@ def test_the_plan_counts_the_reward_model(toy: Toy, scorer: Path, capsys: pytest
 
     both = memory(f"reward_model.model={scorer}", f"critic.model={scorer}")
     assert any(line.startswith("#   score ") for line in both)
-    nowhere = memory("reward_model.model=/nowhere")
+    nowhere = memory("reward_model.model=owner/nowhere")
     assert not any(line.startswith("#   score ") for line in nowhere)
-    assert any(line.endswith("neither on this machine nor known here: the reward model /nowhere") for line in nowhere)
+    assert any(
+        line.endswith("neither on this machine nor known here: the reward model owner/nowhere") for line in nowhere
+    )
 
 
 def test_the_critic_may_start_from_the_reward_model(toy: Toy, tmp_path: Path) -> None:

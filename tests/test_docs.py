@@ -24,6 +24,7 @@ from refinerl.config import Config
 from refinerl.contracts.plugins import names, resolve
 from refinerl.run import arguments, mistakes, recipe
 from refinerl.study.file import is_path, load
+from tiny import write_tiny
 
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 WITH_COMMANDS = [page for page in PAGES if page.name != "gpu.md" and any(b.language == "sh" for b in blocks(page))]
@@ -159,9 +160,14 @@ def plan(command: Command) -> None:
     parsed = arguments.parse(words)
     if parsed.words[:1] == ["RECIPE"]:
         return
+    # A checkpoint of a run that the page started is there while it is planned with.
+    named = [word.partition("=")[2] for word in parsed.words if re.fullmatch(r"model=runs/[^/]+/checkpoint-\d+", word)]
+    models = [write_tiny(place) for place in named]
     if parsed.resume and not (parsed.output_dir / "config.yaml").exists():
         write_config(parsed.output_dir, recipe.load("smollm"))
     assert train.main([*words, *([] if parsed.dry_run else ["--dry-run"])]) == 0, command
+    for model in models:
+        shutil.rmtree(model)
     if parsed.output_dir is not None and not parsed.resume:
         write_config(parsed.output_dir, recipe.load(*arguments.split(parsed.words)))
 

@@ -12,6 +12,7 @@ from refinerl.benchmarks.held_out import HeldOut
 from refinerl.benchmarks.load import Choice, load_suite
 from refinerl.benchmarks.prompting import make_prompting
 from refinerl.benchmarks.scoring import Scorer
+from refinerl.benchmarks.suite import Suite
 from refinerl.config import Config
 from refinerl.contracts import Clock, Generator, Task, World
 from refinerl.contracts.options import TaskOptions
@@ -21,6 +22,8 @@ from refinerl.data.tables import is_saved
 from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.errors import UserError
 from refinerl.records import Sampling
+from refinerl.run import preflight
+from refinerl.run.given import NOTHING, Given
 from refinerl.run.tasks import Data, Say, connect
 from refinerl.sandbox import Sandbox
 from refinerl.tasks.base import Task as OwnTask
@@ -54,19 +57,42 @@ def score_of(metrics: Mapping[str, float]) -> float | None:
     return None if math.isnan(score) else score
 
 
-def read_held_out(config: Config) -> Data | None:
+def read_held_out(config: Config, given: Given = NOTHING) -> Data | None:
     """Read the rows of `evaluate.path`; None if no evaluation uses it, or if the task is a class that reads them.
 
     Raises:
-        UserError: the file does not exist, has no rows, or has rows of another task.
+        UserError: the file does not exist, has no rows, has rows of another task, or lacks a column that a reward
+            needs; or as `preflight.check_rewards`.
     """
     options = held_out_options(config)
     if not isinstance(options, CodeTask.Options | DialogueTask.Options):
         return None
     try:
-        return options.read()
+        found = options.read()
     except UserError as error:
         raise _blamed(error, config) from error
+    functions = preflight.check_rewards(config, given)
+    try:
+        preflight.check_columns(config, found, functions)
+    except UserError as error:
+        raise _blamed(error, config) from error
+    return found
+
+
+def read_suite(config: Config) -> Suite | None:
+    """Read the benchmark of the evaluations during training; None if there is none.
+
+    Raises:
+        UserError: a file is missing or cannot be used.
+    """
+    e = config.evaluate
+    if not e.every or e.benchmark == "task":
+        return None
+    try:
+        return load_suite(Choice(e.benchmark, e.data, limit=e.limit))
+    except UserError as error:
+        message = str(error).replace("--data", "evaluate.data")
+        raise UserError(message if e.data is None else f"evaluate.data = {e.data}: {message}") from error
 
 
 def held_out_options(config: Config) -> TaskOptions | None:
@@ -132,12 +158,10 @@ def place(config: Config) -> str:
 
 
 def make_benchmark(
-    config: Config, generator: Generator, tokenizer: ChatTokenizer, box: Sandbox, say: Say, world: World
+    config: Config, suite: Suite, generator: Generator, tokenizer: ChatTokenizer, box: Sandbox, say: Say, world: World
 ) -> Evaluator:
     """Make the benchmark that runs during training, with the policy's own generator. Each rank does its share."""
     e = config.evaluate
-    assert e.benchmark != "task"
-    suite = load_suite(Choice(e.benchmark, e.data, limit=e.limit))
     for note in suite.notes:
         say(f"evaluate: {suite.name}: {note}")
     prompting = make_prompting(e.prompting, suite, tokenizer.encode, tokenizer.encode_chat, tokenizer.beginning)

@@ -11,15 +11,17 @@ from rich.console import Console
 
 from refinerl.config import Config
 from refinerl.data.conversations import HUB
+from refinerl.engines import devices
 from refinerl.engines.launched import Launched
 from refinerl.errors import UserError
 from refinerl.report.rows import read_metrics, training
 from refinerl.run import preflight, recipe
-from refinerl.run.evaluation import read_held_out
+from refinerl.run.evaluation import read_held_out, read_suite
 from refinerl.run.memory.phases import GIB
 from refinerl.run.placement import check_ranks, planned_ranks
 from refinerl.run.plan_memory import MIB, memory
 from refinerl.run.tasks import count_prompts
+from refinerl.run.trackers.base import why_not
 from refinerl.tasks.templates import FEEDBACK, load_refine_template
 
 RUNS = Path("runs")
@@ -38,12 +40,15 @@ def show(config: Config, console: Console, notes: Sequence[str] = (), folder: Pa
         preflight.check_writable(folder)
     if not str(config.evaluate.path).startswith(HUB):
         read_held_out(config)
+    if config.evaluate.data is not None and not config.evaluate.data.startswith(HUB):
+        read_suite(config)
     prompts = None
     own = ":" in config.task.name
     if own or not str(getattr(config.task, "path", "")).startswith(HUB):
         prompts = count_prompts(config, None if own else preflight.read_data(config))
     else:
         preflight.check_rewards(config)
+    preflight.check_models(config)
     preflight.check_tokenizer(config)
     console.print(recipe.to_yaml(config), highlight=False, markup=False, end="")
     for line in (*plan(config, prompts, folder or RUNS), *notes):
@@ -65,6 +70,7 @@ def plan(config: Config, prompts: int | None, folder: Path = RUNS) -> Iterator[s
     per_step = trainer.batch // samples
     yield f"plan: {algorithm.name} with constraint {constraints} on {config.model}"
     yield from _engines(config)
+    yield from _absent(config)
     yield (
         f"steps: {trainer.steps}, each of {per_step} prompts × {samples} samples and {updates} optimizer "
         f"{'step' if updates == 1 else 'steps'}"
@@ -147,6 +153,20 @@ def _engines(config: Config) -> Iterator[str]:
             "server": f"{refiner.model or 'the first model'} at {refiner.url}, whose memory is not counted",
         }
         yield f"refiner: {who[refiner.source]}"
+
+
+def _absent(config: Config) -> Iterator[str]:
+    """Name the device and the trackers that would not work here; the plan may be for another machine."""
+    places = {"device": config.device, **({"reward_model.device": config.reward_model.device} if config.scored_by_model
+              else {})}  # fmt: skip
+    for knob, device in places.items():
+        try:
+            devices.resolve(device, knob)
+        except UserError as error:
+            yield f"not here: {error}"
+    for name in config.telemetry.trackers:
+        if reason := why_not(name):
+            yield f"not here: telemetry.trackers={name}, {reason}"
 
 
 def _ranks(config: Config) -> str:

@@ -1,18 +1,20 @@
-"""Checks of rewards, data, templates, folder and disk, before a model is loaded. A part of the wiring."""
+"""Checks of rewards, data, templates, models, folder and disk, before a model is loaded. A part of the wiring."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from refinerl.config import Config
+from refinerl.contracts.plugins import OBJECT
 from refinerl.data.apps import ProblemSet
 from refinerl.data.conversations import Dialogues, StreamedDialogues
 from refinerl.engines import bundled
 from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.errors import UserError
+from refinerl.report.model import is_run
 from refinerl.run.given import NOTHING, Given
 from refinerl.run.memory import find
 from refinerl.run.tasks import built_in, load_data, user_reward
@@ -36,8 +38,18 @@ def read_data(config: Config, given: Given = NOTHING) -> ProblemSet | Dialogues 
         return None
     functions = check_rewards(config, given)
     data = load_data(config, given)
+    check_columns(config, data, functions)
+    return data
+
+
+def check_columns(config: Config, data: ProblemSet | Dialogues, functions: Sequence[UserReward]) -> None:
+    """Check that data have the columns that the reward functions and the question's template need.
+
+    Raises:
+        UserError: they lack one.
+    """
     if isinstance(data, StreamedDialogues):  # its first rows are checked when the task is made
-        return data
+        return
     columns: Collection[str] = COLUMNS
     if not isinstance(data, ProblemSet):  # rows of JSON may have different columns, those of a table have the same
         rows = data if isinstance(data, list) else data[:1]
@@ -47,7 +59,6 @@ def read_data(config: Config, given: Given = NOTHING) -> ProblemSet | Dialogues 
             load_question_template(task.template, data[0].columns, text=task.prompt_format == "text")
     for function in functions:
         function.check(columns)
-    return data
 
 
 def check_rewards(config: Config, given: Given = NOTHING) -> list[UserReward]:
@@ -94,6 +105,39 @@ def check_chat(config: Config, tokenizer: ChatTokenizer) -> None:
     if isinstance(task, CodeTask.Options) or (isinstance(task, DialogueTask.Options) and task.prompt_format == "chat"):
         system = [] if task.system is None else [{"role": "system", "content": task.system}]
         tokenizer.encode_chat([*system, {"role": "user", "content": "Hello"}])
+
+
+def check_models(config: Config, given: Given = NOTHING) -> None:
+    """Check that the models that are named by their folder are there; names of the hub are not looked up.
+
+    Raises:
+        UserError: there is no such folder, or it holds no model.
+    """
+    for knob, name in _models(config, given):
+        if name.lower() in bundled.NAMES or name.startswith(OBJECT):
+            continue
+        folder = Path(name)
+        if folder.is_dir():
+            if not any((folder / file).is_file() for file in ("config.json", "adapter_config.json")):
+                turn = "give its final/ or a checkpoint-N/" if is_run(folder) else "give the folder of a saved model"
+                raise UserError(f"cannot load model {name!r}: the folder of {knob} has no config.json; {turn}")
+        elif name.startswith(("/", ".", "~")) or name.count("/") > 1:
+            raise UserError(
+                f"cannot load model {name!r}: there is no such folder; give {knob} the folder of a saved model, a hub "
+                f"id, 'miniature' or {bundled.NAME!r}"
+            )
+
+
+def _models(config: Config, given: Given) -> Iterator[tuple[str, str]]:
+    """Iterate over (knob, name) of the models that a run loads."""
+    if given.model is None and given.adapted is None:
+        yield "model", config.model
+    if config.refines and config.refiner.source == "model":
+        yield "refiner.model", config.refiner.model or ""
+    if config.needs_critic:
+        yield "critic.model", config.critic.model
+    if config.scored_by_model:
+        yield "reward_model.model", config.reward_model.model or ""
 
 
 def check_tokenizer(config: Config) -> None:

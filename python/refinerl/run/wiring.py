@@ -29,7 +29,7 @@ from refinerl.loop.stream import PassStream, PromptStream
 from refinerl.loop.update import Updater
 from refinerl.records import Sampling
 from refinerl.run import preflight
-from refinerl.run.evaluation import Evaluation, make_benchmark, make_held_out, read_held_out
+from refinerl.run.evaluation import Evaluation, make_benchmark, make_held_out, read_held_out, read_suite
 from refinerl.run.generators import make_generators, make_refiner
 from refinerl.run.given import NOTHING, Given, refuse_object
 from refinerl.run.interruption import Interruption
@@ -110,8 +110,9 @@ def wire(
         check_memory(config, config.model, world.size)
         if given.model is None and given.adapted is None:
             refuse_object(config.model, "model", "model")
-        held_out = read_held_out(config)
+        held_out, suite = read_held_out(config, given), read_suite(config)
         data = preflight.read_data(config, given)
+        preflight.check_models(config, given)
         with telemetry.busy(f"load {config.model}"):
             if (fetched := resolve_model(config.model)) != config.model:  # now its size is known
                 check_memory(config, fetched, world.size)
@@ -195,11 +196,11 @@ def wire(
         if config.evaluate.every and config.evaluate.benchmark == "task":
             room = room_for_prompts(config, context, "evaluate.max_tokens", config.evaluate.max_tokens)
             evaluation = make_held_out(config, task, held_out, generator, tokenizer, telemetry.say, room, world)
-        elif config.evaluate.every:
+        elif suite is not None:
             described = isinstance(config.task, CodeTask.Options) and config.task.bounded  # by the task's own sandbox
             box = make_sandbox(config, (lambda _: None) if described else telemetry.say, world)
             stack.callback(box.close)
-            evaluation = make_benchmark(config, generator, tokenizer, box, telemetry.say, world)
+            evaluation = make_benchmark(config, suite, generator, tokenizer, box, telemetry.say, world)
         trainers: dict[str, Trainer] = {"policy": policy}
         if updater.critic is not None:
             trainers["critic"] = updater.critic

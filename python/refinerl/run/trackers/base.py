@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
+import contextlib
+import importlib.util
+import netrc
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from refinerl.errors import UserError, pip_install
 from refinerl.run.trackers.examples import Example
@@ -40,6 +44,21 @@ def module(name: str, package: str) -> Any:
         raise UserError(
             f"telemetry.trackers asks for {package}, which is not installed: {pip_install(package)}"
         ) from error
+
+
+def why_not(name: str) -> str | None:
+    """Return the reason for which a tracker would not start on this machine; None if none is known."""
+    if importlib.util.find_spec(name) is None:
+        return f"which is not installed: {pip_install(name)}"
+    offline = os.environ.get("WANDB_MODE", "") in ("offline", "disabled", "dryrun")
+    if name != "wandb" or offline or "WANDB_API_KEY" in os.environ:
+        return None
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    for place in (os.environ.get("NETRC", "~/.netrc"), "~/_netrc"):
+        with contextlib.suppress(OSError, netrc.NetrcParseError):
+            if netrc.netrc(os.path.expanduser(place)).authenticators(host or "") is not None:
+                return None
+    return "for which no login is found: `wandb login`, or WANDB_MODE=offline in the environment"
 
 
 def cannot_start(name: str, error: Exception, remedy: str) -> UserError:
