@@ -20,7 +20,7 @@ from refinerl.config import Config, reading
 from refinerl.contracts import plugins
 from refinerl.contracts.options import COMMON, Section
 from refinerl.errors import UserError
-from refinerl.run import command, recipe
+from refinerl.run import command, layers, recipe
 from refinerl.run.launch import linked
 from toy import Toy, timeless, write_problems
 
@@ -259,7 +259,7 @@ def test_shipped_recipes_set_no_knob_that_their_run_does_not_read(name):
         bases = values.pop("base", [])
         todo += [base for base in ([bases] if isinstance(bases, str) else bases) if base in recipe.recipes()]
         values.pop("let", None)
-        own |= recipe._flatten(values)
+        own |= layers.flatten(values)
     assert reading.unread(config, own, planning=True) == {}
 
 
@@ -277,7 +277,7 @@ def test_what_a_part_sets_is_read_by_a_recipe():
     made_of = {name: bases(place / f"{name}.yaml") for name in loaded}
     for part in recipe.parts():
         values = yaml.safe_load((place / "parts" / f"{part}.yaml").read_text(encoding="utf-8"))
-        keys = [key for key in recipe._flatten(values) if key.split(".")[0] not in ("base", "let")]
+        keys = [key for key in layers.flatten(values) if key.split(".")[0] not in ("base", "let")]
         users = [loaded[name] for name, parts in made_of.items() if part in parts]
         users += [recipe.load("dialogue-ppo-dynamic-loss", [part])] if part.startswith("gpus-") or not users else []
         unread = [set(reading.unread(config, keys, planning=True)) for config in users]

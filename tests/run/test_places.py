@@ -17,7 +17,7 @@ from refinerl.config import Config
 from refinerl.contracts.options import COMMON
 from refinerl.contracts.plugins import names, resolve
 from refinerl.errors import UserError
-from refinerl.run import recipe
+from refinerl.run import layers, recipe
 from refinerl.run.places import place_of
 from toy import Toy, metrics
 
@@ -64,7 +64,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def written(path: Path, values: dict[str, Any]) -> str:
-    path.write_text(yaml.safe_dump(recipe._nested(values)))
+    path.write_text(yaml.safe_dump(layers.nested(values)))
     return str(path)
 
 

@@ -5,7 +5,8 @@ library      the same from Python: `refinerl.fine_tune` and the `Run` that it re
 asked        the arguments of fine_tune -> a configuration, and the objects that they hold (given)
 borrowed     global state of the process, restored after a run
 arguments    the command line, parsed before torch is imported
-recipe       recipe + parts + overrides -> Config; places: paths are relative to the recipe that sets them
+recipe       recipe + parts + overrides -> Config; layers: what it is merged from; places: paths are relative to the
+             recipe that sets them
 plan         `--dry-run`; plan_memory: its table of phases
 placement    checks of devices and ranks before anything is loaded
 launch       the processes of a run

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,9 @@ from pydantic import ValidationError
 
 from refinerl.config import Config, reading
 from refinerl.errors import UserError
+from refinerl.run.layers import YAML, flatten, make_layer, merge, nested, read
+from refinerl.run.layers import parts as parts
+from refinerl.run.layers import recipes as recipes
 from refinerl.run.mistakes import closest, explain
 from refinerl.run.places import Home, settle
 
@@ -44,23 +45,13 @@ class Recipe:
         """
         config = self.config if device is None else self.config.model_copy(update={"device": device})
         found = reading.unread(config, self.own, planning=planning)
-        values, without = _flatten(dict(self.values)), _settings(_without(self.values, found))
+        values, without = flatten(dict(self.values)), _settings(_without(self.values, found))
         same = [
             key
             for key in found
             if (values.get(key) == without[key] if key in without else reading.is_default(key, values.get(key)))
         ]
         return reading.sentences({key: said for key, said in found.items() if key not in same})
-
-
-def recipes() -> dict[str, str]:
-    """Return the shipped recipes: name -> first line of the comment."""
-    return _described("")
-
-
-def parts() -> dict[str, str]:
-    """Return the parts that recipes consist of, such as `gpus-4`: name -> first line of the comment."""
-    return _described("parts")
 
 
 def load(recipe: str | None, overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None) -> Config:
@@ -106,7 +97,7 @@ def resolve(
         recipe,
         overrides,
         {**(implied or {}), **(values or {})},
-        implied=set(_flatten(_nested(implied or {}))) - set(_flatten(_nested(values or {}))),
+        implied=set(flatten(nested(implied or {}))) - set(flatten(nested(values or {}))),
     )
 
 
@@ -140,19 +131,19 @@ def _load(
     for word in overlays:
         if word in recipes():
             raise UserError(f"{word!r} is a recipe, and so is {recipe!r}: name one of them, then parts; see --list")
-        if not word.endswith(_YAML) and word not in parts():
+        if not word.endswith(YAML) and word not in parts():
             raise UserError(
                 f"{word!r} is neither an override (key=value) nor a part{closest(word, list(parts()))}; the parts are "
                 f"{', '.join(parts())}"
             )
     dotted = [word for word in overrides if "=" in word]
     try:
-        layers = [_read(name, ()) for name in (recipe, *overlays) if name is not None]
+        layers = [read(name, ()) for name in (recipe, *overlays) if name is not None]
         if resolved:
             layers[0] = layers[0][0], {}
         here = Home(Path.cwd())
-        layers += [_layer(OmegaConf.from_dotlist(dotted), here), _layer(OmegaConf.create(_nested(values)), here)]
-        merged, homes = _merged(layers)
+        layers += [make_layer(OmegaConf.from_dotlist(dotted), here), make_layer(OmegaConf.create(nested(values)), here)]
+        merged, homes = merge(layers)
         found: Any = OmegaConf.to_container(merged, resolve=True)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         if recipe is None:
@@ -161,7 +152,7 @@ def _load(
     found.pop("let", None)
     homes = {key: home for key, home in homes.items() if home is not None and not key.startswith("let.")}
     settle(found, {key: home for key, home in homes.items() if home is not None})
-    set_to = _flatten(found)
+    set_to = flatten(found)
     own = [key for key in homes if key not in implied and set_to.get(key) is not None]
     return Recipe(validate(found), found, tuple(_listed(own, set_to)))
 
@@ -191,120 +182,9 @@ def differences(old: Config, new: Config) -> list[str]:
     >>> differences(load("smollm"), load("smollm", ["seed=3"]))
     ['seed: 0 -> 3']
     """
-    before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
+    before, after = flatten(old.model_dump(mode="json")), flatten(new.model_dump(mode="json"))
     keys = before | after  # the section `deepspeed` may have any keys, so either may lack some
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
-
-
-def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn dotted keys into nested sections, and values into what YAML has."""
-    tree: dict[str, Any] = {}
-    for key, value in values.items():
-        *sections, leaf = key.split(".")
-        section = tree
-        for name in sections:
-            section = section.setdefault(name, {})
-            if not isinstance(section, dict):
-                raise UserError(f"{key} is given twice: a whole section and a knob of it")
-        section[leaf] = _plain(key, value)
-    return tree
-
-
-def _plain(key: str, value: Any) -> Any:
-    """Turn a knob's value into one that YAML has: a path, a dtype, a device, a number or array of NumPy or PyTorch.
-
-    Raises:
-        UserError: it has no such form.
-    """
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, Mapping):
-        return {name: _plain(f"{key}.{name}", inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(key, inner) for inner in value]
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if type(value).__module__ == "torch":  # which is not imported here
-        return str(value).removeprefix("torch.")
-    if value is None or isinstance(value, str | int | float):
-        return value
-    raise UserError(f"{key} must be a number, a text, a list or a mapping, got {type(value).__name__}")
-
-
-_YAML = (".yaml", ".yml")
-
-
-def _described(folder: str) -> dict[str, str]:
-    place = resources.files("refinerl") / "recipes" / folder
-    found = {file.name[:-5]: file.read_text() for file in place.iterdir() if file.name.endswith(".yaml")}
-    return {name: text.splitlines()[0].lstrip("# ") for name, text in sorted(found.items())}
-
-
-Layer = tuple[Any, dict[str, Home | None]]
-"""Knobs, and for each dotted key the home of its paths; None for those of a shipped recipe, which names no files."""
-
-
-def _layer(knobs: Any, home: Home | None) -> Layer:
-    plain: Any = OmegaConf.to_container(knobs)
-    return knobs, dict.fromkeys(_flatten(plain), home)
-
-
-def _merged(layers: Sequence[Layer]) -> Layer:
-    """Merge layers; the later ones win.
-
-    Raises:
-        UserError: one has a mapping where another has a list.
-    """
-    homes = {key: home for _, own in layers for key, home in own.items()}
-    try:
-        return OmegaConf.merge(*(knobs for knobs, _ in layers)), homes
-    except TypeError as error:
-        keys = [set(own) for _, own in layers]
-        over = sorted(
-            key for own in keys for key in own for other in keys if any(k.startswith(f"{key}.") for k in other)
-        )
-        where = over[0] if over else "a knob"
-        raise UserError(
-            f"{where} is a list in one place and a mapping in another: write a list, {where}=[…]; to YAML, a text with "
-            "`: ` in it or `:` at its end is a mapping"
-        ) from error
-
-
-def _read(name: str, above: tuple[str, ...]) -> Layer:
-    """Read a recipe or a part and merge it into its bases; `above` are the recipes that name it as a base."""
-    if name in above:
-        raise UserError(f"recipe {name!r} is its own base: {' -> '.join((*above, name))}")
-    layer: Any = OmegaConf.create(_text(name))
-    if not OmegaConf.is_dict(layer):
-        raise UserError(f"recipe {name!r} must be a mapping of keys to values")
-    plain: Any = OmegaConf.to_container(layer)
-    bases = plain.get("base", [])
-    layer.pop("base", None)
-    bases = [bases] if isinstance(bases, str) else bases
-    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise UserError(f"recipe {name!r}: base must be a name or a list of names, got {bases}")
-    home = Path(name).parent if name.endswith(_YAML) else Path()
-    places = [str(home / base) if base.endswith(_YAML) else base for base in bases]
-    own = Home(home.absolute(), name) if name.endswith(_YAML) else None
-    return _merged([*(_read(place, (*above, name)) for place in places), _layer(layer, own)])
-
-
-def _text(recipe: str) -> str:
-    if recipe.endswith(_YAML):
-        try:
-            return Path(recipe).expanduser().read_text(encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"recipe file {recipe!r} cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"recipe file {recipe!r} is not UTF-8 (byte {error.start}): save it in this encoding"
-            ) from error
-    folder = resources.files("refinerl") / "recipes"
-    if recipe in recipes():
-        return (folder / f"{recipe}.yaml").read_text()
-    if recipe in parts():
-        return (folder / "parts" / f"{recipe}.yaml").read_text()
-    raise UserError(f"unknown recipe {recipe!r}{closest(recipe, list(recipes()))}; see --list")
 
 
 def _listed(keys: Sequence[str], values: Mapping[str, Any]) -> Iterator[str]:
@@ -320,7 +200,7 @@ def _listed(keys: Sequence[str], values: Mapping[str, Any]) -> Iterator[str]:
 
 def _settings(config: Config | None) -> dict[str, Any]:
     """Return the dotted knobs of a configuration; those of a class of the user's stand under `options`."""
-    return {} if config is None else _flatten(config.model_dump(mode="json"))
+    return {} if config is None else flatten(config.model_dump(mode="json"))
 
 
 def _without(values: Mapping[str, Any], keys: Collection[str]) -> Config | None:
@@ -336,13 +216,3 @@ def _without(values: Mapping[str, Any], keys: Collection[str]) -> Config | None:
         return validate(rest)
     except UserError:
         return None
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat.update(_flatten(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat
