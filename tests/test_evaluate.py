@@ -242,6 +242,15 @@ def test_another_version_of_a_file_is_named_by_its_hash(data, tmp_path, capsys):
         (["m", "--benchmark", "mbpp", "--engine", "vllm", "--memory", "2"], "--memory must be above 0 and at most 1"),
         (["m", "--benchmark", "mbpp", "--engine", "vllm", "--tensor-parallel", "2"], "does not divide the 1 ranks"),
         (["m", "--benchmark", "mbpp", "--timeout", "0"], "--timeout must be above 0"),
+        (["m", "--benchmark", "mbpp", "--top-p", "0.9"], "--top-p 0.9 needs a --temperature above 0"),
+        (["m", "--benchmark", "mbpp", "--compare", "apps"], "--compare is for apps and livecodebench, not for mbpp"),
+        (["m", "--benchmark", "mbpp", "--subset", "a"], "--subset is for --benchmark task"),
+        (
+            ["--samples", __file__, "--benchmark", "mbpp", "--n", "1"],
+            "--n is for a model, and --samples are only judged",
+        ),
+        (["--samples", __file__, "--benchmark", "mbpp", "--seed", "0"], "--seed is for a model"),
+        (["--samples", __file__, "--benchmark", "mbpp", "--engine", "vllm"], "--engine is for a model"),
     ],
 )
 def test_bad_options(words, message, capsys):

@@ -55,6 +55,8 @@ def test_several_greedy_samples_are_refused(tmp_path: Path) -> None:
     for options in (["--n", "2"], ["--n", "2", "--temperature", "0"]):
         with pytest.raises(UserError, match="--n 2 needs a --temperature above 0"):
             configured(tmp_path / "run", words, *options)
+    with pytest.raises(UserError, match=r"--top-p 0\.5 needs a --temperature above 0"):
+        configured(tmp_path / "run", words, "--top-p", "0.5")
 
 
 def test_the_data_of_the_run_keep_the_split_that_it_measured(tmp_path: Path) -> None:
@@ -80,7 +82,7 @@ def test_a_seed_of_0_is_an_option(tmp_path: Path) -> None:
 def test_options_that_it_does_not_read_are_refused(option: list[str]) -> None:
     with pytest.raises(UserError, match=f"{option[0]} is for benchmarks; --benchmark task is judged as in the run"):
         parse(["runs/a", "--benchmark", "task", *option])
-    assert parse(["x", "--benchmark", "humaneval", *option]).seed == 0
+    assert parse(["x", "--benchmark", "apps", *option]).seed == 0
 
 
 def evaluated(run: Path, *options: str) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from refinerl import __version__
-from refinerl.benchmarks.load import NAMES
+from refinerl.benchmarks.load import NAMES, OF_PROBLEMS
 from refinerl.errors import UserError
 from refinerl.report.model import find_model, is_run
 
@@ -25,9 +25,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if len(named) + (options.samples is not None) != 1:
         raise UserError("give either one model (a hub id, a folder, a run) or --samples FILE")
     options.model = named[0] if named else None
+    if options.samples is not None and options.benchmark != TASK:
+        for name, default in OF_A_MODEL.items():
+            if getattr(options, name) != default:
+                raise UserError(
+                    f"--{name.replace('_', '-')} is for a model, and --samples are only judged: leave it out"
+                )
+    if options.compare is not None and options.benchmark not in (*OF_PROBLEMS, TASK):
+        raise UserError(f"--compare is for {' and '.join(OF_PROBLEMS)}, not for {options.benchmark}")
     if options.benchmark == TASK:
         _check_task(options)
     else:
+        check_top_p(options.top_p, options.temperature or 0.0)
         options.n = 1 if options.n is None else options.n
         options.temperature = options.temperature or 0.0
         options.seed = options.seed or 0
@@ -71,6 +80,24 @@ def _check_task(options: argparse.Namespace) -> None:
             raise UserError(f"--{name.replace('_', '-')} is for benchmarks; --benchmark task is judged as in the run")
 
 
+def check_top_p(top_p: float, temperature: float) -> None:
+    """Refuse a choice of tokens that greedy decoding does not make.
+
+    Raises:
+        UserError: the temperature is 0.
+    """
+    if top_p < 1 and temperature == 0:
+        raise UserError(f"--top-p {top_p:g} needs a --temperature above 0: greedy decoding takes the likeliest token")
+
+
+OF_A_MODEL = {
+    **dict.fromkeys(("prompting", "n", "temperature", "max_tokens", "seed", "chat_template", "max_batch")),
+    "top_p": 1.0,
+    "dtype": "auto",
+    "device": "auto",
+    "engine": "transformers",
+}
+"""Options that only the evaluation of a model reads, with their defaults."""
 TASK = "task"
 """The held-out rows of a run, in place of a benchmark."""
 IGNORED_BY_TASK = (

@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
-from refinerl.benchmarks.arguments import TASK
+from refinerl.benchmarks.arguments import TASK, check_top_p
 from refinerl.benchmarks.held_out import HeldOut
 from refinerl.benchmarks.journal import Journal
 from refinerl.benchmarks.model import ROWS, Weights, fingerprint, make_generator, own_type, versions
@@ -171,6 +171,7 @@ def _config(run: Path, options: argparse.Namespace, device: str) -> Config:
         chosen |= {"max_tokens": options.max_tokens}
     e = e.model_copy(update=chosen)
     e = e.model_copy(update=_sampled(options.n, options.temperature, e.n, e.temperature))
+    check_top_p(options.top_p, e.temperature)
     config = config.model_copy(update={"evaluate": e, "seed": config.seed if options.seed is None else options.seed})
     return config.model_copy(update={"task": held_out_options(config)})
 
