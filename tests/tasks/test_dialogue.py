@@ -158,6 +158,10 @@ def test_knobs_of_data_sets_are_refused_for_single_files(tmp_path: Path) -> None
     for path in ("p.csv", "p.jsonl.gz", "hub:openai/gsm8k/main/train.parquet"):
         with pytest.raises(ValueError, match=rf"task.subset is for data sets: the file {path} has none"):
             options(path=path, subset="main")
+    with pytest.raises(
+        ValueError, match=r"task\.streaming must be false for shipped:countdown, which is made in memory"
+    ):
+        options(path="shipped:countdown", streaming=True)
     with pytest.raises(UserError, match=r"task\.streaming is for paths, and prompts is an object"):
         options(streaming=True).read([{"prompt": "Hi"}])
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import field_validator, model_validator
 
 from refinerl.contracts.options import DataPath, Positive, Reads, TaskOptions, TemplatePath, When, derived
+from refinerl.data import countdown
 from refinerl.data.conversations import Dialogues, StreamedDialogues, dialogues_of, read_dialogues
 from refinerl.data.tables import has_splits
 from refinerl.errors import UserError
@@ -86,6 +87,8 @@ class DialogueTask(Refinable):
         def _settled(self) -> DialogueTask.Options:
             if "prompt_format" not in self.model_fields_set or self.prompt_format is None:
                 self.prompt_format = "text" if self.system is None else "chat"
+            if self.streaming and self.path in countdown.NAMES:
+                raise ValueError(f"task.streaming must be false for {self.path}, which is made in memory")
             if self.path is not None and not has_splits(self.path):
                 for knob, value, default in (("split", self.split, "train"), ("subset", self.subset, None)):
                     if value != default:
