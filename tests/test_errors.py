@@ -1,8 +1,11 @@
-"""The command that installs a missing package works where refinerl is not on PyPI."""
+"""An early Ctrl-C is one line; the command that installs a missing package works where refinerl is not on PyPI."""
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,3 +42,25 @@ def test_messages_name_packages_of_the_extras():
 def test_nothing_is_installed_from_pypi_under_our_name(path: Path):
     """Nothing is published: `pip install refinerl`, or with extras, would find nothing or a stranger's package."""
     assert re.findall(r"pip install [^\n`]*?(?<![\w/.-])refinerl(?:\[\w|\s|['\"]?$)", path.read_text(), re.M) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "library"),
+    [
+        ("train demo", "torch"),
+        ("evaluate miniature --benchmark humaneval+", "torch"),
+        ("audition demo", "torch"),
+        ("report .", "yaml"),
+        ("study miniature", "yaml"),
+    ],
+)
+def test_ctrl_c_while_libraries_are_imported_is_one_line(command: str, library: str, tmp_path: Path):
+    """The import of a library takes seconds; here it is interrupted."""
+    (tmp_path / f"{library}.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    interruptible = "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    name, *words = command.split()
+    run = f"sys.argv = {[name, *words]!r}; runpy.run_module('refinerl.{name}', run_name='__main__', alter_sys=True)"
+    done = subprocess.run([sys.executable, "-c", interruptible + run], env=environment, capture_output=True, text=True)
+    assert done.returncode == -2
+    assert done.stderr == "interrupted before the command began\n"

@@ -1,6 +1,9 @@
-"""The exceptions that commands report without a traceback, and the command that installs what is missing."""
+"""What commands report without a traceback: exceptions and an early Ctrl-C; and the command that installs a package."""
 
 from __future__ import annotations
+
+import sys
+from types import TracebackType
 
 
 class UserError(Exception):
@@ -12,6 +15,21 @@ class UserError(Exception):
 
 class TrainingStoppedError(RuntimeError):
     """A guard stopped the run, whose state was saved. The message says where and why. Commands exit with code 1."""
+
+
+def report_early_interruption() -> None:
+    """From now on report a Ctrl-C that nothing handles in one line; other exceptions have their traceback as before.
+
+    A command calls it before it imports its libraries, which takes seconds.
+    """
+    sys.excepthook = _uncaught
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted before the command began", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def pip_install(*packages: str) -> str:

@@ -35,7 +35,7 @@ from refinerl.benchmarks.suite import Result, Sample, Suite, Task
 from refinerl.contracts import World
 from refinerl.data.terminal import safe
 from refinerl.engines.launched import Launched
-from refinerl.errors import UserError
+from refinerl.errors import UserError, report_early_interruption
 from refinerl.run.interruption import Interrupted, Interruption
 from refinerl.sandbox import Sandbox, cores
 
@@ -286,6 +286,7 @@ def _show(
 
 
 if __name__ == "__main__":
+    report_early_interruption()
     code = main()
     from refinerl.run.launch import end_process
 

@@ -8,6 +8,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 
+from refinerl.errors import TrainingStoppedError, report_early_interruption
+
+if __name__ == "__main__":
+    report_early_interruption()
+
 from refinerl.run import arguments as command_line
 
 if __name__ == "__main__":
@@ -15,7 +20,6 @@ if __name__ == "__main__":
 
 import torch
 
-from refinerl.errors import TrainingStoppedError
 from refinerl.loop.batch import collate
 from refinerl.loop.details import details
 from refinerl.loop.metrics import merged, rollout_metrics, summed
