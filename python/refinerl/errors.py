@@ -1,4 +1,4 @@
-"""What commands report without a traceback: exceptions and an early Ctrl-C; and the command that installs a package."""
+"""Exceptions and an early Ctrl-C, which commands report without a traceback; the command that installs a package."""
 
 from __future__ import annotations
 
