@@ -71,6 +71,18 @@ class Tab:
             (Path(folder) / f"{name}.png").write_bytes(picture)
         return picture
 
+    def seconds_to_load(self) -> float:
+        """Load the page again; return the processor time that its main thread takes, however busy the machine is."""
+        session = self.context.new_cdp_session(self.page)
+        session.send("Performance.enable", {"timeDomain": "threadTicks"})
+        found = []
+        for _ in range(2):
+            metrics = session.send("Performance.getMetrics")["metrics"]
+            found.append(next(metric["value"] for metric in metrics if metric["name"] == "TaskDuration"))
+            if len(found) == 1:
+                self.page.reload()
+        return found[1] - found[0]
+
     def close(self) -> None:
         self.context.close()
         assert self.wrong == []

@@ -456,10 +456,9 @@ def test_ten_thousand_rollouts_open_in_two_seconds(tmp_path: Path, show: Open) -
     output = write_page(run)
     assert output.stat().st_size < 20_000_000
     tab = show(output)
-    ready = tab.js("performance.now()")
+    assert tab.seconds_to_load() < 2
     assert tab.text("#count") == "10,000 rollouts (of 12,000 in the run)"
     assert "The page holds 10,000 of 12,000 rollouts" in tab.text(".notes")
-    assert ready < 2000
     tab.page.fill("#search", "retrun")
     assert tab.js("explorer.rows.length") > 0
 
