@@ -148,8 +148,9 @@ def _note(written: Written, title: str, place: Path, drawing: str) -> None:
 
 
 def _draw_heat_map(found: Found, folder: Path, written: Written) -> None:
-    refined = [s.runs[0] for s in found.series if curve(s.runs[0].rows, IMPROVED.metrics)]
-    shown = next((one for run in refined if (one := example.best(run.folder)) is not None), None)
+    refined = [one for one in found.series if curve(one.runs[0].rows, IMPROVED.metrics)]
+    examples = (example.best(one.runs[0].folder, one.name) for one in refined)
+    shown = next((one for one in examples if one is not None), None)
     if shown is None:
         written.notes.append(f"figure-6 is left out: {WITHOUT_COSTS if refined else WITHOUT_REFINER}")
         return
