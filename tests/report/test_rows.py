@@ -120,3 +120,35 @@ def test_metrics_without_a_value_are_null(run):
     row = rows.metrics_row(2, {"b": 1.0, "a": float("nan"), "c": float("inf")})
     (run / "metrics.jsonl").write_text(json.dumps(row) + "\n")
     assert rows.read_metrics(run) == [{"schema": 1, "step": 2, "a": None, "b": 1.0, "c": None}]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ('"step": "1"', "its field 'step' must be a whole number"),
+        ('"step": true', "its field 'step' must be a whole number"),
+        ('"reward/mean": 1.0', "its field 'step' must be a whole number"),
+        ('"step": 1, "reward/mean": "high"', "its field 'reward/mean' must be a number or null"),
+        ('"step": 1, "reward/mean": [1.0]', "its field 'reward/mean' must be a number or null"),
+    ],
+)
+def test_a_row_of_metrics_with_a_wrong_field_is_named(run, fields, said):
+    (run / "metrics.jsonl").write_text(f'{{"schema": 1, {fields}}}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl:1 is not a step of a run: ") as caught:
+        rows.read_metrics(run)
+    assert said in str(caught.value)
+
+
+def test_a_number_with_which_nothing_can_be_computed_is_no_value(run):
+    """JSON has no NaN; Python reads it all the same. The variance of 1e308 is too large for a float."""
+    (run / "metrics.jsonl").write_text('{"schema": 1, "step": 1, "a": NaN, "b": -Infinity, "c": 1e308, "d": 2}\n')
+    assert rows.read_metrics(run) == [{"schema": 1, "step": 1, "a": None, "b": None, "c": None, "d": 2}]
+
+
+def test_a_token_that_is_none_is_named(run):
+    row = json.loads(rows.to_json(rows.rollout_row(2, ROLLOUT, None, selected=True)))
+    for wrong in (2**31, -1):
+        row["completion"]["token_ids"][0] = wrong
+        (run / "rollouts" / "step-2.jsonl").write_text(json.dumps(row))
+        with pytest.raises(UserError, match=r"step-2\.jsonl:1 is not a rollout: a field has the wrong type"):
+            rows.read_step(run, 2)

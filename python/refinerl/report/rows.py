@@ -201,7 +201,23 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
         UserError: a line is damaged, or another version of refinerl wrote it.
     """
     path = run / "metrics.jsonl"
-    return [row for _, row in _lines(path, (SCHEMA,))] if path.exists() else []
+    return [metrics_from_json(where, row) for where, row in _lines(path, (SCHEMA,))] if path.exists() else []
+
+
+def metrics_from_json(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Check a line of metrics.jsonl; a number that is not finite, or whose square is not, becomes None.
+
+    Raises:
+        UserError: it is not a step of a run; the message begins with `where`.
+    """
+    if type(row.get("step")) is not int:
+        raise UserError(f"{where} is not a step of a run: its field 'step' must be a whole number")
+    if wrong := [name for name, value in row.items() if not isinstance(value, int | float | None)]:
+        raise UserError(f"{where} is not a step of a run: its field {wrong[0]!r} must be a number or null")
+    return {name: value if value is None or abs(value) < _LARGEST else None for name, value in row.items()}
+
+
+_LARGEST = 1e150
 
 
 def training(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -346,6 +362,8 @@ def _completion_row(row: Mapping[str, Any]) -> CompletionRow:
     ids, pieces, logprobs = (tuple(row.get(name, ())) for name in ("token_ids", "pieces", "logprobs"))
     kinds = ((ids, {int}), (pieces, {str}), (logprobs, {int, float, type(None)}))
     if "token_ids" not in row or not all(set(map(type, values)) <= kind for values, kind in kinds):
+        raise TypeError
+    if not all(0 <= token < 2**31 for token in ids):
         raise TypeError
     return CompletionRow(_typed(row["text"], str), ids, row["finish_reason"], pieces, logprobs)
 

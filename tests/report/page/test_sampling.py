@@ -73,10 +73,12 @@ def test_long_texts_are_cut() -> None:
 def test_numbers_that_json_lacks_are_left_out(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", steps=1)
     lines = read(run, 1)
-    line = next(line for line in lines if line["refinement"])
+    line = next(line for line in lines if line["refinement"] and "logprobs" in line["refinement"]["completion"])
     line["reward"]["value"] = float("inf")
-    line["advantage"] = float("nan")
+    line["reward"]["pass_rate"] = line["advantage"] = float("nan")
+    line["refinement"]["completion"]["logprobs"][0] = float("-inf")
     (run / "rollouts" / "step-1.jsonl").write_text(json.dumps(line) + "\n")
     (row,) = json.loads(Chosen(read_folder(run)).json)["rows"]
-    assert not {"reward", "advantage"} & row.keys()
+    assert not {"reward", "advantage", "passed"} & row.keys()
+    assert row["refined"]["tokens"]["nats"][0] is None
     assert "gain" not in row["refined"]

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from refinerl.errors import UserError
 from refinerl.report.page import subject
 
 
@@ -13,3 +16,8 @@ def test_the_subject_names_what_held_the_run():
     assert subject(Path("config.yaml"), "model: m\nalgorithm: {name: ppo}\nconstraint: {name: none}\n") == (
         "PPO on m, constraint none"
     )
+
+
+def test_an_algorithm_whose_name_is_no_text():
+    with pytest.raises(UserError, match=r"config.yaml is not the configuration of a run: 'list' object"):
+        subject(Path("config.yaml"), "model: m\nalgorithm: {name: []}\nconstraint: {name: none}\n")

@@ -13,7 +13,16 @@ import yaml
 from refinerl.data.jsonlines import json_lines
 from refinerl.errors import UserError
 from refinerl.report.page.subject import subject
-from refinerl.report.rows import OLDER, ROLLOUTS, SCHEMA, RolloutRow, check_schema, from_json, step_files
+from refinerl.report.rows import (
+    OLDER,
+    ROLLOUTS,
+    SCHEMA,
+    RolloutRow,
+    check_schema,
+    from_json,
+    metrics_from_json,
+    step_files,
+)
 
 Knob = TypeVar("Knob")
 _SEED = re.compile(r"seed[-_]?\d+")
@@ -118,11 +127,7 @@ def _metrics(path: Path, notes: list[str]) -> list[dict[str, Any]]:
         return []
     rows = []
     for where, row in _lines(file, (SCHEMA,), notes):
-        if not isinstance(row.get("step"), int):
-            raise UserError(f"{where} is not a step of a run: its field 'step' must be a whole number")
-        if wrong := [name for name, value in row.items() if not isinstance(value, int | float | None)]:
-            raise UserError(f"{where} is not a step of a run: its field {wrong[0]!r} must be a number or null")
-        rows.append(row)
+        rows.append(metrics_from_json(where, row))
     return rows
 
 

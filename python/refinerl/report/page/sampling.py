@@ -108,7 +108,7 @@ def _refined(row: RolloutRow, refined: RefinementRow, words: list[int], kept: st
         "truncated": refined.completion.finish_reason == "length",
         "probe": row.probe is not None,
         "gain": number(row.gain),
-        "copied": round(refined.copy_ratio, 4),
+        "copied": number(round(refined.copy_ratio, 4)) or 0.0,
         "distance": refined.distance,
         "text": text,
         "cut": left_out or None,
@@ -134,7 +134,7 @@ def _reward(reward: Reward | None) -> Mapping[str, Any]:
     return {
         "reward": number(reward.value),
         "outcome": reward.outcome,
-        "passed": reward.pass_rate,
+        "passed": number(reward.pass_rate),
         "parts": parts or None,
         "failure": cut(reward.failure)[0],
     }
@@ -172,7 +172,7 @@ def dump(value: Any) -> str:
 def _negative(logprobs: Sequence[float | None]) -> list[float | None]:
     """Return −logprob of each token; 0 stays 0.
 
-    >>> _negative((-0.5, 0.0, None))
-    [0.5, 0.0, None]
+    >>> _negative((-0.5, 0.0, None, float("nan")))
+    [0.5, 0.0, None, None]
     """
-    return [None if value is None else 0.0 - value for value in logprobs]
+    return [None if value is None or not math.isfinite(value) else 0.0 - value for value in logprobs]

@@ -23,7 +23,7 @@ def subject(path: Path, config: str) -> str:
             c["name"] if c["name"] == "none" else f"{c['name']} in the {c['apply']}, β = {c['beta']:g}" for c in held
         ]
         return f"{_label(values['algorithm']['name'])} on {values['model']}, constraint {' and '.join(words)}"
-    except (yaml.YAMLError, LookupError, TypeError, ValueError) as error:
+    except (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is not the configuration of a run: {error}") from error
 
 
