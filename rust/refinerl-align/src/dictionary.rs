@@ -1,54 +1,211 @@
-//! Dense token ids, which can index tables.
+//! Numbers for the tokens that both sides of a pair have.
+//!
+//! Real ids are Zipf-like: whether the next token is new cannot be predicted, so the loops below have no branch that
+//! depends on it. A table indexed by the id itself needs none; one with hashing, for ids that are too large, does.
 
-/// The id of a free slot.
+/// Ids below this (more than any common vocabulary has) index a table, of 1 MiB at most.
+const DIRECT_IDS: usize = 1 << 18;
+
+/// Numbers below this fit into an entry of that table, beside the stamp.
+const DIRECT_NUMBERS: u32 = 1 << 16;
+
+/// The entry of a free slot.
 const VACANT: u32 = u32::MAX;
 
-/// Two sequences over 0 ..= distinct; the memory is reused from pair to pair.
+/// A map from token ids to entries. The entry of a token that y lacks, minus the base, is not below the limit; that of
+/// a token that ỹ lacks is the base itself.
+trait Table {
+    /// Enter a token of y.
+    fn enter(&mut self, id: u32);
+
+    /// The entry of a token, or one that is not below the limit.
+    fn entry(&mut self, id: u32) -> &mut u32;
+}
+
+/// A table indexed by ids. A stamp, different for each pair, tells this pair's entries from older ones.
+struct Direct<'a> {
+    entries: &'a mut [u32],
+    base: u32,
+}
+
+impl Table for Direct<'_> {
+    #[inline]
+    fn enter(&mut self, id: u32) {
+        self.entries[id as usize] = self.base;
+    }
+
+    #[inline]
+    fn entry(&mut self, id: u32) -> &mut u32 {
+        &mut self.entries[id as usize]
+    }
+}
+
+/// A table of (token, entry) with open addressing and linear probing.
+struct Hashed<'a> {
+    slots: &'a mut [(u32, u32)],
+    shift: u32,
+}
+
+impl Hashed<'_> {
+    /// The slot of a token, or the free slot where it belongs.
+    #[inline]
+    fn slot(&self, id: u32) -> usize {
+        // Fibonacci hashing: the high bits of a product with 2³²/φ.
+        let mut slot = (id.wrapping_mul(0x9E37_79B9) >> self.shift) as usize;
+        while self.slots[slot].1 != VACANT && self.slots[slot].0 != id {
+            slot = (slot + 1) & (self.slots.len() - 1);
+        }
+        slot
+    }
+}
+
+impl Table for Hashed<'_> {
+    #[inline]
+    fn enter(&mut self, id: u32) {
+        let slot = self.slot(id);
+        self.slots[slot] = (id, 0);
+    }
+
+    #[inline]
+    fn entry(&mut self, id: u32) -> &mut u32 {
+        let slot = self.slot(id);
+        &mut self.slots[slot].1
+    }
+}
+
+/// The tables, whose memory is reused from pair to pair.
 #[derive(Default)]
 pub(crate) struct Dictionary {
-    /// (token, id) with open addressing and linear probing.
-    table: Vec<(u32, u32)>,
-    shift: u32,
-    /// y as dense ids; `distinct` stands for all tokens that ỹ lacks.
-    pub(crate) a: Vec<u32>,
-    /// ỹ as dense ids, numbered as they appear.
-    pub(crate) b: Vec<u32>,
-    /// Number of distinct tokens in ỹ.
+    direct: Vec<u32>,
+    stamp: u32,
+    slots: Vec<(u32, u32)>,
+}
+
+/// A side of a pair: its tokens, and where to write the numbers and positions of those that the other side has.
+pub(crate) struct Side<'a> {
+    pub(crate) ids: &'a [u32],
+    /// As long as `ids`.
+    pub(crate) numbers: &'a mut [u32],
+    /// As long as `ids`.
+    pub(crate) positions: &'a mut [u32],
+}
+
+/// Counts of the tokens that both sides have.
+pub(crate) struct Counts {
+    /// Tokens of y.
+    pub(crate) a: usize,
+    /// Tokens of ỹ.
+    pub(crate) b: usize,
+    /// The largest number.
     pub(crate) distinct: u32,
 }
 
 impl Dictionary {
-    /// Number the tokens of a pair.
-    pub(crate) fn number(&mut self, a: &[u32], b: &[u32]) {
-        let slots = (4 * b.len()).next_power_of_two().max(16);
-        self.shift = 32 - slots.trailing_zeros();
-        self.table.clear();
-        self.table.resize(slots, (0, VACANT));
-        self.b.clear();
-        let mut distinct = 0;
-        for &token in b {
-            let slot = self.slot(token);
-            if self.table[slot].1 == VACANT {
-                self.table[slot] = (token, distinct);
-                distinct += 1;
+    /// Number the tokens of a pair that both sides have, from 1 on, as they appear in ỹ.
+    pub(crate) fn number(&mut self, a: Side<'_>, b: Side<'_>) -> Counts {
+        let ids = a.ids.iter().chain(b.ids);
+        let bits = ids.fold(0, |bits, id| bits | id) as usize;
+        if bits < DIRECT_IDS && b.ids.len() < DIRECT_NUMBERS as usize {
+            if self.direct.len() <= bits {
+                self.direct.resize((bits + 1).next_power_of_two(), 0);
             }
-            self.b.push(self.table[slot].1);
+            self.stamp += 1;
+            if self.stamp == u32::MAX / DIRECT_NUMBERS {
+                self.direct.fill(0);
+                self.stamp = 1;
+            }
+            let base = self.stamp * DIRECT_NUMBERS;
+            let entries = &mut self.direct[..];
+            return number(Direct { entries, base }, base, DIRECT_NUMBERS, a, b);
         }
-        self.distinct = distinct;
-        self.a.clear();
-        for &token in a {
-            self.a.push(self.table[self.slot(token)].1.min(distinct));
+        let size = (2 * a.ids.len()).next_power_of_two().max(16);
+        self.slots.clear();
+        self.slots.resize(size, (0, VACANT));
+        let shift = 32 - size.trailing_zeros();
+        let slots = &mut self.slots[..];
+        number(Hashed { slots, shift }, 0, VACANT, a, b)
+    }
+}
+
+#[inline]
+fn number(mut table: impl Table, base: u32, limit: u32, a: Side<'_>, b: Side<'_>) -> Counts {
+    for &id in a.ids {
+        table.enter(id);
+    }
+    let mut counts = Counts {
+        a: 0,
+        b: 0,
+        distinct: 0,
+    };
+    for (position, &id) in b.ids.iter().enumerate() {
+        let entry = table.entry(id);
+        let known = entry.wrapping_sub(base);
+        let fresh = u32::from(known == 0);
+        counts.distinct += fresh;
+        // A fresh entry becomes the base plus its number; any other stays as it is.
+        let number = known.wrapping_add(fresh * counts.distinct);
+        *entry = base.wrapping_add(number);
+        // Always written, counted only if it stays.
+        b.numbers[counts.b] = number;
+        b.positions[counts.b] = position as u32;
+        counts.b += usize::from(known < limit);
+    }
+    for (position, &id) in a.ids.iter().enumerate() {
+        let number = table.entry(id).wrapping_sub(base);
+        a.numbers[counts.a] = number;
+        a.positions[counts.a] = position as u32;
+        counts.a += usize::from(number != 0);
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Counts, Dictionary, Side, DIRECT_IDS, DIRECT_NUMBERS};
+
+    fn numbered(dictionary: &mut Dictionary, a: &[u32], b: &[u32]) -> [Vec<u32>; 4] {
+        let mut written = [a, b].map(|ids| [vec![7; ids.len()], vec![7; ids.len()]]);
+        let [[a_numbers, a_positions], [b_numbers, b_positions]] = &mut written;
+        let Counts { a: kept, b: b_kept, .. } = dictionary.number(
+            Side {
+                ids: a,
+                numbers: a_numbers,
+                positions: a_positions,
+            },
+            Side {
+                ids: b,
+                numbers: b_numbers,
+                positions: b_positions,
+            },
+        );
+        let [[mut a_numbers, mut a_positions], [mut b_numbers, mut b_positions]] = written;
+        a_numbers.truncate(kept);
+        a_positions.truncate(kept);
+        b_numbers.truncate(b_kept);
+        b_positions.truncate(b_kept);
+        [a_numbers, a_positions, b_numbers, b_positions]
+    }
+
+    #[test]
+    fn tokens_of_both_sides_are_numbered_in_either_table() {
+        let expected = [vec![2, 1, 2], vec![0, 2, 3], vec![1, 2, 2], vec![0, 1, 3]];
+        for offset in [0, DIRECT_IDS as u32] {
+            let (a, b) = ([5, 6, 0, 5].map(|id| id + offset), [0, 5, 9, 5].map(|id| id + offset));
+            assert_eq!(
+                numbered(&mut Dictionary::default(), &a, &b),
+                expected,
+                "offset {offset}"
+            );
         }
     }
 
-    /// The slot of a token, or the free slot where it belongs.
-    #[inline]
-    fn slot(&self, token: u32) -> usize {
-        // Fibonacci hashing: the high bits of a product with 2³²/φ.
-        let mut slot = (token.wrapping_mul(0x9E37_79B9) >> self.shift) as usize;
-        while self.table[slot].1 != VACANT && self.table[slot].0 != token {
-            slot = (slot + 1) & (self.table.len() - 1);
+    #[test]
+    fn entries_of_earlier_pairs_are_not_taken_for_this_pairs() {
+        let mut dictionary = Dictionary::default();
+        for pair in 0..2 * (u32::MAX / DIRECT_NUMBERS) {
+            let (own, other) = (pair % 3, (pair + 1) % 3);
+            let [a, _, b, _] = numbered(&mut dictionary, &[own], &[other, own]);
+            assert_eq!((a, b), (vec![1], vec![1]), "pair {pair}");
         }
-        slot
     }
 }

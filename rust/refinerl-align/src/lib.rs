@@ -15,6 +15,7 @@ mod alignment;
 mod batch;
 mod dictionary;
 mod filter;
+mod masks;
 mod myers;
 mod pair;
 mod reduce;

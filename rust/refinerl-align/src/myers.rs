@@ -13,9 +13,9 @@ const NOWHERE: i32 = i32::MIN / 2;
 /// Waves of fewer cells than this are computed one cell at a time.
 const VECTOR_CELLS: usize = 4;
 
-/// Number of waves between projections of the distance. They begin at a sixth of the limit: the progress before that
+/// Number of waves between projections of the distance. They begin at a ninth of the limit: the progress before that
 /// predicts little.
-const PROJECT_EVERY: i32 = 8;
+const PROJECT_EVERY: i32 = 4;
 
 /// Stored waves; the memory is reused from pair to pair.
 #[derive(Default)]
@@ -42,7 +42,7 @@ impl Waves {
     /// Pass the kept runs of the canonical alignment to `keep`, last first. Returns false if its distance is above
     /// `limit`.
     ///
-    /// It also gives up early, when the progress so far projects a distance well above the limit.
+    /// It also gives up early, when the progress so far projects a distance above the limit.
     pub(crate) fn align(
         &mut self,
         vectors: Vectors,
@@ -92,7 +92,7 @@ impl Waves {
                 self.trace(n, m, d, &mut keep);
                 return true;
             }
-            if d % PROJECT_EVERY == 0 && 6 * d as usize >= limit && self.projected(n, m, d) > limit + limit / 4 {
+            if d % PROJECT_EVERY == 0 && 9 * d as usize >= limit && self.projected(n, m, d) > limit {
                 return false;
             }
         }

@@ -2,7 +2,6 @@
 //! same alignment.
 
 use crate::alignment::{Alignment, Run};
-use crate::dictionary::Dictionary;
 use crate::myers::Waves;
 use crate::reduce::Reduced;
 use crate::rows::Rows;
@@ -56,7 +55,6 @@ pub struct Aligner {
     b: Padded,
     waves: Waves,
     reduced: Reduced,
-    dictionary: Dictionary,
     rows: Rows,
     reversed: Vec<Run>,
 }
@@ -80,7 +78,6 @@ impl Aligner {
             b: Padded::refined(),
             waves: Waves::default(),
             reduced: Reduced::default(),
-            dictionary: Dictionary::default(),
             rows: Rows::default(),
             reversed: Vec::new(),
         }
@@ -106,8 +103,8 @@ impl Aligner {
             );
         }
         if !a.is_empty() && !b.is_empty() {
-            self.a.replace(a.iter().map(|token| token.narrow()));
-            self.b.replace(b.iter().map(|token| token.narrow()));
+            copy(a, &mut self.a);
+            copy(b, &mut self.b);
             self.core(prefix as u32);
         }
         if prefix > 0 {
@@ -136,7 +133,6 @@ impl Aligner {
             b,
             waves,
             reduced,
-            dictionary,
             rows,
             reversed,
         } = self;
@@ -162,21 +158,16 @@ impl Aligner {
             Algorithm::Waves | Algorithm::Rows => 0,
         };
         if limit == 0 || !waves.align(*vectors, a, b, limit, &mut keep) {
-            dictionary.number(a.ids(), b.ids());
-            rows.align(
-                &dictionary.a,
-                &dictionary.b,
-                dictionary.distinct as usize + 1,
-                |x, y| {
-                    keep(Run {
-                        original: x,
-                        refined: y,
-                        length: 1,
-                    });
-                },
-            );
+            rows.align(*vectors, a.ids(), b.ids(), reduced.distinct, keep);
         }
     }
+}
+
+fn copy<T: Token>(tokens: &[T], to: &mut Padded) {
+    for (id, token) in to.begin(tokens.len()).iter_mut().zip(tokens) {
+        *id = token.narrow();
+    }
+    to.end(tokens.len());
 }
 
 /// The distance up to which the tokens are aligned without reducing them first: there it costs about as much as
@@ -190,7 +181,7 @@ fn direct_limit(length: usize) -> usize {
 
 /// The distance up to which waves cost less than rows, which take time for each token and each word of its row.
 fn reduced_limit(n: usize, m: usize) -> usize {
-    let rows = n * (30 + m.div_ceil(64));
+    let rows = n * (2 + m.div_ceil(64));
     rows.min(STORED_CELLS).isqrt()
 }
 

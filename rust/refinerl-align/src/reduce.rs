@@ -1,32 +1,35 @@
 //! Reduction of a pair to tokens that both sides have. The others are never kept, so dropping them is exact, and it
 //! shortens the distance a lot.
-//!
-//! A bitmap over the low bits of the ids says which tokens a side has. A token that it wrongly reports merely stays.
 
 use crate::alignment::Run;
+use crate::dictionary::{Counts, Dictionary, Side};
 use crate::simd::Padded;
+
+/// Runs of more tokens are halved where tokens were dropped within them, shorter ones searched from end to end.
+const LONG: u32 = 32;
 
 /// Two sequences without the tokens that the other lacks, and the original positions of the rest; the memory is reused.
 pub(crate) struct Reduced {
-    held_by_a: Vec<u64>,
-    held_by_b: Vec<u64>,
-    /// y, reduced.
+    dictionary: Dictionary,
+    /// y, reduced, in numbers from 1 to `distinct`.
     pub(crate) a: Padded,
-    /// ỹ, reduced.
+    /// ỹ, reduced, in the same numbers.
     pub(crate) b: Padded,
-    /// Position in y of each token of `a`.
-    pub(crate) a_positions: Vec<u32>,
-    /// Position in ỹ of each token of `b`.
-    pub(crate) b_positions: Vec<u32>,
+    /// Number of distinct tokens that both sides have.
+    pub(crate) distinct: usize,
+    /// Position in y of each token of `a`, and rubbish behind them.
+    a_positions: Vec<u32>,
+    /// Position in ỹ of each token of `b`, and rubbish behind them.
+    b_positions: Vec<u32>,
 }
 
 impl Default for Reduced {
     fn default() -> Self {
         Self {
-            held_by_a: Vec::new(),
-            held_by_b: Vec::new(),
+            dictionary: Dictionary::default(),
             a: Padded::original(),
             b: Padded::refined(),
+            distinct: 0,
             a_positions: Vec::new(),
             b_positions: Vec::new(),
         }
@@ -36,15 +39,16 @@ impl Default for Reduced {
 impl Reduced {
     /// Reduce a pair.
     pub(crate) fn reduce(&mut self, a: &[u32], b: &[u32]) {
-        // With 16 to 32 bits for each token, at most one in 16 of the tokens that the other side lacks stays.
-        let words = (a.len().max(b.len()) / 4).next_power_of_two();
-        hold(&mut self.held_by_a, a, words);
-        hold(&mut self.held_by_b, b, words);
-        sift(a, &self.held_by_b, &mut self.a, &mut self.a_positions);
-        sift(b, &self.held_by_a, &mut self.b, &mut self.b_positions);
+        let a_side = side(a, &mut self.a, &mut self.a_positions);
+        let b_side = side(b, &mut self.b, &mut self.b_positions);
+        let Counts { a, b, distinct } = self.dictionary.number(a_side, b_side);
+        self.a.end(a);
+        self.b.end(b);
+        self.distinct = distinct as usize;
     }
 
     /// Pass a kept run to `keep` in positions of y and ỹ, split where tokens were dropped within it, last piece first.
+    #[inline]
     pub(crate) fn restore(&self, run: Run, keep: &mut impl FnMut(Run)) {
         let (x, y, length) = (run.original as usize, run.refined as usize, run.length as usize);
         let (a, b) = (&self.a_positions[x..x + length], &self.b_positions[y..y + length]);
@@ -56,6 +60,24 @@ impl Reduced {
                 length: run.length,
             });
         }
+        if run.length > LONG {
+            return self.restore_halves(run, keep);
+        }
+        let mut end = length;
+        for t in (0..length).rev() {
+            if t == 0 || a[t] != a[t - 1] + 1 || b[t] != b[t - 1] + 1 {
+                keep(Run {
+                    original: a[t],
+                    refined: b[t],
+                    length: (end - t) as u32,
+                });
+                end = t;
+            }
+        }
+    }
+
+    #[cold]
+    fn restore_halves(&self, run: Run, keep: &mut impl FnMut(Run)) {
         let half = run.length / 2;
         let (original, refined) = (run.original + half, run.refined + half);
         self.restore(
@@ -70,25 +92,13 @@ impl Reduced {
     }
 }
 
-/// Set the bits of the ids in a map of `words` words, a power of two.
-fn hold(map: &mut Vec<u64>, ids: &[u32], words: usize) {
-    map.clear();
-    map.resize(words, 0);
-    for &id in ids {
-        map[(id / 64) as usize & (words - 1)] |= 1 << (id % 64);
+fn side<'a>(ids: &'a [u32], numbers: &'a mut Padded, positions: &'a mut Vec<u32>) -> Side<'a> {
+    if positions.len() < ids.len() {
+        positions.resize(ids.len(), 0);
     }
-}
-
-/// List the ids whose bits are set, and their positions.
-fn sift(ids: &[u32], map: &[u64], kept: &mut Padded, positions: &mut Vec<u32>) {
-    positions.clear();
-    positions.resize(ids.len() + 1, 0);
-    let mut count = 0;
-    for (position, &id) in ids.iter().enumerate() {
-        // Always written, counted only if it stays: a branch would cost more, as it cannot be predicted.
-        positions[count] = position as u32;
-        count += (map[(id / 64) as usize & (map.len() - 1)] >> (id % 64) & 1) as usize;
+    Side {
+        ids,
+        numbers: numbers.begin(ids.len()),
+        positions: &mut positions[..ids.len()],
     }
-    positions.truncate(count);
-    kept.replace(positions.iter().map(|position| ids[*position as usize]));
 }

@@ -1,85 +1,47 @@
 //! Bit-parallel longest common subsequence (Crochemore et al. 2001, Hyyrö 2004) with stored rows.
 //!
 //! Row i holds one bit for each token of b: bit j is 0 where L(i, j + 1) = L(i, j) + 1, L being the length of the
-//! longest common subsequence of the prefixes. A row differs from the one before only in words in which the token of a
-//! occurs, and in words that a carry reaches. The occurrences are kept as (word, mask) for each distinct token, so that
-//! memory stays linear and rare tokens cost little. Above `STORED_WORDS` only every √n-th row is stored, and the rows
-//! between them are computed again while walking back.
+//! longest common subsequence of the prefixes. A row follows from the one before and the *mask* of the next token of a:
+//! a bit for each of its occurrences in b. Where all masks together are small, each is a row of words; otherwise each is
+//! a list of the words in which its token occurs, so that memory stays linear. Above `STORED_WORDS` only every √n-th row
+//! is stored, and the rows between them are computed again while walking back.
+
+use crate::alignment::Run;
+use crate::masks::Masks;
+use crate::simd::Vectors;
 
 /// The number of 64-bit words (8 MiB) up to which all rows are stored.
 const STORED_WORDS: usize = 1 << 20;
 
-/// Occurrences of b's tokens and stored rows; the memory is reused from pair to pair.
+/// Masks and stored rows; the memory is reused from pair to pair.
 #[derive(Default)]
 pub(crate) struct Rows {
-    /// Occurrences of token t: `entries[starts[t]..starts[t + 1]]`.
-    starts: Vec<u32>,
-    entries: Vec<(u32, u64)>,
+    masks: Masks,
     checkpoints: Vec<u64>,
     segment: Vec<u64>,
 }
 
 impl Rows {
-    /// List the words in which each of the `distinct` tokens of b occurs.
-    fn index(&mut self, b: &[u32], distinct: usize) {
-        let mut last_word = vec![u32::MAX; distinct];
-        self.starts.clear();
-        self.starts.resize(distinct + 1, 0);
-        for (j, &token) in b.iter().enumerate() {
-            let word = (j / 64) as u32;
-            if last_word[token as usize] != word {
-                last_word[token as usize] = word;
-                self.starts[token as usize + 1] += 1;
-            }
-        }
-        for t in 0..distinct {
-            self.starts[t + 1] += self.starts[t];
-        }
-        self.entries.clear();
-        self.entries.resize(self.starts[distinct] as usize, (u32::MAX, 0));
-        let mut next: Vec<u32> = self.starts[..distinct].to_vec();
-        for (j, &token) in b.iter().enumerate() {
-            let (word, bit) = ((j / 64) as u32, 1u64 << (j % 64));
-            let t = token as usize;
-            let open = next[t];
-            if open > self.starts[t] && self.entries[open as usize - 1].0 == word {
-                self.entries[open as usize - 1].1 |= bit;
-            } else {
-                self.entries[open as usize] = (word, bit);
-                next[t] += 1;
-            }
-        }
-    }
-
-    /// Fill `segment` with the rows from `first` (already its row 0) to `last`, in their lowest `used` words.
-    fn fill(&mut self, a: &[u32], first: usize, last: usize, words: usize, used: usize) {
-        for (step, &token) in a[first..last].iter().enumerate() {
-            let (before, after) = self.segment[step * words..].split_at_mut(words);
-            let row = &mut after[..used];
-            row.copy_from_slice(&before[..used]);
-            let span = self.starts[token as usize] as usize..self.starts[token as usize + 1] as usize;
-            advance(row, &self.entries[span]);
-        }
-    }
-
-    /// Pass the kept pairs of the canonical alignment to `keep`, last first. Tokens of both are below `distinct`.
-    pub(crate) fn align(&mut self, a: &[u32], b: &[u32], distinct: usize, keep: impl FnMut(u32, u32)) {
-        self.align_within(STORED_WORDS, a, b, distinct, keep);
+    /// Pass the kept runs of the canonical alignment to `keep`, last first. Tokens of both are 1 to `distinct`.
+    pub(crate) fn align(&mut self, vectors: Vectors, a: &[u32], b: &[u32], distinct: usize, keep: impl FnMut(Run)) {
+        self.align_within(STORED_WORDS, vectors, a, b, distinct, keep);
     }
 
     fn align_within(
         &mut self,
         stored_words: usize,
+        vectors: Vectors,
         a: &[u32],
         b: &[u32],
         distinct: usize,
-        mut keep: impl FnMut(u32, u32),
+        mut keep: impl FnMut(Run),
     ) {
-        let (n, words) = (a.len(), b.len().div_ceil(64));
-        if n == 0 || words == 0 {
+        let n = a.len();
+        if n == 0 || b.is_empty() {
             return;
         }
-        self.index(b, distinct);
+        self.masks.index(b, distinct);
+        let words = self.masks.width();
         let stride = if (n + 1) * words <= stored_words {
             n
         } else {
@@ -88,92 +50,71 @@ impl Rows {
         if self.segment.len() < (stride + 1) * words {
             self.segment.resize((stride + 1) * words, 0);
         }
-        self.segment[..words].fill(u64::MAX);
-        self.checkpoints.clear();
+        let Self {
+            masks,
+            checkpoints,
+            segment,
+        } = self;
+        segment[..words].fill(u64::MAX);
+        checkpoints.clear();
         let mut first = 0;
         loop {
             let last = (first + stride).min(n);
-            self.fill(a, first, last, words, words);
+            masks.fill(vectors, segment, &a[first..last], words);
             if last == n {
                 break;
             }
-            self.checkpoints.extend_from_slice(&self.segment[..words]);
-            self.segment
-                .copy_within((last - first) * words..(last - first + 1) * words, 0);
+            checkpoints.extend_from_slice(&segment[..words]);
+            segment.copy_within((last - first) * words..(last - first + 1) * words, 0);
             first = last;
         }
 
-        let (mut i, mut j) = (n, b.len());
-        loop {
-            let Some(column) = last_zero(&self.segment[(i - first) * words..], j) else {
-                return;
-            };
-            // Keep the token of the topmost row in which this column already counts.
-            while i > first && is_zero(&self.segment[(i - first - 1) * words..], column) {
-                i -= 1;
-                if i == first && first > 0 {
-                    first -= stride;
-                    let from = first / stride * words;
-                    self.segment[..words].copy_from_slice(&self.checkpoints[from..from + words]);
-                    self.fill(a, first, i, words, column / 64 + 1);
-                }
+        // Kept tokens i ..< i + length of a, and j ..< j + length of b.
+        let (mut i, mut j, mut length) = (n, b.len(), 0);
+        let mut pass = |i: usize, j: usize, length: usize| {
+            if length > 0 {
+                keep(Run {
+                    original: i as u32,
+                    refined: j as u32,
+                    length: length as u32,
+                });
             }
-            keep(i as u32 - 1, column as u32);
-            i -= 1;
-            j = column;
-            if i == 0 || j == 0 {
-                return;
-            }
+        };
+        while i > 0 && j > 0 {
             if i == first {
                 first -= stride;
                 let from = first / stride * words;
-                self.segment[..words].copy_from_slice(&self.checkpoints[from..from + words]);
-                self.fill(a, first, i, words, (j - 1) / 64 + 1);
+                segment[..words].copy_from_slice(&checkpoints[from..from + words]);
+                masks.fill(vectors, segment, &a[first..i], (j - 1) / 64 + 1);
             }
+            let mut at = (i - first) * words;
+            let Some(column) = last_zero(&segment[at..at + words], j) else {
+                break;
+            };
+            let (mut row, word, bit) = (i, column / 64, 1 << (column % 64));
+            // Keep the token of the topmost row in which this column already counts.
+            while row > first && segment[at - words + word] & bit == 0 {
+                (row, at) = (row - 1, at - words);
+                if row == first && first > 0 {
+                    first -= stride;
+                    let from = first / stride * words;
+                    segment[..words].copy_from_slice(&checkpoints[from..from + words]);
+                    masks.fill(vectors, segment, &a[first..row], word + 1);
+                    at = (row - first) * words;
+                }
+            }
+            if row < i || column + 1 < j {
+                pass(i, j, length);
+                length = 0;
+            }
+            (i, j, length) = (row - 1, column, length + 1);
         }
+        pass(i, j, length);
     }
-}
-
-/// Advance one row: v = (v + (v & mask)) | (v − (v & mask)), with the carry running from word to word.
-#[inline]
-fn advance(row: &mut [u64], entries: &[(u32, u64)]) {
-    let mut carry = 0;
-    let mut next = 0;
-    for &(word, mask) in entries {
-        let word = word as usize;
-        if word >= row.len() {
-            break;
-        }
-        if next < word {
-            carry = ripple(&mut row[next..word], carry);
-        }
-        let v = row[word];
-        let u = v & mask;
-        let (sum, over) = v.overflowing_add(u);
-        let (sum, over_again) = sum.overflowing_add(carry);
-        row[word] = sum | (v - u);
-        carry = u64::from(over | over_again);
-        next = word + 1;
-    }
-    ripple(&mut row[next..], carry);
-}
-
-/// Add a carry to words without an occurrence; return the carry out of the last one.
-#[inline]
-fn ripple(words: &mut [u64], mut carry: u64) -> u64 {
-    for v in words {
-        // The carry cannot be predicted, so it is added either way; it rarely runs on.
-        let (sum, over) = v.overflowing_add(carry);
-        *v |= sum;
-        carry = u64::from(over);
-        if !over {
-            break;
-        }
-    }
-    carry
 }
 
 /// The highest column below `end` whose bit is 0.
+#[inline]
 fn last_zero(row: &[u64], end: usize) -> Option<usize> {
     let mut word = (end - 1) / 64;
     let mut zeros = !row[word] & (u64::MAX >> (63 - (end - 1) % 64));
@@ -184,31 +125,45 @@ fn last_zero(row: &[u64], end: usize) -> Option<usize> {
     Some(word * 64 + 63 - zeros.leading_zeros() as usize)
 }
 
-fn is_zero(row: &[u64], column: usize) -> bool {
-    row[column / 64] >> (column % 64) & 1 == 0
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::Rows;
+    use crate::alignment::Run;
+    use crate::masks::Masks;
+    use crate::simd::{Level, Vectors};
 
-    fn kept(stored_words: usize, a: &[u32], b: &[u32]) -> Vec<(u32, u32)> {
-        let mut pairs = Vec::new();
-        Rows::default().align_within(stored_words, a, b, 50, |x, y| pairs.push((x, y)));
-        pairs
+    fn kept(level: Level, dense_words: usize, stored_words: usize, a: &[u32], b: &[u32]) -> Vec<Run> {
+        let mut rows = Rows {
+            masks: Masks::within(dense_words),
+            ..Rows::default()
+        };
+        let mut runs = Vec::new();
+        rows.align_within(stored_words, Vectors::new(level), a, b, 50, |run| runs.push(run));
+        runs
     }
 
     proptest! {
         #[test]
-        fn rows_made_again_are_the_rows_that_were_stored(
+        fn neither_memory_nor_level_changes_the_runs(
             alphabet in 1u32..50,
-            a in prop::collection::vec(any::<u32>(), 0..400),
-            b in prop::collection::vec(any::<u32>(), 0..400),
+            // Rows of one word, of a few in registers, and of several vectors.
+            length in prop_oneof![Just(70usize), Just(500), Just(1500)],
+            a in prop::collection::vec(any::<u32>(), 0..1500),
+            b in prop::collection::vec(any::<u32>(), 0..1500),
         ) {
-            let [a, b] = [a, b].map(|ids| ids.into_iter().map(|id| id % alphabet).collect::<Vec<_>>());
-            prop_assert_eq!(kept(usize::MAX, &a, &b), kept(0, &a, &b));
+            let fold = |ids: Vec<u32>| ids.into_iter().take(length).map(|id| 1 + id % alphabet).collect::<Vec<_>>();
+            let (a, b) = (fold(a), fold(b));
+            let expected = kept(Level::Portable, 0, usize::MAX, &a, &b);
+            for level in Level::available() {
+                for dense_words in [0, usize::MAX] {
+                    for stored_words in [0, usize::MAX] {
+                        let found = kept(level, dense_words, stored_words, &a, &b);
+                        prop_assert_eq!(&found, &expected, "{:?} {} {}", level, dense_words, stored_words);
+                    }
+                }
+            }
         }
     }
 }

@@ -1,15 +1,18 @@
-//! The vector code, and the only unsafe code of this crate: common ends of two sequences, and one wave of the greedy
-//! algorithm. Each is written once over [`Lanes`] and compiled for AVX-512, AVX2 and plain arrays, so the levels cannot
-//! drift apart. The portable level has as many lanes as AVX-512, so it runs the same loop where that is missing. Tests
-//! run every level that their processor has.
+//! The vector code, and the only unsafe code of this crate: common ends of two sequences, one wave of the greedy
+//! algorithm, and the rows of the bit-parallel one. The first two are written once over [`Lanes`] and compiled for
+//! AVX-512, AVX2 and plain arrays, so the levels cannot drift apart. The portable level has as many lanes as AVX-512, so
+//! it runs the same loop where that is missing. Rows have vectors in AVX-512 only: other levels have no masks to carry
+//! with, and words with their processor's own carry are as fast. Tests run every level that their processor has.
 #![allow(unsafe_code)]
 
 mod lanes;
+mod row;
 
 #[cfg(target_arch = "x86_64")]
 use lanes::x86;
 use lanes::{Lanes, Portable};
 pub use refinerl_simd::Level;
+pub(crate) use row::ROW_WORDS;
 
 /// A level that this processor has: the safe functions below rely on it.
 #[derive(Clone, Copy, Debug)]
@@ -51,16 +54,27 @@ impl Padded {
             length: 0,
             sentinel,
         };
-        padded.replace([].into_iter());
+        padded.begin(0);
+        padded.end(0);
         padded
     }
 
-    /// Replace the ids.
-    pub(crate) fn replace(&mut self, ids: impl Iterator<Item = u32>) {
-        self.ids.clear();
-        self.ids.extend(ids.inspect(|id| debug_assert!(*id < 1 << 31)));
-        self.length = self.ids.len();
-        self.ids.resize(self.length + 2 * MAX_LANES, self.sentinel);
+    /// Replace the ids by at most so many, to be written into the slice; then call `end`.
+    pub(crate) fn begin(&mut self, most: usize) -> &mut [u32] {
+        self.length = 0;
+        let room = most + 2 * MAX_LANES;
+        if self.ids.len() < room {
+            self.ids.resize(room, self.sentinel);
+        }
+        self.ids[0] = self.sentinel;
+        &mut self.ids[..most]
+    }
+
+    /// Keep the first `length` of the ids that were written.
+    pub(crate) fn end(&mut self, length: usize) {
+        debug_assert!(self.ids[..length].iter().all(|id| *id < 1 << 31));
+        self.ids[length..][..2 * MAX_LANES].fill(self.sentinel);
+        self.length = length;
     }
 
     /// The ids without the padding.
@@ -240,6 +254,28 @@ unsafe impl Words for i32 {}
 unsafe impl Words for i64 {}
 
 impl Vectors {
+    /// Fill `rows`, of `width` words each and the first of them there, with a row for each token: the lowest `used` words.
+    ///
+    /// The mask of token t is `masks[t * width..][..width]`.
+    ///
+    /// # Panics
+    /// If `used` is no multiple of `ROW_WORDS` or above `width`, or if a row or a mask is missing.
+    pub(crate) fn rows(self, masks: &[u64], rows: &mut [u64], width: usize, used: usize, tokens: &[u32]) {
+        assert!(used <= width && used.is_multiple_of(ROW_WORDS));
+        for (step, &token) in tokens.iter().enumerate() {
+            let (before, after) = rows[step * width..].split_at_mut(width);
+            let mask = &masks[token as usize * width..];
+            let (before, mask) = (before[..used].as_chunks().0, mask[..used].as_chunks().0);
+            let after = after[..used].as_chunks_mut().0;
+            match self.0 {
+                // SAFETY: `Vectors` holds levels that this processor has.
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx512 => unsafe { row::avx512(before, mask, after) },
+                _ => row::portable(before, mask, after),
+            }
+        }
+    }
+
     /// Length of the common prefix.
     pub(crate) fn common_prefix<T: Words>(self, a: &[T], b: &[T]) -> usize {
         let words = size_of::<T>() / 4;

@@ -108,10 +108,13 @@ fn pair(longest: usize) -> impl Strategy<Value = (Vec<i32>, Vec<i32>)> {
     let tokens = move || prop::collection::vec(any::<u32>(), 0..longest);
     let edits = prop::collection::vec(edit(), 0..longest / 6);
     let alphabet = prop_oneof![1u32..6, Just(40), Just(1000), Just(100_000)];
-    (alphabet, tokens(), edits, prop::option::weighted(0.2, tokens())).prop_map(|(alphabet, original, edits, other)| {
+    // Ids of a vocabulary, or larger ones.
+    let offset = prop_oneof![Just(0u32), Just(1 << 30)];
+    let other = prop::option::weighted(0.2, tokens());
+    (alphabet, offset, tokens(), edits, other).prop_map(|(alphabet, offset, original, edits, other)| {
         let mut refined = other.unwrap_or_else(|| original.clone());
         edits.into_iter().for_each(|edit| apply(&mut refined, edit));
-        let fold = |ids: Vec<u32>| ids.into_iter().map(|id| (id % alphabet) as i32).collect();
+        let fold = |ids: Vec<u32>| ids.into_iter().map(|id| (offset + id % alphabet) as i32).collect();
         (fold(original), fold(refined))
     })
 }
@@ -177,12 +180,20 @@ fn long_pairs_agree_on_every_path() {
             .wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) % below
     };
-    for alphabet in [3, 300, 30_000] {
-        let a: Vec<i32> = (0..3000).map(|_| random(alphabet) as i32).collect();
+    // Uniform ids, and Zipf-like ones, as in text.
+    for (alphabet, zipf) in [(3, false), (300, false), (30_000, false), (30_000, true)] {
+        let token = |random: &mut dyn FnMut(u64) -> u64| {
+            if zipf {
+                (alphabet as f64).powf(random(1 << 20) as f64 / f64::from(1 << 20)) as i32
+            } else {
+                random(alphabet) as i32
+            }
+        };
+        let a: Vec<i32> = (0..3000).map(|_| token(&mut random)).collect();
         let mut b = a.clone();
-        for _ in 0..120 {
+        for _ in 0..120 * if zipf { 4 } else { 1 } {
             let at = random(b.len() as u64 - 8) as usize;
-            let fresh: Vec<i32> = (0..random(5)).map(|_| random(alphabet) as i32).collect();
+            let fresh: Vec<i32> = (0..random(5)).map(|_| token(&mut random)).collect();
             b.splice(at..at + random(5) as usize, fresh);
         }
         let expected = naive(&a, &b);
@@ -190,7 +201,7 @@ fn long_pairs_agree_on_every_path() {
             assert_eq!(
                 aligner.align(&a, &b),
                 expected,
-                "{level:?} {algorithm:?} alphabet {alphabet}"
+                "{level:?} {algorithm:?} alphabet {alphabet} {zipf}"
             );
         }
     }

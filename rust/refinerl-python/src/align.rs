@@ -101,7 +101,7 @@ impl Alignment {
     }
 }
 
-/// A borrowed array, or a copy of one that is not contiguous, or of a list or tuple.
+/// A borrowed array, or a copy of one that is short or not contiguous, or of a list or tuple.
 enum Held<'py> {
     Narrow(PyReadonlyArray1<'py, i32>),
     Wide(PyReadonlyArray1<'py, i64>),
@@ -135,16 +135,14 @@ fn hold<'py>(name: &str, sequences: &Bound<'py, PyList>) -> PyResult<Option<Vec<
         } else if let Ok(list) = item.cast::<PyList>() {
             Held::NarrowCopy(one_by_one(name, index, &list.to_tuple())?)
         } else if let Ok(array) = item.cast::<PyArray1<i32>>() {
-            let array = array.try_readonly()?;
-            match array.as_slice() {
-                Ok(_) => Held::Narrow(array),
-                Err(_) => Held::NarrowCopy(array.as_array().to_vec()),
+            match integers::copied(array)? {
+                Some(ids) => Held::NarrowCopy(ids),
+                None => Held::Narrow(array.try_readonly()?),
             }
         } else if let Ok(array) = item.cast::<PyArray1<i64>>() {
-            let array = array.try_readonly()?;
-            match array.as_slice() {
-                Ok(_) => Held::Wide(array),
-                Err(_) => Held::WideCopy(array.as_array().to_vec()),
+            match integers::copied(array)? {
+                Some(ids) => Held::WideCopy(ids),
+                None => Held::Wide(array.try_readonly()?),
             }
         } else {
             return Ok(None);

@@ -1,0 +1,75 @@
+//! The step from a row of the bit-parallel longest common subsequence to the next: 8 words at a time.
+
+/// Words in a vector.
+pub(crate) const ROW_WORDS: usize = 8;
+
+/// A row's words, cut into vectors.
+type Words = [[u64; ROW_WORDS]];
+
+/// after = (before + (before & mask)) | (before & !mask), as one long number; word by word.
+pub(super) fn portable(before: &Words, mask: &Words, after: &mut Words) {
+    let mut carry = false;
+    for ((before, mask), after) in before.iter().zip(mask).zip(after) {
+        for ((v, mask), after) in before.iter().zip(mask).zip(after) {
+            let (sum, over) = v.overflowing_add(v & mask);
+            let (sum, over_again) = sum.overflowing_add(u64::from(carry));
+            *after = sum | (v & !mask);
+            carry = over | over_again;
+        }
+    }
+}
+
+/// The same, 8 words at a time. Their carries are found by one addition of 8-bit numbers: a word whose sum is over
+/// passes a carry to the next, and a word of ones passes on the one that it gets.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+pub(super) fn avx512(before: &Words, mask: &Words, after: &mut Words) {
+    use std::arch::x86_64::*;
+
+    let ones = _mm512_set1_epi64(-1);
+    let mut carry = 0;
+    for ((before, mask), after) in before.iter().zip(mask).zip(after) {
+        // SAFETY: each is an array of 64 bytes.
+        let (v, mask) = unsafe {
+            (
+                _mm512_loadu_si512(before.as_ptr().cast()),
+                _mm512_loadu_si512(mask.as_ptr().cast()),
+            )
+        };
+        let sum = _mm512_add_epi64(v, _mm512_and_si512(v, mask));
+        let over = u32::from(_mm512_cmplt_epu64_mask(sum, v));
+        let full = u32::from(_mm512_cmpeq_epi64_mask(sum, ones));
+        let carried = 2 * over + full + carry;
+        carry = carried >> ROW_WORDS;
+        let sum = _mm512_mask_sub_epi64(sum, (carried ^ full) as u8, sum, ones);
+        let next = _mm512_or_si512(sum, _mm512_andnot_si512(mask, v));
+        // SAFETY: as above.
+        unsafe { _mm512_storeu_si512(after.as_mut_ptr().cast(), next) }
+    }
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use proptest::prelude::*;
+
+    /// Words in which carries start, run on and end.
+    fn word() -> impl Strategy<Value = u64> {
+        prop_oneof![Just(u64::MAX), Just(0), Just(1 << 63), any::<u64>()]
+    }
+
+    proptest! {
+        #[test]
+        fn vectors_do_what_words_do(words in prop::collection::vec((word(), word()), 24)) {
+            if !is_x86_feature_detected!("avx512f") {
+                return Ok(());
+            }
+            let (before, mask): (Vec<u64>, Vec<u64>) = words.into_iter().unzip();
+            let (before, mask) = (before.as_chunks().0, mask.as_chunks().0);
+            let (mut expected, mut found) = ([[0; 8]; 3], [[0; 8]; 3]);
+            super::portable(before, mask, &mut expected);
+            // SAFETY: the feature is there.
+            unsafe { super::avx512(before, mask, &mut found) };
+            prop_assert_eq!(found, expected);
+        }
+    }
+}
