@@ -139,7 +139,7 @@ def test_what_a_bundle_holds_is_pinned() -> None:
     assert set(bundle.BINARY) | set(bundle.SOURCE) == (pinned & {*bundle.BINARY, *bundle.SOURCE}) | bundle.EXTRA.keys()
 
 
-REHEARSED = ("environment", "run/dapo", "run/code", "ends", "cross-entropy", "weights", "generation", "sandbox")
+REHEARSED = ("environment", "run/dapo", "run/code", "ends", "cross-entropy", "weights", "generation", "step", "sandbox")
 """Of the runs two: the others are runs of the tests too."""
 
 

@@ -45,6 +45,7 @@ ROUNDS = (
             Check("epilogue", "gpu_check.epilogue", 45, rehearsed=False),
             Check("weights", "gpu_check.weights", 120),
             Check("generation", "gpu_check.generation", 60),
+            Check("step", "gpu_check.step", 120),
         ),
     ),
     Round(
