@@ -270,7 +270,7 @@ def _next(folder: Path, *, evaluated: bool) -> str:
     """Name the commands that follow a run; a run of programs without an evaluation can be measured on a benchmark."""
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")) or {}
     place = shlex.quote(str(folder))
-    commands = {f"python -m refinerl.report {place}": "the curves, and refinements as diffs, as a page"}
+    commands = {f"python -m refinerl.report {place}": "the curves, and an explorer of the rollouts, as a page"}
     if not evaluated and config.get("task", {}).get("name") == "code":
         commands[f"python -m refinerl.evaluate {place}/final --benchmark humaneval+"] = "pass@1 of the model"
     steps = config.get("trainer", {}).get("steps")

@@ -92,7 +92,7 @@ class Run:
         """Write a report of the run as an HTML page; return its path, by default report.html in the run's folder.
 
         Raises:
-            UserError: jinja2 is not installed, no step is finished, or the file cannot be written.
+            UserError: jinja2 is not installed, a file of the run is damaged, or the page cannot be written.
         """
         return write_page(self.folder, None if output is None else Path(output))
 
