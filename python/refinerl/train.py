@@ -1,6 +1,6 @@
 """The training loop: the method on one screen, and its command.
 
-python -m refinerl.train [RECIPE [PART …]] [key=value …] [--output-dir DIR] [--resume] [--dry-run] [--list]
+python -m refinerl.train [RECIPE [PART …]] [key=value …] [--output-dir DIR] [--resume] [--quiet] [--dry-run] [--list]
 """
 
 from __future__ import annotations

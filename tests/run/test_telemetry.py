@@ -55,7 +55,7 @@ def test_what_has_no_value_is_null_and_not_shown(telemetry):
     with telemetry.step(1):
         telemetry.log({"constraint/ce": math.nan, "reward/mean": -0.25})
     assert rows(telemetry)[0]["constraint/ce"] is None
-    shown = telemetry.console.file.getvalue()
+    shown = telemetry.display.console.file.getvalue()
     assert "reward -0.250" in shown
     assert "CE" not in shown
 
@@ -65,7 +65,7 @@ def test_a_held_out_result_is_shown_with_half_its_interval(telemetry):
         telemetry.log({"evaluate/pass@1": 0.5, "evaluate/pass@1_low": 0.4, "evaluate/pass@1_high": 0.6})
     with telemetry.step(2):
         telemetry.log({"evaluate/reward": 0.5, "evaluate/reward_low": math.nan, "evaluate/reward_high": math.nan})
-    first, second = telemetry.console.file.getvalue().splitlines()
+    first, second = telemetry.display.console.file.getvalue().splitlines()
     assert "held out 50.0% ± 10.0%" in first
     assert "held-out reward +0.500 " in second
     assert "±" not in second
@@ -133,7 +133,7 @@ def test_the_time_that_is_left_is_told(tmp_path, monkeypatch):
         with telemetry.step(step):
             clock["now"] += 60
             telemetry.log({"reward/mean": 0.5})
-    assert telemetry.console.file.getvalue().splitlines() == [
+    assert telemetry.display.console.file.getvalue().splitlines() == [
         "step 4/10  reward +0.500  60.0 s, 6 min left",
         "step 5/10  reward +0.500  60.0 s, 5 min left",
     ]
@@ -142,20 +142,16 @@ def test_the_time_that_is_left_is_told(tmp_path, monkeypatch):
 def test_words_of_others_cannot_command_the_terminal_or_end_the_run(telemetry):
     """A server's message with brackets used to raise an error of the markup."""
     telemetry.say("warning: the server said [/no] \x1b[2J\x07")
-    assert telemetry.console.file.getvalue() == "warning: the server said [/no] \\x1b[2J\\x07\n"
+    assert telemetry.display.console.file.getvalue() == "warning: the server said [/no] \\x1b[2J\\x07\n"
 
 
-def test_the_progress_of_a_phase_whose_size_becomes_known_in_it(tmp_path):
-    out = io.StringIO()
-    console = Console(file=out, width=80, force_terminal=True, _environ={"TERM": "xterm"})
-    telemetry = Telemetry(tmp_path, console, steps=1)
+def test_the_progress_of_a_phase_whose_size_becomes_known_in_it(telemetry):
     with telemetry.step(1), telemetry.clock("update"):
         telemetry.expect(8)
         telemetry.tick(6)
-        progress, task = telemetry._bar
-        assert progress.tasks[task].percentage == 75
-        progress.refresh()
-    assert "75%" in out.getvalue()
+        phase = telemetry.display.view.phase
+        assert (phase.label, phase.done, phase.total) == ("update", 6, 8)
+    assert telemetry.display.view.phase is None
 
 
 def test_the_response_that_gains_most_is_chosen(tmp_path):

@@ -15,7 +15,8 @@ pace         the numbers of the training loop, and the guards that stop it
 checkpoint   a run's folder and its state, with random_states
 keeper       when a checkpoint is due, and what an interrupted run still saves
 interruption Ctrl-C and SIGTERM: what is finished first
-telemetry    metrics.jsonl, rollouts/, progress
+telemetry    metrics.jsonl, rollouts/
+display      what the console shows: live (the view on a terminal), folded (a refinement in it), step_line
 trackers     TensorBoard, Weights & Biases, Trackio, MLflow
 doctor       what works on this machine
 memory       the memory of each phase, and the knobs that change it

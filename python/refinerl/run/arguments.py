@@ -59,17 +59,18 @@ def answer_early(arguments: Sequence[str]) -> None:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line into `words` (recipe, parts and overrides), `output_dir`, `resume`, `dry_run`, `list`.
+    """Parse the command line into `words` (recipe, parts and overrides) and its options.
 
     Raises:
-        UserError: it is empty, or a knob is written as an option.
+        UserError: it is empty, a knob is written as an option, or `--quiet` is combined with an option that prints.
     """
     given = sys.argv[1:] if arguments is None else arguments
     for index, word in enumerate(given):
         _check_dashes(word, given[index + 1 : index + 2])
     parser = _Parser(
         prog="python -m refinerl.train",
-        usage="%(prog)s [RECIPE [PART ...]] [key=value ...] [--output-dir DIR] [--resume] [--dry-run] [--list]",
+        usage="%(prog)s [RECIPE [PART ...]] [key=value ...] [--output-dir DIR] [--resume] [--quiet]\n"
+        "                                [--dry-run] [--list]",
         description="Fine-tune a language model with reinforcement learning under a constraint.",
         epilog=EPILOG + "\n".join(knobs(given)) if {"-h", "--help"} & set(given) else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -78,6 +79,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("words", nargs="*", metavar="RECIPE, PART, key=value", help=words)
     parser.add_argument("--output-dir", type=_path, metavar="DIR", help="the run's folder (default: runs/RECIPE-TIME)")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in the folder")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and a plan, and stop")
     parser.add_argument("--list", action="store_true", help="list the recipes and parts")
     parser.add_argument("--version", action="version", version=f"refinerl {__version__}")
@@ -87,6 +89,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         raise UserError(
             f"nothing to train is named: choose a recipe, such as {recipe.DEFAULT_RECIPE}; --list shows them all"
         )
+    if args.quiet and (args.dry_run or args.list):
+        raise UserError(
+            f"--quiet is for runs: leave it out with {'--list' if args.list else '--dry-run'}, which prints"
+        )
     return args
 
 
@@ -94,7 +100,7 @@ def _path(word: str) -> Path:
     return Path(word).expanduser()
 
 
-OPTIONS = ("--output-dir", "--resume", "--dry-run", "--list", "--version", "--help", "--local_rank")
+OPTIONS = ("--output-dir", "--resume", "--quiet", "--dry-run", "--list", "--version", "--help", "--local_rank")
 
 
 def _check_dashes(word: str, following: Sequence[str]) -> None:

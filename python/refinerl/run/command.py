@@ -75,8 +75,8 @@ def _run(loop: Loop, args: argparse.Namespace, link: Link) -> int:
         keep_freed_memory()
     folder = args.output_dir or command_line.new_folder(name)
     notes = asked.notes(device=str(device))
-    with run(loop, config, folder, console, link, resume=args.resume, notes=notes) as parts:
-        if link.rank == 0:
+    with run(loop, config, folder, console, link, resume=args.resume, notes=notes, quiet=args.quiet) as parts:
+        if link.rank == 0 and not args.quiet:
             close(parts, console)
     return 0
 
@@ -114,11 +114,13 @@ def run(
     resume: bool = False,
     given: Given = NOTHING,
     notes: Sequence[str] = (),
+    quiet: bool = False,
 ) -> Iterator[Parts]:
     """Train from the start, or from the folder's last checkpoint, to the end; yield the trained parts, then close them.
 
-    With several ranks, the first rank's `folder` is used. `notes` are sentences to print before anything is loaded. The
-    message of a KeyboardInterrupt says where a resumed run continues. SIGTERM has the effect of Ctrl-C.
+    With several ranks, the first rank's `folder` is used. `notes` are sentences to print before anything is loaded.
+    `quiet` leaves only them and warnings of what the run would print. The message of a KeyboardInterrupt says where a
+    resumed run continues. SIGTERM has the effect of Ctrl-C.
 
     Raises:
         UserError: the folder is in use, or a part cannot be loaded.
@@ -140,7 +142,7 @@ def run(
         for note in notes:
             console.print(f"[yellow]{escape(note)}[/]", highlight=False, soft_wrap=True)
         world.barrier()
-        with wire(config, folder, console, world, link.notice, given, link.interruption) as parts:
+        with wire(config, folder, console, world, link.notice, given, link.interruption, quiet=quiet) as parts:
             keeper = parts.keeper
             link.stand(keeper.standing)
             if link.rank == 0:
@@ -154,6 +156,7 @@ def run(
                 loop(parts)
                 with parts.telemetry.busy("final/"):
                     export(config, parts)
+                parts.telemetry.leave()
                 yield parts
             except KeyboardInterrupt as interrupt:
                 keeper.rescue()

@@ -47,6 +47,8 @@ class Interruption:
         self._when = -_DOUBLE
         self._held: str | None = None
         self._told = False
+        self.show: Callable[[str], bool] = lambda text: False
+        """Shows what is finished first, where a live view would hide it; returns False to have it written to stderr."""
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -111,8 +113,9 @@ class Interruption:
         if not self._tells:
             return
         what = self._held or "the ranks finish the rollouts or the update that they are in and save"
-        text = f"\n{_NAMES[number]}: {what} first; a second signal ends the run at once, without that\n"
-        os.write(2, text.encode())  # `print` must not be called in a signal handler
+        text = f"{_NAMES[number]}: {what} first; a second signal ends the run at once, without that"
+        if not self.show(text):
+            os.write(2, f"\n{text}\n".encode())  # `print` must not be called in a signal handler
 
 
 _handled: list[dict[int, Callable[..., object] | int | None]] = []

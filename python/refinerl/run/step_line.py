@@ -1,4 +1,4 @@
-"""The line that a run prints for each step, as long as the terminal is wide."""
+"""The metrics that a run shows for each step, and the line that it prints, as long as the terminal is wide."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEAST = 80
 
 
 class Part(NamedTuple):
-    """A metric of the line."""
+    """A metric of the line and of the live view."""
 
     label: str
     metric: str
@@ -35,6 +35,7 @@ PARTS = (
     Part("held out", "evaluate/pass@1", "{:.1%}", 1),
     Part("held-out reward", "evaluate/reward", "{:+.3f}", 3),
     Part("constraint", "time/constraint_share", "{:.0%} of the time", 9),
+    Part("tokens a second", "time/tokens_per_second", "{:,.0f}", 10),
 )
 
 UNSCORED = Part("no held-out row has a reward", "evaluate/reward", "", 1)
@@ -58,8 +59,9 @@ def step_line(row: Mapping[str, float], step: int, steps: int, left: float | Non
     times = [f"{row['time/step']:.1f} s"] if "time/step" in row else []
     if left is not None and step < steps:
         times.append(f"{duration(left)} left")
-    known = [part for part in PARTS if not math.isnan(row.get(part.metric, math.nan))]
-    words = {part: f"{part.label} {part.form.format(row[part.metric])}{_interval(row, part)}" for part in known}
+    values = {part: value(row, part) for part in PARTS}
+    known = [part for part in PARTS if values[part]]
+    words = {part: f"{part.label} {values[part]}" for part in known}
     if math.isnan(row.get("evaluate/reward", 0.0)):
         known.append(UNSCORED)
         words[UNSCORED] = UNSCORED.label
@@ -73,10 +75,20 @@ def step_line(row: Mapping[str, float], step: int, steps: int, left: float | Non
     return Text.assemble((head, "bold"), "  ", text)
 
 
-def _interval(row: Mapping[str, float], part: Part) -> str:
-    """Format a metric's 95 % interval: as ± where both sides look the same, else by its ends; empty if it has none."""
-    value, low, high = (row.get(f"{part.metric}{end}", math.nan) for end in ("", "_low", "_high"))
-    if math.isnan(low) or math.isnan(high):
+def value(row: Mapping[str, float], part: Part) -> str:
+    """Format a step's value of a metric, with its 95 % interval if it has one; empty without a value.
+
+    The interval is written as ± where both sides look the same, else by its ends.
+
+    >>> row = {"evaluate/pass@1": 0.5, "evaluate/pass@1_low": 0.4, "evaluate/pass@1_high": 0.6}
+    >>> value(row, Part("held out", "evaluate/pass@1", "{:.1%}", 1))
+    '50.0% ± 10.0%'
+    """
+    number, low, high = (row.get(f"{part.metric}{end}", math.nan) for end in ("", "_low", "_high"))
+    if math.isnan(number):
         return ""
-    below, above = (part.form.replace("+", "").format(side) for side in (value - low, high - value))
-    return f" ± {above}" if below == above else f" ({part.form.format(low)} to {part.form.format(high)})"
+    text = part.form.format(number)
+    if math.isnan(low) or math.isnan(high):
+        return text
+    below, above = (part.form.replace("+", "").format(side) for side in (number - low, high - number))
+    return text + (f" ± {above}" if below == above else f" ({part.form.format(low)} to {part.form.format(high)})")

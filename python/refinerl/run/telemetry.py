@@ -1,4 +1,4 @@
-"""Output of a run: metrics.jsonl, rollouts/, trackers, a line per step, a progress bar per phase."""
+"""Output of a run: metrics.jsonl, rollouts/, trackers, and what the console shows of them."""
 
 from __future__ import annotations
 
@@ -12,25 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
-from rich.text import Text
 
 from refinerl.contracts import ALONE, World
 from refinerl.data.files import write
-from refinerl.data.terminal import duration, safe
 from refinerl.loop.details import Details, pieces
 from refinerl.records import Anchors, RolloutGroup
 from refinerl.report import rows
 from refinerl.run import memory
-from refinerl.run.step_line import step_line
+from refinerl.run.display import Display
 from refinerl.run.trackers import Delivery, Tracker
 from refinerl.run.trackers.examples import due, example
 
@@ -43,14 +32,15 @@ class Telemetry:
 
     Args:
         folder: the run's.
-        console: where lines and progress bars are shown.
+        console: where the run is shown.
         steps: steps of the whole run.
         trackers: services that metrics and responses are also sent to.
         world: the ranks of the run.
         notice: called with the name of every phase that begins.
         settle: waits for the device at the end of a phase, so that pending work is not attributed to the next one.
         peak: measures memory, by metric name: the most that this process has used so far.
-        on_step: called with the row of each finished step, in place of a line on the console.
+        on_step: called with the row of each finished step, in place of what the console would show of it.
+        quiet: show warnings only.
         completions: responses of a step that are sent to the trackers.
         completions_every: steps between those whose responses are sent; 0: see `examples.due`.
     """
@@ -67,6 +57,7 @@ class Telemetry:
         settle: Callable[[], None] = lambda: None,
         peak: Callable[[], Mapping[str, float]] = dict,
         on_step: Callable[[Mapping[str, Any]], Any] | None = None,
+        quiet: bool = False,
         completions: int = 0,
         completions_every: int = 0,
     ) -> None:
@@ -76,8 +67,8 @@ class Telemetry:
         self.world = world
         self.notice = notice
         self.on_step = on_step
-        self.console = console
         self.steps = steps
+        self.display = Display(console, steps, quiet=quiet or world.rank > 0, lines=on_step is None)
         self.decode: Callable[[Sequence[int]], str] = lambda ids: ""
         """Decodes tokens for the rollouts' details; set once the tokenizer is loaded."""
         self.delivery = Delivery(trackers, self.say)
@@ -88,7 +79,6 @@ class Telemetry:
         self._start = 0.0
         self._first: tuple[int, float] | None = None
         self._left: float | None = None
-        self._bar: tuple[Progress, TaskID] | None = None
         self._row: Mapping[str, Any] = {}
         self._is_first_row = True
 
@@ -105,6 +95,7 @@ class Telemetry:
         self._start = time.perf_counter()
         if self._first is None and step:
             self._first = step, self._start
+        self.display.begin(step)
         yield
         if self.on_step is not None and self._row and step:
             self.on_step(self._row)
@@ -114,8 +105,7 @@ class Telemetry:
         """Time a phase of the step and show that it runs; with a `total`, also its progress."""
         start = time.perf_counter()
         self.notice(f"{phase} of step {self._step}")
-        left = "" if self._left is None else f" · {duration(max(0.0, self._left - (start - self._start)))} left"
-        with self._shown(f"step {self._step}/{self.steps} · {phase}{left}", total), memory.explained(phase):
+        with self.display.phase(phase, total), memory.explained(phase):
             yield
             self.settle()
         self.notice(f"after {phase} of step {self._step}")
@@ -126,47 +116,22 @@ class Telemetry:
         """Show that something runs that is not a phase of a step."""
         start = time.perf_counter()
         self.notice(what)
-        with self._shown(what), memory.explained(what):
+        with self.display.phase(what), memory.explained(what):
             yield
             self.settle()
-        if not self.console.is_terminal and self.on_step is None:
-            self.say(f"{what}: {time.perf_counter() - start:.1f} s")
+        self.display.took(what, time.perf_counter() - start)
 
     def tick(self, done: int) -> None:
         """Advance the progress of the current phase by `done`."""
-        if self._bar is not None:
-            progress, task = self._bar
-            progress.advance(task, done)
+        self.display.tick(done)
 
     def expect(self, total: int) -> None:
         """Set the total of the current phase's progress, where it becomes known within the phase."""
-        if self._bar is not None:
-            progress, task = self._bar
-            progress.update(task, total=total)
+        self.display.expect(total)
 
     def say(self, text: str) -> None:
         """Print a line, in yellow if it begins with `warning: `. What a terminal would obey in it is escaped."""
-        style = "yellow" if text.startswith("warning: ") else ""
-        self.console.print(Text(safe(text), style), highlight=False, soft_wrap=True)
-
-    @contextmanager
-    def _shown(self, label: str, total: int | None = None) -> Iterator[None]:
-        if not self.console.is_terminal:
-            yield
-            return
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-        )
-        with Progress(*columns, console=self.console, transient=True) as progress:
-            self._bar = (progress, progress.add_task(safe(label), total=total))
-            try:
-                yield
-            finally:
-                self._bar = None
+        self.display.say(text)
 
     def log(self, metrics: Mapping[str, float]) -> None:
         """Append the step's row to metrics.jsonl. Times and memory are the largest over all ranks.
@@ -199,9 +164,7 @@ class Telemetry:
         if self._chosen and due(self._step, self.steps, self._completions_every):
             self.delivery.tell([example(chosen) for chosen in self._chosen], self._step)
         self._row = record
-        if self.on_step is None:
-            line = step_line(row, self._step, self.steps, self._left, self.console.width)
-            self.console.print(line, highlight=False, soft_wrap=True)
+        self.display.log(row, self._step, self._left)
 
     def rollouts(
         self,
@@ -224,10 +187,13 @@ class Telemetry:
         self._show([(order, row) for _, order, row in every])
 
     def _show(self, lines: Sequence[tuple[Order, str]]) -> None:
-        """Choose the responses of the step that trackers get: those whose refinements gain most."""
-        wanted = self._completions if self.delivery else 0
+        """Choose the responses of the step that the view and the trackers show: those whose refinements gain most."""
+        wanted = max(self._completions if self.delivery else 0, int(self.display.is_live))
         best = heapq.nsmallest(wanted, lines, key=lambda line: line[0])
-        self._chosen = [rows.from_json("a response of the step", json.loads(line)) for _, line in best]
+        chosen = [rows.from_json("a response of the step", json.loads(line)) for _, line in best]
+        self._chosen = chosen[: self._completions]
+        if chosen and chosen[0].as_probe().refinement is not None:
+            self.display.show(chosen[0].as_probe())
 
     def _rows(
         self, groups: Sequence[RolloutGroup], kept: Sequence[RolloutGroup], anchors: Anchors, details: Details
@@ -254,11 +220,16 @@ class Telemetry:
         """Split the text of tokens by token."""
         return pieces(ids, self.decode)
 
+    def leave(self) -> None:
+        """Take the view off the console after the last step."""
+        self.display.leave()
+
     def close(self, *, failed: bool = False) -> None:
-        """Close the trackers. One that fails is named, and fails no run.
+        """Take the view off the console and close the trackers. One that fails is named, and fails no run.
 
         `failed` is True if the run ends with an error or is interrupted.
         """
+        self.display.leave()
         self.delivery.close(failed=failed)
 
 

@@ -76,8 +76,12 @@ def wire(
     notice: Callable[[str], None] = lambda _: None,
     given: Given = NOTHING,
     interruption: Interruption | None = None,
+    *,
+    quiet: bool = False,
 ) -> Iterator[Parts]:
     """Select and connect the parts; yield them; close those that hold processes or files.
+
+    `quiet` leaves only warnings of what the run would print.
 
     Raises:
         UserError: the ranks cannot share the work, or a part cannot be loaded.
@@ -102,10 +106,13 @@ def wire(
             settle=settle,
             peak=partial(devices.peak_memory, torch.device(device)),
             on_step=given.on_step,
+            quiet=quiet,
             completions=config.telemetry.completions,
             completions_every=config.telemetry.completions_every,
         )
         stack.push(lambda error, *_: telemetry.close(failed=error is not None))
+        if interruption is not None:
+            interruption.show = telemetry.display.notices
         telemetry.say(f"device: {devices.describe(torch.device(device))}")
         check_memory(config, config.model, world.size)
         if given.model is None and given.adapted is None:
