@@ -2,6 +2,7 @@
 
 command   `python -m refinerl.report`
 page      a run as one HTML page
+watch     the page, served while the run goes on
 figures   the paper's figures, from runs and studies
 card      a model card, and the upload to the hub
 export    rollouts as rows for supervised or preference training

@@ -1,6 +1,7 @@
 """The command `python -m refinerl.report`: runs as a page to read, as figures, as training data, or as a model.
 
 python -m refinerl.report RUN [RUN2 ...] [--output FILE]                               one HTML page: curves, rollouts
+python -m refinerl.report RUN [RUN2 ...] --watch [--port N]            the page of runs that go on, served here
 python -m refinerl.report RUN [RUN2 ...] --figures DIR                                 the paper's figures, SVG and PNG
 python -m refinerl.report card RUN [--push OWNER/NAME]                                 a model card, and the upload
 python -m refinerl.report export RUN --format sft|preference [--output FILE] [--all]   training data in TRL's layouts
@@ -21,7 +22,8 @@ from refinerl.report.card import command as card
 from refinerl.report.export import export
 from refinerl.report.figures import drawing
 from refinerl.report.model import export_model
-from refinerl.report.page import write_page
+from refinerl.report.page import render, write_page
+from refinerl.report.watch import PORT, Page, serve
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +47,19 @@ def _report(options: argparse.Namespace) -> Iterator[str]:
             raise UserError("--output is for the page: --figures DIR names the folder of the figures")
         yield from _figures(options)
         return
+    if options.watch:
+        yield from _watch(options)
+        return
+    if options.port is not None:
+        raise UserError("--port is for --watch")
     yield str(write_page(options.runs, options.output))
+
+
+def _watch(options: argparse.Namespace) -> Iterator[str]:
+    if options.output is not None:
+        raise UserError("--output is for a page that is written, and --watch serves one: leave one of them out")
+    page = Page(options.runs, lambda script: render(options.runs, [script]))
+    yield from serve(page, PORT if options.port is None else options.port)
 
 
 def _figures(options: argparse.Namespace) -> Iterator[str]:
@@ -72,7 +86,7 @@ def _export(options: argparse.Namespace) -> Iterator[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m refinerl.report",
-        usage="%(prog)s RUN [RUN2 ...] [--output FILE]\n"
+        usage="%(prog)s RUN [RUN2 ...] [--output FILE | --watch [--port N]]\n"
         "       %(prog)s RUN [RUN2 ...] --figures DIR\n"
         "       %(prog)s card RUN [--step last|best|N] [--push OWNER/NAME] [--dry-run]\n"
         "       %(prog)s export RUN --format sft|preference [--output FILE] [--all]\n"
@@ -87,6 +101,8 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, metavar="FILE", help="default: RUN/report.html, or report.html here for several runs"
     )
     parser.add_argument("--figures", type=Path, metavar="DIR", help="write the paper's figures 4 to 7 into this folder")
+    parser.add_argument("--watch", action="store_true", help="serve the page to browsers of this machine, up to date")
+    parser.add_argument("--port", type=int, metavar="N", help=f"of --watch (default: {PORT}; 0: any that is free)")
     parser.add_argument("--version", action="version", version=f"refinerl {__version__}")
     return parser
 
