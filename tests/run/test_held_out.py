@@ -104,6 +104,8 @@ def test_the_results_of_another_evaluation_are_not_overwritten(toy: Toy, tmp_pat
     assert evaluated(run, *options, "--limit", "1") == 2
     assert f"{output} has an evaluation with other settings: limit was null and is 1. " in capsys.readouterr().err
     assert (output / "summary.json").read_text().partition("seconds")[0] == summary.partition("seconds")[0]
+    assert evaluated(run / "checkpoint-9", *options[:2]) == 2
+    assert f"there is no folder {run / 'checkpoint-9'}" in capsys.readouterr().err
     rows.write_text('{"prompt": 3}\n')
     assert evaluated(run, "--data", str(rows)) == 2
     said = capsys.readouterr().err

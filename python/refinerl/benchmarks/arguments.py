@@ -86,7 +86,7 @@ def check_top_p(top_p: float, temperature: float) -> None:
     Raises:
         UserError: the temperature is 0.
     """
-    if top_p < 1 and temperature == 0:
+    if 0 < top_p < 1 and temperature == 0:
         raise UserError(f"--top-p {top_p:g} needs a --temperature above 0: greedy decoding takes the likeliest token")
 
 
@@ -133,6 +133,7 @@ def _date(text: str) -> datetime.date:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m refinerl.evaluate",
+        usage="%(prog)s MODEL --benchmark NAME [--data DIR] [--output DIR] [options, which --help explains]",
         description="pass@k on HumanEval(+), MBPP(+), APPS and LiveCodeBench, of a model or of existing samples. "
         "Called again with the same --output, an interrupted evaluation goes on. torchrun starts it on several ranks.",
     )

@@ -137,6 +137,10 @@ def _found(place: Path) -> tuple[Path, Path]:
     if (place / "config.yaml").is_file():
         return place, find_model(place)[0]
     if (place.absolute().parent / "config.yaml").is_file():
+        if not place.is_dir():
+            raise UserError(
+                f"there is no folder {place}: give the run's folder, or RUN/checkpoint-N of one of its checkpoints"
+            )
         return place.absolute().parent, place
     raise UserError(
         f"--benchmark task asks and judges as a run does, and {place} is neither a run nor the folder of a model in "
