@@ -198,6 +198,10 @@ def _text(path: Path) -> str:
 def _problem(where: str, row: Mapping[str, Any], max_tests: int | None) -> Problem:
     number = row.get("problem_id", row.get("id"))
     if isinstance(number, bool) or not isinstance(number, int | str):
+        if number is None and "prompt" in row:
+            raise UserError(
+                f"{where}: the field problem_id is missing; rows with the field prompt are read by task.name=dialogue"
+            )
         raise _field_error(where, "problem_id", "a number or a text", number)
     question = row.get("question")
     if not isinstance(question, str):

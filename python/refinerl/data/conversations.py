@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -112,6 +113,7 @@ def read_dialogues(
         return dialogues_of(countdown.rows(str(path)), column=column)
     if str(path).startswith(HUB) and str(path).count("/") > 1:  # one file of a repository
         path = hub.local(str(path))
+    _check_address(str(path))
     if streaming:
         rows = load_table(str(path), split=split, subset=subset, streaming=True)
         return StreamedDialogues(str(path), rows, column)
@@ -127,6 +129,20 @@ def read_dialogues(
     if not dialogues:
         raise UserError(f"{path} is empty: it has no lines")
     return dialogues
+
+
+def _check_address(path: str) -> None:
+    """Refuse a web address, and a name of the hub without its prefix.
+
+    Raises:
+        UserError: it is one; the message has the name to write.
+    """
+    bare = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) and not Path(path).suffix and not os.path.exists(path)
+    if "://" in path or ":/" in path or bare:
+        name = "/".join(re.sub(r"^\w+:/+[^/]*/(datasets/)?", "", path).split("/")[:2])
+        raise UserError(
+            f"there is no file or folder {path}; a data set of the hub is named by hub: in front, as hub:{name}"
+        )
 
 
 _NUMBER = re.compile(r"\d+$")

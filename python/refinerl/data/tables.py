@@ -127,6 +127,8 @@ def _explained(error: Exception, path: str, split: str, subset: str | None) -> U
         return UserError(f"{path} has no split {split}; its splits are {', '.join(known)}: task.split={known[0]}")
     if "script" in told[0]:
         return UserError(f"{path} needs to run a script, which refinerl does not do: {_CONVERT} ({told[0]})")
+    if "resolve pattern" in told[1] or type(error).__name__ == "EmptyDatasetError":
+        return UserError(f"{path} holds no files of data, such as .parquet, .jsonl or .csv")
     if told[1].startswith("No columns to parse") or "corresponds to no data" in told[1]:
         return UserError(f"{path} is empty: it has no rows")
     if Path(path).exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Collection, Iterator, Sequence
@@ -55,6 +56,11 @@ def check_columns(config: Config, data: ProblemSet | Dialogues, functions: Seque
         rows = data if isinstance(data, list) else data[:1]
         columns = dict.fromkeys(name for row in rows for name in row.columns)
         task = config.task
+        if task.system and getattr(task, "prompt_format", "") == "text" and isinstance(data[0].prompt, str):
+            raise UserError(
+                "task.system is for conversations, and prompts that are texts go to the model without it: choose "
+                "task.prompt_format=chat, or leave out task.system"
+            )
         if isinstance(task, DialogueTask.Options) and task.template is not None:
             load_question_template(task.template, data[0].columns, text=task.prompt_format == "text")
     for function in functions:
@@ -71,6 +77,9 @@ def check_rewards(config: Config, given: Given = NOTHING) -> list[UserReward]:
     if given.task is not None or ":" in config.task.name:
         return []
     check_templates(config)
+    for package in config.sandbox.packages if config.judges_programs else ():
+        if not package.isidentifier() or importlib.util.find_spec(package) is None:
+            raise UserError(f"sandbox.packages must name installed packages, such as [numpy], got {package!r}")
     names = built_in(config).rewards
     functions = [user_reward(name, config, given) for name in names if is_function(name)]
     chosen = [name.removeprefix("rule:") for name in names if name.startswith("rule:")]
