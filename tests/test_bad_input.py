@@ -283,7 +283,61 @@ TYPED = [
     ("smollm dtype=fp16", "'bfloat16'"),
     ("smollm device=gpu --dry-run", "auto, cpu, cuda or cuda:N"),
     ("smollm seed=-1", "seed"),
+    ("smollm trainer.steps=", "'trainer.steps=' has no value: write one, or trainer.steps=null"),
+    ("smollm model=", "'model=' has no value"),
+    ("smollm|trainer.steps = 3", "has spaces around its sign: write trainer.steps=3"),
+    ("smollm trainer.steps=3,", "trainer.steps: input should be a valid integer"),
+    ("smollm trainer=3", "trainer is a section, got 3: write its knobs one by one, such as trainer.steps="),
+    ("smollm task=dialogue", "task is a section, got 'dialogue': write task.name=dialogue"),
+    ("smollm constraint=static", "constraint.name=static"),
+    ("smollm constraints=static", "constraints must be a section, such as constraints=[{name: static, beta: 0.01}]"),
+    ("smollm constraints=[static]", "constraints.0 must be a section, such as"),
+    ("smollm constraints=[{name:static}]", "unknown key 'constraints.0.name:static'"),
+    ("smollm deepspeed=ds_config.json", "deepspeed is a section"),
+    ("smollm engines.trainer=deepspeed deepspeed.zero_optimization=3", "deepspeed.zero_optimization.stage=3, got 3"),
+    ("smollm device=0", "device must be auto, cpu, cuda or cuda:N, such as device=cuda:0"),
+    ("smollm telemetry.trackers=wandb", "telemetry.trackers must be a list, such as telemetry.trackers=[wandb]"),
+    ("smollm generation.stop=END", "generation.stop must be a list, such as generation.stop=[END]"),
+    ("smollm lora.rank=8 lora.targets=q_proj", "lora.targets=[q_proj]"),
+    ("smollm trainer.betas=[0.9,0.95,0.99]", "at most 2 items"),
+    ("smollm trainer.learning_rate=0", "greater than 0"),
+    ("smollm trainer.warmup=100", "less than or equal to 1"),
+    ("smollm vllm.memory_policy=90", "less than or equal to 1"),
+    ("smollm generation.temperature=0", "greater than 0"),
+    ("smollm checkpoint.keep=0", "greater than or equal to 1"),
+    ("smollm dtype=bf16", "'bfloat16'"),
+    ("smollm constraint.beta=none", "constraint.beta: input should be a valid number"),
+    ("smollm refiner.url=http://localhost:8000/v1/chat/completions", "such as http://localhost:8000/v1, got"),
+    ("smollm task.reward=rule:answer", "task.reward=rule:answer is for task.name=dialogue"),
+    (
+        "smollm task.name=dialogue task.path=ROWS task.reward=my_rewards.correct",
+        "module:function for task.name=dialogue",
+    ),
+    ("smollm task.name=dialogue task.path=ROWS task.reward=rule:answer task.reward_weights=0.5", "such as [1,0.5]"),
+    ("TAB.yaml", "TAB.yaml is not YAML: found character that cannot start any token (line 3, column 1)"),
+    ("TWICE.yaml", "TWICE.yaml is not YAML: found duplicate key seed (line 3, column 1)"),
+    ("DOTTED.yaml", "'trainer.steps' is nested in a file: write trainer: {steps: 3}"),
+    ("LIST.yaml", "must be a mapping of keys to values"),
+    ("NOBASE.yaml", "unknown recipe 'smolm'; closest: smollm"),
+    ("ROWS", "'ROWS' is no recipe: the name of a recipe file ends in .yaml"),
+    ("EMPTY", "'EMPTY' is no recipe"),
     # what is found before a model is loaded, by the run and by the dry run
+    (
+        "smollm sandbox.packages=[nowhere_pkg] --dry-run",
+        "sandbox.packages must name installed packages, such as [numpy]",
+    ),
+    ("smollm task.name=dialogue task.path=EMPTY task.reward=rule:answer --dry-run", "holds no files of data"),
+    ("smollm task.name=dialogue task.path=openai/gsm8k task.reward=rule:answer --dry-run", "as hub:openai/gsm8k"),
+    (
+        "smollm task.name=dialogue task.path=https://huggingface.co/datasets/openai/gsm8k task.reward=rule:answer",
+        "as hub:openai/gsm8k",
+    ),
+    (
+        "smollm task.name=dialogue task.path=ANSWERED task.reward=rule:answer task.system=Hi task.prompt_format=text",
+        "task.system is for conversations",
+    ),
+    ("smollm task.path=ROWS --dry-run", "rows with the field prompt are read by task.name=dialogue"),
+    ("smollm task.name=dialogue task.path=QUESTIONS task.reward=rule:answer --dry-run", "with task.column"),
     ("smollm device=cuda:0", "device=cpu"),
     ("smollm --output-dir FILE/run", "--output-dir, such as runs/a"),
     ("smollm --output-dir FILE/run --dry-run", "--output-dir, such as runs/a"),
@@ -350,6 +404,12 @@ def mistaken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "LATIN1.yaml").write_bytes("base: smollm  # café".encode("latin-1"))
     (folder / "ROWS").write_text('{"prompt": "a"}\n')
     (folder / "ANSWERED").write_text('{"prompt": "a", "answer": "b"}\n')
+    (folder / "QUESTIONS").write_text('{"question": "a", "answer": "b"}\n')
+    (folder / "TAB.yaml").write_text("base: smollm\ntrainer:\n\tsteps: 3\n")
+    (folder / "TWICE.yaml").write_text("base: smollm\nseed: 1\nseed: 2\n")
+    (folder / "DOTTED.yaml").write_text("base: smollm\ntrainer.steps: 3\n")
+    (folder / "LIST.yaml").write_text("- smollm\n")
+    (folder / "NOBASE.yaml").write_text("base: smolm\n")
     for name in ("RUN", "EMPTY"):
         (folder / name).mkdir()
     (folder / "RUN" / "config.yaml").write_text("seed: 0\n")
@@ -365,7 +425,7 @@ def test_a_mistake_gets_one_sentence_before_a_model_is_loaded(mistaken: Path, mo
     monkeypatch.chdir(mistaken)
     monkeypatch.setattr(loading, "load_model", load)
     before = sorted(mistaken.iterdir())
-    error = refused(capsys, line.split())
+    error = refused(capsys, line.split("|") if "|" in line else line.split())
     assert named in error
     assert error.count("\n") == 1
     assert sorted(mistaken.iterdir()) == before

@@ -35,7 +35,12 @@ def check_deepspeed(config: Config) -> None:
             example = {"bf16": "enabled=true", "data_types": "grad_accum_dtype=fp32"}[key]
             raise ValueError(f"deepspeed.{key} must hold keys of its own, as deepspeed.{key}.{example}, got {given!r}")
     zero = config.deepspeed.get("zero_optimization", {})
-    stage = zero.get("stage", 0) if isinstance(zero, dict) else None
+    if not isinstance(zero, dict):
+        raise ValueError(
+            "deepspeed.zero_optimization must hold keys of its own, as deepspeed.zero_optimization.stage=3, "
+            f"got {zero!r}"
+        )
+    stage = zero.get("stage", 0)
     if stage not in (0, 1, 2, 3):
         raise ValueError(f"deepspeed.zero_optimization.stage must be 0, 1, 2 or 3, got {stage!r}")
     bf16 = config.deepspeed.get("bf16", {})

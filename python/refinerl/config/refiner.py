@@ -133,5 +133,8 @@ def _check_url(url: str) -> None:
             "refiner.url must not contain a user or a password, which would be written to config.yaml: put the key "
             "into an environment variable and name the variable in refiner.api_key_env"
         )
+    if whole and place.path.rstrip("/").endswith("/completions"):
+        base = url[: url.index("/completions")].removesuffix("/chat")
+        raise ValueError(f"refiner.url must be the base URL of the server, such as {base}, got {url!r}")
     if not whole or place.query or place.fragment or not url.isprintable() or " " in url:
         raise ValueError(f"refiner.url must be a URL such as http://localhost:8000/v1, got {url!r}")

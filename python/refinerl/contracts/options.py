@@ -118,7 +118,7 @@ class Options(Section):
     @model_validator(mode="before")
     @classmethod
     def _gather(cls, given: Any) -> Any:
-        """Merge the keys under `options` into the section, and drop keys whose value is None.
+        """Merge the keys under `options` into the section, and drop known keys whose value is None.
 
         Raises:
             ValueError: a key is given twice, with two values.
@@ -128,7 +128,8 @@ class Options(Section):
         nested = given.get("options") or {}
         if not isinstance(nested, Mapping):
             raise ValueError(f"{cls.kind}.options must be a mapping of keys to values, got {nested!r}")
-        flat = {key: value for key, value in given.items() if key != "options" and value is not None}
+        known = cls.model_fields
+        flat = {k: v for k, v in given.items() if k != "options" and (v is not None or k not in known)}
         for key, value in nested.items():
             if key in flat and flat[key] != value:
                 raise ValueError(

@@ -51,7 +51,7 @@ class Link:
         self.rank = 0
         self._launched: Launched | None = None
         self._phase = "start"
-        self._standing: Callable[[], str] = lambda: "--resume goes on from the last checkpoint"
+        self._standing: Callable[[], str] = lambda: "no step was begun"
         self.interruption = Interruption()
         """The requests to end the run."""
 

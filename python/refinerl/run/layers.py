@@ -104,6 +104,10 @@ def _text(recipe: str) -> str:
         return (folder / f"{recipe}.yaml").read_text()
     if recipe in parts():
         return (folder / "parts" / f"{recipe}.yaml").read_text()
+    if os.path.exists(recipe):
+        raise UserError(
+            f"{recipe!r} is no recipe: the name of a recipe file ends in .yaml; --list shows the shipped ones"
+        )
     raise UserError(f"unknown recipe {recipe!r}{closest(recipe, list(recipes()))}; see --list")
 
 

@@ -22,6 +22,17 @@ def explain(loc: tuple[int | str, ...], kind: str, message: str, value: Any, val
         values: all knobs, nested, before validation.
     """
     key, own = _in_its_class(loc, values)
+    if kind in ("model_type", "model_attributes_type", "dict_type") or (kind == "tuple_type" and key == "constraints"):
+        return _no_section(key, loc, value)
+    if kind == "tuple_type":
+        return f"{key} must be a list, such as {key}=[{value}], got {value!r}"
+    if kind == "string_type" and loc[-1] == "device":
+        return f"{key} must be auto, cpu, cuda or cuda:N, such as {key}=cuda:{value}, got {value!r}"
+    if kind == "extra_forbidden" and len(loc) == 1 and key in knobs():
+        *sections, leaf = key.split(".")
+        return (
+            f"{key!r} is nested in a file: write {': {'.join(sections)}: {{{leaf}: {value}}}{'}' * (len(sections) - 1)}"
+        )
     if kind == "extra_forbidden":
         if (here := ours(key, value)) and here.split(",")[0] != key:
             return f"unknown key {key!r}: it is {here} here"
@@ -31,6 +42,18 @@ def explain(loc: tuple[int | str, ...], kind: str, message: str, value: Any, val
         # A constraint does not know that it stands in a list.
         return re.sub(r"\bconstraint\.", f"constraints.{loc[1]}.", said) if loc[:1] == ("constraints",) else said
     return f"{key}: {message[0].lower()}{message[1:]}, got {value!r}"
+
+
+def _no_section(key: str, loc: tuple[int | str, ...], value: Any) -> str:
+    """Describe a value in the place of a section."""
+    if loc[0] == "constraints":
+        return f"{key} must be a section, such as constraints=[{{name: static, beta: 0.01}}], got {value!r}"
+    if key in DEFAULT:
+        return (
+            f"{key} is a section, got {value!r}: write {key}.name={value if isinstance(value, str) else DEFAULT[key]}"
+        )
+    inner = next((name for name in knobs() if name.startswith(f"{key}.")), f"{key}.zero_optimization.stage")
+    return f"{key} is a section, got {value!r}: write its knobs one by one, such as {inner}=…"
 
 
 def _in_its_class(loc: tuple[int | str, ...], values: Any) -> tuple[str, list[str]]:

@@ -137,6 +137,8 @@ def _load(
                 f"{', '.join(parts())}"
             )
     dotted = [word for word in overrides if "=" in word]
+    for word in dotted:
+        _check_word(word)
     try:
         layers = [read(name, ()) for name in (recipe, *overlays) if name is not None]
         if resolved:
@@ -146,6 +148,12 @@ def _load(
         merged, homes = merge(layers)
         found: Any = OmegaConf.to_container(merged, resolve=True)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
+        if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark) is not None:
+            named = [word for word in (recipe, *overlays) if word is not None and word.endswith(YAML)]
+            raise UserError(
+                f"{' or '.join(named) or 'a word'} is not YAML: {error.problem} (line {mark.line + 1}, column "
+                f"{mark.column + 1})"
+            ) from error
         if recipe is None:
             raise UserError(f"the knobs: {str(error).splitlines()[0]}") from error
         raise UserError(f"recipe {recipe!r} with {' '.join(overrides) or 'no overrides'}: {error}") from error
@@ -155,6 +163,19 @@ def _load(
     set_to = flatten(found)
     own = [key for key in homes if key not in implied and set_to.get(key) is not None]
     return Recipe(validate(found), found, tuple(_listed(own, set_to)))
+
+
+def _check_word(word: str) -> None:
+    """Refuse an override without a value, as of a variable that is not set, or with spaces around its sign.
+
+    Raises:
+        UserError: it is one; the message has the word to write.
+    """
+    key, _, value = word.partition("=")
+    if not value.strip():
+        raise UserError(f"{word!r} has no value: write one, or {key.strip()}=null for the default")
+    if key != key.strip() or value != value.lstrip():
+        raise UserError(f"{word!r} has spaces around its sign: write {key.strip()}={value.strip()}")
 
 
 def validate(values: Any) -> Config:

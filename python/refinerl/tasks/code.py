@@ -142,6 +142,10 @@ class CodeTask(Refinable):
 
         @model_validator(mode="after")
         def _one_reward(self) -> CodeTask.Options:
+            if self.rewards and self.rewards[0].startswith("rule:"):
+                raise ValueError(
+                    f"task.reward={self.rewards[0]} is for task.name=dialogue; task.name=code judges programs"
+                )
             if len(self.rewards) != 1 or (self.rewards[0] not in ("adaptive", "coarse") and ":" not in self.rewards[0]):
                 raise ValueError(f"task.reward must be adaptive, coarse or module:function, got {self.reward!r}")
             return self
