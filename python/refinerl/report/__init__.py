@@ -10,5 +10,6 @@ model     the models of a run: found for `refinerl.evaluate`, and exported
 rows      the rows of a run's files, written and read
 summary   a finished run in the terminal
 missing   the packages of the extra `report`
+unfinished  files whose last line is cut off
 windows   means of metrics over the first and the last steps
 """

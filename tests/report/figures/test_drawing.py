@@ -167,3 +167,14 @@ def test_without_matplotlib(study: Path, tmp_path: Path, monkeypatch: pytest.Mon
         "error: figures need matplotlib of the extra `report`, which is not installed: "
         "pip install 'jinja2>=3' 'matplotlib>=3.8', then run the same command again"
     )
+
+
+def test_a_run_that_goes_on(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line that is being written is left out and said; a damaged line before it is not."""
+    run = study / "none" / "seed-0"
+    whole = (run / "metrics.jsonl").read_text()
+    (run / "metrics.jsonl").write_text(whole + '{"schema": 1, "ste')
+    assert report(run, "--figures", tmp_path / "figures") == 0
+    assert f"{run}: The last line of metrics.jsonl is cut off and left out." in capsys.readouterr().out
+    (run / "metrics.jsonl").write_text(f'{{"schema": 1, "ste\n{whole}')
+    assert "metrics.jsonl:1: not JSON" in refused(capsys, run, "--figures", tmp_path / "figures")

@@ -24,6 +24,7 @@ def run(options: argparse.Namespace) -> Iterator[str]:
     if options.public and options.push is None:
         raise UserError("--public is for --push OWNER/NAME")
     made = making.make(options.run, options.step, licence=options.license)
+    yield from made.notes
     folder = options.output or options.run / "card"
     files = made.files(folder)
     upload = None if options.push is None else Upload.of(options.push, made.model, files, public=options.public)

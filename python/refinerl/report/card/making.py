@@ -42,6 +42,8 @@ class Card:
     model: Path
     """The model's folder."""
     step: int
+    notes: tuple[str, ...]
+    """Sentences on what the run lacks."""
 
     @property
     def title(self) -> str:
@@ -88,7 +90,8 @@ def make(folder: Path, step: str = "final", *, licence: str | None = None) -> Ca
     from huggingface_hub import ModelCard
 
     model, number = find_model(folder, step)
-    run = read(folder.resolve())
+    notes: list[str] = []
+    run = read(folder.resolve(), notes)
     title = name_of(run)
     rows = training(run.rows)
     parts = windows(rows) if rows else []
@@ -126,7 +129,7 @@ def make(folder: Path, step: str = "final", *, licence: str | None = None) -> Ca
         software=citation.SOFTWARE,
     )
     head = _metadata(run, model, number, title, licence).to_yaml()
-    return Card(ModelCard(f"---\n{head}\n---\n\n{text}"), run, model, number)
+    return Card(ModelCard(f"---\n{head}\n---\n\n{text}"), run, model, number, tuple(notes))
 
 
 def _metadata(run: Drawn, model: Path, step: int, title: str, licence: str | None) -> ModelCardData:

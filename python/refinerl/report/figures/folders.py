@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from refinerl.errors import UserError
+from refinerl.report import unfinished
 from refinerl.report.figures.series import Drawn, Series
 from refinerl.report.model import is_run
-from refinerl.report.rows import read_metrics
 
 STUDY = "study.yaml"
 OWN = ("seed", "chat_template_date")
@@ -47,10 +47,10 @@ def find(folders: Sequence[Path]) -> Found:
     notes: list[str] = []
     for place, folder in {folder.resolve(): folder for folder in folders}.items():
         if is_run(folder):
-            run = read(place)
+            run = read(place, notes)
             runs.append((name_of(run), run))
         elif (folder / STUDY).is_file():
-            done, waiting, points = _study(place)
+            done, waiting, points = _study(place, notes)
             runs += done
             grids += points
             if waiting:
@@ -60,13 +60,20 @@ def find(folders: Sequence[Path]) -> Found:
     return Found(tuple(_series(runs)), tuple(_series(grids)), tuple(notes))
 
 
-def read(folder: Path) -> Drawn:
+def read(folder: Path, notes: list[str]) -> Drawn:
     """Read the rows and the configuration of a run.
+
+    Args:
+        folder: the run's.
+        notes: gets a sentence for what is missing, such as the end of a last line that is cut off.
 
     Raises:
         UserError: a file is damaged, or another version of refinerl wrote it.
     """
-    return Drawn(folder, read_metrics(folder), read_config(folder))
+    lacks: list[str] = []
+    run = Drawn(folder, unfinished.metrics(folder, lacks), read_config(folder))
+    notes += [f"{folder}: {note}" for note in lacks]
+    return run
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -97,7 +104,7 @@ def name_of(run: Drawn) -> str:
     return str(named or (folder.parent.name if SEED.fullmatch(folder.name) else folder.name) or folder)
 
 
-def _study(folder: Path) -> tuple[list[tuple[str, Drawn]], int, list[tuple[str, Drawn]]]:
+def _study(folder: Path, notes: list[str]) -> tuple[list[tuple[str, Drawn]], int, list[tuple[str, Drawn]]]:
     """Return the finished runs of a study by arm, the number of the others, and the runs of its grids by point."""
     record = _mapping(folder / STUDY, "the record of a study")
     try:
@@ -106,11 +113,13 @@ def _study(folder: Path) -> tuple[list[tuple[str, Drawn]], int, list[tuple[str, 
         grids = {str(arm): tuple(map(str, grid)) for arm, grid in (record.get("grids") or {}).items()}
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / STUDY} is not the record of a study: arms, seeds or grids are missing") from error
-    done = [(arm, read(place)) for arm, place in places if _is_finished(place)]
+    done = [(arm, read(place, notes)) for arm, place in places if _is_finished(place)]
     points = [
         (f"{arm}: {', '.join(_knob(knob, run.config) for knob in knobs)}", run)
         for arm, knobs in grids.items()
-        for run in map(read, filter(_is_finished, sorted((folder / "tuning" / arm).glob("*/seed-*"), key=_natural)))
+        for place in sorted((folder / "tuning" / arm).glob("*/seed-*"), key=_natural)
+        if _is_finished(place)
+        for run in [read(place, notes)]
     ]
     return done, len(places) - len(done), points
 

@@ -10,17 +10,14 @@ from typing import Any, TypeVar
 
 import yaml
 
-from refinerl.data.jsonlines import json_lines
 from refinerl.errors import UserError
+from refinerl.report import unfinished
 from refinerl.report.page.subject import subject
 from refinerl.report.rows import (
     OLDER,
     ROLLOUTS,
-    SCHEMA,
     RolloutRow,
-    check_schema,
     from_json,
-    metrics_from_json,
     step_files,
 )
 
@@ -64,7 +61,7 @@ class Folder:
             self.notes.append("There are no rollouts: no step is finished, or rollouts/ was removed.")
         for step, file in sorted(files.items()):
             rows = []
-            for where, line in _lines(file, (OLDER, ROLLOUTS), self.notes):
+            for where, line in unfinished.lines(file, (OLDER, ROLLOUTS), self.notes):
                 older = older or line["schema"] == OLDER
                 rows.append(from_json(where, line))
             yield step, rows
@@ -93,7 +90,7 @@ def read_folder(path: Path) -> Folder:
     said = subject(file, config)
     values = yaml.safe_load(config)
     notes: list[str] = []
-    metrics = _metrics(path, notes)
+    metrics = unfinished.metrics(path, notes)
     planned, seed = _knob(values, int, "trainer", "steps"), _knob(values, int, "seed")
     folder = Folder(path, _name(path, values), seed, said, config, planned, metrics, notes)
     done = max((row["step"] for row in metrics), default=0)
@@ -118,44 +115,3 @@ def _knob(config: Any, kind: type[Knob], *names: str) -> Knob | None:
     for name in names:
         config = config.get(name) if isinstance(config, Mapping) else None
     return config if isinstance(config, kind) else None
-
-
-def _metrics(path: Path, notes: list[str]) -> list[dict[str, Any]]:
-    file = path / "metrics.jsonl"
-    if not file.exists():
-        notes.append("There is no metrics.jsonl.")
-        return []
-    rows = []
-    for where, row in _lines(file, (SCHEMA,), notes):
-        rows.append(metrics_from_json(where, row))
-    return rows
-
-
-def _lines(path: Path, schemas: Sequence[int], notes: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Read (`file:line`, object) pairs; note a last line that is cut off, as a run that was killed leaves it."""
-    lines = json_lines(path)
-    while True:
-        try:
-            where, row = next(lines)
-        except StopIteration:
-            return
-        except UserError as error:
-            if not str(error).startswith(f"{path}:{_last(path)}: "):
-                raise
-            notes.append(f"The last line of {path.relative_to(path.parents[_depth(path)])} is cut off and left out.")
-            return
-        check_schema(where, row, schemas)
-        yield where, row
-
-
-def _depth(path: Path) -> int:
-    return 1 if path.parent.name == "rollouts" else 0
-
-
-def _last(path: Path) -> int:
-    """Return the number of the last line that is not blank; 0 if the file cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return max((number for number, line in enumerate(file, start=1) if line.strip()), default=0)
-    except OSError:
-        return 0
