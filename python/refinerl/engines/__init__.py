@@ -6,6 +6,8 @@
 `transformers`  `TransformersGenerator`: samples from a Hugging Face model in this process
 `vllm`          `VllmGenerator`: samples with a vLLM engine in this process; the only package that imports vllm
 `requests`      the checks of a request that both share
+`samples`       completions that are being written, and the end of each
+`prefill`       keys and values of prompts, computed once for all samples
 `kv_cache`      keys and values of the transformers engine, in place
 `attention`     attention for it: one query token, grouped heads
 `sampling`      a token from logits and one uniform number
