@@ -34,6 +34,7 @@ SECONDS = 3600
 SAVINGS = {
     "programs in one process": "sandbox.isolate=test",
     "no KL metric": "telemetry.kl_every=1",
+    "y as draft": "refiner.drafts=0",
 }
 """Name -> the override that switches it off. They are on in every other contestant."""
 ON = ("sandbox.isolate=program", "telemetry.kl_every=1000")

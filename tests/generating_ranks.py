@@ -41,11 +41,15 @@ def main(folder: str, out: Path, tensor_parallel: int) -> None:
         return [group[0].token_ids for group in written]
 
     def same(engine: VllmGenerator, expected: list[tuple[int, ...]]) -> None:
-        assert [group[0].token_ids for group in engine.generate(prompts, GREEDY)] == expected
+        """With drafts, which only an engine that guesses uses: those of all ranks that share it."""
+        found = engine.generate(prompts, GREEDY, drafts=expected)
+        assert [group[0].token_ids for group in found] == expected
 
     policy = DeepSpeedTrainer(PolicyNetwork(load_model(folder)), Optimization(2e-2), world, ZERO_3)
     assert all(p.numel() == 0 for p in policy.network.parameters())  # in pieces
-    engine, refiner = (VllmGenerator(folder, tokenizer, tensor_parallel=tensor_parallel) for _ in range(2))
+    engine, refiner = (
+        VllmGenerator(folder, tokenizer, tensor_parallel=tensor_parallel, guesses=guesses) for guesses in (0, 8)
+    )
     before = writes(folder)
     for step in (1, 2):
         for _ in range(3):

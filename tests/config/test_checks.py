@@ -1,5 +1,7 @@
 """Every rule of the configuration: what is resolved, what is refused."""
 
+import pytest
+
 from refinerl.config import Config
 
 
@@ -47,8 +49,6 @@ def test_the_controls_of_the_refiner_have_what_they_need(refused):
     fresh = {"name": "fresh"}
     said = "refiner.source must be reference for constraint.name=fresh, got policy"
     assert said in refused(constraint=fresh, refiner={"source": "policy"})
-    vllm = {"engines": {"generator": "vllm"}, "vllm": {"speculate": 4}}
-    assert "vllm.speculate must be 0 for constraint.name=fresh" in refused(constraint=fresh, **vllm)
     assert "constraint.tries" in refused(constraint=fresh | {"tries": 0})
 
 
@@ -56,3 +56,25 @@ def test_a_constraint_that_asks_no_model_needs_no_engine_for_it():
     peer, fresh = (Config(constraint={"name": name}) for name in ("peer", "fresh"))
     assert (peer.refines, peer.refiner_apart, len(peer.refining)) == (False, False, 1)
     assert (fresh.refines, fresh.refiner_apart, len(fresh.refining)) == (True, True, 1)
+
+
+@pytest.mark.parametrize(
+    ("sections", "drafts", "reason"),
+    [
+        ({}, 32, None),
+        ({"refiner": {"drafts": 8, "temperature": 1.0}}, 8, None),
+        ({"lora": {"rank": 4}}, 32, None),
+        ({"engines": {"generator": "vllm"}}, 32, None),
+        ({"engines": {"generator": "vllm"}, "refiner": {"temperature": 1.0}}, 0, "refiner.temperature=0"),
+        ({"engines": {"generator": "vllm"}, "lora": {"rank": 4}}, 0, "share a vLLM engine"),
+        ({"engines": {"generator": "vllm"}, "refiner": {"source": "policy"}}, 0, "share a vLLM engine"),
+        ({"refiner": {"url": "http://localhost:1/v1"}}, 0, None),
+        ({"constraint": {"name": "fresh"}}, 0, None),
+        ({"constraint": {"name": "none"}}, 0, None),
+    ],
+)
+def test_drafts_are_used_where_the_engine_can_verify_them(sections, drafts, reason):
+    config = Config(**sections)
+    assert config.drafts == drafts
+    assert (config.no_drafts is None) == (reason is None)
+    assert reason is None or reason in config.no_drafts

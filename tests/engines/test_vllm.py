@@ -219,11 +219,11 @@ def test_sleep_loses_nothing_where_there_is_nothing_to_free(original, prompts):
 
 
 def test_making_an_engine_leaves_the_process_as_it_was(folder, tokenizer, prompts):
-    """Random generators and torch's threads; and guesses by looking up the prompt change the speed alone."""
+    """Random generators and torch's threads; and guesses from drafts change the speed alone."""
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
     threads = torch.set_num_threads
     done: list[int] = []
-    guessing = VllmGenerator(str(folder), tokenizer, speculate=4, progress=done.append)
+    guessing = VllmGenerator(str(folder), tokenizer, guesses=8, progress=done.append)
     assert random.getstate() == states[0]
     assert np.random.get_state()[1].tolist() == states[1]  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), states[2])
@@ -233,6 +233,31 @@ def test_making_an_engine_leaves_the_process_as_it_was(folder, tokenizer, prompt
     plain = TransformersGenerator(load_model(str(folder)), tokenizer).generate(prompts, longer)
     same(guessing.generate(prompts, longer), plain)
     assert sum(done) == len(prompts) * 60
+    assert guessing.decoded.drafted == 0
+    check_drafts(guessing, prompts, plain)
+
+
+def check_drafts(guessing, prompts, plain) -> None:
+    """Good, bad, impossible and missing drafts give the same completions, good ones in few passes."""
+    longer = Sampling(max_tokens=60, temperature=0)
+    good = [completion.token_ids for (completion,) in plain]
+    spoiled = [(*ids[:10], 9, 9, *ids[10:30], *ids[34:]) for ids in good]
+    impossible = [(), (5,) * 5000, (10**6, -3, *good[2]), good[0]]
+    passes = []
+    for drafts in (good, spoiled, impossible):
+        before = guessing.decoded
+        same(guessing.generate(prompts, longer, drafts=drafts), plain)
+        spent = guessing.decoded - before
+        assert spent.tokens == sum(map(len, good))
+        assert 0 < spent.accepted <= spent.drafted
+        passes.append(spent.passes)
+    assert passes[0] < passes[1] < passes[2]
+    assert 5 * passes[0] < max(map(len, good))
+    before = guessing.decoded
+    seeded = sampling(len(prompts), 2)
+    drawn = guessing.generate(prompts, seeded, drafts=good)
+    assert (guessing.decoded - before).drafted == 0  # vLLM would draw other tokens from the same seeds
+    same(guessing.generate(prompts, seeded), drawn)
 
 
 def test_an_engine_that_cannot_serve_a_model_says_so(tiny_folder, tokenizer):

@@ -39,7 +39,7 @@ from refinerl.report import export
 from refinerl.run import arguments as command_line
 from refinerl.run import placement, recipe, trainers
 from refinerl.run import tasks as rewards
-from refinerl.run.generators import make_refiner, make_server
+from refinerl.run.generators import make_refiner, make_server, translation
 from refinerl.run.telemetry import Telemetry
 from refinerl.sandbox import SandboxError
 from refinerl.tasks import templates
@@ -75,10 +75,9 @@ class _Voice:
     generator: TransformersGenerator
     tokenizer: ChatTokenizer
 
-    @property
-    def author(self) -> ModelAuthor:
-        """The model as a refiner."""
-        return ModelAuthor(self.generator, self.tokenizer.encode_chat)
+    def author(self, policy: ChatTokenizer) -> ModelAuthor:
+        """Return the model as a refiner of responses in another tokenizer's tokens."""
+        return ModelAuthor(self.generator, self.tokenizer.encode_chat, redraft=translation(policy, self.tokenizer))
 
 
 def audition(config: Config, n: int, against: Sequence[str], console: Console) -> list[trial.Column]:
@@ -109,7 +108,7 @@ def audition(config: Config, n: int, against: Sequence[str], console: Console) -
                 another = template is not None and not _is_template(template)
                 refiner = make_refiner(
                     config,
-                    _voice(config, name, None, telemetry).author if another else own,
+                    _voice(config, name, None, telemetry).author(reference.tokenizer) if another else own,
                     task if template is None or another else task.refined_by(template),
                     reference.tokenizer,
                     telemetry.clock,
@@ -148,7 +147,8 @@ def _author(config: Config, reference: _Voice, telemetry: Telemetry) -> Author:
     """Return the recipe's refiner; before the first step the policy equals the reference."""
     match config.refiner.source:
         case "model":
-            return _voice(config, config.refiner.model or "", config.refiner.chat_template, telemetry).author
+            voice = _voice(config, config.refiner.model or "", config.refiner.chat_template, telemetry)
+            return voice.author(reference.tokenizer)
         case "server":
             return make_server(config, reference.tokenizer, telemetry.tick, telemetry.say)
         case _:
@@ -160,7 +160,14 @@ def _voice(config: Config, name: str, chat_template: str | None, telemetry: Tele
         place = resolve_model(name)
         tokenizer = ChatTokenizer.load(place, chat_template=chat_template, date=config.chat_template_date)
         model = load_model(place, dtype=config.dtype).to(trainers.device_of(config.device))
-    generator = TransformersGenerator(model, tokenizer, max_rows=config.generation.max_batch, progress=telemetry.tick)
+    generator = TransformersGenerator(
+        model,
+        tokenizer,
+        max_rows=config.generation.max_batch,
+        guesses=config.refiner.drafts,
+        progress=telemetry.tick,
+        say=telemetry.say,
+    )
     return _Voice(generator, tokenizer)
 
 

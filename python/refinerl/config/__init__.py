@@ -159,6 +159,29 @@ class Config(Section):
         return self.refines and (source == "model" or (source == "reference" and not self.lora.rank))
 
     @property
+    def no_drafts(self) -> str | None:
+        """The reason why the refiner cannot use drafts although it rewrites responses in this process, or None."""
+        if not self.rewrites or self.refiner.source == "server" or self.engines.generator != "vllm":
+            return None
+        if self.refiner.temperature > 0:
+            return (
+                "vLLM would draw other tokens from the same seeds; refiner.temperature=0 or "
+                "engines.generator=transformers can use drafts"
+            )
+        if not self.refiner_apart:
+            return (
+                "policy and refiner share a vLLM engine, and guessing would slow down the policy's; a refiner.model or "
+                "engines.generator=transformers can use drafts"
+            )
+        return None
+
+    @property
+    def drafts(self) -> int:
+        """Most tokens of y that are verified at once: `refiner.drafts`, or 0 where the refiner cannot use drafts."""
+        usable = self.rewrites and self.refiner.source != "server" and self.no_drafts is None
+        return self.refiner.drafts if usable else 0
+
+    @property
     def on_dropped(self) -> bool:
         """True if rollouts of groups that dynamic sampling dropped are refined as well."""
         return any(getattr(constraint, "on_dropped", False) for constraint in self.held)

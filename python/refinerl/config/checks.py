@@ -35,20 +35,6 @@ def check(config: Config) -> None:
     _check_evaluation(config)
     _check_reward(config)
     _check_constraints(config)
-    if config.vllm.speculate and not (config.engines.generator == "vllm" and config.refiner_apart):
-        raise ValueError(
-            f"vllm.speculate must be 0 unless the refiner has a vLLM engine of its own, got {config.vllm.speculate}: "
-            "it needs engines.generator=vllm, constraint.name=dynamic, and lora.rank=0 or a refiner.model"
-        )
-    if config.vllm.speculate and config.refiner.temperature > 0:
-        raise ValueError(
-            f"vllm.speculate must be 0 where the refiner samples, got {config.vllm.speculate}: guesses would change "
-            "which tokens a seed draws; refiner.temperature=0 may speculate"
-        )
-    if config.vllm.speculate and any(c.name == "fresh" for c in config.held):
-        raise ValueError(
-            f"vllm.speculate must be 0 for constraint.name=fresh, got {config.vllm.speculate}: its answers are sampled"
-        )
     if config.on_dropped and not getattr(config.algorithm, "dynamic_sampling", False):
         raise ValueError(f"{_knob(config, 'on_dropped')} must be false unless dapo's dynamic sampling drops groups")
 

@@ -67,8 +67,8 @@ def is_default(key: str, value: Any) -> bool:
 def sentences(found: Mapping[str, str]) -> list[str]:
     """Describe unread knobs, one sentence for each reason.
 
-    >>> sentences({"vllm.sleep": "engines.generator=vllm", "vllm.speculate": "engines.generator=vllm"})
-    ['vllm.sleep and vllm.speculate change nothing in this run: they are read only with engines.generator=vllm']
+    >>> sentences({"vllm.sleep": "engines.generator=vllm", "vllm.prefix_caching": "engines.generator=vllm"})
+    ['vllm.sleep and vllm.prefix_caching change nothing in this run: they are read only with engines.generator=vllm']
     """
     grouped: dict[str, list[str]] = {}
     for key, said in found.items():

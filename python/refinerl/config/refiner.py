@@ -29,6 +29,11 @@ class RefinerConfig(Section):
         {
             **dict.fromkeys(("source", "model", "url", "chat_template", "api_key_env", "samples"), REFINES),
             **dict.fromkeys(("temperature", "max_tokens", "template"), REWRITES),
+            "drafts": When(
+                "a constraint whose refiner rewrites responses, such as constraint.name=dynamic, and whose engine can "
+                "verify drafts: no server, and with engines.generator=vllm a greedy refiner with an engine of its own",
+                lambda own, run: run.drafts > 0 or not own.drafts,
+            ),
             **dict.fromkeys(("where", "budget"), CHOSEN),
             **dict.fromkeys(("timeout", "retries", "concurrency", "max_failures"), SERVED),
             **dict.fromkeys(
@@ -57,6 +62,9 @@ class RefinerConfig(Section):
     """Sampling temperature; 0 is greedy decoding."""
     max_tokens: Count = derived("generation.max_tokens")
     """Maximum tokens of a refinement."""
+    drafts: Annotated[int, Field(ge=0, le=128)] = 32
+    """Most tokens of y that the refiner verifies at once, instead of writing the copy of y token by token; refinements
+    stay the same. 0: off."""
     template: TemplatePath | None = None
     """Prompt template: a file, or a name in tasks/prompts. None: the task's own."""
     where: Literal["all", "unsolved", "beyond"] = "all"

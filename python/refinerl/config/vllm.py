@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from refinerl.config.conditions import GPU, VLLM
-from refinerl.contracts.options import ALL, Count, CountOrZero, Reads, Section, When
+from refinerl.contracts.options import ALL, Count, Reads, Section, When
 
 
 class VllmConfig(Section):
@@ -42,8 +42,19 @@ class VllmConfig(Section):
     """Free the engines' GPU memory while they are idle. Has no effect on a CPU."""
     prefix_caching: bool = True
     """Compute each prompt once for all of its samples."""
-    speculate: CountOrZero = 0
-    """Tokens that the refiner's engine proposes at once by copying from its prompt. 0: off; 8 is a good start."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_speculate(cls, values: Any) -> Any:
+        """Drop a knob that runs of an earlier state have in their config.yaml, if it is off."""
+        if isinstance(values, dict) and "speculate" in values:
+            values = dict(values)
+            if values.pop("speculate"):
+                raise ValueError(
+                    "vllm.speculate is no knob any more: the refiner copies from y instead of its prompt, with "
+                    "refiner.drafts=8"
+                )
+        return values
 
     @model_validator(mode="after")
     def _resolve(self) -> VllmConfig:

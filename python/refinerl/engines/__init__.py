@@ -9,7 +9,9 @@
 `samples`       completions that are being written, and the end of each
 `prefill`       keys and values of prompts, computed once for all samples
 `kv_cache`      keys and values of the transformers engine, in place
-`attention`     attention for it: one query token, grouped heads
+`attention`     attention for it: few query tokens, grouped heads
+`guesses`       the next tokens of a completion, guessed from a draft; how many pay
+`verifying`     a pass over several tokens per row, which verifies guesses
 `sampling`      a token from logits and one uniform number
 `stopping`      cutting a completion at a stop string
 `releases`      the tested releases of vLLM and DeepSpeed; others are refused

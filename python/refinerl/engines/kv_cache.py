@@ -3,6 +3,8 @@
 transformers' own cache concatenates the keys and values of every layer at each token, which on a CPU takes more time
 than the matrix products. This cache is allocated once at its final size. A new token is written in place, a finished
 row is overwritten by the last one, and columns that are padding in every remaining row are left out of the view.
+
+`DecodingCache` is for rows that all grow by one token a pass, `PlacedCache` for rows that grow by different numbers.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
@@ -45,6 +48,32 @@ class DecodingCache(Cache):  # type: ignore[misc]  # transformers is untyped to 
     def advance(self) -> None:
         """Include the column that all layers have just written."""
         self.length += 1
+
+
+class PlacedCache(DecodingCache):
+    """Keys and values of `rows` samples, each position in the column of its number; columns from 0 are in view.
+
+    A pass may read several tokens per row, and different numbers of them. Tokens that turn out to be wrong need no
+    removal: queries see no column behind their own position, and the row's next tokens overwrite them.
+    """
+
+    columns: Tensor  # (rows, n) int64, the columns of the pass's tokens; padding has the spare column, `capacity`
+
+    def __init__(self, layers: int, rows: int, capacity: int) -> None:
+        super().__init__(layers, rows, 0, capacity)
+        self.layers = [_PlacedLayer(self) for _ in range(layers)]
+
+    def fill(self, prefilled: DynamicCache, lengths: Sequence[int], destinations: Sequence[Sequence[int]]) -> None:
+        """Copy the first lengths[i] columns of prefilled row i to each row in destinations[i], from column 0."""
+        for layer, source in zip(self.layers, prefilled.layers, strict=True):
+            layer.allocate(source.keys, source.values)
+            for i, (length, rows) in enumerate(zip(lengths, destinations, strict=True)):
+                layer.keys[rows, :, :length] = source.keys[i, :, :length]
+                layer.values[rows, :, :length] = source.values[i, :, :length]
+
+    def place(self, columns: Tensor, end: int) -> None:
+        """Set the columns of the next pass's tokens, (rows, n), and the end of the view, behind all but the spare."""
+        self.columns, self.length = columns, end
 
 
 class _Layer(CacheLayerMixin):  # type: ignore[misc]
@@ -90,3 +119,30 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
 
     def get_max_length(self) -> int:
         return self.cache.capacity
+
+
+class _PlacedLayer(_Layer):
+    """The buffers of one layer, with a spare column at the end."""
+
+    cache: PlacedCache
+
+    def allocate(self, keys: Tensor, values: Tensor) -> None:
+        """Allocate the buffers for keys and values like these, (B, heads, n, width), unless they exist."""
+        if not self.is_initialized:
+            self.keys, self.values = (
+                like.new_zeros((self.cache.rows, like.shape[1], self.cache.capacity + 1, like.shape[3]))
+                for like in (keys, values)
+            )
+            self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Write each token into its column and return all columns in view."""
+        self.allocate(key_states, value_states)
+        cache = self.cache
+        rows = torch.arange(cache.rows, device=key_states.device)[:, None]
+        self.keys[rows, :, cache.columns] = key_states.transpose(1, 2)
+        self.values[rows, :, cache.columns] = value_states.transpose(1, 2)
+        return self.keys[: cache.rows, :, : cache.length], self.values[: cache.rows, :, : cache.length]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.cache.length, 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -23,13 +24,50 @@ class Sample:
     prompt_length: int
     limit: int
     """Maximum number of tokens."""
-    noise: Tensor  # (limit,) float64
+    noise: Tensor | None  # (limit,) float64; None for greedy decoding
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     text: str = ""
     finish_reason: FinishReason | None = None
+    written: int = 0
+    """Number of tokens that were added, before a stop string cuts them."""
 
-    def finish(self, tokenizer: ChatTokenizer, stop: tuple[str, ...]) -> None:
+    def add(self, token: int, logprob: float, tokenizer: ChatTokenizer, stop: tuple[str, ...]) -> None:
+        """Add a token, and finish if it ends the completion."""
+        self.token_ids.append(token)
+        self.logprobs.append(logprob)
+        self.written += 1
+        self._finish(tokenizer, stop)
+
+    def accept(
+        self,
+        guess: Sequence[int],
+        tokens: Sequence[int],
+        logprobs: Sequence[float],
+        tokenizer: ChatTokenizer,
+        stop: tuple[str, ...],
+    ) -> int:
+        """Add the tokens that were drawn, as far as each but the last is the guessed one.
+
+        Args:
+            guess: n tokens.
+            tokens: n + 1 tokens, each drawn on the condition that the guesses before it are right.
+            logprobs: of `tokens`.
+            tokenizer: as for `add`.
+            stop: as for `add`.
+
+        Returns:
+            The number of guessed tokens that were added.
+        """
+        for right, (token, logprob) in enumerate(zip(tokens, logprobs, strict=True)):
+            self.add(token, logprob, tokenizer, stop)
+            if right == len(guess) or token != guess[right]:
+                return right
+            if self.finish_reason:
+                return right + 1
+        raise AssertionError("one more token than guesses is drawn")
+
+    def _finish(self, tokenizer: ChatTokenizer, stop: tuple[str, ...]) -> None:
         """Set the finish reason if the last token ends the completion."""
         if self.token_ids[-1] in tokenizer.eos_token_ids:
             self.finish_reason = "stop"

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from refinerl.records import Sampling
+
 
 def uniforms(seed: int, count: int) -> Tensor:
     """Draw the noise of one sample's tokens, (count,) float64 in [0, 1), from Philox keyed by a 64-bit seed.
@@ -15,6 +17,17 @@ def uniforms(seed: int, count: int) -> Tensor:
     """
     bits = np.random.Philox(key=int(seed) & (2**64 - 1))
     return torch.from_numpy(np.random.Generator(bits).random(count))
+
+
+def draw(logits: Tensor, uniform: Tensor | None, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """Choose one token per row of logits (B, V) as a request says: greedily at temperature 0, where `uniform` is None.
+
+    `uniform` may be on another device. Returns and errors as in `greedy` and `sample`.
+    """
+    if uniform is None:
+        return greedy(logits)
+    noise = uniform.to(logits.device)
+    return sample(logits, noise, sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p)
 
 
 def greedy(logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,8 +8,10 @@ to floating point: a matrix product may round a row differently in a batch of an
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -18,11 +20,13 @@ from transformers import PreTrainedModel
 from refinerl.contracts import Finished
 from refinerl.engines import requests
 from refinerl.engines.attention import GROUPED
-from refinerl.engines.kv_cache import DecodingCache
+from refinerl.engines.guesses import LOGITS, Confidence, Draft, Reader, best_length
+from refinerl.engines.kv_cache import DecodingCache, PlacedCache
 from refinerl.engines.prefill import prefill
 from refinerl.engines.samples import Sample, close_gaps
-from refinerl.engines.sampling import greedy, sample, uniforms
+from refinerl.engines.sampling import draw, uniforms
 from refinerl.engines.tokenization import ChatTokenizer
+from refinerl.engines.verifying import fault, fixed_cost, next_logits
 from refinerl.errors import UserError
 from refinerl.records import Completion, Decoding, Sampling
 
@@ -40,8 +44,10 @@ class TransformersGenerator:
         base: a context without the model's adapter, if it has one: `LoraNetwork.base`.
         home: the device of the weights while the generator is awake; `sleep` moves them to the CPU, so nothing else may
             use the model then. None: they stay where they are.
+        guesses: the most tokens of a draft that are guessed at a time; 0: drafts are ignored.
         progress: called now and then with a number of finished tokens; over a call of `generate` these numbers add up
             to len(prompts) · n · max_tokens, because a completion that ends early counts in full.
+        say: called once with the reason if the model cannot verify guesses and drafts are ignored; None: a warning.
 
     Raises:
         UserError: the model has layers other than attention, whose state the cache cannot hold.
@@ -57,7 +63,9 @@ class TransformersGenerator:
         max_prefill_tokens: int = 4096,
         base: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
         home: str | None = None,
+        guesses: int = 32,
         progress: Callable[[int], None] | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
@@ -74,6 +82,9 @@ class TransformersGenerator:
             )
         self._context_length: int = context_length or config.max_position_embeddings
         self._home = home
+        self._guesses = guesses
+        self._say = say
+        self._verifies: bool | None = None  # known once a draft was given
         self.decoded = Decoding()
 
     @property
@@ -94,7 +105,11 @@ class TransformersGenerator:
         """Write `sampling.n` completions for each prompt, in order.
 
         Logprobs are those of the distribution that was sampled from, after temperature, top_k and top_p; for greedy
-        sampling those at temperature 1. `drafts` are ignored. `finished` is called with each completion.
+        sampling those at temperature 1. `finished` is called with each completion.
+
+        With `drafts`, one for each prompt, a pass verifies several tokens. Each is drawn from the logits and the random
+        number that it has without drafts, so the completions are the same, up to floating point as for batches. A draft
+        may be empty, too long, or have tokens that the model lacks, which are not guessed.
 
         Raises:
             ValueError: a prompt is empty or leaves no room in the context, or the seeds do not match the request.
@@ -104,8 +119,13 @@ class TransformersGenerator:
         # Longest first: prompts of similar length share a batch, and a batch too large for the memory fails early.
         order = sorted(samples, key=lambda s: -s.prompt_length)
         with self._decoding(), contextlib.nullcontext() if adapter else self.base():
+            confidence = Confidence() if drafts is not None and self._can_verify() else None
             for first in range(0, len(order), self.max_rows):
-                self._write(order[first : first + self.max_rows], prompts, sampling, finished)
+                rows = order[first : first + self.max_rows]
+                if drafts is None or confidence is None:
+                    self._write(rows, prompts, sampling, finished)
+                else:
+                    self._write_guessing(rows, prompts, sampling, drafts, confidence, finished)
         return [[s.finished() for s in samples[i : i + sampling.n]] for i in range(0, len(samples), sampling.n)]
 
     def _requests(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Sample]:
@@ -114,7 +134,7 @@ class TransformersGenerator:
         for i, prompt in enumerate(prompts):
             limit = min(sampling.max_tokens, self.context_length - len(prompt))
             for j in range(sampling.n):
-                noise = uniforms(sampling.seeds[i][j], limit) if sampling.temperature > 0 else torch.empty(0)
+                noise = uniforms(sampling.seeds[i][j], limit) if sampling.temperature > 0 else None
                 samples.append(Sample(i, j, len(prompt), limit, noise))
         return samples
 
@@ -147,32 +167,92 @@ class TransformersGenerator:
             )
             cache.advance()
             self.decoded += Decoding(tokens=len(rows), passes=1)
-            logits = out.logits[:, -1]
-            if sampling.temperature > 0:
-                uniform = torch.stack([s.noise[len(s.token_ids)] for s in rows]).to(device)
-                last, logprobs = sample(
-                    logits, uniform, sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p
-                )
-            else:
-                last, logprobs = greedy(logits)
+            last, logprobs = draw(out.logits[:, -1], _noise(rows, [1] * len(rows)), sampling)
             positions += 1
             for s, token, logprob in zip(rows, last.tolist(), logprobs.tolist(), strict=True):
-                s.token_ids.append(token)
-                s.logprobs.append(logprob)
-                s.finish(self.tokenizer, sampling.stop)
-                if s.finish_reason and finished is not None:
-                    finished(s.prompt, s.number, s.finished())
-            self._report(rows, sampling.max_tokens)
+                s.add(token, logprob, self.tokenizer, sampling.stop)
+            self._report(rows, [1] * len(rows), sampling.max_tokens, finished)
             if any(s.finish_reason for s in rows):
                 kept = close_gaps(rows, cache)
                 last, positions, visible = last[kept], positions[kept], visible[kept]
                 if rows:
                     cache.start = cache.length - int(positions.max())
 
-    def _report(self, rows: list[Sample], max_tokens: int) -> None:
+    def _write_guessing(
+        self,
+        rows: list[Sample],
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        drafts: Sequence[Sequence[int]],
+        confidence: Confidence,
+        finished: Finished | None,
+    ) -> None:
+        """Write as `_write` does, where a pass verifies several guessed tokens of each row."""
+        config = self.model.config.get_text_config()
+        fixed = fixed_cost(self.model)
+        cache = PlacedCache(config.num_hidden_layers, len(rows), max(s.prompt_length + s.limit for s in rows))
+        prefill(self.model, cache, rows, prompts, self.tokenizer.pad_token_id, self.max_prefill_tokens)
+        indexed = {i: Draft(drafts[i], config.vocab_size) for i in {s.prompt for s in rows}}
+        readers = {id(s): Reader(indexed[s.prompt]) for s in rows}
+        while rows:
+            most = min(self._guesses, LOGITS // config.vocab_size // len(rows) - 1)
+            guesses = [readers[id(s)].guess(s.token_ids, min(most, s.limit - s.written - 1)) for s in rows]
+            length = best_length([confidence.chances(guess) for guess in guesses], fixed)
+            taken = [guess.tokens[:length] for guess in guesses]
+            fed = [
+                [s.token_ids[-1] if s.token_ids else prompts[s.prompt][-1], *tokens]
+                for s, tokens in zip(rows, taken, strict=True)
+            ]
+            logits = next_logits(self.model, cache, fed, [s.prompt_length - 1 + s.written for s in rows])
+            drawn = self._draw(logits, rows, [len(row) for row in fed], sampling)
+            written, accepted = [], 0
+            for s, guess, tokens, (found, logprobs) in zip(rows, guesses, taken, drawn, strict=True):
+                before = s.written
+                right = s.accept(tokens, found, logprobs, self.tokenizer, sampling.stop)
+                written.append(s.written - before)
+                confidence.learn(guess, min(len(tokens), written[-1]), right)
+                accepted += right
+            self.decoded += Decoding(sum(written), 1, sum(map(len, taken)), accepted)
+            self._report(rows, written, sampling.max_tokens, finished)
+            close_gaps(rows, cache)
+
+    def _draw(
+        self, logits: Tensor, rows: Sequence[Sample], lengths: Sequence[int], sampling: Sampling
+    ) -> Iterator[tuple[list[int], list[float]]]:
+        """Draw a token after each of the first lengths[i] tokens of row i, from logits (rows, n, V)."""
+        places = [(row, column) for row, length in enumerate(lengths) for column in range(length)]
+        row, column = torch.tensor(places, device=logits.device).T
+        noise = _noise(rows, lengths)
+        parts = [slice(first, first + self.max_rows) for first in range(0, len(places), self.max_rows)]
+        found = [
+            draw(logits[row[part], column[part]], None if noise is None else noise[part], sampling) for part in parts
+        ]
+        tokens, logprobs = (torch.cat(each).tolist() for each in zip(*found, strict=True))
+        ends = list(accumulate(lengths))
+        return ((tokens[end - n : end], logprobs[end - n : end]) for n, end in zip(lengths, ends, strict=True))
+
+    def _can_verify(self) -> bool:
+        """Return True if the model can verify guesses; say the reason once if it cannot."""
+        if self._guesses and self._verifies is None:
+            reason = fault(self.model)
+            self._verifies = reason is None
+            if reason is not None:
+                text = (
+                    f"drafts are ignored, so refinements take longer: the refiner cannot verify them, because {reason}"
+                )
+                (warnings.warn if self._say is None else self._say)(text)
+        return bool(self._guesses and self._verifies)
+
+    def _report(
+        self, rows: Sequence[Sample], written: Sequence[int], max_tokens: int, finished: Finished | None
+    ) -> None:
+        """Report a pass that wrote these numbers of tokens; `rows` still has the samples that it finished."""
+        done = [s for s in rows if s.finish_reason]
         if self.progress is not None:
-            written = [len(s.token_ids) for s in rows if not s.finish_reason]
-            self.progress(len(written) + sum(max_tokens - len(s.token_ids) + 1 for s in rows if s.finish_reason))
+            self.progress(sum(written) + sum(max_tokens - s.written for s in done))
+        if finished is not None:
+            for s in done:
+                finished(s.prompt, s.number, s.finished())
 
     @contextlib.contextmanager
     def _decoding(self) -> Iterator[None]:
@@ -213,3 +293,9 @@ class TransformersGenerator:
         """Move the weights back to their `home`."""
         if self._home is not None:
             self.model.to(self._home)
+
+
+def _noise(rows: Sequence[Sample], lengths: Sequence[int]) -> Tensor | None:
+    """Return the random numbers of the next lengths[i] tokens of each row, (Σ lengths,); None for greedy decoding."""
+    parts = [s.noise[s.written : s.written + n] for s, n in zip(rows, lengths, strict=True) if s.noise is not None]
+    return torch.cat(parts) if parts else None

@@ -18,8 +18,8 @@ class ModelAuthor:
     """Applies the chat template and tokenizer of the generator's model."""
     adapter: bool = False
     """True: generate with the adapter of a LoRA policy; False: with the base model."""
-    same_tokens: bool = True
-    """True if the generator has the policy's vocabulary, so that y can serve as a draft for speculative decoding."""
+    redraft: Callable[[Sequence[int]], Sequence[int]] | None = None
+    """Translates a draft from the policy's tokens into the generator's; None: they are the same."""
 
     @property
     def decoded(self) -> Decoding:
@@ -50,7 +50,7 @@ class ModelAuthor:
             [prompts[i] for i in fitting],
             replace(sampling, seeds=[sampling.seeds[i] for i in fitting]),
             adapter=self.adapter,
-            drafts=[drafts[i] for i in fitting] if self.same_tokens else None,
+            drafts=[drafts[i] if self.redraft is None else self.redraft(drafts[i]) for i in fitting],
             finished=finished,
         )
         self.generator.sleep()

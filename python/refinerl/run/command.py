@@ -270,6 +270,7 @@ CHANGEABLE = (
     "task.reward_seconds",
     "reward_model.batch",
     "reward_model.device",
+    "refiner.drafts",
     "refiner.url",
     "refiner.api_key_env",
     "refiner.timeout",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, nullcontext
+from functools import partial
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -48,20 +49,32 @@ def make_generators(
     Raises:
         UserError: the engine is not installed, or cannot be used in this way.
     """
+    if config.refiner.drafts and config.no_drafts is not None:
+        say(f"refiner.drafts is off: {config.no_drafts}")
     theirs, place = tokenizer, folder
     if config.refines and config.refiner.source == "model":
         place, theirs = load_refiner_tokenizer(config)
     if config.engines.generator == "vllm":
         generator, writer = _vllm(config, folder, tokenizer, weights, world, progress, closing, place, theirs)
     else:
-        generator, writer = _transformers(config, tokenizer, policy, reference, progress, place, theirs)
+        generator, writer = _transformers(config, tokenizer, policy, reference, progress, say, place, theirs)
     if config.refines and config.refiner.source == "server":
         return generator, make_server(config, tokenizer, progress, say)
     by_policy = config.refiner.source == "policy"
     encode = tokenizer.encode_request if theirs is tokenizer else theirs.encode_chat
-    return generator, ModelAuthor(
-        writer, encode, adapter=by_policy and config.lora.rank > 0, same_tokens=theirs is tokenizer
-    )
+    adapter = by_policy and config.lora.rank > 0
+    return generator, ModelAuthor(writer, encode, adapter=adapter, redraft=translation(tokenizer, theirs))
+
+
+def translation(ours: ChatTokenizer, theirs: ChatTokenizer) -> Callable[[Sequence[int]], Sequence[int]] | None:
+    """Return the translation of drafts from one vocabulary into another; None for one tokenizer."""
+    return None if theirs is ours else partial(_translate, ours, theirs)
+
+
+def _translate(ours: ChatTokenizer, theirs: ChatTokenizer, tokens: Sequence[int]) -> tuple[int, ...]:
+    """Return the tokens of another vocabulary for the same text, with its EOS if there is one."""
+    ended = bool(tokens) and tokens[-1] in ours.eos_token_ids
+    return (*theirs.encode(ours.decode(tokens)), *([theirs.eos_token_id] if ended else []))
 
 
 def load_refiner_tokenizer(config: Config) -> tuple[str, ChatTokenizer]:
@@ -101,20 +114,22 @@ def _transformers(
     policy: PolicyNetwork,
     reference: PreTrainedModel | None,
     progress: Callable[[int], None],
+    say: Callable[[str], None],
     place: str,
     theirs: ChatTokenizer,
 ) -> tuple[Generator, Generator]:
     """Make the engines on the trainers' own modules, so that no weights have to be copied."""
     rows, home = config.generation.max_batch, home_of_reference(config)
     base = policy.base if isinstance(policy, LoraNetwork) else nullcontext
-    generator = TransformersGenerator(policy.model, tokenizer, max_rows=rows, base=base, progress=progress)
+    make = partial(TransformersGenerator, max_rows=rows, guesses=config.drafts, progress=progress, say=say)
+    generator = make(policy.model, tokenizer, base=base)
     if not config.refiner_apart:
         return generator, generator
     model, device = reference, device_of(config.device)
     if config.refiner.source == "model":
         model = load_model(place, dtype=config.dtype).to("cpu" if home else device)
     assert model is not None  # a separate refiner is one of the two
-    return generator, TransformersGenerator(model, theirs, max_rows=rows, home=home, progress=progress)
+    return generator, make(model, theirs, home=home)
 
 
 def make_refiner(
@@ -194,7 +209,7 @@ def _vllm(
         *,
         adapter: tuple[int, int] | None = None,
         frozen: bool = False,
-        speculate: int = 0,
+        guesses: int = 0,
     ) -> VllmGenerator:
         made = VllmGenerator(
             model,
@@ -209,7 +224,7 @@ def _vllm(
             sleeps=v.sleep,
             frozen=frozen,
             source=weights,
-            speculate=speculate,
+            guesses=guesses,
             adapter=adapter,
             progress=progress,
         )
@@ -219,4 +234,4 @@ def _vllm(
     generator = engine(v.memory_policy, adapter=(lora.rank, lora.alpha) if lora.rank else None)
     if not config.refiner_apart:
         return generator, generator
-    return generator, engine(v.memory_refiner, place, theirs, frozen=True, speculate=v.speculate)
+    return generator, engine(v.memory_refiner, place, theirs, frozen=True, guesses=config.drafts)

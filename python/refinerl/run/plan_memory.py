@@ -82,6 +82,7 @@ def run_of(config: Config) -> tuple[Run | None, str]:
             written=config.generation.max_tokens,
             generator=config.engines.generator,
             rows=min(config.generation.max_batch, -(-trainer.batch // ranks)),
+            guesses=config.drafts,
             critic=shapes["critic"],
             reward=shapes["reward"],
             reward_width=4 if config.reward_model.dtype == "float32" else 2,

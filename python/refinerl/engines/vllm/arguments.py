@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from refinerl.engines.vllm.proposer import PROPOSER
 from refinerl.engines.vllm.weights import lora_rank
 
 CPU_CACHE = 2**30
@@ -27,7 +28,7 @@ def arguments(
     prefix_caching: bool,
     eager: bool,
     sleeps: bool,
-    speculate: int,
+    guesses: int,
     adapter: tuple[int, int] | None,
 ) -> dict[str, Any]:
     """Translate the arguments of `VllmGenerator`, of which `sleeps` already says whether this platform can.
@@ -57,11 +58,10 @@ def arguments(
         chosen["kv_cache_memory_bytes"] = CPU_CACHE
     if adapter is not None:
         chosen |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": lora_rank(adapter[0])}
-    if speculate:
+    if guesses:
         chosen["speculative_config"] = {
-            "method": "ngram",
-            "num_speculative_tokens": speculate,
-            "prompt_lookup_min": 2,
-            "prompt_lookup_max": 4,
+            "method": "custom_class",
+            "model": PROPOSER,
+            "num_speculative_tokens": guesses,
         }
     return chosen

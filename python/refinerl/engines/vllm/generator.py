@@ -26,6 +26,7 @@ from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.engines.vllm.arguments import arguments
 from refinerl.engines.vllm.memory import CACHE, WEIGHTS
 from refinerl.engines.vllm.process import CUSTODY, import_vllm, name_shared_memory, on_current_device
+from refinerl.engines.vllm.proposer import decoded, expect
 from refinerl.engines.vllm.weights import ADAPTER, install_adapter, repack_head, take_over
 from refinerl.errors import UserError
 from refinerl.records import Completion, Decoding, FinishReason, Sampling
@@ -51,8 +52,8 @@ class VllmGenerator:
         frozen: the folder's weights never change, so `sleep` keeps a copy of them on the host; else it discards them.
         source: gives the weights that `wake` loads in place of discarded ones if `load` has not: the trainer's
             `weights`.
-        speculate: number of tokens to guess at a time by looking up the last ones in the prompt; 0 is off. It pays when
-            outputs copy their prompts, as refinements do.
+        guesses: the most tokens of a draft that are guessed at a time, at most 128; 0: drafts are ignored. Only greedy
+            requests use drafts, because vLLM would draw other tokens from the same seed.
         adapter: rank and alpha of the LoRA adapter whose weights `load` gets; None if it gets the model's.
         progress: as in `TransformersGenerator`.
 
@@ -75,7 +76,7 @@ class VllmGenerator:
         sleeps: bool = True,
         frozen: bool = False,
         source: Callable[[], Iterable[tuple[str, Tensor]]] | None = None,
-        speculate: int = 0,
+        guesses: int = 0,
         adapter: tuple[int, int] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
@@ -87,6 +88,7 @@ class VllmGenerator:
         self._loaded = adapter is None
         self._source = source
         self._asleep: set[str] = set()
+        self._guesses = guesses
         self.decoded = Decoding()
         self._tensor_parallel = tensor_parallel
         from vllm.platforms import current_platform as platform
@@ -105,7 +107,7 @@ class VllmGenerator:
             prefix_caching=prefix_caching,
             eager=eager,
             sleeps=self._sleeps,
-            speculate=speculate,
+            guesses=guesses,
             adapter=adapter,
         )
         if self._cpu and tensor_parallel > 1:
@@ -149,7 +151,8 @@ class VllmGenerator:
         """Write `sampling.n` completions for each prompt, in order.
 
         Logprobs are those of the distribution that was sampled from, after temperature, top_k and top_p; for greedy
-        sampling those at temperature 1. `drafts` are ignored: speculation takes its guesses from the prompt.
+        sampling those at temperature 1. `drafts`, one for each prompt, are used by greedy requests of an engine that
+        guesses, and are treated as in `TransformersGenerator`.
 
         Raises:
             ValueError: a prompt is empty or leaves no room in the context, or the seeds do not match the request.
@@ -162,7 +165,7 @@ class VllmGenerator:
         self.wake()
         mine = slice(0, len(prompts))
         if self._tensor_parallel > 1:
-            prompts, sampling, mine = self._gather(prompts, sampling)
+            prompts, sampling, drafts, mine = self._gather(prompts, sampling, drafts)
         asked = [[*prompt] for prompt in prompts for _ in range(sampling.n)]
         greedy: Sequence[Sequence[int | None]] = [[None] * sampling.n] * len(prompts)
         params = [
@@ -170,17 +173,34 @@ class VllmGenerator:
             for prompt, seeds in zip(prompts, sampling.seeds or greedy, strict=True)
             for seed in seeds
         ]
+        if self._guesses:
+            known = (
+                {}
+                if drafts is None or sampling.temperature > 0
+                else dict(zip(map(tuple, prompts), drafts, strict=True))
+            )
+            self._llm.collective_rpc(expect, args=(known,))
         with threads(self._threads):  # compiled code needs the number of threads it was compiled with
             outputs = self._request(asked, params, self._lora() if adapter else None)
+        if self._guesses and self._counts():
+            self.decoded += self._llm.collective_rpc(decoded)[0]
         done = [self._completion(output.outputs[0], sampling.stop) for output in outputs]
         found = [done[i * sampling.n : (i + 1) * sampling.n] for i in range(len(prompts))][mine]
         self.decoded += Decoding(tokens=sum(len(each.token_ids) for row in found for each in row))
         return found
 
+    def _counts(self) -> bool:
+        """Return True on one of the ranks that share this engine."""
+        if self._tensor_parallel == 1:
+            return True
+        from vllm.distributed.parallel_state import get_tp_group
+
+        return bool(get_tp_group().rank_in_group == 0)
+
     def _gather(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling
-    ) -> tuple[Sequence[Sequence[int]], Sampling, slice]:
-        """Gather the requests of all ranks that share this engine, and find ours among them.
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, drafts: Sequence[Sequence[int]] | None
+    ) -> tuple[Sequence[Sequence[int]], Sampling, Sequence[Sequence[int]] | None, slice]:
+        """Gather the requests and drafts of all ranks that share this engine, and find our requests among them.
 
         The engine's ranks must all see the same requests.
         """
@@ -188,11 +208,13 @@ class VllmGenerator:
 
         group = get_tp_group()
         parts: list[Any] = [None] * self._tensor_parallel
-        torch.distributed.all_gather_object(parts, (list(prompts), list(sampling.seeds)), group=group.cpu_group)
+        own = (list(prompts), list(sampling.seeds), None if drafts is None else list(drafts))
+        torch.distributed.all_gather_object(parts, own, group=group.cpu_group)
         first = sum(len(part[0]) for part in parts[: group.rank_in_group])
         everything = [prompt for part in parts for prompt in part[0]]
         seeds = [row for part in parts for row in part[1]]
-        return everything, replace(sampling, seeds=seeds), slice(first, first + len(prompts))
+        hints = None if drafts is None else [draft for part in parts for draft in part[2]]
+        return everything, replace(sampling, seeds=seeds), hints, slice(first, first + len(prompts))
 
     def _params(self, sampling: Sampling, seed: int | None, limit: int) -> Any:
         return self._vllm.SamplingParams(

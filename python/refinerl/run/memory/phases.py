@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from refinerl.engines.guesses import LOGITS
 from refinerl.run.memory.learning import OnHost, Training, held, on_host
 from refinerl.run.memory.passing import Pass, gathered, logits, reading, staying
 from refinerl.run.memory.shapes import Shape
@@ -36,6 +37,8 @@ class Run:
     generator: Literal["transformers", "vllm"] = "transformers"
     rows: int = 32
     """Completions that transformers generates at once."""
+    guesses: int = 0
+    """Most tokens of a refinement that are guessed at a time."""
     critic: Shape | None = None
     reward: Shape | None = None
     reward_width: int = 2
@@ -127,7 +130,7 @@ def phases(run: Run) -> Iterator[Phase]:
     yield _phase(run, "load", passing=_loading(run))
     yield _phase(run, "generate", awake="policy", passing=_writing(run, run.row))
     if run.refines:
-        passing = _writing(run, run.row + run.written, run.refiner)
+        passing = _writing(run, run.row + run.written, run.refiner) + _verifying(run)
         by_reference = run.refiner is None and not run.policy_refines
         yield _phase(run, "refine", awake="refiner", passing=passing, reference=by_reference)
     if run.reward is not None:
@@ -226,6 +229,13 @@ def _writing(run: Run, length: int, shape: Shape | None = None) -> int:
         return 0
     model = shape or run.policy
     return run.rows * (_cache_of_a_token(run, model) * length + 8 * model.vocabulary)
+
+
+def _verifying(run: Run) -> int:
+    """Count the bytes of the logits with which transformers verifies guesses."""
+    if run.generator == "vllm":
+        return 0
+    return run.width * min(LOGITS, run.rows * run.guesses * run.writes_refinements.vocabulary)
 
 
 def _loading(run: Run) -> int:

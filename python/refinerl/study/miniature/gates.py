@@ -82,7 +82,7 @@ def measure(folder: Path, problems: Sequence[Problem], *, seed: int = 0, tempera
         replies = ModelAuthor(generator, tokenizer.encode_chat).reply(
             [task.refine_prompt(rollout) for rollout in rollouts],
             Sampling(LIMIT, temperature, seeds=seeds),
-            [()] * len(rollouts),
+            [rollout.completion.token_ids for rollout in rollouts],
         )
         asked = [(rollout, reply) for rollout, (reply,) in zip(rollouts, replies, strict=True) if reply is not None]
         refined = [
