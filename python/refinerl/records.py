@@ -92,10 +92,15 @@ class Decoding:
     """Guessed tokens that the model confirmed, so that they are among `tokens`."""
 
     def __add__(self, other: Decoding) -> Decoding:
-        return Decoding(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+        return Decoding(
+            self.tokens + other.tokens,
+            self.passes + other.passes,
+            self.drafted + other.drafted,
+            self.accepted + other.accepted,
+        )
 
     def __sub__(self, other: Decoding) -> Decoding:
-        return Decoding(**{f.name: getattr(self, f.name) - getattr(other, f.name) for f in fields(self)})
+        return self + Decoding(-other.tokens, -other.passes, -other.drafted, -other.accepted)
 
 
 @dataclass(frozen=True)
