@@ -499,6 +499,7 @@ def test_what_a_run_lacks_is_said(tmp_path: Path, show: Open) -> None:
     assert "Rollouts have schema 1, of an earlier version of refinerl" in tab.text(".notes")
     tab.js("open(rolloutsOf(0).find(row => row.refined))")
     assert tab.page.locator("[data-mode=heat]").is_disabled()
+    assert tab.page.locator("[data-mode=diff][aria-pressed=true]").count() == 1
     assert tab.page.locator("#rollout .inserted").count() > 0
 
 

@@ -137,13 +137,13 @@ function fateOf(refined) {
   return `${gain}${fate}, ${percent(refined.copied)} copied, ${form(refined.distance)} tokens inserted or deleted`;
 }
 
-/** A switch among the ways to see y → ỹ. */
-function switches(row, redraw) {
+/** A switch among the ways to see y → ỹ, of which `shown` is the one that is seen. */
+function switches(row, shown, redraw) {
   const modes = { diff: "diff", side: "side by side", heat: "heat map" };
   const able = (mode) => (mode === "heat" ? row.refined?.tokens : row.refined);
   return make("div", { class: "switches", role: "group", "aria-label": "view" },
     ...Object.entries(modes).map(([mode, label]) => make("button", {
-      type: "button", "data-mode": mode, disabled: !able(mode), "aria-pressed": String(mode === view.mode && Boolean(able(mode))),
+      type: "button", "data-mode": mode, disabled: !able(mode), "aria-pressed": String(mode === shown),
       onclick: () => { view.mode = mode; redraw(); },
     }, label)),
     row.tokens ? make("label", {}, make("input", { type: "checkbox", id: "logprobs", checked: view.logprobs, onchange: (event) => { view.logprobs = event.target.checked; redraw(); } }), " log-probabilities of y") : "");
@@ -199,7 +199,7 @@ function showRollout(place, row, siblings, link, open) {
     row.dropped ? make("p", { class: "hint" }, "The group was dropped: its rewards are equal.") : "",
     row.parts ? make("p", { class: "hint" }, Object.entries(row.parts).map(([name, value]) => `${visible(name)} ${signed(value)}`).join(" · ")) : "",
     make("details", { open: true }, make("summary", {}, "question x"), make("div", { class: "text question", dir: "auto" }, visible(row.question))),
-    refined || row.tokens ? switches(row, redraw) : "",
+    refined || row.tokens ? switches(row, mode, redraw) : "",
     ...text,
     ...failures.map(([name, of]) => make("details", { open: name === "y" }, make("summary", {}, `first failing test of ${name}`), make("pre", { class: "failure" }, visible(of.failure)))),
     groupOf(row, siblings, open),
