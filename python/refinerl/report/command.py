@@ -45,6 +45,8 @@ def _report(options: argparse.Namespace) -> Iterator[str]:
     if options.figures is not None:
         if options.output is not None:
             raise UserError("--output is for the page: --figures DIR names the folder of the figures")
+        if options.watch or options.port is not None:
+            raise UserError("--watch and --port are for the page: leave them out, or --figures")
         yield from _figures(options)
         return
     if options.watch:

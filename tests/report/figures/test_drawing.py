@@ -158,6 +158,8 @@ def test_what_cannot_be_drawn(study: Path, tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "file").touch()
     assert f"cannot write to {tmp_path / 'file'}" in refused(capsys, run, "--figures", tmp_path / "file")
     assert "--output is for the page" in refused(capsys, run, *figures, "--output", "x.html")
+    assert "--watch and --port are for the page" in refused(capsys, run, *figures, "--watch")
+    assert "--watch and --port are for the page" in refused(capsys, run, *figures, "--port", "0")
     assert not (tmp_path / "figures").exists()
 
 

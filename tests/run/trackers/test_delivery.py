@@ -84,6 +84,20 @@ def test_a_tracker_that_raises_in_each_call() -> None:
     assert broken.calls <= 5
 
 
+def test_a_tracker_that_calls_exit() -> None:
+    """SystemExit would end its thread without a word."""
+    broken, said = Recording("broken"), []
+    broken.fails = lambda kind, step: sys.exit("no licence")
+    delivery = Delivery([broken], said.append)
+    delivery.log({"reward/mean": 0.5}, 1)
+    delivery.close()
+    assert said == [
+        "warning: broken failed in step 1 (SystemExit: no licence); the run goes on, and sends it later what it missed",
+        "warning: broken lacks 1 message of this run; the run's folder has them",
+        "warning: broken did not close (SystemExit: no licence)",
+    ]
+
+
 def test_a_tracker_that_hangs(monkeypatch) -> None:
     """The run neither waits for it in a step, nor forever at its end."""
     monkeypatch.setattr(delivery, "PATIENCE", 0.2)

@@ -191,8 +191,12 @@ def test_the_events_of_a_run_without_a_step_are_removed_with_it(toy: Toy, tmp_pa
     assert (tmp_path / "run" / "tensorboard" / "events").read_text() == "events"
 
 
-def test_the_ids_of_another_version(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "text",
+    ['{"schema": 7}', '{"schema": 1, "wandb": 3}', '{"schema": 1, "wandb": {"step": "x"}}', "[]"],
+)
+def test_the_ids_of_another_version(tmp_path, monkeypatch, text):
     stand_in(monkeypatch)
-    (tmp_path / IDS).write_text('{"schema": 7}')
+    (tmp_path / IDS).write_text(text)
     with pytest.raises(UserError, match="was not written by this version of refinerl: delete it"):
         make_trackers(["wandb"], tmp_path, {})

@@ -23,6 +23,8 @@ WAITING = 2000
 """Messages that wait for a tracker at most, which are a thousand steps; then the oldest one is given up."""
 TRIES = 3
 """Failures of a message after which it is given up, if the tracker takes others."""
+FAULTS = (Exception, SystemExit)
+"""Exceptions of a tracker that do not end its thread."""
 PATIENCE = 60.0
 """Seconds that the end of a run waits for its trackers."""
 
@@ -158,7 +160,7 @@ class Outlet:
         for message in tuple(self._waiting):
             try:
                 message.send()
-            except Exception as error:
+            except FAULTS as error:
                 self._warn(message, error)
                 self._again = self._now() + PAUSE
                 if suspect is not None:
@@ -176,7 +178,7 @@ class Outlet:
         self._waiting.remove(message)
         self.lost += 1
 
-    def _warn(self, message: _Message, error: Exception) -> None:
+    def _warn(self, message: _Message, error: BaseException) -> None:
         if not self._told:
             self._told = True
             self._say(
@@ -193,5 +195,5 @@ class Outlet:
             self._say(f"warning: {self.tracker.name} lacks {lacks} {messages} of this run; the run's folder has them")
         try:
             self.tracker.close(failed=failed)
-        except Exception as error:
+        except FAULTS as error:
             self._say(f"warning: {self.tracker.name} did not close ({type(error).__name__}: {error})")

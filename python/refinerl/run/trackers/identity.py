@@ -62,8 +62,14 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     found = parse(str(path), text)
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA or not all(map(_is_entry, found.items())):
         raise UserError(
             f"{path} was not written by this version of refinerl: delete it to begin new runs in the trackers"
         )
     return found
+
+
+def _is_entry(item: tuple[str, Any]) -> bool:
+    """Return True for the schema, and for a tracker with its entry."""
+    name, entry = item
+    return name == "schema" or (isinstance(entry, dict) and isinstance(entry.get("step", 0), int))
