@@ -16,9 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from browser import chromium
 from launching import environment
 from refinerl.errors import UserError
 from refinerl.report import command as report
+from refinerl.report import watch
 from refinerl.report.page import render
 from refinerl.report.watch import HOST, Page, open_server
 from toy import Toy, metrics
@@ -189,3 +191,36 @@ def test_the_command_follows_a_real_run_and_ends_with_ctrl_c(toy: Toy, tmp_path:
         finally:
             process.kill()
     assert (process.returncode, out.strip(), err) == (0, "", "")
+
+
+@pytest.mark.slow
+def test_a_browser_follows_the_run(toy: Toy, tmp_path: Path, monkeypatch) -> None:
+    """Under the page's own security policy; a problem is told in a bar, and the scrolled place is kept."""
+    monkeypatch.setattr(watch, "EVERY", 0.2)
+    folder = tmp_path / "run"
+    assert toy.run(folder, "trainer.steps=2") == 0
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text(lines[0])
+    broken = [False]
+
+    def build(script: str) -> str:
+        if broken[0]:
+            raise UserError("metrics.jsonl:2: not JSON")
+        return render([folder], [script])
+
+    with chromium() as browser, serving(Page([folder], build, now=lambda: 0.0)) as server:
+        page = browser.new_context(viewport={"width": 390, "height": 300}).new_page()
+        wrong: list[str] = []
+        page.on("console", lambda message: wrong.append(message.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto(f"http://{HOST}:{server.server_address[1]}/")
+        page.evaluate("() => { window.first = true; scrollTo(0, 40); }")
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write(lines[1])
+        page.wait_for_function("() => window.first === undefined", timeout=60_000)
+        page.wait_for_function("() => scrollY === 40", timeout=60_000)
+        broken[0] = True
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write("{")
+        page.wait_for_selector("p[role=status]:has-text('metrics.jsonl:2: not JSON')", timeout=60_000)
+    assert wrong == []
