@@ -266,14 +266,15 @@ class Refiner:
         }
 
     def _work(self, decoded: Decoding | None) -> dict[str, float]:
-        """Compute the metrics of the engine's work over all ranks; none if it is not known."""
+        """Compute the metrics of the engine's work over all ranks, which decode at the same time; none if unknown."""
         ranks = [counts for counts in self.world.all_gather_object(decoded) if counts is not None]
         if not ranks:
             return {}
         total = sum(ranks, Decoding())
+        passes = max(counts.passes for counts in ranks)
         return {
             "refiner/tokens_decoded": float(total.tokens - total.accepted),
-            "refiner/passes": float(total.passes) if total.passes or not total.tokens else float("nan"),
+            "refiner/passes": float(passes) if passes or not total.tokens else float("nan"),
             "refiner/draft_accepted": total.accepted / total.drafted if total.drafted else float("nan"),
         }
 
