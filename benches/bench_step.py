@@ -35,9 +35,10 @@ SAVINGS = {
     "programs in one process": "sandbox.isolate=test",
     "no KL metric": "telemetry.kl_every=1",
     "y as draft": "refiner.drafts=0",
+    "no logprobs for heat maps": "telemetry.token_costs=4",
 }
 """Name -> the override that switches it off. They are on in every other contestant."""
-ON = ("sandbox.isolate=program", "telemetry.kl_every=1000")
+ON = ("sandbox.isolate=program", "telemetry.kl_every=1000", "telemetry.token_costs=0")
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,13 @@ def contestants(against: Path | None) -> Iterator[Contestant]:
 RIVAL = "TRL GRPO"
 
 
+def known(package: Path, override: str) -> bool:
+    """Return False for a knob that another checkout lacks."""
+    section, _, knob = override.partition("=")[0].rpartition(".")
+    file = package / "refinerl" / "config" / f"{section}.py"
+    return not file.exists() or f"\n    {knob}:" in file.read_text()
+
+
 @dataclass(frozen=True)
 class Bench:
     """What all contestants have in common."""
@@ -118,7 +126,8 @@ class Bench:
             return list(json.loads(output.read_text()))[1:]
 
     def _ours(self, contestant: Contestant, folder: Path) -> tuple[list[str], Path]:
-        overrides = [*self._overrides, *contestant.overrides, f"trainer.steps={self.steps}", f"device={self.device}"]
+        overrides = [word for word in self._overrides if known(contestant.package, word)]
+        overrides += [*contestant.overrides, f"trainer.steps={self.steps}", f"device={self.device}"]
         command = [sys.executable, "-m", "refinerl.train", self.case.recipe, *overrides]
         return [*command, "--output-dir", str(folder / "run")], folder / "run" / "metrics.jsonl"
 
@@ -145,13 +154,14 @@ OURS = {
     "refiner/tokens_decoded": "decoded",
     "refiner/passes": "passes",
     "refiner/copy_ratio": "copied",
+    "time/constraint_share": "constraint",
     "update/tokens_shared": "shared",
 }
 """Metric of ours -> column."""
 
 
 def _ours(metrics: dict[str, float | None]) -> Row:
-    row = {name.removeprefix("time/"): value or 0.0 for name, value in metrics.items() if name.startswith("time/")}
+    row = {phase: metrics[f"time/{phase}"] or 0.0 for phase in ("step", *PHASES)}
     row |= {column: value for name, column in OURS.items() if (value := metrics.get(name)) is not None}
     return row | {"tokens": (metrics["tokens/step"] or 0.0) - (metrics.get("refiner/tokens") or 0.0)}
 
@@ -167,6 +177,7 @@ HEAD = (
     "decoded",
     "passes",
     "copied",
+    "constraint",
     "shared",
     "GiB",
     "s / 100 tokens",
@@ -179,7 +190,7 @@ def line(name: str, rows: Sequence[Row], rival: Sequence[Row]) -> list[str]:
     mean = {key: statistics.mean(row[key] for row in rows) for key in rows[0] if all(key in row for row in rows)}
     seconds = [f"{mean[phase]:.2f}" if phase in mean else "–" for phase in ("step", *PHASES)]
     counts = [f"{mean[count]:.0f}" if count in mean else "–" for count in COUNTS]
-    shares = [f"{mean[share]:.0%}" if share in mean else "–" for share in ("copied", "shared")]
+    shares = [f"{mean[share]:.0%}" if share in mean else "–" for share in ("copied", "constraint", "shared")]
     ratio = f"{price(rows) / price(rival):.2f}" if rival else "–"
     peak = f"{max(row.get('device_gib', row['host_gib']) for row in rows):.2f}"
     return [name, *seconds, *counts, *shares, peak, f"{100 * price(rows):.2f}", ratio]

@@ -43,6 +43,14 @@ def test_every_contestant_of_ours_is_a_valid_run(bench: ModuleType) -> None:
     assert step.RIVAL == bench.RIVAL
 
 
+def test_knobs_that_another_checkout_lacks_are_left_out(bench: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "refinerl" / "config").mkdir(parents=True)
+    (tmp_path / "refinerl" / "config" / "telemetry.py").write_text("class Config:\n    kl_every: int = 1\n")
+    found = [bench.known(tmp_path, word) for word in ("telemetry.kl_every=9", "telemetry.token_costs=0", "task.path=a")]
+    assert found == [True, False, True]
+    assert all(bench.known(bench.ROOT / "python", word) for word in bench.ON)
+
+
 def test_the_ratio_is_of_seconds_per_token(bench: ModuleType) -> None:
     ours = [{"step": 2.0, "tokens": 100.0, "host_gib": 1.0}, {"step": 4.0, "tokens": 100.0, "host_gib": 3.0}]
     rival = [{"step": 6.0, "tokens": 400.0, "host_gib": 2.0}]
