@@ -13,7 +13,7 @@ const NOWHERE: i32 = i32::MIN / 2;
 /// Waves of fewer cells than this are computed one cell at a time.
 const VECTOR_CELLS: usize = 4;
 
-/// Number of waves between projections of the distance. They begin at a ninth of the limit: the progress before that
+/// Number of waves between projections of the distance. They begin at a sixth of the limit: the progress before that
 /// predicts little.
 const PROJECT_EVERY: i32 = 4;
 
@@ -92,7 +92,7 @@ impl Waves {
                 self.trace(n, m, d, &mut keep);
                 return true;
             }
-            if d % PROJECT_EVERY == 0 && 9 * d as usize >= limit && self.projected(n, m, d) > limit {
+            if d % PROJECT_EVERY == 0 && 6 * d as usize >= limit && self.projected(n, m, d) > limit {
                 return false;
             }
         }
