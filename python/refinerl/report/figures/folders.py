@@ -165,7 +165,7 @@ def _knobs(run: Drawn) -> dict[str, Any]:
 def _different(names: Sequence[str], folders: Sequence[Path]) -> list[str]:
     """Return the folders from the place on where they differ.
 
-    >>> _different(["run", "run"], [Path("/work/a/run"), Path("/work/b/run")])
+    >>> _different(["run", "run"], [Path("/runs/a/run"), Path("/runs/b/run")])
     ['a/run', 'b/run']
     """
     if len(folders) < 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ KEY = "completions"
 """The name of the table, or of the traces, of responses."""
 
 
-class Service:
+class Service(ABC):
     """A run of wandb or trackio."""
 
     name: str
@@ -54,8 +55,9 @@ class Service:
         if self.lacks(step):
             self._run.log({KEY: self._made(examples, step)}, step=step)
 
+    @abstractmethod
     def _made(self, examples: Sequence[Example], step: int) -> Any:
-        raise NotImplementedError
+        """Return the responses of a step as the service takes them."""
 
     def close(self, *, failed: bool) -> None:
         """Send what is pending."""
