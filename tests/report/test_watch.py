@@ -208,7 +208,8 @@ def test_a_browser_follows_the_run(toy: Toy, tmp_path: Path, monkeypatch) -> Non
             raise UserError("metrics.jsonl:2: not JSON")
         return render([folder], [script])
 
-    with chromium() as browser, serving(Page([folder], build, now=lambda: 0.0)) as server:
+    # The server ends last: a browser that still asks would see its connection refused.
+    with serving(Page([folder], build, now=lambda: 0.0)) as server, chromium() as browser:
         page = browser.new_context(viewport={"width": 390, "height": 300}).new_page()
         wrong: list[str] = []
         page.on("console", lambda message: wrong.append(message.text))

@@ -14,7 +14,7 @@ import pytest
 
 from refinerl.run.trackers import Delivery, Example, delivery
 from refinerl.run.trackers.delivery import PAUSE, Outlet
-from refinerl.run.trackers.examples import COLUMNS, due, example, markdown, shown
+from refinerl.run.trackers.examples import COLUMNS, due, markdown, shown
 from toy import Toy, metrics
 
 
@@ -234,4 +234,3 @@ def test_markdown_has_no_meaning_in_a_text() -> None:
     assert markdown([one]) == "**step 1, sample 0**: reward none\n\n    ```\n    # heading\n\ny:\n\n    <b>"
     assert one.cells() == [getattr(one, name) for name in COLUMNS]
     assert shown("a\u202eb") == "a\\u202eb"
-    assert example is not None
