@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import runpy
 import sys
 from collections.abc import Sequence
@@ -10,7 +12,7 @@ from refinerl import __version__
 
 COMMANDS = {
     "train": "fine-tune a model with a recipe",
-    "evaluate": "compute pass@k of a model or of samples on HumanEval(+), MBPP(+), APPS",
+    "evaluate": "compute pass@k of a model or of samples on HumanEval(+), MBPP(+), APPS, LiveCodeBench",
     "audition": "measure what a refiner improves and costs, before a run",
     "study": "run arms and seeds of a recipe side by side, and compare them",
     "report": "show runs as a page or as figures; write a model card; export refinements and models",
@@ -35,9 +37,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"error: unknown command {name!r}; the commands are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
+    _see_the_current_folder()
     sys.argv = [f"refinerl {name}", *rest]
     runpy.run_module(MODULES.get(name, f"refinerl.{name}"), run_name="__main__", alter_sys=True)
     return 0
+
+
+def _see_the_current_folder() -> None:
+    """Let modules of the current folder, such as one with a reward function, be found: as by `python -m`."""
+    with contextlib.suppress(FileNotFoundError):  # the folder was removed
+        here = os.getcwd()
+        if here not in sys.path and "" not in sys.path and not getattr(sys.flags, "safe_path", False):
+            sys.path.insert(0, here)
 
 
 def usage() -> str:
