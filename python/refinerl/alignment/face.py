@@ -127,7 +127,7 @@ def filter_refinements(
     accept: Literal["better", "perfect", "all"] = "better",
     max_reward: float | None = None,
 ) -> Filtered:
-    """Filter a batch of refinements by Eq. 4 or one of its ablations, and merge identical rows.
+    """Filter a batch of refinements by Eq. 6 or one of its ablations, and merge identical rows.
 
     >>> found = filter_refinements([0, 0, 1], [1, 1, 1], ["a", "a", "b"], [[5, 6], [5, 6], [7]])
     >>> found.accepted.tolist(), found.weight.tolist()
