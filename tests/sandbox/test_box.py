@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -304,6 +306,29 @@ def test_judging_needs_an_expected_answer(box: Sandbox) -> None:
 
 def test_empty_batch(box: Sandbox) -> None:
     assert box.judge([]) == []
+
+
+def test_closing_cancels_what_another_thread_judges() -> None:
+    """It waited for the whole batch: with endless programs, for the limit of each."""
+    box = Sandbox(workers=1, limits=Limits(wall_seconds=60, cpu_seconds=60))
+    errors: list[BaseException] = []
+
+    def judge() -> None:
+        try:
+            box.judge([Program("while True: pass", [Test("", "")])] * 2)
+        except SandboxError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=judge) for _ in range(2)]  # the second one waits for its turn
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    begun = time.monotonic()
+    box.close()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert time.monotonic() - begun < 10
+    assert [str(error) for error in errors] == ["the sandbox is closed"] * 2
 
 
 def test_closed_sandbox() -> None:

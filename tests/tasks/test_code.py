@@ -1,3 +1,4 @@
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,16 @@ def box() -> Iterator[Sandbox]:
 @pytest.fixture
 def task(box: Sandbox) -> CodeTask:
     return CodeTask([DOUBLE, ADD], box, encode)
+
+
+def test_closing_does_not_wait_for_programs_in_the_background() -> None:
+    task = CodeTask([DOUBLE], Sandbox(workers=1, limits=Limits(wall_seconds=60, cpu_seconds=60)), encode)
+    (prompt,) = task.prompts()
+    task.expect(prompt, answer("while True: pass"))
+    time.sleep(0.5)
+    begun = time.monotonic()
+    task.close()
+    assert time.monotonic() - begun < 10
 
 
 def test_what_is_expected_is_scored_as_what_is_not(task: CodeTask) -> None:

@@ -336,7 +336,10 @@ class Sandbox:
         ]
 
     def close(self) -> None:
-        """End all processes of the sandbox; calling it again does nothing."""
+        """End all processes of the sandbox; calling it again does nothing.
+
+        A call of `judge` or `run` in another thread raises SandboxError within moments.
+        """
         self._zygotes.close()
 
     def __enter__(self) -> Sandbox:

@@ -355,11 +355,11 @@ class CodeTask(Refinable):
         }
 
     def close(self) -> None:
-        """End the sandbox's processes."""
+        """End the sandbox's processes, and what they judge in the background."""
+        if self._box is not None:
+            self._box.close()  # first: it cancels the programs that run, which `Judging.close` would wait for
         if self._judging is not None:
             self._judging.close()
-        if self._box is not None:
-            self._box.close()
 
 
 def _key(prompt: Prompt, program: Program) -> Key:

@@ -84,7 +84,7 @@ class Judging:
         return counts
 
     def close(self) -> None:
-        """Drop what waits, and wait for the programs that run."""
+        """Drop what waits, and wait for the programs that run, which closing the sandbox before this call cancels."""
         with self._lock:
             self._waiting.clear()
         self._wait()

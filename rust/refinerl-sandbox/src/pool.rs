@@ -154,19 +154,23 @@ impl Sandbox {
                 Err(TryLockError::WouldBlock) => std::thread::sleep(INTERRUPT_INTERVAL),
             }
         };
-        let launch = lock(&self.launch)
-            .clone()
-            .ok_or_else(|| Error::Fault("the sandbox is closed".into()))?;
+        let closed = || Error::Fault("the sandbox is closed".into());
+        let launch = lock(&self.launch).clone().ok_or_else(closed)?;
         if self.owner != std::process::id() {
             return Err(Error::Fault(
                 "a sandbox does not survive a fork; start one in the new process".into(),
             ));
         }
         let _hidden = launch.visible.then(Hidden::new);
-        Batch::new(programs, launch, keep)?.run(&self.slots, interrupted)
+        let is_closed = || lock(&self.launch).is_none();
+        match Batch::new(programs, launch, keep)?.run(&self.slots, || is_closed() || interrupted()) {
+            Err(Error::Interrupted) if is_closed() => Err(closed()),
+            done => done,
+        }
     }
 
-    /// End all zygotes and reap them. Harmless when repeated, and in a fork of this process, which does not own them.
+    /// End all zygotes and reap them; a batch in another thread is cancelled, and ends with an error within moments.
+    /// Harmless when repeated, and in a fork of this process, which does not own them.
     pub fn close(&self) {
         // In a fork, locks may be held by threads that do not exist there.
         if self.owner != std::process::id() {
