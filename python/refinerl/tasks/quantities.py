@@ -11,11 +11,34 @@ NUMBER = re.compile(f"-?{_DIGITS}")
 """A number in digits, perhaps with separators of thousands."""
 _WORD = "[A-Za-z]{2,}"
 _QUANTITY = re.compile(rf"([$€£]?-?|-[$€£])({_DIGITS}|\.\d+)\s*(%|(?:{_WORD}(?: {_WORD}){{0,2}})?)\.?")
+_FACTORS = ("hundred", "thousand", "million", "billion", "trillion", "dozen", "half", "halves", "thirds", "pi", "sqrt")
 _NO_UNITS = {
-    *("hundred", "thousand", "million", "billion", "trillion", "dozen", "percent", "half", "halves", "thirds"),
-    *("pi", "sqrt", "sin", "cos", "tan", "log", "ln", "exp", "mod", "times", "plus", "minus", "or", "and", "to", "of"),
+    *_FACTORS,
+    *("percent", "sin", "cos", "tan", "log", "ln", "exp", "mod", "times", "plus", "minus", "or", "and", "to", "of"),
 }
 """Words after a number that change its value, or with which it is an expression."""
+
+
+_PART_BEFORE = re.compile(r"(?:\d|[\d)}] *[-+/^*×·] *|\d:|\w\^\{?|\\frac\{|\\frac\{[^{}]*\}\{)$")
+_PART_AFTER = re.compile(
+    r" *[-+/^*×·] *[\d(\\{]|:\d| +\d+ */ *\d|\}\{| *(?:" + "|".join(_FACTORS) + r")\b", re.IGNORECASE
+)
+_BEFORE = 40
+"""Characters before a number that tell whether it is a part of another."""
+
+
+def whole_numbers(text: str) -> list[str]:
+    """Find the numbers of a text that are not a part of another, as those of 1/2, 3:30, 10^6 and 5 million are.
+
+    >>> whole_numbers("It is 5, not 5/6 or 2 1/2; at 3:30, 7 million.")
+    ['5']
+    """
+    return [
+        found[0]
+        for found in NUMBER.finditer(text)
+        if not _PART_BEFORE.search(text, max(0, found.start() - _BEFORE), found.start())
+        and not _PART_AFTER.match(text, found.end())
+    ]
 
 
 class Quantity(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any
 from refinerl.errors import UserError
 from refinerl.tasks.countdown import countdown
 from refinerl.tasks.math_rule import MathReward
-from refinerl.tasks.quantities import NUMBER, quantity
+from refinerl.tasks.quantities import quantity, whole_numbers
 from refinerl.tasks.user_reward import UserReward
 
 MAX_REWARD = 1.0
@@ -24,9 +24,9 @@ def answer(completions: Sequence[Any], answer: Sequence[Any]) -> list[float | No
     r"""Compare the final answer with the column `answer`: 1 if they are equal, else 0.
 
     The final answer is in the last \boxed{…}, else it is the first number or the line after the last “answer is”,
-    “answer:” or “####”, else the last number or the whole response. Numbers are compared exactly, as numbers; a unit
-    counts only if both have one. Texts are compared without case. The column holds the answer alone, or a solution that
-    marks it in one of these ways.
+    “answer:” or “####”, else the last number or the whole response. A number that is a part of another, as of 1/2, 3:30
+    or 5 million, does not count. Numbers are compared exactly, as numbers; a unit counts only if both have one. Texts
+    are compared without case. The column holds the answer alone, or a solution that marks it in one of these ways.
 
     >>> answer(["2 + 2 = 4, so the answer is 4.0", "It is 5"], answer=["4 apples", "#### 4"])
     [1.0, 0.0]
@@ -94,9 +94,8 @@ def final_answers(text: str) -> list[str]:
     marks = list(_MARK.finditer(text))
     if marks:
         line = text[marks[-1].end() :].strip().split("\n")[0].lstrip(" *").rstrip(" .*")
-        number = NUMBER.search(line)
-        return [line] if number is None or quantity(line) else [number[0], line]
-    return [*NUMBER.findall(text)[-1:], text.strip()]
+        return [line] if quantity(line) else [*whole_numbers(line)[:1], line]
+    return [*whole_numbers(text)[-1:], text.strip()]
 
 
 def _is_right(response: str, expected: str) -> bool:
