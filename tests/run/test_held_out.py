@@ -73,6 +73,16 @@ def test_the_data_of_the_run_keep_the_split_that_it_measured(tmp_path: Path) -> 
         configured(tmp_path / "run", words, "--data", "more.jsonl", "--split", "dev")
 
 
+def test_the_limit_of_the_run_is_for_its_own_rows(tmp_path: Path) -> None:
+    """Other rows were cut to as many, and so were all rows by the limit of another benchmark."""
+    words = (*GSM8K, *SAMPLED, "evaluate.path=held_out.jsonl", "evaluate.limit=64")
+    options = ([], ["--data", "held_out.jsonl"], ["--data", "more.jsonl"], ["--data", "more.jsonl", "--limit", "5"])
+    limits = [configured(tmp_path / "run", words, *each).evaluate.limit for each in options]
+    assert limits == [64, 64, None, 5]
+    words = (*GSM8K, "evaluate.every=1", "evaluate.benchmark=humaneval+", "evaluate.limit=20")
+    assert configured(tmp_path / "run", words, "--data", "more.jsonl").evaluate.limit is None
+
+
 def test_a_seed_of_0_is_an_option(tmp_path: Path) -> None:
     words = (*GSM8K, *SAMPLED, "evaluate.path=held_out.jsonl", "seed=7")
     assert [configured(tmp_path / "run", words, *seed).seed for seed in ([], ["--seed", "0"])] == [7, 0]
@@ -98,6 +108,9 @@ def test_the_results_of_another_evaluation_are_not_overwritten(toy: Toy, tmp_pat
     assert toy.run(run, "trainer.steps=1") == 0
     options = ["--data", str(rows), "--output", str(output)]
     assert evaluated(run, *options) == 0
+    assert "rows: 2\n" in capsys.readouterr().out
+    assert evaluated(run, *options[:2], "--limit", "1") == 0
+    assert "rows: the first 1 of 2\n" in capsys.readouterr().out
     summary = (output / "summary.json").read_text()
     assert evaluated(run, *options) == 0  # the same one again
     capsys.readouterr()

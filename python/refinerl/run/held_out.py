@@ -68,8 +68,10 @@ def evaluate_run(options: argparse.Namespace, world: World, device: Any, console
         stack.callback(task.close)
         sampling = Sampling(e.max_tokens, e.temperature, top_p=options.top_p, n=e.n, stop=config.generation.stop)
         found = HeldOut(task, generator, sampling, config.seed, world, e.limit, rows).metrics()
+        count, total = min(e.limit or len(task.prompts()), len(task.prompts())), len(task.prompts())
     if world.rank:
         return 0
+    say(f"rows: {count}" if count == total else f"rows: the first {count} of {total}")
     for line in lines(found):
         say(line)
     if options.output is not None:
@@ -158,12 +160,15 @@ def _config(run: Path, options: argparse.Namespace, device: str) -> Config:
         )
     if "path" not in type(config.task).model_fields:
         raise UserError(f"task.name={config.task.name} of {run} reads no file: its options have no `path`")
-    chosen = {"every": 1, "benchmark": "task", "limit": options.limit or e.limit}
-    if e.benchmark != "task":
+    same = options.data is None or os.path.realpath(options.data) == os.path.realpath(e.path or "")
+    chosen = {"every": 1, "benchmark": "task", "limit": options.limit}
+    if e.benchmark == "task":
+        chosen["limit"] = options.limit or (e.limit if same else None)
+    else:
         chosen |= {"n": 1, "temperature": 0.0, "max_tokens": config.generation.max_tokens}
     if options.data is not None:
         chosen |= {"path": options.data}
-        if os.path.realpath(options.data) != os.path.realpath(e.path or ""):  # else the split that the run measured
+        if not same:  # else the split that the run measured
             chosen |= {"split": None, "subset": None}
     for name in ("split", "subset"):
         if (value := getattr(options, name)) is not None:
