@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM, PreTrainedModel
+from transformers import GPTNeoConfig, GPTNeoForCausalLM, LlamaForCausalLM, PreTrainedModel
 
 from families import FAMILIES, build
 from pairs import LIMIT, different, margin, miniature_pairs
@@ -224,6 +224,30 @@ def test_a_model_that_cannot_verify_says_so_once_and_writes_plainly(tokenizer: C
     assert "a pass over several tokens" in line
     with pytest.warns(UserWarning, match="drafts are ignored"):
         TransformersGenerator(blind, tokenizer).generate(prompts, request(), drafts=[()] * len(prompts))
+
+
+def test_a_model_that_cuts_its_own_causal_mask_cannot_verify(tokenizer: ChatTokenizer) -> None:
+    """GPT-Neo takes the last columns for those of all queries; rows of other lengths lost keys, their own included."""
+    said: list[str] = []
+    shape = {"hidden_size": 32, "num_layers": 2, "attention_types": [[["global", "local"], 1]], "num_heads": 4}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = GPTNeoForCausalLM(GPTNeoConfig(vocab_size=260, max_position_embeddings=256, **shape)).double().eval()
+    generator = TransformersGenerator(model, tokenizer, say=said.append)
+    prompts = [tokenizer.encode(text) for text in PROMPTS]
+    plain = generator.generate(prompts, request(temperature=0.0))
+    assert generator.generate(prompts, request(temperature=0.0), drafts=drafts_of(plain)) == plain
+    assert "a pass over several tokens changes its logits" in said[0]
+
+
+def test_an_error_without_a_message_is_a_reason() -> None:
+    class Refusing(LlamaForCausalLM):
+        def forward(self, attention_mask: Any = None, **options: Any) -> Any:
+            if torch.is_tensor(attention_mask):
+                raise AssertionError
+            return super().forward(attention_mask=attention_mask, **options)
+
+    assert fault(Refusing(tiny_model().config).eval()) == "a pass over several tokens fails (AssertionError: )"
 
 
 def test_attention_without_masks_of_queries_cannot_verify(exact: PreTrainedModel) -> None:
