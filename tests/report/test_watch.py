@@ -72,6 +72,16 @@ def test_the_page_grows_with_the_run(run: Path) -> None:
         assert json.loads(ask(server, "/version")[1])["version"] == "2"  # nothing has changed
 
 
+def test_the_page_notices_the_end_of_the_run(run: Path) -> None:
+    """Its note that the run goes on stayed, because final/ is written after the last row of metrics."""
+    grow(run, 1)
+    page = Page([run], lambda script: "ended" if (run / "final").is_dir() else "goes on", now=lambda: 0.0)
+    assert page.text() == "goes on"
+    (run / "final").mkdir()
+    assert page.state()["version"] == "2"
+    assert page.text() == "ended"
+
+
 def test_a_run_without_a_step_has_a_page_that_waits(run: Path) -> None:
     def build(script: str) -> str:
         if not (run / "metrics.jsonl").exists():

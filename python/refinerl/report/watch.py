@@ -128,13 +128,13 @@ class Page:
             return WAITING % (html.escape(title), html.escape(self._problem), self._script(self._number))
 
 
-def _stamp(run: Path) -> tuple[int, int] | None:
-    """Return what changes when a run's metrics grow; None before its first step."""
+def _stamp(run: Path) -> tuple[int, int, bool] | None:
+    """Return what changes when a run's metrics grow and when it ends; None before its first step."""
     try:
         status = (run / "metrics.jsonl").stat()
     except OSError:
         return None
-    return (status.st_size, status.st_mtime_ns) if status.st_size else None
+    return (status.st_size, status.st_mtime_ns, (run / "final").is_dir()) if status.st_size else None
 
 
 def serve(page: Page, port: int) -> Iterator[str]:
