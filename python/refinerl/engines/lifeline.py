@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -122,7 +123,7 @@ class Lifeline:
         if self._rank and 0 not in self._silent():
             _send(self._peers[0], {"late": True})
             self._await_end(10)
-        self._end(self._blame(self._rank), 1)
+        self._end(partial(self._blame, self._rank), 1)
 
     def close(self) -> None:
         """Announce that this rank has finished, so that the others continue when its process ends."""
@@ -144,7 +145,7 @@ class Lifeline:
                 self._heard |= dict.fromkeys(self._peers, now)
             last = now
             if self._silent_for(self.timeout):
-                self._end(self._blame(self._rank), 1)
+                self._end(partial(self._blame, self._rank), 1)
             if launcher is not None and os.getppid() != launcher:
                 self.fail(f"stopped: the launcher of the ranks has ended, and they with it; {self.standing()}", 1)
 
@@ -172,7 +173,7 @@ class Lifeline:
                 elif "failed" in word:
                     self._end(word["failed"], word["code"])
                 elif "late" in word:
-                    self._end(self._blame(peer), 1)
+                    self._end(partial(self._blame, peer), 1)
                 elif "stop" in word:
                     self._ended.set()
                     _exit(word["stop"])
@@ -264,12 +265,15 @@ class Lifeline:
         if self._ended.wait(seconds):
             threading.Event().wait()
 
-    def _end(self, message: str, code: int) -> NoReturn:
-        """Print the message and end all ranks. Only the first call does so; later ones wait for the end."""
+    def _end(self, message: str | Callable[[], str], code: int) -> NoReturn:
+        """Print the message and end all ranks. Only the first call does so; later ones wait for the end.
+
+        A message that is composed only then may kill ranks: their connections end, and another thread would report it.
+        """
         if not self._ending.acquire(blocking=False):
             threading.Event().wait()
         self._ended.set()
-        print(safe(message), file=sys.stderr, flush=True)
+        print(safe(message if isinstance(message, str) else message()), file=sys.stderr, flush=True)
         if self._rank == 0:
             for connection in self._peers.values():
                 _send(connection, {"stop": code})
