@@ -164,8 +164,7 @@ impl Layout {
     /// `items` are `length` pointers to objects, or null.
     unsafe fn read(self, py: Python<'_>, items: *const *const Integer, length: usize) -> Option<Vec<i32>> {
         let int = py.get_type::<PyInt>().as_ptr().cast::<c_void>().cast_const();
-        // Zero, and positive numbers of one and of two digits.
-        let (flags, zero, one, two) = if self.tagged { (4, 1, 8, 16) } else { (0, 0, 1, 2) };
+        let (flags, one) = if self.tagged { (4, 8) } else { (0, 1) };
         let mut ids = Vec::with_capacity(length);
         let to: *mut i32 = ids.as_mut_ptr();
         for index in 0..length {
@@ -175,22 +174,37 @@ impl Layout {
                 if item.is_null() || (*item).object.class != int {
                     return None;
                 }
-                let digits = &raw const (*item).digits as *const u32;
-                let size = (*item).size & !flags;
-                *to.add(index) = if size == one {
-                    *digits as i32
-                } else if size == zero {
-                    0
-                } else if size == two && *digits.add(1) == 1 {
-                    (*digits | 1 << 30) as i32
+                *to.add(index) = if (*item).size & !flags == one {
+                    *(&raw const (*item).digits as *const u32) as i32
                 } else {
-                    return None;
+                    self.rare(item)?
                 };
             }
         }
         // SAFETY: all of them have been written.
         unsafe { ids.set_len(length) };
         Some(ids)
+    }
+
+    /// Read an int that has not exactly one digit: 0, or one of two digits that is below 2³¹.
+    ///
+    /// # Safety
+    /// `item` is an int.
+    #[cold]
+    unsafe fn rare(self, item: *const Integer) -> Option<i32> {
+        let (flags, zero, two) = if self.tagged { (4, 1, 16) } else { (0, 0, 2) };
+        // SAFETY: an int has its size, and as many digits as that tells.
+        unsafe {
+            let digits = &raw const (*item).digits as *const u32;
+            let size = (*item).size & !flags;
+            if size == zero {
+                Some(0)
+            } else if size == two && *digits.add(1) == 1 {
+                Some((*digits | 1 << 30) as i32)
+            } else {
+                None
+            }
+        }
     }
 }
 
