@@ -159,6 +159,7 @@ def test_the_response_that_gains_most_is_chosen(tmp_path):
 
     class Seen:
         name = "seen"
+        takes_earlier = True
 
         def lacks(self, step):
             return True

@@ -21,8 +21,8 @@ from toy import Toy, metrics
 class Recording:
     """A tracker that can be told to fail."""
 
-    def __init__(self, name: str = "one", sent: int = 0) -> None:
-        self.name, self.sent = name, sent
+    def __init__(self, name: str = "one", sent: int = 0, takes_earlier: bool = True) -> None:
+        self.name, self.sent, self.takes_earlier = name, sent, takes_earlier
         self.got: list[tuple[str, int]] = []
         self.fails: Any = lambda kind, step: False
         self.calls = 0
@@ -178,6 +178,40 @@ def test_a_resumed_run_sends_what_a_tracker_lacks() -> None:
     assert old.got == [("log", 3), ("close False", 0)]
     assert new.got == [*(("log", step) for step in range(4)), ("close False", 0)]
     assert not said
+
+
+def test_a_long_run_gets_a_new_tracker(monkeypatch) -> None:
+    """Rows of earlier steps are left to the thread faster than a tracker takes them; most of them were dropped."""
+    monkeypatch.setattr(delivery, "WAITING", 10)
+    new, said, begin = Recording(sent=-1), [], threading.Event()
+    new.fails = lambda kind, step: not begin.wait(60)
+    sending = Delivery([new], said.append)
+    sending.catch_up([{"schema": 1, "step": step, "reward/mean": 0.5} for step in range(100)])
+    sending.log({"reward/mean": 0.5}, 100)
+    sending.tell([], 100)
+    begin.set()
+    sending.close()
+    assert new.got == [*(("log", step) for step in range(101)), ("tell", 100), ("close False", 0)]
+    assert not said
+
+
+@pytest.mark.parametrize("takes_earlier", [True, False])
+def test_a_step_that_fails_while_later_ones_are_taken(takes_earlier: bool) -> None:
+    """It is sent after them, unless the tracker would drop it without an error; then the run says that it lacks it."""
+    tracker = Recording(takes_earlier=takes_earlier)
+    run = Run(tracker)
+    tracker.fails = lambda kind, step: (kind, step) == ("log", 2)
+    for step in (1, 2, 3):
+        run.steps(step)
+        run.now += PAUSE
+    tracker.fails = lambda kind, step: False
+    run.steps(4)
+    run.outlet.close(failed=False)
+    late = [("log", 2)] if takes_earlier else []
+    taken = [*everything(1), ("tell", 2), ("log", 3), *late, ("tell", 3), *everything(4)]
+    assert tracker.got == [*taken, ("close False", 0)]
+    lacking = ["warning: one lacks 1 message of this run; the run's folder has them"]
+    assert run.said[1:] == ([] if takes_earlier else lacking)
 
 
 @pytest.fixture

@@ -95,6 +95,38 @@ def test_steps_that_were_sent_are_not_sent_again(tmp_path, monkeypatch):
     assert not tracker.lacks(5)
 
 
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_a_step_that_was_given_up_is_sent_when_the_run_is_resumed(tmp_path, monkeypatch, name):
+    """Later steps were sent, so it counted as sent. W&B drops what comes after them, and does not get it."""
+    service = stand_in(monkeypatch, name)
+    (tracker,) = make_trackers([name], tmp_path, {})
+    for step in (1, 2, 4, 7):
+        tracker.log({"reward/mean": 0.5}, step)
+    entry = json.loads((tmp_path / IDS).read_text())[name]
+    assert (entry["step"], entry["lacking"]) == (7, [[3, 3], [5, 6]])
+    (tracker,) = make_trackers([name], tmp_path, {})
+    lacking = [] if name == "wandb" else [3, 5, 6]
+    assert [step for step in range(1, 9) if tracker.lacks(step)] == [*lacking, 8]
+    for step in range(1, 9):
+        tracker.log({"reward/mean": 0.5}, step)
+    assert service.logged == [1, 2, 4, 7, *lacking, 8]
+    entry = json.loads((tmp_path / IDS).read_text())[name]
+    assert entry["step"] == 8
+    assert entry.get("lacking") == (None if lacking else [[3, 3], [5, 6]])
+
+
+def test_the_last_step_that_was_sent_does_not_go_back(tmp_path, monkeypatch):
+    """A message that failed is sent after later ones; a resumed run sent all of those again."""
+    trackio = stand_in(monkeypatch, "trackio")
+    (tracker,) = make_trackers(["trackio"], tmp_path, {})
+    for step in (1, 3, 4, 2):
+        tracker.log({"reward/mean": 0.5}, step)
+    (tracker,) = make_trackers(["trackio"], tmp_path, {})
+    for step in range(1, 6):
+        tracker.log({"reward/mean": 0.5}, step)
+    assert trackio.logged == [1, 3, 4, 2, 5]
+
+
 def test_a_tracker_that_cannot_start_ends_those_that_have(tmp_path, monkeypatch):
     wandb = stand_in(monkeypatch)
     stand_in(monkeypatch, "trackio", fault=OSError("read-only file system"))
@@ -193,7 +225,14 @@ def test_the_events_of_a_run_without_a_step_are_removed_with_it(toy: Toy, tmp_pa
 
 @pytest.mark.parametrize(
     "text",
-    ['{"schema": 7}', '{"schema": 1, "wandb": 3}', '{"schema": 1, "wandb": {"step": "x"}}', "[]"],
+    [
+        '{"schema": 7}',
+        '{"schema": 1, "wandb": 3}',
+        '{"schema": 1, "wandb": {"step": "x"}}',
+        '{"schema": 1, "wandb": {"step": 3, "lacking": 2}}',
+        '{"schema": 1, "wandb": {"step": 3, "lacking": [2]}}',
+        "[]",
+    ],
 )
 def test_the_ids_of_another_version(tmp_path, monkeypatch, text):
     stand_in(monkeypatch)

@@ -5,7 +5,7 @@ examples     the responses of a step that are sent, as text that is safe to show
 tensorboard  event files in the run's folder
 services     Weights & Biases and Trackio
 mlflow       MLflow
-identity     trackers.json: the ids with which a resumed run continues, and the last step that was sent
+identity     trackers.json: the ids with which a resumed run continues, and the steps that were sent
 delivery     several trackers at once; one that fails neither ends the run nor harms the others
 """
 

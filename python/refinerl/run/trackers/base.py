@@ -18,6 +18,8 @@ class Tracker(Protocol):
     """A service that metrics and responses are also sent to. Steps come in their order."""
 
     name: str
+    takes_earlier: bool
+    """True if it keeps what is sent for a step after a later one."""
 
     def lacks(self, step: int) -> bool:
         """Return True if a step before this start of the run is to be sent now."""

@@ -20,7 +20,7 @@ from refinerl.run.trackers.examples import Example
 PAUSE = 30.0
 """Seconds after a failure before a tracker is tried again."""
 WAITING = 2000
-"""Messages that wait for a tracker at most, which are a thousand steps; then the oldest one is given up."""
+"""Messages that wait for a tracker at most, which are a thousand steps; more are given up until the run is resumed."""
 TRIES = 3
 """Failures of a message after which it is given up, if the tracker takes others."""
 FAULTS = (Exception, SystemExit)
@@ -62,9 +62,7 @@ class Delivery:
             rows: of metrics.jsonl, before the first step of this start.
         """
         for thread in self._threads:
-            for row in rows:
-                if thread.tracker.lacks(row["step"]):
-                    thread.put(partial(thread.tracker.log, measured(row), row["step"]), row["step"])
+            thread.catch_up(rows)
 
     def tell(self, examples: Sequence[Example], step: int) -> None:
         """Send responses of a step."""
@@ -97,19 +95,24 @@ class _Thread(threading.Thread):
 
     def put(self, send: Callable[[], None], step: int) -> None:
         """Leave a message to the thread; where it hangs, only `WAITING` of them."""
-        if self.ident is None:
-            self.start()
         if self._jobs.qsize() < WAITING:
-            self._jobs.put(partial(self._outlet.put, send, step))
+            self._leave(partial(self._outlet.put, send, step))
         else:
             self._outlet.lost += 1
 
+    def catch_up(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Leave rows of earlier steps to the thread. They are one job, whose length has no bound."""
+        self._leave(partial(self._outlet.catch_up, rows))
+
     def close(self, *, failed: bool) -> None:
         """Leave the end to the thread."""
+        self._leave(partial(self._outlet.close, failed=failed))
+        self._leave(None)
+
+    def _leave(self, job: Callable[[], None] | None) -> None:
         if self.ident is None:
             self.start()
-        self._jobs.put(partial(self._outlet.close, failed=failed))
-        self._jobs.put(None)
+        self._jobs.put(job)
 
     def run(self) -> None:
         """Do what is left to the thread."""
@@ -141,9 +144,18 @@ class Outlet:
         self._say, self._now = say, now
         self._waiting: deque[_Message] = deque()
         self._again = 0.0
+        self._latest = 0
+        """The latest step of which the tracker has taken a message."""
         self._told = False
         self.lost = 0
         """Messages that were given up."""
+
+    def catch_up(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Send the metrics of rows of metrics.jsonl that the tracker lacks."""
+        for row in rows:
+            step = row["step"]
+            if self.tracker.lacks(step):
+                self.put(partial(self.tracker.log, measured(row), step), step)
 
     def put(self, send: Callable[[], None], step: int) -> None:
         """Send a message, after those that wait; it waits itself if that fails, or has just failed."""
@@ -154,10 +166,16 @@ class Outlet:
             self._flush()
 
     def _flush(self) -> None:
-        """Send what waits, in its order. After one failure the next message tells whether the tracker takes others."""
+        """Send what waits, in its order. After one failure the next message tells whether the tracker takes others.
+
+        What a tracker would drop, because it has taken a later step, is given up.
+        """
         suspect: _Message | None = None
         sent = False
         for message in tuple(self._waiting):
+            if message.step < self._latest and not self.tracker.takes_earlier:
+                self._give_up(message)
+                continue
             try:
                 message.send()
             except FAULTS as error:
@@ -168,6 +186,7 @@ class Outlet:
                 suspect = message
             else:
                 self._waiting.remove(message)
+                self._latest = max(self._latest, message.step)
                 sent = sent or suspect is not None
         if suspect is not None and sent:
             suspect.failures += 1

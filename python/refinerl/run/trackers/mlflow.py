@@ -28,6 +28,7 @@ class MLflow:
     """
 
     name = "mlflow"
+    takes_earlier = True
 
     def __init__(self, folder: Path, config: Mapping[str, Any], project: str, run_name: str) -> None:
         self._module = module("mlflow", "mlflow-skinny")

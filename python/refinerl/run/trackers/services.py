@@ -19,6 +19,7 @@ class Service(ABC):
     """A run of wandb or trackio."""
 
     name: str
+    takes_earlier = True
     remedy = "take it out of telemetry.trackers"
     """The way out if it cannot start."""
 
@@ -68,16 +69,21 @@ class WandB(Service):
     """A run of Weights & Biases. It is identified by an id.
 
     Responses are rows of one incremental table: each step adds to it, and none replaces what came before. The run's
-    page shows its last 100 increments.
+    page shows its last 100 increments. W&B drops without an error what is logged for a step before its last one.
     """
 
     name = "wandb"
+    takes_earlier = False
     remedy = "log in with `wandb login`, or set WANDB_MODE=offline in the environment"
 
     def __init__(self, folder: Path, config: Mapping[str, Any], project: str, run_name: str) -> None:
         super().__init__(folder, config, project, run_name)
         self._table: Any = None
         self._added = 0
+
+    def lacks(self, step: int) -> bool:
+        """Return True if no earlier start has sent the step or a later one."""
+        return self._identity.is_new(step)
 
     def _resumed(self, known: Mapping[str, Any]) -> dict[str, Any]:
         return {"id": known["id"]} if known.get("id") else {}

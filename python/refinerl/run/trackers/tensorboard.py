@@ -17,6 +17,7 @@ class TensorBoard:
     """
 
     name = "tensorboard"
+    takes_earlier = True
 
     def __init__(self, folder: Path) -> None:
         self._module = module("torch.utils.tensorboard", "tensorboard")
