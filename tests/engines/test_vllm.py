@@ -235,6 +235,7 @@ def test_making_an_engine_leaves_the_process_as_it_was(folder, tokenizer, prompt
     assert sum(done) == len(prompts) * 60
     assert guessing.decoded.drafted == 0
     check_drafts(guessing, prompts, plain)
+    check_a_full_context(guessing, TransformersGenerator(load_model(str(folder)), tokenizer), prompts)
 
 
 def check_drafts(guessing, prompts, plain) -> None:
@@ -258,6 +259,19 @@ def check_drafts(guessing, prompts, plain) -> None:
     drawn = guessing.generate(prompts, seeded, drafts=good)
     assert (guessing.decoded - before).drafted == 0  # vLLM would draw other tokens from the same seeds
     same(guessing.generate(prompts, seeded), drawn)
+
+
+def check_a_full_context(guessing, transformers, prompts) -> None:
+    """One reply that ends with the context, and has no draft, took the guesses of all others from the last passes."""
+    full = tuple(5 + i % 7 for i in range(guessing.context_length - 8))
+    longer = Sampling(max_tokens=60, temperature=0)
+    plain = transformers.generate([*prompts, full], longer)
+    drafts = [*(completion.token_ids for (completion,) in plain[:-1]), ()]
+    before = guessing.decoded
+    same(guessing.generate([*prompts, full], longer, drafts=drafts), plain)
+    spent = guessing.decoded - before
+    assert 0 < spent.accepted == spent.drafted
+    assert len(plain[-1][0].token_ids) == 8
 
 
 def test_an_engine_that_cannot_serve_a_model_says_so(tiny_folder, tokenizer):

@@ -37,6 +37,9 @@ class DraftProposer:
     def expect(self, drafts: Mapping[tuple[int, ...], Sequence[int]], runner: Any) -> None:
         """Set the drafts of the next requests, by prompt, and forget all others; `runner` is vLLM's model runner."""
         self._runner = runner
+        # Once a request is that near to the context's end, vLLM would not ask, and would verify zeros for all of them.
+        # Our guesses stay within the context.
+        runner.effective_drafter_max_model_len = self._context + self._most
         self._drafts = {prompt: Draft(draft, self._vocabulary) for prompt, draft in drafts.items()}
         self._readers, self._guessed = {}, {}
         self._confidence = Confidence()
