@@ -25,8 +25,9 @@ class DraftProposer:
         self._vocabulary: int = config.model_config.get_vocab_size()
         self._fixed = 16.0 if config.device_config.device_type == "cpu" else 512.0
         self._runner: Any = None
-        self._drafts: dict[tuple[int, ...], Draft] = {}
+        self._drafts: Mapping[tuple[int, ...], Sequence[int]] = {}
         self._readers: dict[str, Reader | None] = {}
+        """Readers of requests that are being written: the index of a draft takes time and memory."""
         self._guessed: dict[str, Guess] = {}
         self._confidence = Confidence()
         self.decoded = Decoding()
@@ -40,7 +41,7 @@ class DraftProposer:
         # Once a request is that near to the context's end, vLLM would not ask, and would verify zeros for all of them.
         # Our guesses stay within the context.
         runner.effective_drafter_max_model_len = self._context + self._most
-        self._drafts = {prompt: Draft(draft, self._vocabulary) for prompt, draft in drafts.items()}
+        self._drafts = drafts
         self._readers, self._guessed = {}, {}
         self._confidence = Confidence()
         self.decoded = Decoding()
@@ -61,6 +62,8 @@ class DraftProposer:
         if not self._drafts or not writing:
             return proposed
         self.decoded += Decoding(passes=1)
+        for ended in self._readers.keys() - self._runner.requests.keys():
+            del self._readers[ended]
         names = self._runner.input_batch.req_ids
         room = max(LOGITS // self._vocabulary - len(writing), 0)
         for i in writing:
@@ -86,7 +89,7 @@ class DraftProposer:
         state = self._runner.requests[name]
         if name not in self._readers:
             draft = self._drafts.get(tuple(state.prompt_token_ids))
-            self._readers[name] = None if draft is None else Reader(draft)
+            self._readers[name] = None if draft is None else Reader(Draft(draft, self._vocabulary))
         reader = self._readers[name]
         if reader is None:
             return Guess()
