@@ -1,5 +1,7 @@
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from refinerl.contracts import Task
 from refinerl.data.apps import Case, Problem, official_prompt
 from refinerl.errors import UserError
 from refinerl.records import Completion, Message, Prompt, Reward, Rollout
-from refinerl.sandbox import Limits, Outcome, Sandbox, SandboxError, TestVerdict, Verdict
+from refinerl.sandbox import Limits, Outcome, Program, Sandbox, SandboxError, TestVerdict, Verdict
 from refinerl.tasks.code import CodeTask, adaptive_reward, coarse_reward, rewards_of
 from refinerl.tasks.user_reward import UserReward
 
@@ -212,6 +214,41 @@ def test_the_block_that_counts(box: Sandbox, block: Any, value: float) -> None:
     refined = task.refined_response(rollout(SEVERAL, task.prompts()[0]), "y = 1")
     assert task.extract(refined) == "y = 1"  # though it is not the longest any more
     assert ("or" in refined) == (block != "longest")
+
+
+class Faulty(Sandbox):
+    """Fails on programs with the word `faulty`: always, or in the background alone."""
+
+    def __init__(self, always: bool) -> None:
+        super().__init__(workers=1)
+        self.always = always
+
+    def judge(self, programs: Sequence[Program]) -> list[Verdict]:
+        fails = self.always or threading.current_thread().name == "judging"
+        return [
+            _fault(verdict) if fails and "faulty" in program.source else verdict
+            for program, verdict in zip(programs, super().judge(programs), strict=True)
+        ]
+
+
+def _fault(verdict: Verdict) -> Verdict:
+    outcome = Outcome.sandbox_error
+    return replace(verdict, outcome=outcome, tests=tuple(replace(test, outcome=outcome) for test in verdict.tests))
+
+
+@pytest.mark.parametrize("always", [True, False])
+def test_telemetry_counts_answers_without_a_reward(always: bool) -> None:
+    """Not programs, of which several answers may be one, and not the attempts to judge one."""
+    with Faulty(always) as box:
+        task = CodeTask([DOUBLE], box, encode, max_sandbox_errors=0.9)
+        texts = ["print(1)  # faulty"] * 5 + ["print(2)"]
+        prompts, answers = [*task.prompts()] * 6, [answer(text) for text in texts]
+        for prompt, text in zip(prompts, answers, strict=True):
+            task.expect(prompt, text)
+        masked = [reward is None for reward in task.score(prompts, answers)]
+        assert masked == [always] * 5 + [False]
+        assert task.telemetry()["sandbox/errors"] == sum(masked)
+        assert task.telemetry()["sandbox/errors"] == 0
 
 
 def test_telemetry_counts_tests_since_the_last_call(task: CodeTask) -> None:

@@ -50,7 +50,7 @@ def test_a_program_is_judged_once(box: Counting) -> None:
     assert judge(judged, WRONG, RIGHT, "print(") == ["wrong_answer", "passed", "compile_error"]
     assert box.batches == [[RIGHT, WRONG], ["print("]]
     counts = judged.take_counts()
-    assert (counts.tests, counts.faults) == (6, 0)
+    assert counts.tests == 6
     assert counts.seconds > 0
     assert judged.take_counts().tests == 0
     other = Key("triple", "test", RIGHT), Program(RIGHT, [Test("1", "3")])

@@ -246,7 +246,7 @@ class CodeTask(Refinable):
             self._visible[problem.id] = count_visible(problem, self._visible_tests)
         if not self._prompts:
             raise UserError(f"no problem is left: all prompts have more than {max_prompt_tokens} tokens")
-        self._several = 0
+        self._several = self._masked = 0
 
     def prompts(self) -> Sequence[Prompt]:
         """Return one prompt per problem; `text` is the question without the template, `payload` the Problem."""
@@ -269,11 +269,11 @@ class CodeTask(Refinable):
         self._several += sum(len(find_blocks(completion.text)) > 1 for completion in completions)
         keys = [_key(prompt, program) for prompt, program in zip(prompts, programs, strict=True)]
         verdicts = self._judging.judge(keys, programs)
+        rewards = rewards_of(verdicts, self._reward, self._max_sandbox_errors)
+        self._masked += rewards.count(None)
         return [
             None if reward is None else self._detailed(reward, prompt, program.source, verdict)
-            for reward, prompt, program, verdict in zip(
-                rewards_of(verdicts, self._reward, self._max_sandbox_errors), prompts, programs, verdicts, strict=True
-            )
+            for reward, prompt, program, verdict in zip(rewards, prompts, programs, verdicts, strict=True)
         ]
 
     def expect(self, prompt: Prompt, completion: Completion) -> None:
@@ -341,16 +341,17 @@ class CodeTask(Refinable):
     def telemetry(self) -> Mapping[str, float]:
         """Return metrics collected since the last call.
 
-        They are the tests per second (0 if none ran), and the numbers of masked samples and of scored answers (y and ỹ)
-        with several code blocks.
+        They are the tests per second (0 if none ran), the number of answers (y and ỹ) that the sandbox failed to judge,
+        and the number of scored answers with several code blocks.
         """
-        several, self._several = self._several, 0
+        several, masked = self._several, self._masked
+        self._several = self._masked = 0
         if self._judging is None:
             return {}
-        tests, faults, seconds = self._judging.take_counts()
+        tests, seconds = self._judging.take_counts()
         return {
             "sandbox/tests_per_second": tests / seconds if seconds else 0.0,
-            "sandbox/errors": float(faults),
+            "sandbox/errors": float(masked),
             "completion/several_blocks": float(several),
         }
 

@@ -30,7 +30,6 @@ class Counts(NamedTuple):
     """The work of a sandbox."""
 
     tests: int = 0
-    faults: int = 0
     seconds: float = 0.0
 
 
@@ -97,7 +96,6 @@ class Judging:
         tests = [test.outcome for verdict in verdicts.values() for test in verdict.tests]
         self._counts = Counts(
             self._counts.tests + sum(outcome is not Outcome.not_run for outcome in tests),
-            self._counts.faults + sum(verdict.outcome is Outcome.sandbox_error for verdict in verdicts.values()),
             self._counts.seconds + time.perf_counter() - started,
         )
         for key, verdict in verdicts.items():
