@@ -95,6 +95,23 @@ def test_the_oldest_verdicts_are_forgotten(box: Counting, monkeypatch: pytest.Mo
     assert len(box.batches) == 3
 
 
+def test_what_is_expected_is_not_forgotten(box: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step with more tests than are remembered judged its first programs again."""
+    monkeypatch.setattr(judging, "KEPT", 4)
+    judged = Judging(box)
+    sources = [f"print({i} * int(input()))" for i in range(10)]
+    judge(judged, sources[0])
+    for source in [*sources, WRONG]:
+        judged.expect(*program(source))
+    judge(judged, *sources, WRONG)
+    assert sorted(source for batch in box.batches for source in batch) == sorted([*sources, WRONG])
+    box.batches.clear()
+    judge(judged, RIGHT, sources[-1], WRONG)  # now only the last ones are remembered
+    assert box.batches == [[RIGHT]]
+    judge(judged, sources[0])
+    assert box.batches == [[RIGHT], [sources[0]]]
+
+
 def test_a_fault_in_the_background_is_raised_where_the_verdicts_are_asked_for(box: Counting) -> None:
     judged = Judging(box)
     box.close()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from refinerl.sandbox import Outcome, Program, Sandbox, Verdict
 
 KEPT = 2**15
-"""Most tests whose verdicts are remembered."""
+"""Most tests whose verdicts are remembered, beside those that are expected; each has up to 4 KiB of error output."""
 BATCH = 16
 """Most programs of a batch in the background, which an interruption has to wait for."""
 UNSTABLE = frozenset({Outcome.timeout, Outcome.memory_limit, Outcome.sandbox_error, Outcome.not_run})
@@ -43,6 +43,9 @@ class Judging:
     def __init__(self, box: Sandbox) -> None:
         self._box = box
         self._known: OrderedDict[Key, Verdict] = OrderedDict()
+        """By the time at which they were last asked for or expected."""
+        self._expected: set[Key] = set()
+        """Programs whose verdicts are to be asked for: those verdicts are not forgotten."""
         self._tests = 0
         self._waiting: dict[Key, Program] = {}
         self._lock = threading.Lock()
@@ -53,7 +56,11 @@ class Judging:
     def expect(self, key: Key, program: Program) -> None:
         """Begin to judge a program in the background, unless its verdict is known."""
         with self._lock:
-            if key in self._known or self._error is not None:
+            self._expected.add(key)
+            if key in self._known:
+                self._known.move_to_end(key)
+                return
+            if self._error is not None:
                 return
             self._waiting[key] = program
             if self._thread is None:
@@ -73,6 +80,7 @@ class Judging:
         found = {key: self._known[key] for key in keys if key in self._known}
         for key in found:
             self._known.move_to_end(key)
+        self._expected.clear()
         new = {key: program for key, program in zip(keys, programs, strict=True) if key not in found}
         found |= self._judged(new)
         return [found[key] for key in keys]
@@ -98,13 +106,14 @@ class Judging:
             self._counts.tests + sum(outcome is not Outcome.not_run for outcome in tests),
             self._counts.seconds + time.perf_counter() - started,
         )
-        for key, verdict in verdicts.items():
-            if UNSTABLE.isdisjoint(test.outcome for test in verdict.tests):
-                self._known[key] = verdict
-                self._tests += len(verdict.tests)
-        while self._tests > KEPT:
-            _, oldest = self._known.popitem(last=False)
-            self._tests -= len(oldest.tests)
+        with self._lock:
+            for key, verdict in verdicts.items():
+                if UNSTABLE.isdisjoint(test.outcome for test in verdict.tests):
+                    self._known[key] = verdict
+                    self._tests += len(verdict.tests)
+            while self._tests > KEPT and next(iter(self._known)) not in self._expected:
+                _, oldest = self._known.popitem(last=False)
+                self._tests -= len(oldest.tests)
         return verdicts
 
     def _work(self) -> None:
