@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from refinerl.errors import UserError
@@ -68,6 +70,15 @@ def test_matches() -> None:
     assert reward([], texts, [[]] * 3, {"pattern": [pattern, pattern, None]}) == [1, 0, None]
     with pytest.raises(UserError, match=r"the column pattern holds '\(', which is not a regular expression"):
         reward([], ["b"], [[]], {"pattern": ["("]})
+
+
+def test_a_pattern_that_backtracks_for_ever_is_named() -> None:
+    """The run hung without a word."""
+    reward = rules.load_rule("matches", seconds=0.2)
+    texts, patterns = ["b", "a" * 60, "b"], ["b", "(a+)+b", "b"]
+    told = "rule:matches took longer than task.reward_seconds = 0.2 on 3 completions, at the pattern '(a+)+b'"
+    with pytest.raises(UserError, match=re.escape(told)):
+        reward([], texts, [[]] * 3, {"pattern": patterns})
 
 
 def test_an_unknown_rule_and_a_missing_column() -> None:

@@ -209,7 +209,9 @@ def make_dialogue_reward(
             seconds: float = getattr(config.task, "math_seconds", 5.0)
             # With more processes than cores, those that wait for one would exceed their limit of wall time.
             workers = min(workers_of(config, world.local_size), max(1, cores() // world.local_size))
-            return rules.load_rule(name.removeprefix("rule:"), math_seconds=seconds, workers=workers)
+            rule = name.removeprefix("rule:")
+            limit = built_in(config).reward_seconds
+            return rules.load_rule(rule, seconds=limit, math_seconds=seconds, workers=workers)
         return user_reward(name, config, given, world, progress)
     place = r.model or ""
     with explained("load reward_model.model"):

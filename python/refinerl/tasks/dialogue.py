@@ -50,7 +50,8 @@ class DialogueTask(Refinable):
         read_when = Reads(
             {
                 "reward_seconds": When(
-                    "a reward function of your own", lambda own, run: any(_is_function(name) for name in own.rewards)
+                    "a reward function of your own, or a rule other than rule:math",
+                    lambda own, run: any(":" in name and name != "rule:math" for name in own.rewards),
                 ),
                 "math_seconds": When("task.reward=rule:math", lambda own, run: "rule:math" in own.rewards),
             }
@@ -73,7 +74,7 @@ class DialogueTask(Refinable):
         reward_weights: tuple[float, ...] = ()
         """Weights, one for each reward; empty: 1 each."""
         reward_seconds: Positive = 900.0
-        """Seconds that one call of a reward function of your own may take; a longer one ends the run."""
+        """Seconds that one call of a reward function of your own, or of a rule, may take; a longer one ends the run."""
         math_seconds: Positive = 5.0
         """With rule:math: seconds of processor time to judge one response; one that takes longer counts as wrong."""
         prompt_format: Literal["chat", "text"] = derived("chat with task.system, else text")
@@ -254,10 +255,6 @@ class DialogueTask(Refinable):
     def close(self) -> None:
         """End the processes of the rewards."""
         self._reward.close()
-
-
-def _is_function(reward: str) -> bool:
-    return ":" in reward and not reward.startswith("rule:")
 
 
 def verdict(value: float, most: float) -> str:

@@ -6,6 +6,7 @@ has no reward.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from refinerl.errors import UserError
 from refinerl.tasks.countdown import countdown
 from refinerl.tasks.math_rule import MathReward
 from refinerl.tasks.quantities import quantity, whole_numbers
+from refinerl.tasks.time_limit import alarmed
 from refinerl.tasks.user_reward import UserReward
 
 MAX_REWARD = 1.0
@@ -59,15 +61,38 @@ def matches(completions: Sequence[Any], pattern: Sequence[str | None]) -> list[f
         ) from None
 
 
+class MatchReward(UserReward):
+    """The rule `matches`. A pattern may backtrack for ever on a response, so the message of the time limit names it."""
+
+    def __init__(self, seconds: float = math.inf) -> None:
+        super().__init__(self._score, "rule:matches", seconds=seconds)
+        self._at: str | None = None
+
+    def _score(self, completions: Sequence[Any], pattern: Sequence[str | None]) -> list[float | None]:
+        def score() -> list[float | None]:
+            values: list[float | None] = []
+            for completion, regex in zip(completions, pattern, strict=True):
+                self._at = regex
+                values += matches([completion], [regex])
+            return values
+
+        return alarmed(self.seconds, score)
+
+    def _too_long(self, where: str = "") -> str:
+        return super()._too_long(f"{where}, at the pattern {self._at!r}")
+
+
 RULES: Mapping[str, Callable[..., Any]] = {"answer": answer, "matches": matches, "countdown": countdown}
 MATH = "math"
 """The rule that asks math-verify, in processes of its own."""
 
 
-def load_rule(name: str, *, math_seconds: float = 5.0, workers: int = 1) -> UserReward:
+def load_rule(name: str, *, seconds: float = math.inf, math_seconds: float = 5.0, workers: int = 1) -> UserReward:
     """Return the rule of this name as a reward function.
 
     Args:
+        name: without `rule:`.
+        seconds: time limit for each call; `math` has its own.
         math_seconds: for `math`, the processor time for one response.
         workers: for `math`, the number of processes.
 
@@ -79,7 +104,9 @@ def load_rule(name: str, *, math_seconds: float = 5.0, workers: int = 1) -> User
     if name not in RULES:
         names = ", ".join((*RULES, MATH))
         raise UserError(f"there is no rule {name!r}; the rules of task.reward=rule:NAME are {names}")
-    return UserReward(RULES[name], f"rule:{name}")
+    if name == "matches":
+        return MatchReward(seconds)
+    return UserReward(RULES[name], f"rule:{name}", seconds=seconds)
 
 
 def final_answers(text: str) -> list[str]:

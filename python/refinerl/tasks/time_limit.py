@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
 from collections.abc import Callable
@@ -76,3 +77,35 @@ def within(seconds: float, call: Callable[[], T], give_up: Callable[[], None] | 
         with contextlib.suppress(RuntimeError):  # the thread was never started
             watcher.join()  # it may be about to send a signal, which our handler, still in place, ignores
         signal.signal(_SIGNAL, before)
+
+
+def alarmed(seconds: float, call: Callable[[], T]) -> T:
+    """Return the result of `call`; interrupt it after `seconds`, even where it holds Python's global interpreter lock.
+
+    The kernel's timer sends SIGALRM, which `re` notices within a match. `within` sends its signal from a thread, which
+    would wait for the lock. Only the main thread can be interrupted. A timer of somebody else continues afterwards.
+
+    Raises:
+        TooLongError: the call exceeded the limit.
+    """
+    if math.isinf(seconds) or threading.current_thread() is not threading.main_thread():
+        return call()
+    over = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if not over:
+            raise _Interrupt
+
+    handler = signal.signal(signal.SIGALRM, interrupt)
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN)
+    try:
+        try:
+            return call()
+        finally:
+            over = True
+    except _Interrupt:
+        raise TooLongError from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
