@@ -58,18 +58,32 @@ def ask(server: ThreadingHTTPServer, path: str, host: str | None = None) -> tupl
     return answer.status, text
 
 
+def number(state: dict[str, str]) -> tuple[str, str]:
+    """Return the number of the page's version without the server's mark, and its problem."""
+    return state["version"].partition("-")[0], state["problem"]
+
+
 def test_the_page_grows_with_the_run(run: Path) -> None:
     grow(run, 1)
     page = Page([run], lambda script: f"{len(metrics(run))} steps<script>{script}</script>", now=lambda: 0.0)
     with serving(page) as server:
-        assert json.loads(ask(server, "/version")[1]) == {"version": "1", "problem": ""}
+        assert number(json.loads(ask(server, "/version")[1])) == ("1", "")
         status, text = ask(server, "/")
         assert (status, text.partition("<")[0]) == (200, "1 steps")
-        assert 'const version = "1"' in text
+        assert 'const version = "1-' in text
         grow(run, 2)
-        assert json.loads(ask(server, "/version")[1])["version"] == "2"
+        assert number(json.loads(ask(server, "/version")[1])) == ("2", "")
         assert ask(server, "/")[1].startswith("2 steps")
-        assert json.loads(ask(server, "/version")[1])["version"] == "2"  # nothing has changed
+        assert number(json.loads(ask(server, "/version")[1])) == ("2", "")  # nothing has changed
+
+
+def test_a_tab_of_another_server_sees_that_the_page_is_another(run: Path) -> None:
+    """After a restart on the same port both were at version 1, and the tab stayed as it was."""
+    grow(run, 1)
+    first, second = (Page([run], lambda script: script) for _ in range(2))
+    assert first.state()["version"] != second.state()["version"]
+    for page in (first, second):
+        assert f'const version = "{page.state()["version"]}"' in page.text()
 
 
 def test_the_page_notices_the_end_of_the_run(run: Path) -> None:
@@ -78,7 +92,7 @@ def test_the_page_notices_the_end_of_the_run(run: Path) -> None:
     page = Page([run], lambda script: "ended" if (run / "final").is_dir() else "goes on", now=lambda: 0.0)
     assert page.text() == "goes on"
     (run / "final").mkdir()
-    assert page.state()["version"] == "2"
+    assert number(page.state()) == ("2", "")
     assert page.text() == "ended"
 
 
@@ -92,9 +106,9 @@ def test_a_run_without_a_step_has_a_page_that_waits(run: Path) -> None:
     with serving(page) as server:
         waiting = ask(server, "/")[1]
         assert "<p>no step is &lt;finished&gt; yet</p>" in waiting
-        assert 'const version = "0"' in waiting
+        assert 'const version = "0-' in waiting
         grow(run, 1)
-        assert json.loads(ask(server, "/version")[1]) == {"version": "1", "problem": ""}
+        assert number(json.loads(ask(server, "/version")[1])) == ("1", "")
         assert ask(server, "/")[1] == "page"
 
 
@@ -110,11 +124,11 @@ def test_a_line_that_is_being_written_leaves_the_last_page(run: Path) -> None:
     page = Page([run], build, now=lambda: 0.0)
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"schema": 1, ')
-    assert page.state() == {"version": "1", "problem": "metrics.jsonl:2: not JSON"}
+    assert number(page.state()) == ("1", "metrics.jsonl:2: not JSON")
     assert page.text() == "whole"
     with (run / "metrics.jsonl").open("a") as file:
         file.write('"step": 2}\n')
-    assert page.state() == {"version": "2", "problem": ""}
+    assert number(page.state()) == ("2", "")
 
 
 def test_a_long_build_leaves_the_machine_to_the_run(run: Path) -> None:
@@ -130,7 +144,7 @@ def test_a_long_build_leaves_the_machine_to_the_run(run: Path) -> None:
     for step, after, version in ((2, 3.0, "1"), (3, 17.9, "1"), (4, 18.1, "2")):
         grow(run, step)
         clock[0] = after
-        assert page.state()["version"] == version
+        assert number(page.state()) == (version, "")
 
 
 @pytest.mark.parametrize(
@@ -192,7 +206,7 @@ def test_the_command_follows_a_real_run_and_ends_with_ctrl_c(toy: Toy, tmp_path:
             connection.request("GET", "/")
             page = connection.getresponse().read().decode()
             connection.close()
-            assert 'const version = "1"' in page
+            assert 'const version = "1-' in page
             title = render([folder]).partition("<title>")[2].partition("</title>")[0]
             assert title
             assert f"<title>{title}</title>" in page

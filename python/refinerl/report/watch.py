@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import html
 import json
+import secrets
 import sys
 import threading
 import time
@@ -90,6 +91,8 @@ class Page:
         self._stamp: Any = None
         self._again = 0.0
         self._number = 0
+        self._mark = secrets.token_hex(4)
+        """A part of each version: a tab that was opened at another server sees that the page is another one."""
         self._text = self._problem = ""
         self.state()
         if self._problem and any(_stamp(run) for run in runs):
@@ -104,7 +107,7 @@ class Page:
                 self._stamp = stamp
                 self._make()
                 self._again = self._now() + LOAD * (self._now() - start)
-            return {"version": str(self._number), "problem": self._problem if self._text else ""}
+            return {"version": self._version(self._number), "problem": self._problem if self._text else ""}
 
     def _make(self) -> None:
         try:
@@ -115,8 +118,11 @@ class Page:
             self._text, self._problem = text, ""
             self._number += 1
 
+    def _version(self, number: int) -> str:
+        return f"{number}-{self._mark}"
+
     def _script(self, number: int) -> str:
-        return SCRIPT % (json.dumps(str(number)), int(1000 * EVERY))
+        return SCRIPT % (json.dumps(self._version(number)), int(1000 * EVERY))
 
     def text(self) -> str:
         """Return the page, with the script that keeps it up to date; before the first one, a page that waits for it."""
