@@ -400,6 +400,15 @@ def test_a_link_leads_to_its_rollout(run: Path, page: Path, show: Open) -> None:
     assert "This page does not hold step 99" in lost.text("#rollout")
 
 
+@pytest.mark.parametrize("cut", ["#rollout/paper/9/x%2", "#rollout/paper/9/x%2/0", "#rollout/paper/9", "#rollout/%"])
+def test_a_link_that_was_cut_leaves_the_page_whole(page: Path, show: Open, cut: str) -> None:
+    """It was an error before the curves, the theme and the keys were set up."""
+    tab = show(page, link=cut)
+    assert tab.text("#rollout h3").startswith("step ")
+    tab.page.keyboard.press("t")
+    assert tab.page.get_attribute("html", "data-theme") == "dark"
+
+
 HOSTILE = (
     "</script><script>alert(1)</script><!-- \x00\x07\x1b[31m \u202eevil\u202c \u2066x\u2069 \udc80 &amp; "
     "<img src=x onerror=alert(2)>"

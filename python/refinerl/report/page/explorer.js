@@ -105,10 +105,23 @@ function choose(place) {
   if (matchMedia("(max-width: 860px)").matches) field("rollout").scrollIntoView({ block: "start" });
 }
 
+/** The four parts of the address's link; null if it has none, or one that was cut when it was sent. */
+function linked() {
+  if (!location.hash.startsWith("#rollout/")) return null;
+  const parts = location.hash.slice("#rollout/".length).split("/");
+  if (parts.length !== 4) return null;
+  try {
+    return parts.map(decodeURIComponent);
+  } catch {
+    return null;
+  }
+}
+
 /** Show the rollout of the address; return false if it has none. */
 function follow() {
-  if (!location.hash.startsWith("#rollout/")) return false;
-  const [label, step, id, sample] = location.hash.slice("#rollout/".length).split("/").map(decodeURIComponent);
+  const parts = linked();
+  if (!parts) return false;
+  const [label, step, id, sample] = parts;
   const run = data.runs.findIndex((one) => one.label === label);
   if (run < 0) return false;
   if (run !== explorer.run) selectRun(run);
