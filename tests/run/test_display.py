@@ -51,6 +51,15 @@ def test_a_run_on_a_terminal(toy: Toy, tmp_path: Path, monkeypatch, columns: int
     assert not {"generate", "update", "sync"} & {line.split(" ")[0] for line in left}
 
 
+def test_the_bar_of_a_resumed_run_begins_where_the_run_is() -> None:
+    """It was at 0 % until a step had ended."""
+    display = Display(Console(file=io.StringIO()), 1000)
+    display.begin(0)
+    for step, share in ((1, "0%"), (501, "50%")):
+        display.begin(step)
+        assert display.view.lines(79, 23)[0].plain.split()[-1] == share
+
+
 def test_a_log_file_gets_a_line_for_each_step(toy: Toy, tmp_path: Path, monkeypatch) -> None:
     """Also where FORCE_COLOR makes it count as a terminal for colours."""
     monkeypatch.setenv("FORCE_COLOR", "1")

@@ -61,6 +61,7 @@ class Display:
     def begin(self, step: int) -> None:
         """Show that a step begins. From the first one on the view stays, unless something else shows the steps."""
         self.view.step = step
+        self.view.finished = max(self.view.finished, step - 1)  # a resumed run has finished the steps before
         self._within = self._lines
         if self._within:
             self._start()
