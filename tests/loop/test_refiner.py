@@ -67,6 +67,16 @@ def test_no_special_token_stands_inside_a_refinement():
         assert refinement.alignment.prefix == 2
 
 
+def test_the_progress_is_that_of_the_requests_that_are_sent():
+    """A greedy refiner gets equal requests once, so the bar of the phase ended below 100 %."""
+    total: list[int] = []
+    y = rollout("bad", -1.0), rollout("bad", -1.0, 1), rollout("fair", 0.0, 2)
+    writer, anchors = refine({"bad": "good", "fair": "good"}, *y, expect=total.append)
+    assert writer.asked == ["bad", "fair"]
+    assert len(anchors.refinements) == 3
+    assert total == [2 * 8]
+
+
 def test_a_refinement_keeps_the_prefix_of_y():
     _, anchors = refine({"bad": "badly"}, rollout("bad", -1.0))
     assert anchors.refinements[0].alignment.prefix == 3

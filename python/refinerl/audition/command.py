@@ -113,6 +113,7 @@ def audition(config: Config, n: int, against: Sequence[str], console: Console) -
                     reference.tokenizer,
                     telemetry.clock,
                     context=reference.generator.context_length,
+                    expect=telemetry.expect,
                 )
                 columns.append(trial.refined(name, refiner, groups))
             if size > 1:

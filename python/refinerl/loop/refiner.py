@@ -76,6 +76,8 @@ class Refiner:
     seed: int
     clock: Clock
     world: World = ALONE
+    expect: Callable[[int], None] = lambda _: None
+    """Takes the maximum number of tokens to generate in place of the clock's, once it is known what is sent."""
     accept_truncated: bool = False
     """Accept a ỹ that was cut off: a greedy refiner may loop up to the limit, and a reward may read only the start."""
     where: Where = "all"
@@ -133,6 +135,7 @@ class Refiner:
         ]
         conversations = [self.task.refine_prompt(r) for r in candidates]
         asked = distinct(conversations, greedy=self.sampling.temperature == 0)
+        self.expect(len(asked.sent) * self.sampling.n * self.sampling.max_tokens)
         users, made = asked.users, dict[tuple[int, int], Completion]()
 
         def arrived(number: int, attempt: int, reply: Reply) -> None:

@@ -141,6 +141,7 @@ def make_refiner(
     *,
     context: int,
     world: World = ALONE,
+    expect: Callable[[int], None] = lambda _: None,
 ) -> Refiner:
     """Make the refiner of a run or of an audition.
 
@@ -151,6 +152,7 @@ def make_refiner(
         clock: times the phases.
         context: the policy's context in tokens.
         world: the ranks that share the work.
+        expect: takes the tokens to generate, for the progress of the phase.
 
     Raises:
         UserError: refiner.max_tokens leaves no room for a prompt.
@@ -178,6 +180,7 @@ def make_refiner(
         seed=config.seed,
         clock=clock,
         world=world,
+        expect=expect,
     )
 
 

@@ -164,6 +164,7 @@ def wire(
             telemetry.clock,
             context=generator.context_length,
             world=world,
+            expect=telemetry.expect,
         )
         algorithm = make_algorithm(config, given.algorithm)
         constraint = make_constraint(config, refiner, given.constraint)
