@@ -10,13 +10,14 @@ use crate::simd::{Level, Padded, Vectors, Words};
 /// The algorithm for what is left between the common ends. The result does not depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
-    /// The fastest one, within bounded memory.
+    /// The fastest one. It stores at most what `Rows` stores, or 8 MiB.
     Auto,
     /// The greedy algorithm, O(n + d²) time and O(d²) memory.
     Waves,
     /// The greedy algorithm, without the tokens that the other side lacks.
     ReducedWaves,
-    /// The bit-parallel longest common subsequence, O(n²/64) time and at most 8 MiB.
+    /// The bit-parallel longest common subsequence, O(n²/64) time. It stores at most 8 MiB for pairs of up to 8,000
+    /// tokens, and O(n√n) bits for longer ones.
     Rows,
 }
 
