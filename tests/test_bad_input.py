@@ -260,6 +260,10 @@ TYPED = [
     ("smollm use_vllm=true", "engines.generator=vllm"),
     ("smollm report_to=wandb", "telemetry.trackers"),
     ("smollm lora.r=8", "closest: lora.rank"),
+    ("smollm actor_rollout_ref.rollout.n=4", "algorithm.samples_per_prompt"),
+    ("smollm critic.optim.lr=1e-5", "it is critic.learning_rate here"),
+    ("smollm --reward.model_name_or_path x", "reward_model.model with task.reward=model"),
+    ("smollm algorithm.filter_groups.enable=true", "it is algorithm.dynamic_sampling here"),
     # values
     ("smollm trainer.stepz=3", "trainer.steps"),
     ("smollm trainer.steps=many", "trainer.steps"),
