@@ -29,6 +29,8 @@ __all__ = [
     "cuda_load",
     "cuda_statistics",
     "filter_refinements",
+    "prefix_order",
+    "prefix_tree",
     "read_ints_directly",
 ]
 
@@ -139,6 +141,18 @@ def cuda_fused(
     place: CudaPlace, logits: CudaLogits, *, grad_nll: int, grad_entropy: int, nll: int, entropy: int
 ) -> None: ...
 def cuda_kept_rows(place: CudaPlace, *, weights: int, rows: int, indices: int, count: int) -> None: ...
+
+# --- packing ---------------------------------------------------------------------------------------------------------
+
+_Integers: TypeAlias = NDArray[np.int64]
+
+def prefix_order(ids: _Integers, lengths: _Integers) -> tuple[_Integers, _Integers]:
+    """Sort rows of ids. Returns their indices, and the tokens that each shares with the one before it."""
+
+def prefix_tree(
+    ids: _Integers, lengths: _Integers
+) -> tuple[_Integers, _Integers, _Integers, _Integers, _Integers, _Integers, _Integers, _Integers]:
+    """Make the tree of rows. Returns the fields of `refinerl.kernels.prefixes.PrefixTree`, in their order."""
 
 # --- sandbox ---------------------------------------------------------------------------------------------------------
 

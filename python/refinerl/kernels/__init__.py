@@ -1,8 +1,10 @@
-"""Cross-entropy of target tokens straight from hidden states, without holding the [N, V] logits.
+"""Cross-entropy of target tokens straight from hidden states, without holding the [N, V] logits; trees of rows.
 
 `cross_entropy`   the public functions              `chunked`   shared by the native ones: products, chunks, packing
 `naive`           their twin in plain PyTorch       `cpu` · `cuda`   the native epilogues
 `ops`             the native ones as PyTorch operators
+
+`prefixes` makes rows that begin alike one tree, in which each token stands once; `prefixes_naive` is its twin.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ mod align;
 mod integers;
 mod kernels_cpu;
 mod kernels_cuda;
+mod pack;
 mod sandbox;
 
 use pyo3::prelude::*;
@@ -16,5 +17,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     align::register(module)?;
     kernels_cpu::register(module)?;
     kernels_cuda::register(module)?;
+    pack::register(module)?;
     sandbox::register(module)
 }
