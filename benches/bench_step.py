@@ -36,6 +36,7 @@ SAVINGS = {
     "no KL metric": "telemetry.kl_every=1",
     "y as draft": "refiner.drafts=0",
     "no logprobs for heat maps": "telemetry.token_costs=4",
+    "shared prefixes": "trainer.share_prefixes=never",
 }
 """Name -> the override that switches it off. They are on in every other contestant."""
 ON = ("sandbox.isolate=program", "telemetry.kl_every=1000", "telemetry.token_costs=0")

@@ -25,6 +25,7 @@ from refinerl.engines.deepspeed import DeepSpeedTrainer
 from refinerl.engines.lora import LoraNetwork
 from refinerl.engines.networks import PolicyNetwork, ValueNetwork
 from refinerl.engines.optimization import Optimization, Schedule
+from refinerl.engines.packing import why_not
 from refinerl.engines.torch import TorchTrainer
 from refinerl.engines.world import Launched, Ranks, WorldOfOne, dist, leave
 from refinerl.loop.batch import collate
@@ -51,12 +52,20 @@ MICRO_BATCHES = 32
 def trainer(network: Any, case: dict[str, Any], world: World) -> Trainer:
     optimization = Optimization(5e-3, Schedule("cosine", STEPS * 2, 0.2, 0.1), weight_decay=0.1)
     checkpointing = case.get("checkpointing", False)
+    share(network, case)
     if case["deepspeed"] is None:
         return TorchTrainer(network, optimization, gradient_checkpointing=checkpointing)
     return DeepSpeedTrainer(network, optimization, world, case["deepspeed"], gradient_checkpointing=checkpointing)
 
 
+def share(network: Any, case: dict[str, Any]) -> None:
+    if case.get("sharing"):
+        assert why_not(network.trunk) == ""
+        network.sharing = case["sharing"]
+
+
 def frozen(network: Any, case: dict[str, Any], world: World) -> Trainer:
+    share(network, case)
     if case["deepspeed"] is None:
         return TorchTrainer(network)
     return DeepSpeedTrainer(network, None, world, case["deepspeed"])
@@ -177,6 +186,7 @@ def run(case: dict[str, Any], world: World, folder: Path) -> dict[str, Any]:
         max_rows=None,
         entropy_bonus=0.01,
         seed=0,
+        sharing=case.get("sharing", "never"),
     )
     groups = GROUPS[world.rank :: world.size]
     mine = [r for r in REFINED if any(r.rollout in g.rollouts for g in groups)]

@@ -16,10 +16,12 @@ from refinerl.constraints.dynamic import Dynamic
 from refinerl.constraints.static import Static
 from refinerl.engines.networks import PolicyNetwork, ValueNetwork
 from refinerl.engines.optimization import Optimization
+from refinerl.engines.packing import why_not
 from refinerl.engines.torch import TorchTrainer
 from refinerl.engines.world import WorldOfOne
 from refinerl.kernels import chunked, naive
 from refinerl.kernels.cross_entropy import Impl
+from refinerl.kernels.prefixes import Sharing
 from refinerl.loop.batch import collate
 from refinerl.loop.update import Updater
 from refinerl.records import Anchors
@@ -44,7 +46,7 @@ def taken(work: Callable[[], Any]) -> tuple[int, int]:
     return max(sizes), int(sums.max())
 
 
-def trainer(impl: Impl, *, lora: bool = False, learns: bool = True) -> TorchTrainer:
+def trainer(impl: Impl, *, lora: bool = False, learns: bool = True, sharing: Sharing = "never") -> TorchTrainer:
     model = tiny_model(VOCABULARY, hidden=8, layers=1, scale=0.1)
     if not lora:
         network = PolicyNetwork(model, impl=impl)
@@ -53,15 +55,18 @@ def trainer(impl: Impl, *, lora: bool = False, learns: bool = True) -> TorchTrai
         from refinerl.engines.lora import LoraNetwork
 
         network = LoraNetwork(model, rank=2, alpha=4, impl=impl)
+    if sharing != "never":
+        assert why_not(network.trunk) == ""
+        network.sharing = sharing
     return TorchTrainer(network, Optimization(learning_rate=1e-3) if learns else None)
 
 
-def step(constraint: Any, impl: Impl, *, lora: bool, ppo: bool) -> Callable[[], None]:
+def step(constraint: Any, impl: Impl, *, lora: bool, ppo: bool, sharing: Sharing = "never") -> Callable[[], None]:
     """All of an update: π_old, reference, penalty, and the gradients of y and ỹ in one micro-batch."""
     value = ValueNetwork(tiny_model(VOCABULARY, hidden=8, layers=1).model)
     part = Updater(
-        policy=trainer(impl, lora=lora),
-        reference=None if lora else trainer(impl, learns=False),
+        policy=trainer(impl, lora=lora, sharing=sharing),
+        reference=None if lora else trainer(impl, learns=False, sharing=sharing),
         critic=TorchTrainer(value, Optimization(learning_rate=1e-3)) if ppo else None,
         algorithm=PPO() if ppo else DAPO(),
         constraint=constraint,
@@ -72,6 +77,7 @@ def step(constraint: Any, impl: Impl, *, lora: bool, ppo: bool) -> Callable[[], 
         max_rows=None,
         entropy_bonus=0.01,
         seed=0,
+        sharing=sharing,
     )
 
     def run() -> None:
@@ -100,6 +106,13 @@ STATIC = [Static(beta=0.5, apply="loss", estimator="k3"), Static(beta=0.5)]
 @pytest.mark.slow
 def test_a_whole_update_in_chunks(constraint: Any, lora: bool) -> None:
     largest, most = taken(step(constraint, "cpu", lora=lora, ppo=not lora))
+    assert CHUNK <= largest <= 1.1 * CHUNK
+    assert most < 2 * LOGITS, "the update's tensors together"
+
+
+@pytest.mark.parametrize("constraint", [DYNAMIC[0], STATIC[0]], ids=["dynamic", "static"])
+def test_shared_prefixes_have_chunks_too(constraint: Any) -> None:
+    largest, most = taken(step(constraint, "cpu", lora=False, ppo=False, sharing="always"))
     assert CHUNK <= largest <= 1.1 * CHUNK
     assert most < 2 * LOGITS, "the update's tensors together"
 

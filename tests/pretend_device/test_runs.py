@@ -127,6 +127,7 @@ def test_the_metrics_are_the_cpus(elsewhere, toy, tmp_path, algorithm, constrain
         ("mismatch.correction=sequence", "algorithm.entropy_bonus=0.01"),
         ("engines.offload_reference=true",),
         ("constraint.on_dropped=true",),
+        (*PPO, "trainer.share_prefixes=always"),
         (*PPO, "algorithm.loss_reduction=sequence", "trainer.max_grad_norm=0.01"),
     ],
     ids=lambda options: options[-1],

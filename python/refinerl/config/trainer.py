@@ -28,6 +28,8 @@ class TrainerConfig(Section):
     """Maximum rows per forward pass. None: as many as micro_batch_tokens allows."""
     micro_batch_tokens: Count = 4096
     """Maximum tokens per forward pass, padding included. A longer row is processed alone."""
+    share_prefixes: Literal["auto", "always", "never"] = "auto"
+    """Compute a prefix that rows share, such as a prompt, once: where counts say that it is faster, always or never."""
     learning_rate: Positive = 1e-6
     """Peak learning rate of the policy."""
     weight_decay: NonNegative = 0.0

@@ -9,7 +9,7 @@
 `samples`       completions that are being written, and the end of each
 `prefill`       keys and values of prompts, computed once for all samples
 `kv_cache`      keys and values of the transformers engine, in place
-`attention`     attention for it: few query tokens, grouped heads
+`attention`     attention for it, few query tokens, grouped heads; and for rows that share prefixes
 `guesses`       the next tokens of a completion, guessed from a draft; how many pay
 `verifying`     a pass over several tokens per row, which verifies guesses
 `sampling`      a token from logits and one uniform number
@@ -24,6 +24,9 @@
 `masters`       float32 weights and gradients of a network in 16 bits
 `precision`     TF32 for float32 products on a GPU
 `networks`      the modules that are trained: a trunk with a language-model head or a value head
+`packing`       hidden states of rows, alone or of the tree of rows that share prefixes
+`segments`      attention over that tree
+`products`      the products of which it is made on a CPU
 `lora`          `LoraNetwork`: a policy that trains an adapter; the only file that imports peft
 `devices`       the device that a process uses, or the reason why it cannot
 `hardware`      the devices of this machine, as PyTorch sees them

@@ -1,4 +1,4 @@
-"""Attention for decoding: few query tokens, and keys and values that several query heads share."""
+"""Attention of ours in transformers' registry: for decoding, and for rows that share prefixes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from refinerl.engines.segments import Segments
+
 GROUPED = "refinerl_grouped"
-"""The name of this attention in transformers' registry."""
+"""The name of the attention for decoding: few query tokens, and keys that several query heads share."""
+SEGMENTED = "refinerl_segmented"
+"""The name of the attention for rows that share prefixes. Given no `segments` it is transformers' own."""
+
+_UNKNOWN = ("sliding_window", "softcap", "s_aux", "position_bias", "cache")
+"""Options of attention that change its result, by their names in transformers; only rows alone have them."""
 
 
 def _grouped_attention(
@@ -39,5 +46,29 @@ def _grouped_attention(
     return out.reshape(batch, heads, tokens, -1).transpose(1, 2), None
 
 
-AttentionInterface.register(GROUPED, _grouped_attention)
-AttentionMaskInterface.register(GROUPED, sdpa_mask)
+def _segmented_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    segments: Segments | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Compute attention over a tree of tokens, (1, heads, T, width); its mask follows from `segments`.
+
+    Raises:
+        NotImplementedError: the model's attention is not plain causal attention.
+    """
+    if segments is None:
+        out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        return out, None
+    unknown = [name for name in _UNKNOWN if options.get(name) is not None]
+    if unknown or options.get("dropout") or not getattr(module, "is_causal", True):
+        raise NotImplementedError(f"its attention is not plain and causal ({', '.join(unknown) or 'mask or dropout'})")
+    return segments.attend(query[0], key[0], value[0], options.get("scaling")).unsqueeze(0), None
+
+
+for _name, _attention in ((GROUPED, _grouped_attention), (SEGMENTED, _segmented_attention)):
+    AttentionInterface.register(_name, _attention)
+    AttentionMaskInterface.register(_name, sdpa_mask)

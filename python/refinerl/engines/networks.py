@@ -17,9 +17,11 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from refinerl.engines.models import quiet
+from refinerl.engines.packing import States, read_states
 from refinerl.errors import UserError
 from refinerl.kernels import availability
 from refinerl.kernels.cross_entropy import Impl, sequence_cross_entropy, token_logprobs
+from refinerl.kernels.prefixes import Sharing
 from refinerl.records import Outputs, Rows
 
 _VALUE_HEAD = "value_head.safetensors"
@@ -44,6 +46,10 @@ class PolicyNetwork(nn.Module):
         self.model = model
         self.temperature = temperature
         self.impl: Impl = impl
+        self.sharing: Sharing = "never"
+        """Computation of prefixes that rows share; `refinerl.engines.packing.why_not` prepares the model for it."""
+        self.not_shared = ""
+        """The reason why the model cannot share prefixes; empty if it can, or if nobody has asked."""
         if impl != "auto" and not (state := availability(impl)).usable:
             raise UserError(f"the cross-entropy kernel {impl!r} cannot run here: {state.reason}")
         _verify_head(model)
@@ -54,31 +60,33 @@ class PolicyNetwork(nn.Module):
         With gradients, each target of a y row is differentiable, those of a constraint row only through `weighted_nll`;
         logprobs of constraint rows of weight 0 are then not computed and read zero. `weights` is (R,), None for 0.
         """
-        device = self.model.device
-        hidden, row, token = target_states(self.model.base_model, rows)
-        targets = rows.targets.to(device)[row, token]
-        is_constraint = rows.is_constraint.to(device)[row]
+        found = read_states(self.trunk, rows, self.sharing)
+        of_constraint = rows.is_constraint.to(found.row.device)[found.row]  # (N,)
         weights = torch.zeros(len(rows), dtype=torch.float64) if weights is None else weights
-        weights = weights.to(device)[row]
+        weight = weights.to(found.row.device)[found.row] * of_constraint  # (N,)
         head = self.model.get_output_embeddings()
         options: dict[str, Any] = {"temperature": self.temperature, "bias": head.bias, "impl": self.impl}
-        if hidden.requires_grad or (torch.is_grad_enabled() and head.weight.requires_grad):
-            y, c = (~is_constraint).nonzero().squeeze(-1), is_constraint.nonzero().squeeze(-1)
-            logprobs, entropies = token_logprobs(hidden[y], head.weight, targets[y], **options)
-            cost = sequence_cross_entropy(hidden[c], head.weight, targets[c], weights=weights[c], **options)
-            order = torch.cat([y, c])
-            row, token = row[order], token[order]
-            logprobs = torch.cat([logprobs, -cost.nll])
-            entropies = torch.cat([entropies, cost.entropy])
-            weighted_nll = cost.cost
+        if found.hidden.requires_grad or (torch.is_grad_enabled() and head.weight.requires_grad):
+            logprobs, entropies, weighted_nll = _differentiable(found, of_constraint, weight, head.weight, options)
+            weightless = of_constraint & (weight == 0)
+            logprobs, entropies = (
+                torch.where(of_constraint, t.detach(), t).masked_fill(weightless, 0.0) for t in (logprobs, entropies)
+            )
         else:
-            logprobs, entropies = token_logprobs(hidden, head.weight, targets, **options)
-            weighted_nll = -(weights.to(logprobs.dtype) * logprobs)[is_constraint].sum()
+            logprobs, entropies = token_logprobs(found.hidden, head.weight, found.targets, **options)
+            logprobs, entropies = logprobs[found.place], entropies[found.place]
+            weighted_nll = -(weight.to(logprobs.dtype) * logprobs)[of_constraint].sum()
         return Outputs(
-            logprobs=_spread(logprobs, row, token, rows),
-            entropies=_spread(entropies, row, token, rows),
+            logprobs=_spread(logprobs, found, rows),
+            entropies=_spread(entropies, found, rows),
             weighted_nll=weighted_nll,
+            shared=found.shared,
         )
+
+    @property
+    def trunk(self) -> PreTrainedModel:
+        """The model without its head."""
+        return self.model.base_model
 
     @property
     def whole(self) -> Any:
@@ -109,6 +117,10 @@ class ValueNetwork(nn.Module):
     def __init__(self, trunk: PreTrainedModel, head: nn.Linear | None = None) -> None:
         super().__init__()
         self.model = trunk
+        self.sharing: Sharing = "never"
+        """As in `PolicyNetwork`."""
+        self.not_shared = ""
+        """As in `PolicyNetwork`."""
         if head is None:
             width = trunk.config.get_text_config().hidden_size
             head = nn.Linear(width, 1, device=trunk.device, dtype=trunk.dtype)
@@ -118,11 +130,17 @@ class ValueNetwork(nn.Module):
 
     def forward(self, rows: Rows, weights: Tensor | None = None) -> Outputs:
         """Compute the values of all targets; the other fields are empty."""
-        hidden, row, token = target_states(self.model, rows)
-        values = self.head(hidden).squeeze(-1)
-        values = values if values.dtype == torch.float64 else values.float()
-        empty = torch.zeros((0, 0), device=hidden.device)  # stands for what a critic does not compute
-        return Outputs(empty, empty, hidden.new_zeros(()), values=_spread(values, row, token, rows))
+        found = read_states(self.trunk, rows, self.sharing)
+        values = self.head(found.hidden).squeeze(-1)
+        values = (values if values.dtype == torch.float64 else values.float())[found.place]
+        empty = torch.zeros((0, 0), device=values.device)  # stands for what a critic does not compute
+        nothing = found.hidden.new_zeros(())
+        return Outputs(empty, empty, nothing, values=_spread(values, found, rows), shared=found.shared)
+
+    @property
+    def trunk(self) -> PreTrainedModel:
+        """The model without its head."""
+        return self.model
 
     def export(self, folder: Path, weights: Mapping[str, Tensor] | None = None, *, merge: bool = True) -> None:
         """Write the trunk as `AutoModel.from_pretrained` reads it, and the head beside it.
@@ -153,27 +171,31 @@ def _model_state(model: PreTrainedModel, weights: Mapping[str, Tensor] | None) -
     return state | {name: t for name, t in model.state_dict().items() if name in buffers}
 
 
-def target_states(trunk: PreTrainedModel, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the hidden state that predicts each target, (N, H); return it with the target's row and index, (N,) each.
+def _differentiable(
+    found: States, of_constraint: Tensor, weight: Tensor, head: Tensor, options: dict[str, Any]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return logprobs and entropies of the N targets, and Σ weight·nll of those of constraint rows.
 
-    Rows are padded at the right, so causal attention never sees padding and no attention mask is needed.
+    Targets that no y has go through the kernel whose weights are known; it needs one product of matrices less.
     """
-    device = trunk.device
-    row, token = rows.mask.to(device).nonzero(as_tuple=True)
-    position = rows.prompt_lengths.to(device)[row] + token - 1
-    if not len(row):
-        return (
-            torch.zeros((0, trunk.config.get_text_config().hidden_size), device=device, dtype=trunk.dtype),
-            row,
-            token,
-        )
-    hidden = trunk(input_ids=rows.input_ids.to(device), use_cache=False).last_hidden_state
-    return hidden[row, position], row, token
+    count = len(found.targets)
+    sums = weight.new_zeros(count).index_add_(0, found.place, weight)
+    of_y = torch.zeros(count, dtype=torch.bool, device=head.device)
+    of_y[found.place[~of_constraint]] = True
+    y, c = of_y.nonzero().squeeze(-1), (~of_y).nonzero().squeeze(-1)
+    logprobs, entropies = token_logprobs(found.hidden[y], head, found.targets[y], **options)
+    cost = sequence_cross_entropy(found.hidden[c], head, found.targets[c], weights=sums[c], **options)
+    weighted_nll = cost.cost
+    if found.shared:  # ỹ begins as a y does
+        weighted_nll = weighted_nll - (sums[y] * logprobs.double()).sum().to(weighted_nll.dtype)
+    back = torch.empty_like(y.new_empty(count)).index_copy_(0, torch.cat([y, c]), torch.arange(count, device=y.device))
+    at = back[found.place]
+    return torch.cat([logprobs, -cost.nll])[at], torch.cat([entropies, cost.entropy])[at], weighted_nll
 
 
-def _spread(values: Tensor, row: Tensor, token: Tensor, rows: Rows) -> Tensor:
+def _spread(values: Tensor, found: States, rows: Rows) -> Tensor:
     """Put (N,) values at their places in (R, T), with zeros elsewhere."""
-    return values.new_zeros(rows.mask.shape).index_put((row, token), values)
+    return values.new_zeros(rows.mask.shape).index_put((found.row, found.token), values)
 
 
 @torch.no_grad()

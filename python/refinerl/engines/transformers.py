@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from refinerl.contracts import Finished
 from refinerl.engines import requests
-from refinerl.engines.attention import GROUPED
+from refinerl.engines.attention import GROUPED, SEGMENTED
 from refinerl.engines.guesses import LOGITS, Confidence, Draft, Reader, best_length
 from refinerl.engines.kv_cache import DecodingCache, PlacedCache
 from refinerl.engines.prefill import prefill
@@ -261,7 +261,7 @@ class TransformersGenerator:
         config = self.model.config
         attention = config._attn_implementation
         self.model.eval()
-        if attention == "sdpa":
+        if attention in ("sdpa", SEGMENTED):
             config._attn_implementation = GROUPED
         try:
             yield

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from refinerl.engines.attention import GROUPED
+from refinerl.engines.attention import GROUPED, SEGMENTED
 from refinerl.engines.kv_cache import PlacedCache
 
-MASKED = frozenset({"sdpa", GROUPED, "eager"})
+MASKED = frozenset({"sdpa", GROUPED, SEGMENTED, "eager"})
 """The kinds of attention that take a mask of queries and keys."""
 
 

@@ -7,6 +7,7 @@ refiner   rollouts -> refinements
 requests  what the refiner is asked, once for equal responses
 drafts    responses that may replace y, before they are scored
 batch     records -> padded tensors
+sharing   micro-batches of rows that share prefixes
 measure   what an update needs to know of a batch before its gradient
 update    one batch -> one policy update
 before    the policy before the update, of the update's first forward passes

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from refinerl.contracts import ALONE, World
+from refinerl.kernels.prefixes import Sharing
+from refinerl.loop.sharing import share_rows
 from refinerl.records import Completion, Prompt, Refinement, RolloutGroup, Rows
 
 _MEMBERS = 2**20
@@ -159,8 +161,17 @@ def scatter_rows(batch: Rows, rows: Tensor, values: Tensor) -> Tensor:
     return full
 
 
-def micro_batches(batch: Rows, rows: Tensor, token_budget: int, max_rows: int | None = None) -> list[Tensor]:
-    """Split rows into groups of similar length within the budget of padded tokens; a longer row is alone."""
+def micro_batches(
+    batch: Rows, rows: Tensor, token_budget: int, max_rows: int | None = None, sharing: Sharing = "never"
+) -> list[Tensor]:
+    """Split rows into groups within the budget of tokens: those that a network computes once, or those with padding.
+
+    Rows that share prefixes are together where that pays (`sharing`); the others are with rows of similar length. A row
+    longer than the budget is alone.
+    """
+    shared: list[Tensor] = []
+    if sharing != "never" and len(rows):
+        shared, rows = share_rows(batch, rows, token_budget, max_rows, always=sharing == "always")
     lengths = batch.attention_mask[rows].sum(-1)
     parts: list[list[int]] = []
     for position in torch.argsort(lengths, descending=True, stable=True).tolist():
@@ -171,4 +182,4 @@ def micro_batches(batch: Rows, rows: Tensor, token_budget: int, max_rows: int | 
             parts.append([position])
         else:
             part.append(position)
-    return [rows[torch.tensor(part)] for part in parts]
+    return shared + [rows[torch.tensor(part)] for part in parts]

@@ -13,6 +13,7 @@ from torch import Tensor
 from refinerl import objective
 from refinerl.contracts import Constraint, Constraints, Trainer, World
 from refinerl.contracts.shapes import for_tokens
+from refinerl.kernels.prefixes import Sharing
 from refinerl.loop.batch import collate_refinements, micro_batches, scatter_rows
 from refinerl.records import Anchors, Measured, Outputs, Rows
 
@@ -41,8 +42,10 @@ class Measurer:
     constraint: Constraints
     world: World
     token_budget: int
-    """Most tokens of a micro-batch, padding included."""
+    """Most tokens of a micro-batch: padding included, or those of the tree if prefixes are shared."""
     max_rows: int | None
+    sharing: Sharing = "never"
+    """Computation of prefixes that rows share. All models must be prepared for it."""
     correction: Literal["off", "token", "sequence"] = "off"
     """Correction of the mismatch between the engine that sampled y and the trainer."""
     correction_cap: float = 2.0
@@ -248,7 +251,7 @@ class Measurer:
 
     def _parts(self, batch: Rows, rows: Tensor) -> list[Tensor]:
         """Split rows into micro-batches. All ranks run a model together, so each has as many; the last may be empty."""
-        parts = micro_batches(batch, rows, self.token_budget, self.max_rows)
+        parts = micro_batches(batch, rows, self.token_budget, self.max_rows, self.sharing)
         most = int(self.world.all_reduce(torch.tensor(len(parts)), "max"))
         return parts + [rows[:0]] * (most - len(parts))
 

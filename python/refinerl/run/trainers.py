@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 from transformers import PreTrainedModel
 
 from refinerl.config import Config
-from refinerl.contracts import Trainer, World
+from refinerl.contracts import World
 from refinerl.engines import devices
 from refinerl.engines.deepspeed import DeepSpeedTrainer
 from refinerl.engines.lora import LoraNetwork
 from refinerl.engines.models import load_trunk, resolve_model
 from refinerl.engines.networks import PolicyNetwork, ValueNetwork
 from refinerl.engines.optimization import Optimization, Schedule
+from refinerl.engines.packing import is_fast, put_back, why_not
 from refinerl.engines.torch import TorchTrainer
+from refinerl.errors import UserError
+from refinerl.kernels.prefixes import Sharing
+
+AnyTrainer: TypeAlias = TorchTrainer | DeepSpeedTrainer
+
+_SLOW = "PyTorch has fast attention for them on a CPU, and in 16 bits on a GPU of NVIDIA's from 2020 on"
 
 
 def make_network(config: Config, model: PreTrainedModel, adapted: Any = None) -> PolicyNetwork:
@@ -35,12 +43,12 @@ def make_network(config: Config, model: PreTrainedModel, adapted: Any = None) ->
     )
 
 
-def make_policy(config: Config, network: PolicyNetwork, world: World) -> Trainer:
+def make_policy(config: Config, network: PolicyNetwork, world: World) -> AnyTrainer:
     """Make the policy's trainer."""
     return _make_trainer(config, network, config.trainer.learning_rate, world)
 
 
-def make_reference(config: Config, model: PreTrainedModel | None, world: World) -> Trainer | None:
+def make_reference(config: Config, model: PreTrainedModel | None, world: World) -> AnyTrainer | None:
     """Make the frozen reference; None if it is the policy without its adapter.
 
     With transformers the reference is also the refiner, so every rank holds all of it. With vLLM, ZeRO-3 partitions it
@@ -49,6 +57,7 @@ def make_reference(config: Config, model: PreTrainedModel | None, world: World) 
     if model is None:
         return None
     network = _full(config, model)
+    _prepare(config, network)
     if spread(config) and config.engines.generator == "vllm":
         return DeepSpeedTrainer(network, None, world, config.deepspeed)
     return TorchTrainer(network, home=home_of_reference(config))
@@ -56,7 +65,7 @@ def make_reference(config: Config, model: PreTrainedModel | None, world: World) 
 
 def make_critic(
     config: Config, policy_name: str, device: str, world: World, trunk: PreTrainedModel | None = None
-) -> Trainer:
+) -> AnyTrainer:
     """Make the value model from `critic.model`, with its scalar head if it has one, else with a head of zeros.
 
     `trunk` is a copy of the policy's trunk, if the policy was given as an object and the critic starts from it.
@@ -69,6 +78,39 @@ def make_critic(
     normalize = config.critic.model == r.model and r.normalize is not False
     loaded, head = load_trunk(name, dtype=config.dtype, normalize=normalize)
     return _make_trainer(config, ValueNetwork(loaded, head).to(device), config.critic.learning_rate, world)
+
+
+def share_prefixes(config: Config, trainers: Sequence[AnyTrainer | None], say: Callable[[str], None]) -> Sharing:
+    """Let all networks share prefixes, or none; return which. `say` gets the reason if they cannot.
+
+    Raises:
+        UserError: they cannot, and the recipe asks for it.
+    """
+    networks = [trainer.network for trainer in trainers if trainer is not None]
+    sharing = config.trainer.share_prefixes
+    if sharing == "never":
+        return sharing
+    slow = "" if sharing == "always" or all(is_fast(n.trunk) for n in networks) else _SLOW
+    reason = next((n.not_shared for n in networks if n.not_shared), slow)
+    if reason and sharing == "always":
+        raise UserError(
+            f"trainer.share_prefixes=always cannot work with this model ({reason}): choose auto, which then computes "
+            "each row alone"
+        )
+    if reason:
+        say(f"prefixes that rows share are computed in each row: {reason}")
+        return "never"
+    for network in networks:
+        network.sharing = sharing
+    return sharing
+
+
+def stop_sharing(trainers: Sequence[AnyTrainer | None]) -> None:
+    """Give the models back their own attention: a caller may use them after the run."""
+    for trainer in trainers:
+        if trainer is not None:
+            put_back(trainer.network.trunk)
+            trainer.network.sharing = "never"
 
 
 def home_of_reference(config: Config) -> str | None:
@@ -100,7 +142,10 @@ def _full(config: Config, model: PreTrainedModel) -> PolicyNetwork:
     return PolicyNetwork(model, temperature=config.generation.temperature, impl=config.kernels.impl)
 
 
-def _make_trainer(config: Config, network: PolicyNetwork | ValueNetwork, learning_rate: float, world: World) -> Trainer:
+def _make_trainer(
+    config: Config, network: PolicyNetwork | ValueNetwork, learning_rate: float, world: World
+) -> AnyTrainer:
+    _prepare(config, network)
     optimization = _optimization(config, learning_rate)
     checkpointing = config.trainer.gradient_checkpointing
     match config.engines.trainer:
@@ -110,6 +155,12 @@ def _make_trainer(config: Config, network: PolicyNetwork | ValueNetwork, learnin
             return DeepSpeedTrainer(
                 network, optimization, world, config.deepspeed, gradient_checkpointing=checkpointing
             )
+
+
+def _prepare(config: Config, network: PolicyNetwork | ValueNetwork) -> None:
+    """Prepare a network for prefixes that rows share, before a trainer takes its weights."""
+    if config.trainer.share_prefixes != "never":
+        network.not_shared = why_not(network.trunk)
 
 
 def _optimization(config: Config, learning_rate: float) -> Optimization:

@@ -40,7 +40,16 @@ from refinerl.run.placement import check_memory, check_ranks
 from refinerl.run.tasks import make_sandbox, make_task
 from refinerl.run.telemetry import Telemetry
 from refinerl.run.trackers import Tracker, make_trackers
-from refinerl.run.trainers import device_of, make_critic, make_network, make_policy, make_reference, writing_network
+from refinerl.run.trainers import (
+    device_of,
+    make_critic,
+    make_network,
+    make_policy,
+    make_reference,
+    share_prefixes,
+    stop_sharing,
+    writing_network,
+)
 from refinerl.tasks.code import CodeTask
 from refinerl.tasks.dialogue import DialogueTask
 from refinerl.tasks.trl import Progress
@@ -171,12 +180,15 @@ def wire(
         if config.refiner.probe and not config.probing:
             telemetry.say("refiner.probe=true adds nothing: the constraint asks the refiner, which is measured anyway")
         trainer = config.trainer
+        critic = None
+        if algorithm.needs_critic:
+            critic = make_critic(config, name, device, world, trunk_for_critic(config, given))
+        trained = (policy, reference, critic)
+        stack.callback(stop_sharing, trained)
         updater = Updater(
             policy=policy,
             reference=reference,
-            critic=make_critic(config, name, device, world, trunk_for_critic(config, given))
-            if algorithm.needs_critic
-            else None,
+            critic=critic,
             algorithm=algorithm,
             constraint=constraint,
             world=world,
@@ -184,6 +196,7 @@ def wire(
             epochs=config.algorithm.epochs,
             token_budget=trainer.micro_batch_tokens,
             max_rows=trainer.micro_batch,
+            sharing=share_prefixes(config, trained, telemetry.say),
             entropy_bonus=config.algorithm.entropy_bonus,
             seed=config.seed,
             correction=config.mismatch.correction,

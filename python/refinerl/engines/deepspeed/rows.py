@@ -24,10 +24,10 @@ class TupleNetwork(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, rows: Rows, weights: Tensor | None = None) -> tuple[Tensor | None, ...]:
+    def forward(self, rows: Rows, weights: Tensor | None = None) -> tuple[Tensor | int | None, ...]:
         """Compute the network's `Outputs`, as a tuple of its fields."""
         outputs = self.network(rows, weights)
-        return outputs.logprobs, outputs.entropies, outputs.weighted_nll, outputs.values
+        return outputs.logprobs, outputs.entropies, outputs.weighted_nll, outputs.values, outputs.shared
 
     def external(self) -> Iterable[nn.Parameter]:
         """List the parameters that are used outside their own module."""
@@ -37,7 +37,7 @@ class TupleNetwork(nn.Module):
 
 def outputs_of(found: tuple[Any, ...]) -> Outputs:
     """Make `Outputs` of the tuple that `TupleNetwork` gives."""
-    return Outputs(logprobs=found[0], entropies=found[1], weighted_nll=found[2], values=found[3])
+    return Outputs(logprobs=found[0], entropies=found[1], weighted_nll=found[2], values=found[3], shared=found[4])
 
 
 def one_token() -> Rows:

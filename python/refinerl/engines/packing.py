@@ -1,0 +1,159 @@
+"""Hidden states of rows: of each row alone, or of the tree of rows that share prefixes.
+
+`why_not` tells before training whether a model can take the tree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from refinerl.engines.attention import SEGMENTED
+from refinerl.engines.segments import Segments, has_flash
+from refinerl.kernels.prefixes import PrefixTree, Sharing, pays, prefix_tree
+from refinerl.records import Rows
+
+_TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3}
+"""Relative error that the probe allows, by type: many models have norms in float32, and TF32 has 11 bits. In 16 bits it
+is 0.05."""
+
+
+@dataclass(frozen=True)
+class States:
+    """The hidden states that predict the N targets of rows; targets with the same prefix have one of U together."""
+
+    hidden: Tensor  # (U, H)
+    targets: Tensor  # (U,) int64 token ids
+    place: Tensor  # (N,) int64, which of the U each target is
+    row: Tensor  # (N,) int64, the target's row
+    token: Tensor  # (N,) int64, its index in the row
+    shared: int
+    """Tokens of the rows that were not computed, because another row begins with the same ones."""
+
+
+def read_states(trunk: PreTrainedModel, rows: Rows, sharing: Sharing) -> States:
+    """Compute the hidden state that predicts each target.
+
+    Rows are padded at the right, so causal attention never sees padding and no attention mask is needed.
+    """
+    device = trunk.device
+    row, token = rows.mask.to(device).nonzero(as_tuple=True)
+    if not len(row):
+        width = trunk.config.get_text_config().hidden_size
+        return States(torch.zeros((0, width), device=device, dtype=trunk.dtype), row, row, row, token, shared=0)
+    position = rows.prompt_lengths.to(device)[row] + token
+    tree = tree_of(rows, sharing)
+    if tree is None:
+        hidden = trunk(input_ids=rows.input_ids.to(device), use_cache=False).last_hidden_state
+        targets = rows.targets.to(device)[row, token]
+        return States(hidden[row, position - 1], targets, torch.arange(len(row), device=device), row, token, shared=0)
+    used, place = torch.unique(tree.slots.to(device)[row, position], return_inverse=True)
+    ids, parents = tree.ids.to(device), tree.parents.to(device)
+    hidden = tree_states(trunk, tree).index_select(0, parents[used])
+    return States(hidden, ids[used], place, row, token, shared=int(rows.attention_mask.sum()) - len(tree))
+
+
+def tree_of(rows: Rows, sharing: Sharing) -> PrefixTree | None:
+    """Make the tree of rows; None if they are to be computed alone."""
+    if sharing == "never" or (sharing == "auto" and len(rows) < 2):
+        return None
+    tree = prefix_tree(rows.input_ids, rows.attention_mask.sum(-1))
+    return tree if sharing == "always" or pays(rows.input_ids.numel(), len(tree), len(rows)) else None
+
+
+def tree_states(trunk: PreTrainedModel, tree: PrefixTree, segments: Segments | None = None) -> Tensor:
+    """Compute the last hidden state of each token of a tree, (T, H)."""
+    device = trunk.device
+    hidden = trunk(
+        input_ids=tree.ids[None].to(device),
+        position_ids=tree.positions[None].to(device),
+        attention_mask=torch.zeros(1, 1, 1, 1, device=device),  # transformers then makes none of its own
+        use_cache=False,
+        segments=segments or Segments(tree, device),
+    )
+    return hidden.last_hidden_state[0]  # type: ignore[no-any-return]
+
+
+# --- which models ---------------------------------------------------------------------------------
+
+
+def why_not(trunk: PreTrainedModel) -> str:
+    """Prepare a model for trees; return the reason if it cannot take them, else an empty string.
+
+    The reason is found by computing a small tree and its rows alone, with the gradient of the embeddings: some models
+    take the arguments and ignore them.
+    """
+    config = trunk.config
+    if config._attn_implementation not in ("sdpa", SEGMENTED):
+        return f"its attention is {config._attn_implementation!r} and not PyTorch's"
+    config._attn_implementation = SEGMENTED
+    try:
+        reason = _probe(trunk)
+    except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+    if reason:
+        put_back(trunk)
+    return reason
+
+
+def put_back(trunk: PreTrainedModel) -> None:
+    """Undo `why_not`, so that a model outlives this process."""
+    if trunk.config._attn_implementation == SEGMENTED:
+        trunk.config._attn_implementation = "sdpa"
+
+
+def is_fast(trunk: PreTrainedModel) -> bool:
+    """Tell whether the attention of trees is fast in a model's type on its device."""
+    return trunk.device.type == "cpu" or has_flash(trunk.device, trunk.dtype)
+
+
+def _probe(trunk: PreTrainedModel) -> str:
+    text = trunk.config.get_text_config()
+    prompt, y = range(3, 12), range(12, 17)
+    rows = [[*prompt, *y], [*prompt, *y, 5, 4], [*prompt, 12, 13, 7, 8], [*prompt, 20], [9, 3, 9, 4]]
+    ids = torch.zeros(len(rows), 16, dtype=torch.int64)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row) % text.vocab_size
+    lengths = torch.tensor([len(row) for row in rows])
+    tree = prefix_tree(ids, lengths)
+    segments = Segments(tree, trunk.device)
+    real = torch.arange(ids.shape[1]) < lengths.unsqueeze(-1)
+    slots = tree.slots[real].to(trunk.device)
+
+    shared, shared_gradient = _with_gradient(trunk, lambda: tree_states(trunk, tree, segments)[slots])
+    layers = text.num_hidden_layers
+    if segments.calls != layers:
+        return f"{segments.calls} of its {layers} layers have attention that transformers lets others compute"
+    given = ids.to(trunk.device)
+    alone, gradient = _with_gradient(
+        trunk, lambda: trunk(input_ids=given, use_cache=False).last_hidden_state[real.to(trunk.device)]
+    )
+    summed = torch.zeros_like(shared_gradient[0]).index_add_(0, slots, gradient[real.to(trunk.device)])
+    for found, wanted in ((shared, alone), (shared_gradient[0], summed)):
+        error = float((found - wanted).norm() / wanted.norm())
+        if not error <= _TOLERANCE.get(trunk.dtype, 0.05):
+            return f"a probe of a shared prefix is off by {error:.0e}"
+    return ""
+
+
+def _with_gradient(trunk: PreTrainedModel, compute: Any) -> tuple[Tensor, Tensor]:
+    """Return hidden states, (N, H), and the gradient that some function of them has in the embeddings."""
+    seen: list[Tensor] = []
+
+    def embed(_: Any, __: Any, output: Tensor) -> Tensor:
+        seen.append(output.detach().requires_grad_())
+        return seen[0]
+
+    handle = trunk.get_input_embeddings().register_forward_hook(embed)
+    try:
+        with torch.enable_grad():
+            hidden = compute()
+            slope = torch.linspace(-1, 1, hidden.shape[-1], device=hidden.device, dtype=hidden.dtype)
+            (gradient,) = torch.autograd.grad((hidden * slope).sum(), seen[0])
+    finally:
+        handle.remove()
+    return hidden.detach(), gradient

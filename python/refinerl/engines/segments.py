@@ -1,0 +1,176 @@
+"""Attention over the tree of rows that share prefixes (`refinerl.kernels.prefixes`).
+
+On a CPU it is a sum of products of ranges of tokens (`products`). What a token finds in several of them is merged by
+the logarithms of its sums of weights, which PyTorch's kernel returns. The backward pass needs no more: the kernel takes
+the merged output and sums. Keys and values are neither copied nor kept more than once.
+
+On a GPU one call of FlashAttention has the queries of all nodes, and for each the keys above and in it, gathered; it
+aligns the mask at the last key.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from refinerl.engines.products import Product, Products, plan
+from refinerl.kernels.prefixes import PrefixTree
+
+aten = torch.ops.aten
+
+
+class Segments:
+    """The nodes of a tree for the attention of a model on this device.
+
+    `calls` counts the layers that have asked for it.
+    """
+
+    def __init__(self, tree: PrefixTree, device: torch.device) -> None:
+        self._tree = tree
+        self._products: dict[tuple[int, torch.dtype], Products] = {}
+        self.keys = tree.keys.to(device)
+        self.key_starts = tree.key_starts.tolist()
+        self.queries_up_to = tree.starts.to(device, torch.int32)
+        self.keys_up_to = tree.key_starts.to(device, torch.int32)
+        self.longest = (int(tree.starts.diff().max()), int(tree.key_starts.diff().max()))
+        """The most queries and the most keys of a node."""
+        self.calls = 0
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+        """Compute the attention of each token, (T, heads, width), from query (heads, T, width) and grouped keys."""
+        self.calls += 1
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        same_width = query.shape[-1] == value.shape[-1]
+        if same_width and query.device.type == "cpu":
+            products = self._plan(query.shape[0] * query.shape[2], query.dtype)
+            return _OnCpu.apply(query, key, value, products, scale)  # type: ignore[no-any-return, no-untyped-call]
+        if same_width and has_flash(query.device, query.dtype):
+            return _Flash.apply(query, key, value, self, scale)  # type: ignore[no-any-return, no-untyped-call]
+        return self.plain(query, key, value, scale)
+
+    def plain(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Compute the same node by node with PyTorch's attention, on any device and in any type."""
+        parts = []
+        starts = self._tree.starts.tolist()
+        for node, (first, end) in enumerate(pairwise(starts)):
+            seen = self.keys[self.key_starts[node] : self.key_starts[node + 1]]
+            k, v = (t.index_select(1, seen).repeat_interleave(len(query) // len(t), 0) for t in (key, value))
+            mask = torch.ones(end - first, len(seen), dtype=torch.bool, device=query.device)
+            mask = mask.tril(len(seen) - (end - first))
+            q = query[:, first:end]
+            parts.append(F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=mask, scale=scale)[0])
+        return torch.cat(parts, 1).transpose(0, 1)
+
+    def _plan(self, width: int, dtype: torch.dtype) -> Products:
+        if (width, dtype) not in self._products:
+            self._products[width, dtype] = plan(self._tree, width, dtype)
+        return self._products[width, dtype]
+
+
+def has_flash(device: torch.device, dtype: torch.dtype) -> bool:
+    """Tell whether PyTorch has FlashAttention for sequences of several lengths on this device, in this type."""
+    if dtype not in (torch.float16, torch.bfloat16):
+        return False
+    return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _grouped(query: Tensor, *keys: Tensor) -> tuple[Tensor, ...]:
+    """View query heads that share a key head as a batch, and keys as one of as many copies, which take no memory."""
+    groups = len(query) // len(keys[0])
+    return query.view(-1, groups, *query.shape[1:]).transpose(0, 1), *(k.expand(groups, *k.shape) for k in keys)
+
+
+class _OnCpu(torch.autograd.Function):
+    """Attention by products of ranges. It keeps nothing but its arguments and its result."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, products: Products, scale: float) -> Tensor:
+        heads, tokens, width = query.shape
+        q, k, v = _grouped(query, key, value)
+        kind = torch.float32 if query.dtype.itemsize < 4 else query.dtype
+        whole = query.new_empty((tokens, heads, width), dtype=kind)
+        out = whole.view(tokens, len(key), -1, width).permute(2, 1, 0, 3)
+        sums = query.new_empty(out.shape[:3], dtype=kind)
+
+        def attend(p: Product) -> tuple[Tensor, Tensor]:
+            found: tuple[Tensor, Tensor] = aten._scaled_dot_product_flash_attention_for_cpu(
+                q[:, :, p.seeing], k[:, :, p.own], v[:, :, p.own], 0.0, p.causal, attn_mask=p.bias, scale=scale
+            )
+            return found
+
+        for p in products.own:
+            out[:, :, p.own], sums[:, :, p.own] = attend(p)
+        for p in products.above:
+            more, others = attend(p)
+            mine, before = out[:, :, p.seeing], sums[:, :, p.seeing]
+            mine.lerp_(more.to(kind), torch.sigmoid(others - before).unsqueeze(-1))
+            before.copy_(torch.logaddexp(before, others))
+        result = whole.to(query.dtype)
+        ctx.save_for_backward(query, key, value, result, sums)
+        ctx.products, ctx.scale = products, scale
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, result, sums = ctx.saved_tensors
+        q, k, v = _grouped(query, key, value)
+        out, g = (_grouped(t.contiguous().transpose(0, 1), key)[0] for t in (result, gradient))
+        to_q, to_k, to_v = (t.new_zeros(t.shape, dtype=sums.dtype) for t in (query, key, value))
+        by_group = _grouped(to_q, key)[0]
+        for p in (*ctx.products.own, *ctx.products.above):
+            here, there = (slice(None), slice(None), p.seeing), (slice(None), slice(None), p.own)
+            dq, dk, dv = aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                g[here],
+                q[here],
+                k[there],
+                v[there],
+                out[here],
+                sums[here],
+                0.0,
+                p.causal,
+                attn_mask=p.bias,
+                scale=ctx.scale,
+            )
+            by_group[here] += dq
+            to_k[:, p.own] += dk.sum(0, dtype=sums.dtype)
+            to_v[:, p.own] += dv.sum(0, dtype=sums.dtype)
+        return to_q.to(query.dtype), to_k.to(key.dtype), to_v.to(value.dtype), None, None
+
+
+class _Flash(torch.autograd.Function):
+    """Attention by gathered keys, which are gathered again in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float) -> Tensor:
+        s = segments
+        q = query.transpose(0, 1).contiguous()
+        k, v = (t.transpose(0, 1).index_select(0, s.keys) for t in (key, value))
+        out, sums, *state, _ = aten._flash_attention_forward(
+            q, k, v, s.queries_up_to, s.keys_up_to, *s.longest, 0.0, True, False, scale=scale
+        )
+        ctx.save_for_backward(q, key, value, out, sums, *state)
+        ctx.segments, ctx.scale = s, scale
+        return out  # type: ignore[no-any-return]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        s = ctx.segments
+        q, key, value, out, sums, *state = ctx.saved_tensors
+        k, v = (t.transpose(0, 1).index_select(0, s.keys) for t in (key, value))
+        places = (s.queries_up_to, s.keys_up_to, *s.longest)
+        dq, dk, dv = aten._flash_attention_backward(
+            gradient.contiguous(), q, k, v, out, sums, *places, 0.0, True, *state, scale=ctx.scale
+        )
+        # A prompt's key has a gradient from each node below it: they are summed in float32.
+        to_k, to_v = (
+            t.new_zeros((t.shape[1], len(t), t.shape[2]), dtype=torch.float32).index_add_(0, s.keys, d.float())
+            for t, d in ((key, dk), (value, dv))
+        )
+        return dq.transpose(0, 1), to_k.to(key.dtype).transpose(0, 1), to_v.to(value.dtype).transpose(0, 1), None, None

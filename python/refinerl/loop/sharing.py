@@ -1,0 +1,96 @@
+"""Micro-batches of rows that share prefixes, which a network computes once (`refinerl.kernels.prefixes`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from refinerl.kernels.prefixes import pays, prefix_order
+from refinerl.records import Rows
+
+
+@dataclass(frozen=True)
+class _Neighbour:
+    """A row in the order in which rows share most with the one before."""
+
+    place: int
+    """Its index in this order."""
+    row: int
+    """Its index among the given rows."""
+    length: int
+    fresh: int
+    """Tokens that it does not share with the one before."""
+
+
+class _Block:
+    """Neighbours that become a micro-batch. `size` is at least the number of tokens of their tree."""
+
+    def __init__(self) -> None:
+        self.rows: list[_Neighbour] = []
+        self.size = 0
+
+    def cost(self, row: _Neighbour) -> int:
+        """Count the tokens that a row would add."""
+        follows = bool(self.rows) and self.rows[-1].place + 1 == row.place
+        return row.fresh if follows else row.length
+
+    def add(self, row: _Neighbour) -> None:
+        self.size += self.cost(row)
+        self.rows.append(row)
+
+    @property
+    def pays(self) -> bool:
+        """Tell whether the tree is faster than the rows."""
+        return pays(sum(row.length for row in self.rows), self.size, len(self.rows))
+
+
+def share_rows(
+    batch: Rows, rows: Tensor, token_budget: int, max_rows: int | None, *, always: bool
+) -> tuple[list[Tensor], Tensor]:
+    """Split rows into groups whose trees are within the budget of tokens; a longer row is alone.
+
+    The rows of a prompt stay together if their tree is within the budget. Returns the groups, and, unless `always`, the
+    rows that are faster without.
+    """
+    most = len(rows) if max_rows is None else max_rows
+    blocks: list[_Block] = []
+    left: list[int] = []
+    for group in _prompts(batch, rows):
+        if not always and not group.pays:
+            left += [row.row for row in group.rows]
+            continue
+        last = blocks[-1] if blocks else _Block()
+        fits = last.size + group.size <= token_budget and len(last.rows) + len(group.rows) <= most
+        fits_alone = group.size <= token_budget and len(group.rows) <= most
+        if not blocks or (fits_alone and not fits):
+            blocks.append(_Block())
+        for row in group.rows:
+            last = blocks[-1]
+            if last.rows and (last.size + last.cost(row) > token_budget or len(last.rows) == most):
+                blocks.append(_Block())
+            blocks[-1].add(row)
+    kept = [block for block in blocks if always or block.pays]
+    left += [row.row for block in blocks if not always and not block.pays for row in block.rows]
+    return [_pick(rows, [row.row for row in block.rows]) for block in kept], _pick(rows, left)
+
+
+def _prompts(batch: Rows, rows: Tensor) -> Iterator[_Block]:
+    """Give the rows of each prompt, in the order in which they share most."""
+    lengths = batch.attention_mask[rows].sum(-1)
+    order, shared = prefix_order(batch.input_ids[rows], lengths)
+    columns = (order, lengths[order], shared, batch.prompt_lengths[rows][order])
+    block = _Block()
+    for place, (row, length, common, prompt) in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
+        if common < prompt and block.rows:
+            yield block
+            block = _Block()
+        block.add(_Neighbour(place, row, length, length - common))
+    if block.rows:
+        yield block
+
+
+def _pick(rows: Tensor, places: list[int]) -> Tensor:
+    return rows[torch.tensor(places, dtype=torch.int64)]

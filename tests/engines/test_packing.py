@@ -1,0 +1,253 @@
+"""Rows that share prefixes, computed as a tree, give what rows give alone: outputs, gradients, families of models."""
+
+from __future__ import annotations
+
+from types import MethodType
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from families import SHAPE, build
+from refinerl.engines.attention import SEGMENTED
+from refinerl.engines.models import load_model, resolve_model
+from refinerl.engines.networks import PolicyNetwork, ValueNetwork, recompute
+from refinerl.engines.packing import put_back, tree_of, why_not
+from refinerl.engines.tokenization import ChatTokenizer
+from refinerl.records import Outputs, Rows
+from tiny import halved, make_rows, tiny_model
+
+P, Q = (5, 6, 7, 8, 9, 10), (11, 12, 13)
+Y = (20, 21, 22, 23, 24)
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+MEMBERS: list[tuple[tuple[int, ...], tuple[int, ...], bool]] = [  # prompt, completion, is it ỹ
+    (P, Y, False),
+    (P, Y, False),  # identical
+    (P, (*Y, 30, 2), True),  # ỹ extends y
+    (P, Y[:3], False),  # a proper prefix
+    (P, (20, 21, 40, 41, 2), True),  # begins as y does
+    (P, Y, True),  # is y
+    (P, (2,), False),  # one token
+    (P, (50, 51), True),  # begins unlike every y, and is there twice
+    (P, (50, 51), True),
+    (P, (50, 52), True),  # of weight 0
+    (Q, (14, 15, 2), False),  # another prompt
+    (Q, (), False),  # no token
+    ((*P, 20), (21, 22, 60), False),  # a prompt that goes on as a response does
+]
+ROWS = make_rows([m[0] for m in MEMBERS], [m[1] for m in MEMBERS], refined=[i for i, m in enumerate(MEMBERS) if m[2]])
+WEIGHTS = torch.tensor([0, 0, 0.3, 0, 0.7, 0.2, 0, 0.5, 0.1, 0, 0, 0, 0], dtype=torch.float64)
+
+
+TEXTS = (
+    "Write a Python function that returns the sum of the even numbers of a list.\n",
+    "def f(x):\n    return sum(v for v in x if v % 2 == 0)\n",
+    "def f(x):\n    total = 0\n    for v in x:\n        total += v\n    return total\n",
+    "The sum of the even numbers is 12.",
+    "def f(x):\n    total = 0\n    for v in x:\n        if v % 2 == 0:\n            total += v\n    return total\n",
+    "\nprint(f([1, 2]))\n",
+)
+"""A prompt; a response that is right, one that is wrong, one in words; a refinement of the second; a continuation."""
+
+
+def exact(model: PreTrainedModel) -> PreTrainedModel:
+    """The model all in float64: transformers computes norms in float32, which rounds the gradient of each row."""
+    for norm in (m for m in model.modules() if hasattr(m, "variance_epsilon")):
+        norm.forward = MethodType(lambda m, x: m.weight * F.rms_norm(x, x.shape[-1:], eps=m.variance_epsilon), norm)
+    return model.eval().double()
+
+
+def model_of(kind: str, *, tied: bool) -> PreTrainedModel:
+    """A tiny model in float64 with grouped heads."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        if kind == "qwen2":
+            return exact(Qwen2ForCausalLM(Qwen2Config(**SHAPE, tie_word_embeddings=tied)))
+        context = {"original_max_position_embeddings": 8}  # so that positions are in all of its three bands
+        config = LlamaConfig(**SHAPE, tie_word_embeddings=tied, rope_parameters={**LLAMA3, **context})
+        return exact(LlamaForCausalLM(config))
+
+
+def shared(network: Any) -> Any:
+    assert why_not(network.trunk) == ""
+    network.sharing = "always"
+    return network
+
+
+def upstream(outputs: Outputs) -> Tensor:
+    """A random loss of all that a network computes."""
+    random = torch.Generator().manual_seed(1)
+    parts = [t for t in (outputs.logprobs, outputs.entropies, outputs.values) if t is not None and t.numel()]
+    slopes = [torch.randn(t.shape, generator=random, dtype=torch.float64) for t in parts]
+    return outputs.weighted_nll + sum((s * t).sum() for s, t in zip(slopes, parts, strict=True))
+
+
+def both_ways(network: Any, rows: Rows = ROWS, weights: Tensor | None = WEIGHTS) -> list[tuple[Outputs, dict]]:
+    """Outputs and gradients of rows alone and shared."""
+    found = []
+    for sharing in ("never", "always"):
+        network.sharing = sharing
+        network.zero_grad()
+        outputs = network(rows, weights)
+        upstream(outputs).backward()
+        gradients = {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
+        found.append((outputs, gradients))
+    return found
+
+
+def assert_same(found: list[tuple[Outputs, dict]], tolerance: float) -> None:
+    (alone, wanted), (packed, got) = found
+    for name in ("logprobs", "entropies", "weighted_nll", "values"):
+        mine, theirs = getattr(packed, name), getattr(alone, name)
+        if theirs is not None:
+            torch.testing.assert_close(mine, theirs, atol=tolerance, rtol=0)
+    assert got.keys() == wanted.keys()
+    largest = max(float(g.abs().max()) for g in wanted.values())
+    for name, gradient in wanted.items():
+        assert float((got[name] - gradient).abs().max()) <= tolerance * max(1.0, largest), name
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("kind", ["llama3", "qwen2"])
+def test_a_policys_outputs_and_gradients(kind, tied):
+    network = shared(PolicyNetwork(model_of(kind, tied=tied), temperature=0.7))
+    found = both_ways(network)
+    assert_same(found, 1e-12)
+    assert found[0][0].shared == 0
+    assert found[1][0].shared == int(ROWS.attention_mask.sum()) - len(tree_of(ROWS, "always"))
+    with torch.no_grad():
+        quiet = network(ROWS, WEIGHTS)
+    torch.testing.assert_close(quiet.weighted_nll, found[0][0].weighted_nll, atol=1e-12, rtol=0)
+    constraint_of_no_weight = ROWS.is_constraint & (WEIGHTS == 0)
+    assert not found[1][0].logprobs[constraint_of_no_weight].any()
+
+
+def test_a_critics_values_and_gradients():
+    critic = shared(ValueNetwork(model_of("llama3", tied=True).base_model))
+    with torch.no_grad():
+        critic.head.weight.normal_(generator=torch.Generator().manual_seed(0))
+    assert_same(both_ways(critic, weights=None), 1e-12)
+
+
+def test_an_adapters_gradients():
+    pytest.importorskip("peft", reason="peft is not installed")
+    from refinerl.engines.lora import LoraNetwork
+
+    network = LoraNetwork(model_of("llama3", tied=True), rank=2, alpha=4).double()
+    for name, p in network.named_parameters():
+        if ".lora_B" in name:
+            torch.nn.init.normal_(p, generator=torch.Generator().manual_seed(2))
+    found = both_ways(shared(network))
+    assert_same(found, 1e-12)
+    with network.base():
+        assert not torch.allclose(network(ROWS).logprobs, found[1][0].logprobs)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_layers_that_are_computed_again(reentrant):
+    network = shared(PolicyNetwork(model_of("llama3", tied=False)))
+    wanted = both_ways(network)[0]
+    recompute(network, reentrant=reentrant)
+    network.zero_grad()
+    outputs = network(ROWS, WEIGHTS)
+    upstream(outputs).backward()
+    gradients = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
+    assert_same([wanted, (outputs, gradients)], 1e-12)
+
+
+def test_float32_kernels_of_the_cross_entropy():
+    network = shared(PolicyNetwork(tiny_model(), impl="cpu"))
+    assert_same(both_ways(network), 1e-4)
+
+
+def test_bfloat16():
+    network = shared(PolicyNetwork(halved(tiny_model(scale=0.1))))
+    (alone, _), (packed, _) = both_ways(network)
+    assert float((packed.logprobs - alone.logprobs).detach().abs().max()) < 0.05
+
+
+@pytest.mark.slow
+def test_a_real_model():
+    """The whole gradient to 1e-5; rows one by one are about as far from rows together."""
+    tokenizer = ChatTokenizer.load(resolve_model("smollm2-135m-instruct"))
+    prompt, sound, wrong, words, better, more = (tuple(tokenizer.encode(text)) for text in TEXTS)
+    completions = [sound, wrong, sound, words, wrong[:5], better, sound + more]
+    rows = make_rows([prompt] * 7, completions, refined=[5, 6])
+    network = shared(PolicyNetwork(load_model("smollm2-135m-instruct")))
+    found = both_ways(network, rows, torch.tensor([0, 0, 0, 0, 0, 0.3, 0.7], dtype=torch.float64))
+    (alone, wanted), (packed, got) = found
+    assert packed.shared > 100
+    assert float((packed.logprobs - alone.logprobs).detach().abs().max()) < 1e-4
+    error = sum(float((got[name] - gradient).double().norm()) ** 2 for name, gradient in wanted.items())
+    size = sum(float(gradient.double().norm()) ** 2 for gradient in wanted.values())
+    assert (error / size) ** 0.5 < 1e-5
+
+
+def test_rows_without_a_target_and_no_rows():
+    network = shared(PolicyNetwork(model_of("llama3", tied=True)))
+    none = ROWS.select(torch.tensor([11]))
+    assert network(none).logprobs.shape == (1, 0)
+    assert network(ROWS.select(torch.zeros(0, dtype=torch.int64))).logprobs.shape == (0, 0)
+
+
+def test_counts_decide():
+    network = PolicyNetwork(model_of("llama3", tied=True))
+    assert why_not(network.trunk) == ""
+    network.sharing = "auto"
+    prompt = tuple(range(5, 105))
+    like = make_rows([prompt] * 4, [(*range(110, 118), i) for i in range(4)])
+    unlike = make_rows([(i,) for i in range(5, 9)], [tuple(range(110, 118))] * 4)
+    assert network(like).shared == 4 * 109 - (100 + 8 + 4)
+    assert network(unlike).shared == 0
+    assert network(like.select(torch.tensor([0]))).shared == 0
+
+
+@pytest.mark.parametrize(
+    ("family", "reason"),
+    [
+        ("gpt2", ""),
+        ("qwen2", ""),
+        ("qwen3", ""),
+        ("phi3", ""),
+        ("mistral", "sliding_window"),
+        ("gemma3", "sliding_window"),
+        ("eager", "'eager'"),
+    ],
+)
+def test_families(family, reason):
+    model = exact(build(family))
+    before = model.config._attn_implementation
+    found = why_not(model.base_model)
+    assert (reason in found) if reason else found == ""
+    assert model.config._attn_implementation == (before if reason else SEGMENTED)
+    if not reason:
+        network = PolicyNetwork(model)
+        assert_same(both_ways(network), 1e-11)
+    put_back(model.base_model)
+    assert model.config._attn_implementation == before
+
+
+def test_layers_without_attention_are_found():
+    config = MambaConfig(vocab_size=260, hidden_size=32, num_hidden_layers=1, state_size=4)
+    assert why_not(MambaForCausalLM(config).eval().base_model)
+
+
+def test_a_model_that_ignores_the_tree_is_found(monkeypatch):
+    """As a model does that has attention of its own beside the registered one."""
+    model = tiny_model()
+    layer = model.model.layers[1]
+    mix = layer.mlp.forward
+    monkeypatch.setattr(layer.mlp, "forward", lambda x: mix(x) + x.cumsum(1))
+    assert "a probe of a shared prefix is off by" in why_not(model.base_model)
+    assert model.config._attn_implementation == "sdpa"
