@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import MethodType
+from types import MethodType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import (
+    Gemma3Config,
     LlamaConfig,
     LlamaForCausalLM,
     MambaConfig,
@@ -23,7 +24,7 @@ from families import SHAPE, build
 from refinerl.engines.attention import SEGMENTED
 from refinerl.engines.models import load_model, resolve_model
 from refinerl.engines.networks import PolicyNetwork, ValueNetwork, recompute
-from refinerl.engines.packing import put_back, tree_of, why_not
+from refinerl.engines.packing import SharesPrefixes, tree_of, why_not
 from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.records import Outputs, Rows
 from tiny import halved, make_rows, tiny_model
@@ -230,12 +231,32 @@ def test_families(family, reason):
     before = model.config._attn_implementation
     found = why_not(model.base_model)
     assert (reason in found) if reason else found == ""
-    assert model.config._attn_implementation == (before if reason else SEGMENTED)
-    if not reason:
-        network = PolicyNetwork(model)
-        assert_same(both_ways(network), 1e-11)
-    put_back(model.base_model)
     assert model.config._attn_implementation == before
+    if not reason:
+        assert_same(both_ways(PolicyNetwork(model)), 1e-11)
+
+
+def test_a_model_has_other_attention_only_while_it_shares():
+    network = PolicyNetwork(tiny_model())
+    config = network.trunk.config
+    for sharing, attention in (("auto", SEGMENTED), ("always", SEGMENTED), ("never", "sdpa"), ("never", "sdpa")):
+        network.sharing = sharing
+        assert network.sharing == sharing
+        assert network.model.config._attn_implementation == config._attn_implementation == attention
+
+
+def test_each_part_of_a_model_has_its_own_attention_again():
+    class WithImages(SharesPrefixes):
+        trunk = SimpleNamespace(config=Gemma3Config())
+
+    config = WithImages.trunk.config
+    config._attn_implementation = {"": "sdpa", "text_config": "sdpa", "vision_config": "eager"}
+    network = WithImages()
+    network.sharing = "always"
+    assert config.text_config._attn_implementation == SEGMENTED
+    network.sharing = "never"
+    parts = (config, config.text_config, config.vision_config)
+    assert [part._attn_implementation for part in parts] == ["sdpa", "sdpa", "eager"]
 
 
 def test_layers_without_attention_are_found():

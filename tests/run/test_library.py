@@ -27,6 +27,7 @@ from refinerl.constraints.dynamic import Dynamic
 from refinerl.constraints.static import Static
 from refinerl.records import Reward
 from refinerl.report.rows import RolloutRow
+from refinerl.run import wiring
 from refinerl.run.borrowed import as_found
 from refinerl.tasks import Task
 from tiny import tiny_model, tiny_tokenizer
@@ -112,6 +113,7 @@ def test_a_run_gives_back_what_it_did(small, tmp_path):
     assert seen[0]["reward/brevity"] == pytest.approx(-sum(lengths) / len(lengths))
     assert any(row.refinement is not None and row.refinement.completion.text for row in run.rollouts(2))
     assert run.report() == tmp_path / "run" / "report.html"
+    assert "refinerl" not in (run.folder / "final" / "config.json").read_text()
     saved = AutoModelForCausalLM.from_pretrained(run.folder / "final").state_dict()
     assert all(torch.equal(tensor, saved[name]) for name, tensor in run.model.state_dict().items())
     assert run.tokenizer.decode(row.completion.token_ids, skip_special_tokens=True) == text
@@ -203,6 +205,7 @@ def test_a_run_leaves_process_and_model_as_it_found_them(small, tmp_path, capfd,
     joined = torch.distributed.is_initialized()  # engines of other tests may have
     refinerl.fine_tune(output_dir=tmp_path / "run", on_step=lambda row: None, **small)
     assert torch.equal(torch.rand(1), expected)
+    assert model.config._attn_implementation == "sdpa"
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert [p.requires_grad for p in model.parameters()] == learns
     assert model.training
@@ -213,6 +216,14 @@ def test_a_run_leaves_process_and_model_as_it_found_them(small, tmp_path, capfd,
     said = capfd.readouterr()
     assert said.err == ""
     assert said.out.count("\n") == 2  # its device, and that texts do not go through the chat template
+
+
+@pytest.mark.parametrize("part", ["make_generators", "share_prefixes", "make_stream"])
+def test_a_run_that_cannot_start_leaves_a_models_attention(small, tmp_path, monkeypatch, part):
+    monkeypatch.setattr(wiring, part, lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        refinerl.fine_tune(output_dir=tmp_path / "run", **small)
+    assert small["model"].config._attn_implementation == "sdpa"
 
 
 def test_weights_from_inference_mode_and_another_default_device(small, tmp_path):

@@ -17,17 +17,16 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from refinerl.engines.models import quiet
-from refinerl.engines.packing import States, read_states
+from refinerl.engines.packing import SharesPrefixes, States, read_states
 from refinerl.errors import UserError
 from refinerl.kernels import availability
 from refinerl.kernels.cross_entropy import Impl, sequence_cross_entropy, token_logprobs
-from refinerl.kernels.prefixes import Sharing
 from refinerl.records import Outputs, Rows
 
 _VALUE_HEAD = "value_head.safetensors"
 
 
-class PolicyNetwork(nn.Module):
+class PolicyNetwork(SharesPrefixes):
     """A causal language model as π(target | prefix).
 
     Args:
@@ -46,10 +45,6 @@ class PolicyNetwork(nn.Module):
         self.model = model
         self.temperature = temperature
         self.impl: Impl = impl
-        self.sharing: Sharing = "never"
-        """Computation of prefixes that rows share; `refinerl.engines.packing.why_not` prepares the model for it."""
-        self.not_shared = ""
-        """The reason why the model cannot share prefixes; empty if it can, or if nobody has asked."""
         if impl != "auto" and not (state := availability(impl)).usable:
             raise UserError(f"the cross-entropy kernel {impl!r} cannot run here: {state.reason}")
         _verify_head(model)
@@ -103,7 +98,7 @@ class PolicyNetwork(nn.Module):
             self.model.save_pretrained(folder, state_dict=_model_state(self.model, weights))
 
 
-class ValueNetwork(nn.Module):
+class ValueNetwork(SharesPrefixes):
     """A trunk with a scalar head as V(s_t), the value of the state in which target t is chosen.
 
     V(s_t) is read at the position before token t, where the policy predicts it (as in OpenRLHF and TRL). The head
@@ -117,10 +112,6 @@ class ValueNetwork(nn.Module):
     def __init__(self, trunk: PreTrainedModel, head: nn.Linear | None = None) -> None:
         super().__init__()
         self.model = trunk
-        self.sharing: Sharing = "never"
-        """As in `PolicyNetwork`."""
-        self.not_shared = ""
-        """As in `PolicyNetwork`."""
         if head is None:
             width = trunk.config.get_text_config().hidden_size
             head = nn.Linear(width, 1, device=trunk.device, dtype=trunk.dtype)

@@ -1,6 +1,6 @@
 """Hidden states of rows: of each row alone, or of the tree of rows that share prefixes.
 
-`why_not` tells before training whether a model can take the tree.
+`why_not` tells before training whether a model can take the tree, and `SharesPrefixes` gives it the attention for it.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import PreTrainedModel
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from refinerl.engines.attention import SEGMENTED
 from refinerl.engines.segments import Segments, has_flash
@@ -78,37 +78,81 @@ def tree_states(trunk: PreTrainedModel, tree: PrefixTree, segments: Segments | N
     return hidden.last_hidden_state[0]  # type: ignore[no-any-return]
 
 
+class SharesPrefixes(nn.Module):
+    """A network whose model can compute prefixes that rows share once."""
+
+    not_shared = ""
+    """The reason why the model cannot share prefixes; empty if it can, or if nobody has asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sharing: Sharing = "never"
+        self._own_attention: dict[str, str | None] = {}
+        """The attention of the model and its parts, while it has ours."""
+
+    @property
+    def trunk(self) -> PreTrainedModel:
+        """The model without its head."""
+        raise NotImplementedError
+
+    @property
+    def sharing(self) -> Sharing:
+        """Computation of prefixes that rows share. Unless it is `never`, the model has the attention of trees.
+
+        Set it to `never` before others use the model. It may be set to another value if `why_not` finds no reason
+        against it.
+        """
+        return self._sharing
+
+    @sharing.setter
+    def sharing(self, sharing: Sharing) -> None:
+        config = self.trunk.config
+        if sharing != "never" and not self._own_attention:
+            self._own_attention = _attention_of(config)
+            config._attn_implementation = SEGMENTED
+        elif sharing == "never" and self._own_attention:
+            config._attn_implementation = self._own_attention
+            self._own_attention = {}
+        self._sharing = sharing
+
+
+def _attention_of(config: PreTrainedConfig) -> dict[str, str | None]:
+    """Return the kinds of attention of a model and its parts, as transformers takes them."""
+    parts = {name: getattr(config, name, None) for name in config.sub_configs}
+    return {"": config._attn_implementation} | {
+        name: part._attn_implementation for name, part in parts.items() if part is not None
+    }
+
+
 # --- which models ---------------------------------------------------------------------------------
 
 
 def why_not(trunk: PreTrainedModel) -> str:
-    """Prepare a model for trees; return the reason if it cannot take them, else an empty string.
+    """Return the reason why a model cannot take trees, or an empty string. The model stays as it is.
 
     The reason is found by computing a small tree and its rows alone, with the gradient of the embeddings: some models
     take the arguments and ignore them.
     """
     config = trunk.config
-    if config._attn_implementation not in ("sdpa", SEGMENTED):
+    if config._attn_implementation != "sdpa":
         return f"its attention is {config._attn_implementation!r} and not PyTorch's"
+    before = _attention_of(config)
     config._attn_implementation = SEGMENTED
     try:
-        reason = _probe(trunk)
+        return _probe(trunk)
     except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-    if reason:
-        put_back(trunk)
-    return reason
+        return str(error).strip().splitlines()[0]
+    finally:
+        config._attn_implementation = before
 
 
-def put_back(trunk: PreTrainedModel) -> None:
-    """Undo `why_not`, so that a model outlives this process."""
-    if trunk.config._attn_implementation == SEGMENTED:
-        trunk.config._attn_implementation = "sdpa"
-
-
-def is_fast(trunk: PreTrainedModel) -> bool:
-    """Tell whether the attention of trees is fast in a model's type on its device."""
-    return trunk.device.type == "cpu" or has_flash(trunk.device, trunk.dtype)
+def slowness(trunk: PreTrainedModel) -> str:
+    """Return the reason why the attention of trees is slow in a model's type on its device, or an empty string."""
+    if trunk.device.type == "cpu" or has_flash(trunk.device, trunk.dtype):
+        return ""
+    if has_flash(trunk.device, torch.bfloat16):
+        return "their attention is slow in float32 on a GPU, and fast with dtype=bfloat16"
+    return "their attention is slow on this GPU"
 
 
 def _probe(trunk: PreTrainedModel) -> str:

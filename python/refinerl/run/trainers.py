@@ -16,14 +16,12 @@ from refinerl.engines.lora import LoraNetwork
 from refinerl.engines.models import load_trunk, resolve_model
 from refinerl.engines.networks import PolicyNetwork, ValueNetwork
 from refinerl.engines.optimization import Optimization, Schedule
-from refinerl.engines.packing import is_fast, put_back, why_not
+from refinerl.engines.packing import slowness, why_not
 from refinerl.engines.torch import TorchTrainer
 from refinerl.errors import UserError
 from refinerl.kernels.prefixes import Sharing
 
 AnyTrainer: TypeAlias = TorchTrainer | DeepSpeedTrainer
-
-_SLOW = "PyTorch has fast attention for them on a CPU, and in 16 bits on a GPU of NVIDIA's from 2020 on"
 
 
 def make_network(config: Config, model: PreTrainedModel, adapted: Any = None) -> PolicyNetwork:
@@ -56,8 +54,7 @@ def make_reference(config: Config, model: PreTrainedModel | None, world: World) 
     """
     if model is None:
         return None
-    network = _full(config, model)
-    _prepare(config, network)
+    network = _full(config, model)  # can share prefixes if the policy can: it is the same model
     if spread(config) and config.engines.generator == "vllm":
         return DeepSpeedTrainer(network, None, world, config.deepspeed)
     return TorchTrainer(network, home=home_of_reference(config))
@@ -90,8 +87,10 @@ def share_prefixes(config: Config, trainers: Sequence[AnyTrainer | None], say: C
     sharing = config.trainer.share_prefixes
     if sharing == "never":
         return sharing
-    slow = "" if sharing == "always" or all(is_fast(n.trunk) for n in networks) else _SLOW
-    reason = next((n.not_shared for n in networks if n.not_shared), slow)
+    reasons = [network.not_shared for network in networks]
+    if sharing == "auto":
+        reasons += [slowness(network.trunk) for network in networks]
+    reason = next(filter(None, reasons), "")
     if reason and sharing == "always":
         raise UserError(
             f"trainer.share_prefixes=always cannot work with this model ({reason}): choose auto, which then computes "
@@ -106,10 +105,9 @@ def share_prefixes(config: Config, trainers: Sequence[AnyTrainer | None], say: C
 
 
 def stop_sharing(trainers: Sequence[AnyTrainer | None]) -> None:
-    """Give the models back their own attention: a caller may use them after the run."""
+    """Give the models their own attention back: a caller may use them after the run."""
     for trainer in trainers:
         if trainer is not None:
-            put_back(trainer.network.trunk)
             trainer.network.sharing = "never"
 
 
@@ -145,7 +143,7 @@ def _full(config: Config, model: PreTrainedModel) -> PolicyNetwork:
 def _make_trainer(
     config: Config, network: PolicyNetwork | ValueNetwork, learning_rate: float, world: World
 ) -> AnyTrainer:
-    _prepare(config, network)
+    _ask(config, network)
     optimization = _optimization(config, learning_rate)
     checkpointing = config.trainer.gradient_checkpointing
     match config.engines.trainer:
@@ -157,8 +155,8 @@ def _make_trainer(
             )
 
 
-def _prepare(config: Config, network: PolicyNetwork | ValueNetwork) -> None:
-    """Prepare a network for prefixes that rows share, before a trainer takes its weights."""
+def _ask(config: Config, network: PolicyNetwork | ValueNetwork) -> None:
+    """Find out whether a network can share prefixes, before a trainer takes its weights."""
     if config.trainer.share_prefixes != "never":
         network.not_shared = why_not(network.trunk)
 
