@@ -264,6 +264,55 @@ def test_layers_without_attention_are_found():
     assert why_not(MambaForCausalLM(config).eval().base_model)
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (IndexError("too many indices for tensor of dimension 2\nmore"), "(IndexError: too many indices for tensor of"),
+        (KeyError("full_attention"), "(KeyError: 'full_attention')"),
+        (AttributeError("no attribute 'layers'"), "(AttributeError: no attribute 'layers')"),
+        (NotImplementedError(), "(NotImplementedError: )"),
+    ],
+)
+def test_a_model_that_fails_with_a_tree_is_found(monkeypatch, error, said):
+    model = tiny_model()
+    monkeypatch.setattr(model.model.layers[1], "forward", failing_with_a_tree(model.model.layers[1], error))
+    assert said in why_not(model.base_model)
+    assert model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), ZeroDivisionError()])
+def test_other_errors_of_a_probe_are_raised_and_leave_the_model_as_it_was(monkeypatch, error):
+    model = tiny_model()
+    monkeypatch.setattr(model.model.layers[1], "forward", failing_with_a_tree(model.model.layers[1], error))
+    with pytest.raises(type(error)):
+        why_not(model.base_model)
+    assert model.config._attn_implementation == "sdpa"
+
+
+def failing_with_a_tree(layer: torch.nn.Module, error: Exception) -> Any:
+    compute = layer.forward
+
+    def forward(*given: Any, **options: Any) -> Any:
+        if options.get("segments") is not None:
+            raise error
+        return compute(*given, **options)
+
+    return forward
+
+
+def test_a_model_that_goes_by_the_name_of_its_attention_is_found(monkeypatch):
+    """As those do that choose the tokens to attend to, if the attention is one that transformers knows."""
+    model = tiny_model()
+    mix = model.model.layers[1].mlp.forward
+    known = ("eager", "sdpa")
+    monkeypatch.setattr(
+        model.model.layers[1].mlp,
+        "forward",
+        lambda x: mix(x) * (2 if model.config._attn_implementation in known else 1),
+    )
+    assert "a probe of rows alone is off by" in why_not(model.base_model)
+
+
 def test_a_model_that_ignores_the_tree_is_found(monkeypatch):
     """As a model does that has attention of its own beside the registered one."""
     model = tiny_model()

@@ -21,6 +21,10 @@ _UNKNOWN = ("sliding_window", "softcap", "s_aux", "position_bias", "cache")
 """Options of attention that change its result, by their names in transformers; only rows alone have them."""
 
 
+class UnknownAttentionError(NotImplementedError):
+    """A model's attention does more than that of trees."""
+
+
 def _grouped_attention(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
@@ -58,14 +62,16 @@ def _segmented_attention(
     """Compute attention over a tree of tokens, (1, heads, T, width); its mask follows from `segments`.
 
     Raises:
-        NotImplementedError: the model's attention is not plain causal attention.
+        UnknownAttentionError: the model's attention is not plain causal attention.
     """
     if segments is None:
         out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return out, None
     unknown = [name for name in _UNKNOWN if options.get(name) is not None]
     if unknown or options.get("dropout") or not getattr(module, "is_causal", True):
-        raise NotImplementedError(f"its attention is not plain and causal ({', '.join(unknown) or 'mask or dropout'})")
+        raise UnknownAttentionError(
+            f"its attention is not plain and causal ({', '.join(unknown) or 'mask or dropout'})"
+        )
     return segments.attend(query[0], key[0], value[0], options.get("scaling")).unsqueeze(0), None
 
 

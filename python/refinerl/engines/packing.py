@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from refinerl.engines.attention import SEGMENTED
+from refinerl.engines.attention import SEGMENTED, UnknownAttentionError
 from refinerl.engines.segments import Segments, has_flash
 from refinerl.kernels.prefixes import PrefixTree, Sharing, pays, prefix_tree
 from refinerl.records import Rows
@@ -131,17 +131,24 @@ def why_not(trunk: PreTrainedModel) -> str:
     """Return the reason why a model cannot take trees, or an empty string. The model stays as it is.
 
     The reason is found by computing a small tree and its rows alone, with the gradient of the embeddings: some models
-    take the arguments and ignore them.
+    take the arguments and ignore them, and some go by the name of their attention.
+
+    Raises:
+        torch.OutOfMemoryError: there is no memory for the probe, and so none for training.
     """
     config = trunk.config
     if config._attn_implementation != "sdpa":
         return f"its attention is {config._attn_implementation!r} and not PyTorch's"
     before = _attention_of(config)
-    config._attn_implementation = SEGMENTED
     try:
         return _probe(trunk)
-    except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        return str(error).strip().splitlines()[0]
+    except UnknownAttentionError as error:
+        return str(error)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+        first = next(iter(str(error).splitlines()), "")
+        return f"its pass over a tree fails ({type(error).__name__}: {first:.200})"
     finally:
         config._attn_implementation = before
 
@@ -168,19 +175,27 @@ def _probe(trunk: PreTrainedModel) -> str:
     real = torch.arange(ids.shape[1]) < lengths.unsqueeze(-1)
     slots = tree.slots[real].to(trunk.device)
 
+    def rows_alone() -> Tensor:
+        hidden = trunk(input_ids=ids.to(trunk.device), use_cache=False).last_hidden_state
+        return hidden[real.to(trunk.device)]  # type: ignore[no-any-return]
+
+    alone, gradient = _with_gradient(trunk, rows_alone)  # by transformers' own attention
+    trunk.config._attn_implementation = SEGMENTED
+    with torch.no_grad():
+        again = rows_alone()
     shared, shared_gradient = _with_gradient(trunk, lambda: tree_states(trunk, tree, segments)[slots])
     layers = text.num_hidden_layers
     if segments.calls != layers:
         return f"{segments.calls} of its {layers} layers have attention that transformers lets others compute"
-    given = ids.to(trunk.device)
-    alone, gradient = _with_gradient(
-        trunk, lambda: trunk(input_ids=given, use_cache=False).last_hidden_state[real.to(trunk.device)]
-    )
     summed = torch.zeros_like(shared_gradient[0]).index_add_(0, slots, gradient[real.to(trunk.device)])
-    for found, wanted in ((shared, alone), (shared_gradient[0], summed)):
+    for name, found, wanted in (
+        ("rows alone", again, alone),
+        ("a shared prefix", shared, alone),
+        ("a shared prefix", shared_gradient[0], summed),
+    ):
         error = float((found - wanted).norm() / wanted.norm())
         if not error <= _TOLERANCE.get(trunk.dtype, 0.05):
-            return f"a probe of a shared prefix is off by {error:.0e}"
+            return f"a probe of {name} is off by {error:.0e}"
     return ""
 
 
