@@ -13,9 +13,13 @@ from transformers import (
     MistralForCausalLM,
     Phi3Config,
     Phi3ForCausalLM,
+    PhimoeConfig,
+    PhimoeForCausalLM,
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
@@ -37,6 +41,26 @@ SHAPE = {
     "bos_token_id": None,
     "eos_token_id": 2,
 }
+
+
+EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16}
+
+
+def windowed(family: str, window: int | None) -> PreTrainedModel:
+    """A model with a context of 256 tokens, and a window in all layers or in some."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        match family:
+            case "mistral":
+                return MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=window))
+            case "phi3":
+                return Phi3ForCausalLM(Phi3Config(**SHAPE, sliding_window=window))
+            case "phimoe":  # in the mask alone
+                return PhimoeForCausalLM(PhimoeConfig(**SHAPE, num_local_experts=4, sliding_window=window))
+            case "qwen2_moe":  # in the mask alone, and in some layers
+                options = {"use_sliding_window": window is not None, "sliding_window": window}
+                return Qwen2MoeForCausalLM(Qwen2MoeConfig(**SHAPE, **EXPERTS, num_experts=4, **options))
+    raise AssertionError(family)
 
 
 def build(family: str) -> PreTrainedModel:

@@ -11,17 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import (
     Gemma3Config,
+    Lfm2Config,
+    Lfm2ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
-    MambaConfig,
-    MambaForCausalLM,
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
 
-from families import SHAPE, build
-from refinerl.engines.attention import SEGMENTED
+from families import SHAPE, build, windowed
+from refinerl.engines import packing
+from refinerl.engines.attention import SEGMENTED, UnknownAttentionError
 from refinerl.engines.models import load_model, resolve_model
 from refinerl.engines.networks import PolicyNetwork, ValueNetwork, recompute
 from refinerl.engines.packing import SharesPrefixes, tree_of, why_not
@@ -236,6 +237,71 @@ def test_families(family, reason):
         assert_same(both_ways(PolicyNetwork(model)), 1e-11)
 
 
+WINDOWED = ("mistral", "phi3", "phimoe", "qwen2_moe")
+
+
+@pytest.mark.parametrize("family", WINDOWED)
+@pytest.mark.parametrize("window", [40, 255])
+def test_a_window_that_is_longer_than_the_probe_is_found(monkeypatch, family, window):
+    """By the configuration, and by the masks that the model makes."""
+    trunk = windowed(family, window).eval().base_model
+    assert why_not(trunk) == f"its attention is limited (sliding_window = {window})"
+    monkeypatch.setattr(packing, "_limit", lambda config: "")
+    assert "(a window, or chunks)" in why_not(trunk)
+
+
+@pytest.mark.parametrize("family", WINDOWED)
+@pytest.mark.parametrize("window", [None, 256, 10_000])
+def test_a_window_that_no_row_reaches_changes_nothing(family, window):
+    assert why_not(windowed(family, window).eval().base_model) == ""
+
+
+def test_a_tree_that_reaches_a_window_is_refused_at_any_time():
+    network = PolicyNetwork(windowed("mistral", 8))
+    network.sharing = "always"
+    with pytest.raises(UnknownAttentionError, match=r"not plain and causal \(sliding_window = 8\)"):
+        network(ROWS)
+
+
+def test_a_mask_of_the_models_own_is_refused(monkeypatch):
+    """As those have that choose the tokens to attend to."""
+    model = tiny_model()
+    layer = model.model.layers[1]
+    compute = layer.forward
+    mask = torch.zeros(1, 1, 1, 2)
+    monkeypatch.setattr(
+        layer,
+        "forward",
+        lambda *given, **options: compute(
+            *given, **options | ({"attention_mask": mask} if options.get("segments") else {})
+        ),
+    )
+    assert "a mask of its own" in why_not(model.base_model)
+
+
+@pytest.mark.parametrize("name", ["attention_chunk_size", "index_topk"])
+def test_other_limits_of_attention_are_found_by_their_names(name):
+    model = tiny_model(context=64)
+    setattr(model.config, name, 32)
+    assert why_not(model.base_model) == f"its attention is limited ({name} = 32)"
+    setattr(model.config, name, 64)
+    assert why_not(model.base_model) == ""
+
+
+def test_layers_of_another_kind_are_found():
+    shape = {**SHAPE, "num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]}
+    assert why_not(Lfm2ForCausalLM(Lfm2Config(**shape)).eval().base_model) == "it has layers of conv"
+
+
+def test_layers_whose_attention_is_their_own_are_found(monkeypatch):
+    """As those of hybrid models are, which have none."""
+    model = tiny_model()
+    monkeypatch.setattr(
+        model.model.layers[1].self_attn, "forward", lambda hidden_states, **_: (hidden_states / 2, None)
+    )
+    assert why_not(model.base_model) == "1 of its 2 layers have attention that transformers lets others compute"
+
+
 def test_a_model_has_other_attention_only_while_it_shares():
     network = PolicyNetwork(tiny_model())
     config = network.trunk.config
@@ -257,11 +323,6 @@ def test_each_part_of_a_model_has_its_own_attention_again():
     network.sharing = "never"
     parts = (config, config.text_config, config.vision_config)
     assert [part._attn_implementation for part in parts] == ["sdpa", "sdpa", "eager"]
-
-
-def test_layers_without_attention_are_found():
-    config = MambaConfig(vocab_size=260, hidden_size=32, num_hidden_layers=1, state_size=4)
-    assert why_not(MambaForCausalLM(config).eval().base_model)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,9 @@ def windowed(tmp_path, toy) -> Toy:
 def test_a_model_that_cannot_computes_each_row_and_says_so_once(windowed, tmp_path, capsys):
     assert windowed.run(tmp_path / "run", "trainer.steps=1", *PPO, "constraint.name=static") == 0
     shown = capsys.readouterr()
-    assert (shown.out + shown.err).count("prefixes that rows share are computed in each row: its attention is not") == 1
+    assert (shown.out + shown.err).count(
+        "prefixes that rows share are computed in each row: its attention is limited ("
+    ) == 1
     assert metrics(tmp_path / "run")[-1]["update/tokens_shared"] == 0
 
 

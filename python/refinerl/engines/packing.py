@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from refinerl.engines.attention import SEGMENTED, UnknownAttentionError
+from refinerl.engines.attention import PLAIN, SEGMENTED, UnknownAttentionError
 from refinerl.engines.segments import Segments, has_flash
 from refinerl.kernels.prefixes import PrefixTree, Sharing, pays, prefix_tree
 from refinerl.records import Rows
@@ -130,8 +130,9 @@ def _attention_of(config: PreTrainedConfig) -> dict[str, str | None]:
 def why_not(trunk: PreTrainedModel) -> str:
     """Return the reason why a model cannot take trees, or an empty string. The model stays as it is.
 
-    The reason is found by computing a small tree and its rows alone, with the gradient of the embeddings: some models
-    take the arguments and ignore them, and some go by the name of their attention.
+    The reason is found in the configuration, in the masks that the model makes for rows as long as its context, and by
+    computing a small tree and its rows alone, with the gradient of the embeddings: some models take the arguments and
+    ignore them, and some go by the name of their attention.
 
     Raises:
         torch.OutOfMemoryError: there is no memory for the probe, and so none for training.
@@ -141,7 +142,7 @@ def why_not(trunk: PreTrainedModel) -> str:
         return f"its attention is {config._attn_implementation!r} and not PyTorch's"
     before = _attention_of(config)
     try:
-        return _probe(trunk)
+        return _limit(config.get_text_config()) or _probe(trunk)
     except UnknownAttentionError as error:
         return str(error)
     except torch.OutOfMemoryError:
@@ -162,6 +163,23 @@ def slowness(trunk: PreTrainedModel) -> str:
     return "their attention is slow on this GPU"
 
 
+_LIMITS = ("sliding_window", "attention_chunk_size", "index_topk", "index_topk_blocks")
+"""Numbers of tokens or blocks to which attention is limited, by their names in configurations."""
+
+
+def _limit(config: PreTrainedConfig) -> str:
+    """Return what a configuration says against attention over all of a row, or an empty string."""
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if others := kinds - {"full_attention", "sliding_attention"}:
+        return f"it has layers of {', '.join(sorted(others))}"
+    for name in _LIMITS:
+        limit = getattr(config, name, None)
+        unused = name == "sliding_window" and kinds == {"full_attention"}
+        if limit and limit < config.max_position_embeddings and not unused:
+            return f"its attention is limited ({name} = {limit})"
+    return ""
+
+
 def _probe(trunk: PreTrainedModel) -> str:
     text = trunk.config.get_text_config()
     prompt, y = range(3, 12), range(12, 17)
@@ -180,8 +198,10 @@ def _probe(trunk: PreTrainedModel) -> str:
         return hidden[real.to(trunk.device)]  # type: ignore[no-any-return]
 
     alone, gradient = _with_gradient(trunk, rows_alone)  # by transformers' own attention
-    trunk.config._attn_implementation = SEGMENTED
     with torch.no_grad():
+        trunk.config._attn_implementation = PLAIN
+        rows_alone()
+        trunk.config._attn_implementation = SEGMENTED
         again = rows_alone()
     shared, shared_gradient = _with_gradient(trunk, lambda: tree_states(trunk, tree, segments)[slots])
     layers = text.num_hidden_layers

@@ -39,6 +39,8 @@ class Segments:
         self.keys_up_to = tree.key_starts.to(device, torch.int32)
         self.longest = (int(tree.starts.diff().max()), int(tree.key_starts.diff().max()))
         """The most queries and the most keys of a node."""
+        self.depth = self.longest[1]
+        """Tokens of the longest row."""
         self.calls = 0
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
