@@ -263,6 +263,7 @@ CHANGEABLE = (
     "trainer.steps",
     "trainer.gradient_checkpointing",
     "trainer.micro_batch",
+    "trainer.share_prefixes",
     "generation.max_batch",
     "engines.timeout",
     "engines.offload_reference",

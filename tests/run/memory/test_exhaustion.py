@@ -41,6 +41,7 @@ def test_what_the_messages_name_may_be_turned_when_the_run_goes_on(toy: Toy, tmp
         "generation.max_batch": "4",
         "trainer.micro_batch_tokens": "64",
         "trainer.gradient_checkpointing": "true",
+        "trainer.share_prefixes": "never",
         "engines.offload_reference": "true",
         "sandbox.workers": "1",
         "reward_model.batch": "1",

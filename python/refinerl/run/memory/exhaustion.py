@@ -16,7 +16,8 @@ KNOBS = {
     "refine": _WRITING,
     "evaluate": _WRITING,
     "score": "lower sandbox.workers, or reward_model.batch where a model scores",
-    "update": f"lower trainer.micro_batch_tokens, set trainer.gradient_checkpointing=true; {_SPREAD}",
+    "update": "lower trainer.micro_batch_tokens, set trainer.gradient_checkpointing=true, or "
+    f"trainer.share_prefixes=never; {_SPREAD}",
     "load reward_model.model": "choose another reward_model.device, or in a new run reward_model.dtype=bfloat16",
     "sync": f"lower vllm.memory_policy and vllm.memory_refiner; {_SPREAD}",
 }
