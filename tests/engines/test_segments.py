@@ -36,10 +36,10 @@ def masked(q: Tensor, k: Tensor, v: Tensor, tree: PrefixTree, scale: float) -> T
     return F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=mask, scale=scale)[0].transpose(0, 1)
 
 
-def results(attend, tree, heads, keys, dtype=torch.float64, scale=None, device="cpu"):
+def results(attend, tree, heads, keys, dtype=torch.float64, scale=None, device="cpu", widths=(8, 8)):
     """The attention of random tensors, and the gradients of a random function of it."""
     random = torch.Generator().manual_seed(0)
-    shapes = [(len(tree), n, 8) for n in (heads, keys, keys)]
+    shapes = [(len(tree), n, width) for n, width in ((heads, widths[0]), (keys, widths[0]), (keys, widths[1]))]
     drawn = [torch.randn(s, generator=random, dtype=torch.float64) for s in shapes]
     leaves = [t.to(device, dtype).requires_grad_() for t in drawn]
     out = attend(*(leaf.transpose(0, 1) for leaf in leaves), scale)
@@ -74,11 +74,16 @@ def test_other_types_are_as_near_as_one_product(dtype, tolerance):
         assert float((mine.double() - theirs).norm() / theirs.norm()) < tolerance
 
 
-def test_keys_of_another_width_than_values_go_the_plain_way():
+@pytest.mark.parametrize("widths", [(8, 6), (6, 8)])
+def test_keys_of_another_width_than_values(monkeypatch, widths):
+    """As models with latent attention have them; node by node they would be slow."""
+    monkeypatch.setattr(Segments, "plain", None)
     tree = tree_of(FORESTS["prompt"])
-    q, k, v = torch.randn(4, len(tree), 8), torch.randn(2, len(tree), 8), torch.randn(2, len(tree), 6)
-    found = Segments(tree, torch.device("cpu")).attend(q, k, v, 0.3)
-    torch.testing.assert_close(found, masked(q, k, v, tree, 0.3))
+    segments = Segments(tree, torch.device("cpu"))
+    found = results(segments.attend, tree, 4, 2, widths=widths)
+    wanted = results(lambda q, k, v, _: masked(q, k, v, tree, widths[0] ** -0.5), tree, 4, 2, widths=widths)
+    for mine, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-13, rtol=0)
 
 
 @pytest.mark.gpu

@@ -10,6 +10,7 @@ aligns the mask at the last key.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -47,13 +48,17 @@ class Segments:
         """Compute the attention of each token, (T, heads, width), from query (heads, T, width) and grouped keys."""
         self.calls += 1
         scale = query.shape[-1] ** -0.5 if scale is None else scale
-        same_width = query.shape[-1] == value.shape[-1]
-        if same_width and query.device.type == "cpu":
-            products = self._plan(query.shape[0] * query.shape[2], query.dtype)
-            return _OnCpu.apply(query, key, value, products, scale)  # type: ignore[no-any-return, no-untyped-call]
-        if same_width and has_flash(query.device, query.dtype):
-            return _Flash.apply(query, key, value, self, scale)  # type: ignore[no-any-return, no-untyped-call]
-        return self.plain(query, key, value, scale)
+        width, wide = value.shape[-1], max(query.shape[-1], value.shape[-1])
+        out: Tensor
+        if query.device.type == "cpu":
+            products = self._plan(query.shape[0] * wide, query.dtype)
+            out = _OnCpu.apply(*_widened(wide, query, key, value), products, scale)  # type: ignore[no-untyped-call]
+        elif has_flash(query.device, query.dtype):
+            wide = -(-wide // 8) * 8  # as the kernel needs it
+            out = _Flash.apply(*_widened(wide, query, key, value), self, scale)  # type: ignore[no-untyped-call]
+        else:
+            return self.plain(query, key, value, scale)
+        return out if wide == width else out[..., :width]
 
     def plain(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Compute the same node by node with PyTorch's attention, on any device and in any type."""
@@ -79,6 +84,11 @@ def has_flash(device: torch.device, dtype: torch.dtype) -> bool:
     if dtype not in (torch.float16, torch.bfloat16):
         return False
     return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _widened(wide: int, *tensors: Tensor) -> Iterator[Tensor]:
+    """Add zeros to each token's elements, (…, T, width) to (…, T, wide), which attention does not see."""
+    return (F.pad(t, (0, wide - t.shape[-1])) if t.shape[-1] < wide else t for t in tensors)
 
 
 def _grouped(query: Tensor, *keys: Tensor) -> tuple[Tensor, ...]:
