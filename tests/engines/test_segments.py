@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refinerl.engines import products
+import flash
+from refinerl.engines import products, segments
 from refinerl.engines.segments import Segments, has_flash
 from refinerl.kernels.prefixes import PrefixTree, prefix_tree
 
@@ -17,6 +20,7 @@ FORESTS = {
     "one token": [[1], [2], [2, 3]],
     "identical": [[1, 2, 3], [1, 2, 3], [1, 2]],
     "nothing shared": [[1, 2, 3, 4, 5, 6], [2, 2], [3]],
+    "one prompt": [[*range(40), 50 + i] for i in range(12)],
     "long": [[*range(40), *range(100, 160)], [*range(40), *range(200, 230)], [*range(40), *range(100, 150), 7, 8, 9]],
 }
 
@@ -57,8 +61,8 @@ def results(attend, tree, heads, keys, dtype=torch.float64, scale=None, device="
 def test_every_token_attends_to_its_prefix(monkeypatch, forest, heads, keys, way, call):
     monkeypatch.setattr(products, "CALL", call)
     tree = tree_of(FORESTS[forest])
-    segments = Segments(tree, torch.device("cpu"))
-    found = results(getattr(segments, way), tree, heads, keys, scale=0.5)
+    nodes = Segments(tree, torch.device("cpu"))
+    found = results(getattr(nodes, way), tree, heads, keys, scale=0.5)
     wanted = results(lambda q, k, v, scale: masked(q, k, v, tree, scale), tree, heads, keys, scale=0.5)
     for mine, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-13, rtol=0)
@@ -79,11 +83,50 @@ def test_keys_of_another_width_than_values(monkeypatch, widths):
     """As models with latent attention have them; node by node they would be slow."""
     monkeypatch.setattr(Segments, "plain", None)
     tree = tree_of(FORESTS["prompt"])
-    segments = Segments(tree, torch.device("cpu"))
-    found = results(segments.attend, tree, 4, 2, widths=widths)
+    nodes = Segments(tree, torch.device("cpu"))
+    found = results(nodes.attend, tree, 4, 2, widths=widths)
     wanted = results(lambda q, k, v, _: masked(q, k, v, tree, widths[0] ** -0.5), tree, 4, 2, widths=widths)
     for mine, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-13, rtol=0)
+
+
+@pytest.mark.parametrize("most", [1, 2, 1000])
+@pytest.mark.parametrize(("heads", "keys"), [(4, 4), (6, 2)])
+@pytest.mark.parametrize("forest", FORESTS)
+def test_calls_of_flash_attention_gather_few_keys(monkeypatch, forest, heads, keys, most):
+    """A prompt with many short responses is gathered once for each, so that a call has not all of them."""
+    kernels = {"_flash_attention_forward": flash.forward, "_flash_attention_backward": flash.backward}
+    monkeypatch.setattr(segments, "aten", SimpleNamespace(**kernels))
+    monkeypatch.setattr(segments, "KEYS", most)
+    monkeypatch.setattr(flash, "calls", [])
+    tree = tree_of(FORESTS[forest])
+    nodes = Segments(tree, torch.device("cpu"))
+    found = results(lambda q, k, v, s: segments._Flash.apply(q, k, v, nodes.flash, s), tree, heads, keys, scale=0.5)
+    wanted = results(lambda q, k, v, s: masked(q, k, v, tree, s), tree, heads, keys, scale=0.5)
+    for mine, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)  # keys' gradients are sums in float32
+    for name in ("forward", "backward"):
+        sizes = [size for kind, size in flash.calls if kind == name]
+        assert sum(sizes) == len(tree.keys)
+        assert max(sizes) <= most * len(tree)
+    if forest == "one prompt":
+        assert (len(nodes.flash) > 1) == (most < 1000)
+
+
+def test_attention_node_by_node_keeps_no_gathered_keys():
+    tree = tree_of([[*range(400), 500 + i] for i in range(20)])
+    kept: dict[int, int] = {}
+    q, k, v = (torch.randn(n, len(tree), 8, requires_grad=True) for n in (4, 2, 2))
+    nodes = Segments(tree, torch.device("cpu"))
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = nodes.plain(q, k, v, 0.5)
+    assert out.requires_grad
+    assert sum(kept.values()) <= sum(t.nbytes for t in (q, k, v, nodes.keys))
 
 
 @pytest.mark.gpu
@@ -93,8 +136,8 @@ def test_flash_attention_on_a_gpu(forest):
     device = torch.device("cuda")
     if not has_flash(device, torch.bfloat16):
         pytest.skip("PyTorch has no FlashAttention for this GPU")
-    segments = Segments(tree, device)
-    found = results(segments.attend, tree, 6, 2, torch.bfloat16, device=device)
+    nodes = Segments(tree, device)
+    found = results(nodes.attend, tree, 6, 2, torch.bfloat16, device=device)
     wanted = results(lambda q, k, v, _: masked(q, k, v, tree, 8**-0.5), tree, 6, 2)
     for mine, theirs in zip(found, wanted, strict=True):
         assert float((mine.cpu().double() - theirs).norm() / theirs.norm()) < 0.03

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
-from torch.profiler import ProfilerActivity, profile
 
+from allocated import taken
 from building import group, refinement
 from refinerl.algorithms.dapo import DAPO
 from refinerl.algorithms.ppo import PPO
@@ -33,17 +32,6 @@ GROUP = group("a", (range(11, 11 + LENGTH), 0.0), (range(50, 50 + LENGTH), 1.0))
 REFINED = refinement(GROUP.rollouts[0], [*range(11, 60), *range(200, 200 + LENGTH - 49)], 1.0)
 LOGITS = LENGTH * VOCABULARY * 2
 """Bytes of the logits of one row of y or ỹ alone, in 16 bits."""
-
-
-def taken(work: Callable[[], Any]) -> tuple[int, int]:
-    """The largest tensor and the largest sum of all tensors, in bytes, that PyTorch allocated during the work."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        work()
-    kineto = recorded.profiler.kineto_results
-    sizes = [e.nbytes() for e in sorted(kineto.events(), key=lambda e: e.start_ns()) if e.name() == "[memory]"]
-    assert sizes, "the profiler saw no memory"
-    sums = torch.tensor(sizes).cumsum(0)
-    return max(sizes), int(sums.max())
 
 
 def trainer(impl: Impl, *, lora: bool = False, learns: bool = True, sharing: Sharing = "never") -> TorchTrainer:

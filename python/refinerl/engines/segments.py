@@ -4,25 +4,45 @@ On a CPU it is a sum of products of ranges of tokens (`products`). What a token 
 the logarithms of its sums of weights, which PyTorch's kernel returns. The backward pass needs no more: the kernel takes
 the merged output and sums. Keys and values are neither copied nor kept more than once.
 
-On a GPU one call of FlashAttention has the queries of all nodes, and for each the keys above and in it, gathered; it
-aligns the mask at the last key.
+On a GPU a call of FlashAttention has the queries of many nodes, and for each the keys above and in it, gathered; it
+aligns the mask at the last key. A prompt is gathered once for each node below it, so the calls are divided: `KEYS`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from refinerl.engines.products import Product, Products, plan
 from refinerl.kernels.prefixes import PrefixTree
 
 aten = torch.ops.aten
+
+KEYS = 2
+"""Most keys that are gathered at a time on a GPU, in multiples of the tree's tokens. A layer then needs less temporary
+memory than its MLP (`refinerl.run.memory.passing`)."""
+_BLOCK = 128
+"""Queries for which FlashAttention's backward pass takes memory in vain, for each node."""
+
+
+class Call(NamedTuple):
+    """A call of FlashAttention: some nodes of a tree, one after the other."""
+
+    queries: slice
+    """Their tokens."""
+    keys: Tensor  # (K,) int64, the tokens that they see
+    queries_up_to: Tensor  # (M + 1,) int32, 0 and the ends of the nodes in `queries`
+    keys_up_to: Tensor  # (M + 1,) int32, the same in `keys`
+    longest: tuple[int, int]
+    """The most queries and the most keys of a node."""
 
 
 class Segments:
@@ -36,11 +56,7 @@ class Segments:
         self._products: dict[tuple[int, torch.dtype], Products] = {}
         self.keys = tree.keys.to(device)
         self.key_starts = tree.key_starts.tolist()
-        self.queries_up_to = tree.starts.to(device, torch.int32)
-        self.keys_up_to = tree.key_starts.to(device, torch.int32)
-        self.longest = (int(tree.starts.diff().max()), int(tree.key_starts.diff().max()))
-        """The most queries and the most keys of a node."""
-        self.depth = self.longest[1]
+        self.depth = int(tree.positions.max()) + 1
         """Tokens of the longest row."""
         self.calls = 0
 
@@ -55,23 +71,52 @@ class Segments:
             out = _OnCpu.apply(*_widened(wide, query, key, value), products, scale)  # type: ignore[no-untyped-call]
         elif has_flash(query.device, query.dtype):
             wide = -(-wide // 8) * 8  # as the kernel needs it
-            out = _Flash.apply(*_widened(wide, query, key, value), self, scale)  # type: ignore[no-untyped-call]
+            out = _Flash.apply(*_widened(wide, query, key, value), self.flash, scale)  # type: ignore[no-untyped-call]
         else:
             return self.plain(query, key, value, scale)
         return out if wide == width else out[..., :width]
 
     def plain(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Compute the same node by node with PyTorch's attention, on any device and in any type."""
+
+        def attend(q: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
+            k, v = (t.index_select(1, seen).repeat_interleave(len(q) // len(t), 0) for t in (key, value))
+            mask = torch.ones(q.shape[1], len(seen), dtype=torch.bool, device=q.device).tril(len(seen) - q.shape[1])
+            return F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=mask, scale=scale)[0]
+
         parts = []
-        starts = self._tree.starts.tolist()
-        for node, (first, end) in enumerate(pairwise(starts)):
-            seen = self.keys[self.key_starts[node] : self.key_starts[node + 1]]
-            k, v = (t.index_select(1, seen).repeat_interleave(len(query) // len(t), 0) for t in (key, value))
-            mask = torch.ones(end - first, len(seen), dtype=torch.bool, device=query.device)
-            mask = mask.tril(len(seen) - (end - first))
-            q = query[:, first:end]
-            parts.append(F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=mask, scale=scale)[0])
+        keys = [self.keys[first:end] for first, end in pairwise(self.key_starts)]
+        for seen, (first, end) in zip(keys, pairwise(self._tree.starts.tolist()), strict=True):
+            # What a node gathers is not kept for the backward pass, but gathered again.
+            given = (query[:, first:end], key, value, seen)
+            parts.append(checkpoint(attend, *given, use_reentrant=False, preserve_rng_state=False))
         return torch.cat(parts, 1).transpose(0, 1)
+
+    @cached_property
+    def flash(self) -> list[Call]:
+        """The calls of FlashAttention for all nodes."""
+        starts, ends = self._tree.starts, self._tree.key_starts
+        queries_up_to, keys_up_to = (t.to(self.keys.device, torch.int32) for t in (starts, ends))
+        found = []
+        first, most = 0, KEYS * len(self._tree)
+        for end in range(1, len(starts)):
+            if end + 1 < len(starts):
+                keys = self.key_starts[end + 1] - self.key_starts[first]
+                if keys <= most and _BLOCK * (end + 1 - first) <= most:
+                    continue  # the next node is in this call too
+            nodes = slice(first, end + 1)
+            here, there = starts[nodes], ends[nodes]
+            found.append(
+                Call(
+                    slice(int(here[0]), int(here[-1])),
+                    self.keys[int(there[0]) : int(there[-1])],
+                    queries_up_to[nodes] - queries_up_to[first],
+                    keys_up_to[nodes] - keys_up_to[first],
+                    (int(here.diff().max()), int(there.diff().max())),
+                )
+            )
+            first = end
+        return found
 
     def _plan(self, width: int, dtype: torch.dtype) -> Products:
         if (width, dtype) not in self._products:
@@ -159,30 +204,41 @@ class _Flash(torch.autograd.Function):
     """Attention by gathered keys, which are gathered again in the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float) -> Tensor:
-        s = segments
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, calls: list[Call], scale: float) -> Tensor:
         q = query.transpose(0, 1).contiguous()
-        k, v = (t.transpose(0, 1).index_select(0, s.keys) for t in (key, value))
-        out, sums, *state, _ = aten._flash_attention_forward(
-            q, k, v, s.queries_up_to, s.keys_up_to, *s.longest, 0.0, True, False, scale=scale
-        )
-        ctx.save_for_backward(q, key, value, out, sums, *state)
-        ctx.segments, ctx.scale = s, scale
-        return out  # type: ignore[no-any-return]
+        result = torch.empty_like(q)
+        kept: list[Tensor] = []
+        for call in calls:
+            places = (call.queries_up_to, call.keys_up_to, *call.longest)
+            found = aten._flash_attention_forward(
+                q[call.queries], *_gathered(call, key, value), *places, 0.0, True, False, scale=scale
+            )
+            result[call.queries], *state = found[:4]
+            kept += state
+        ctx.save_for_backward(q, key, value, result, *kept)
+        ctx.calls, ctx.scale = calls, scale
+        return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        s = ctx.segments
-        q, key, value, out, sums, *state = ctx.saved_tensors
-        k, v = (t.transpose(0, 1).index_select(0, s.keys) for t in (key, value))
-        places = (s.queries_up_to, s.keys_up_to, *s.longest)
-        dq, dk, dv = aten._flash_attention_backward(
-            gradient.contiguous(), q, k, v, out, sums, *places, 0.0, True, *state, scale=ctx.scale
-        )
+        q, key, value, result, *kept = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        to_q = torch.empty_like(q)
         # A prompt's key has a gradient from each node below it: they are summed in float32.
-        to_k, to_v = (
-            t.new_zeros((t.shape[1], len(t), t.shape[2]), dtype=torch.float32).index_add_(0, s.keys, d.float())
-            for t, d in ((key, dk), (value, dv))
-        )
-        return dq.transpose(0, 1), to_k.to(key.dtype).transpose(0, 1), to_v.to(value.dtype).transpose(0, 1), None, None
+        to_k, to_v = (t.new_zeros((t.shape[1], len(t), t.shape[2]), dtype=torch.float32) for t in (key, value))
+        for number, call in enumerate(ctx.calls):
+            here = call.queries
+            sums, *state = kept[3 * number : 3 * number + 3]
+            places = (call.queries_up_to, call.keys_up_to, *call.longest)
+            given = (q[here], *_gathered(call, key, value), result[here], sums, *places, 0.0, True, *state)
+            to_q[here], dk, dv = aten._flash_attention_backward(gradient[here], *given, scale=ctx.scale)
+            to_k.index_add_(0, call.keys, dk.float())
+            to_v.index_add_(0, call.keys, dv.float())
+            del given, dk, dv  # before the next call gathers
+        to_k, to_v = (t.to(key.dtype).transpose(0, 1) for t in (to_k, to_v))
+        return to_q.transpose(0, 1), to_k, to_v, None, None
+
+
+def _gathered(call: Call, key: Tensor, value: Tensor) -> Iterator[Tensor]:
+    return (t.transpose(0, 1).index_select(0, call.keys) for t in (key, value))

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
+import flash
+from allocated import taken
+from refinerl.engines import segments
+from refinerl.engines.attention import SEGMENTED
+from refinerl.engines.packing import tree_states
 from refinerl.kernels import chunked
+from refinerl.kernels.prefixes import PrefixTree, prefix_tree
 from refinerl.run.memory import Shape, Training, find, held, staying, update_peak
-from refinerl.run.memory.passing import CHUNK, Pass, head, of_a_layer
+from refinerl.run.memory.passing import CHUNK, KEYS, Pass, attending, head, of_a_layer
+from refinerl.run.memory.shapes import KNOWN
 
 GIB = 2**30
 
 
 def kept(
-    kind: type[Any], layers: int, tokens: int, dtype: torch.dtype, *, recompute: bool = False
+    kind: type[Any],
+    layers: int,
+    tokens: int,
+    dtype: torch.dtype,
+    *,
+    recompute: bool = False,
+    tree: PrefixTree | None = None,
 ) -> tuple[int, Shape]:
     """Bytes that a trunk's forward pass saves for its backward pass, beside its weights."""
     config = kind(
@@ -25,7 +39,7 @@ def kept(
         num_attention_heads=4,
         num_key_value_heads=2,
         num_hidden_layers=layers,
-        vocab_size=64,
+        vocab_size=128,
         attn_implementation="sdpa",
     )
     trunk = AutoModelForCausalLM.from_config(config, dtype=dtype).base_model
@@ -42,7 +56,11 @@ def kept(
         trunk.train()
     ids = torch.randint(0, 64, (2, tokens // 2))
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        last = trunk(input_ids=ids, use_cache=False).last_hidden_state
+        if tree is None:
+            last = trunk(input_ids=ids, use_cache=False).last_hidden_state
+        else:
+            trunk.config._attn_implementation = SEGMENTED
+            last = tree_states(trunk, tree)
     assert last.requires_grad
     return sum(t.untyped_storage().nbytes() for t in saved.values()), Shape.of(config)
 
@@ -60,8 +78,44 @@ def test_a_recomputed_layer_keeps_its_input():
     assert three - two == 64 * 2 * shape.hidden
 
 
-def test_the_chunk_is_the_kernels():
+def test_a_layer_keeps_as_much_of_a_tree_as_of_rows():
+    rows = torch.tensor([[*range(40), *(60 + i for _ in range(6))] for i in range(4)])
+    tree = prefix_tree(rows, torch.tensor([46] * 4))
+    assert len(tree) == 64
+    two, _ = kept(LlamaConfig, 2, 64, torch.bfloat16, tree=tree)
+    three, shape = kept(LlamaConfig, 3, 64, torch.bfloat16, tree=tree)
+    assert three - two == 64 * of_a_layer(shape, 2)
+
+
+@pytest.mark.parametrize("kv_heads", [2, 6])
+def test_attention_over_a_tree_takes_what_is_counted(monkeypatch, kv_heads):
+    """One prompt with many short responses, whose keys are gathered again and again."""
+    kernels = {"_flash_attention_forward": flash.hollow_forward, "_flash_attention_backward": flash.hollow_backward}
+    monkeypatch.setattr(segments, "aten", SimpleNamespace(**kernels))
+    rows = torch.tensor([[*range(600), *(1000 + i for _ in range(4))] for i in range(40)])
+    tree = prefix_tree(rows, torch.tensor([604] * 40))
+    shape = Shape(1, 96, 240, 6, kv_heads, 16, 2000)
+    q, k, v = (torch.zeros(n, len(tree), 16, dtype=torch.bfloat16).requires_grad_() for n in (6, kv_heads, kv_heads))
+    calls = segments.Segments(tree, torch.device("cpu")).flash
+    assert len(calls) > 5
+    out = segments._Flash.apply(q, k, v, calls, 0.25)
+    gradient = torch.zeros_like(out)
+    _, most = taken(lambda: torch.autograd.grad(out, (q, k, v), gradient))
+    counted = len(tree) * (attending(shape, 2) - 2 * 2 * shape.hidden)
+    assert 0.5 * counted < most <= 1.01 * counted
+
+
+def test_known_models_need_no_more_memory_for_a_tree_than_for_rows():
+    """Temporary memory is largest in the MLP, unless a model is as small as the miniature."""
+    for shape in (shape for name, shape in KNOWN.items() if not name.startswith("miniature")):
+        for width in (2, 4):
+            mlp = width * (3 * shape.intermediate + 2 * shape.hidden)
+            assert attending(shape, width) - 4 * width * shape.intermediate < mlp
+
+
+def test_the_constants_are_the_kernels():
     assert chunked.WORKSPACE["cuda"] == CHUNK
+    assert segments.KEYS == KEYS
 
 
 def test_the_head_of_llama_3b_by_hand():

@@ -10,6 +10,8 @@ from refinerl.run.memory.shapes import Shape
 
 CHUNK = 512 * 2**20
 """Bytes of float32 logits that exist at once on a GPU (`kernels.chunked.WORKSPACE`)."""
+KEYS = 2
+"""Keys that attention over shared prefixes gathers at once, in multiples of the tokens (`engines.segments.KEYS`)."""
 
 
 def of_a_layer(shape: Shape, width: int) -> int:
@@ -24,11 +26,25 @@ def of_a_layer(shape: Shape, width: int) -> int:
     return norms + attention + 4 * width * shape.intermediate
 
 
+def attending(shape: Shape, width: int) -> int:
+    """Count the bytes per token that the backward pass of attention over shared prefixes takes on a GPU.
+
+    These are the gradients of residual state, output and queries; keys and values, gathered, with their gradients,
+    which PyTorch makes for each query head before it adds them up; the sums of these, and the queries' gradients, in
+    float32. Of the last, a node has 128 more than it has queries.
+    """
+    of_each_head = 2 * width * shape.q if shape.q > shape.kv else 0
+    gathered = 4 * width * shape.kv + max(of_each_head, 4 * shape.kv)
+    return width * (2 * shape.hidden + shape.q) + KEYS * (gathered + 4 * shape.q) + 8 * shape.kv + 4 * shape.q
+
+
 def activations(shape: Shape, tokens: int, width: int, *, recompute: bool) -> int:
     """Count the bytes that a forward pass keeps for the backward pass, and the gradients inside one layer."""
     one = of_a_layer(shape, width)
     kept = shape.layers * width * shape.hidden + one if recompute else shape.layers * one
-    on_the_way = width * (3 * shape.intermediate + 2 * shape.hidden)
+    mlp = width * (3 * shape.intermediate + 2 * shape.hidden)
+    # What the MLP keeps is gone when the backward pass comes to its layer's attention.
+    on_the_way = max(mlp, attending(shape, width) - 4 * width * shape.intermediate)
     states = 3 * width * shape.hidden + 4 * shape.hidden  # last norm, states of the targets and their gradient
     return tokens * (kept + on_the_way + states)
 
@@ -81,7 +97,7 @@ class Pass:
     shape: Shape
     training: Training
     tokens: int
-    """Number of rows times the longest row."""
+    """Number of rows times the longest row, or tokens of a tree of rows that share prefixes."""
     loss: Literal["policy", "value"] = "policy"
     constraint: bool = True
     """True if the micro-batch has rows of the constraint."""

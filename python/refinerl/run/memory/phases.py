@@ -29,7 +29,7 @@ class Run:
     policy: Shape
     training: Training
     tokens: int
-    """Maximum tokens of a micro-batch: number of rows times the longest row."""
+    """Maximum tokens of a micro-batch: number of rows times the longest row, or those of a tree."""
     row: int
     """Tokens of the longest row."""
     written: int
