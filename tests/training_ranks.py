@@ -9,7 +9,8 @@ import gc
 import json
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,17 @@ from building import group, refinement
 from refinerl.algorithms.ppo import PPO
 from refinerl.constraints.dynamic import Dynamic
 from refinerl.contracts import Trainer, World
+from refinerl.engines import packing
 from refinerl.engines.deepspeed import DeepSpeedTrainer
 from refinerl.engines.lora import LoraNetwork
 from refinerl.engines.networks import PolicyNetwork, ValueNetwork
 from refinerl.engines.optimization import Optimization, Schedule
-from refinerl.engines.packing import why_not
+from refinerl.engines.packing import tree_states, why_not
 from refinerl.engines.torch import TorchTrainer
 from refinerl.engines.world import Launched, Ranks, WorldOfOne, dist, leave
 from refinerl.loop.batch import collate
 from refinerl.loop.update import Updater
-from refinerl.records import Anchors, Rows
+from refinerl.records import Anchors, Refinement, RolloutGroup, Rows
 from refinerl.run.launch import end_process
 from tiny import halved, make_rows, tiny_model
 
@@ -40,13 +42,38 @@ GROUPS = [
     group("c", ([21, 22], 0.3), ([23, 24, 25], 0.1)),
     group("d", ([26], 1.0), ([27, 28], -1.0)),
 ]
-REFINED = [
-    refinement(GROUPS[0].rollouts[0], [11, 12, 40, 41], 1.0),
-    refinement(GROUPS[2].rollouts[1], [23, 24, 42], 1.0),
+
+
+def refined(groups: Sequence[RolloutGroup]) -> list[Refinement]:
+    return [
+        refinement(groups[0].rollouts[0], [11, 12, 40, 41], 1.0),
+        refinement(groups[2].rollouts[1], [23, 24, 42], 1.0),
+    ]
+
+
+def asked(group: RolloutGroup, tokens: Iterable[int]) -> RolloutGroup:
+    """The same responses to another prompt."""
+    prompt = replace(group.prompt, token_ids=tuple(tokens))
+    return replace(group, prompt=prompt, rollouts=tuple(replace(r, prompt=prompt) for r in group.rollouts))
+
+
+UNLIKE = [
+    asked(GROUPS[0], range(100, 140)),
+    asked(GROUPS[1], [50]),
+    asked(GROUPS[2], range(140, 180)),
+    asked(GROUPS[3], [60]),
 ]
+"""Of two ranks the first has long prompts and refinements, the second nothing that pays."""
 NOTHING = collate(())
 STEPS = 10
 MICRO_BATCHES = 32
+TREES: list[int] = []
+"""Tokens of each tree that this rank has computed."""
+
+
+def counted(trunk: Any, tree: Any, *given: Any) -> Tensor:
+    TREES.append(len(tree))
+    return tree_states(trunk, tree, *given)
 
 
 def trainer(network: Any, case: dict[str, Any], world: World) -> Trainer:
@@ -182,19 +209,22 @@ def run(case: dict[str, Any], world: World, folder: Path) -> dict[str, Any]:
         world=world,
         minibatch=4,
         epochs=1,
-        token_budget=12,
-        max_rows=None,
+        token_budget=case.get("budget", 12),
+        max_rows=case.get("rows"),
         entropy_bonus=0.01,
         seed=0,
         sharing=case.get("sharing", "never"),
     )
-    groups = GROUPS[world.rank :: world.size]
-    mine = [r for r in REFINED if any(r.rollout in g.rollouts for g in groups)]
+    every = UNLIKE if case.get("unlike") else GROUPS
+    groups = every[world.rank :: world.size]
+    mine = [r for r in refined(every) if any(r.rollout in g.rollouts for g in groups)]
     if case.get("resume"):
         policy.load(folder / case["resume"] / "policy")
         critic.load(folder / case["resume"] / "critic")
     steps = range(case.get("first", 1), case.get("last", STEPS) + 1)
+    before = len(TREES)
     curve = [one_step(updater, groups, mine, step, poison=step == case.get("poison")) for step in steps]
+    trees = world.all_gather_object(len(TREES) - before)
     for name, part in (("policy", policy), ("critic", critic)):
         if world.rank == 0:
             (folder / case["name"] / name).mkdir(parents=True)
@@ -206,7 +236,7 @@ def run(case: dict[str, Any], world: World, folder: Path) -> dict[str, Any]:
     if world.rank == 0 and not rank:
         model = AutoModelForCausalLM.from_pretrained(folder / case["name"] / "policy-hf")
         exported = {name: [*w.shape, float(w.detach().double().sum())] for name, w in model.named_parameters()}
-    return {"curve": curve, "weights": weights, "exported": exported, "steps": policy.steps}
+    return {"curve": curve, "weights": weights, "exported": exported, "steps": policy.steps, "trees": trees}
 
 
 def one_step(updater: Updater, groups: Any, refined: Any, step: int, *, poison: bool) -> dict[str, Any]:
@@ -222,6 +252,7 @@ def one_step(updater: Updater, groups: Any, refined: Any, step: int, *, poison: 
 
 def main() -> None:
     folder, cases = Path(sys.argv[1]), [json.loads(text) for text in sys.argv[2:]]
+    packing.tree_states = counted
     launched = Launched.read()
     world: World = WorldOfOne()
     if launched is not None:

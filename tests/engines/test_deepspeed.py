@@ -29,6 +29,7 @@ CASES: dict[str, dict[str, Any]] = {
     "zero2": {"deepspeed": {"zero_optimization": {"stage": 2}}},
     "zero3": {"deepspeed": {"zero_optimization": {"stage": 3, **SPREAD}}},
 }
+UNLIKE = {"unlike": True, "budget": 100, "rows": 2}
 MORE: dict[str, dict[str, Any]] = {
     "zero1": {"deepspeed": {"zero_optimization": {"stage": 1}}},
     "offload2": {"deepspeed": {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}},
@@ -50,12 +51,14 @@ MORE: dict[str, dict[str, Any]] = {
     "lora-half3": {"deepspeed": {"zero_optimization": {"stage": 3, **SPREAD}}, "lora": 4, "last": 5},
     "shared0": {"deepspeed": {}, "sharing": "always"},
     "shared1": {"deepspeed": {"zero_optimization": {"stage": 1}}, "sharing": "always"},
-    "shared2": {"deepspeed": {"zero_optimization": {"stage": 2}}, "sharing": "auto"},
+    "shared2": {"deepspeed": {"zero_optimization": {"stage": 2}}, "sharing": "always"},
     "shared3": {"deepspeed": {"zero_optimization": {"stage": 3, **SPREAD}}, "sharing": "always"},
     "shared-lora3": {"deepspeed": {"zero_optimization": {"stage": 3, **SPREAD}}, "lora": 4, "sharing": "always"},
     "shared-recomputed3": {
         "deepspeed": {"zero_optimization": {"stage": 3, **SPREAD}}, "checkpointing": True, "sharing": "always",
     },
+    "shared-unlike2": {"deepspeed": {"zero_optimization": {"stage": 2}}, "sharing": "auto", **UNLIKE},
+    "shared-unlike3": {"deepspeed": {"zero_optimization": {"stage": 3, **SPREAD}}, "sharing": "auto", **UNLIKE},
     "bf16": {"deepspeed": {"zero_optimization": {"stage": 2}, "bf16": {"enabled": True}}, "poison": 2},
     "poisoned0": {"deepspeed": {}, "poison": 4, "last": 5},
     "poisoned2": {"deepspeed": {"zero_optimization": {"stage": 2}}, "poison": 4, "last": 5},
@@ -82,6 +85,7 @@ def alone(tmp_path_factory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("alone")
     single = {"torch": {"deepspeed": None}, "torch-poisoned": {"deepspeed": None, "poison": 4, "last": 5}}
     single["torch-lora"] = {"deepspeed": None, "lora": 4}
+    single["torch-unlike"] = {"deepspeed": None, **UNLIKE}
     return {**trained(folder, single | CASES, None, 1), "folder": str(folder)}
 
 
@@ -117,9 +121,10 @@ class TestParity:
 
     @pytest.mark.parametrize("name", [name for name in MORE if "shared" in name])
     def test_prefixes_are_shared_on_two_ranks(self, alone, together, name):
-        same(together[1][name]["curve"], alone["torch-lora" if "lora" in name else "torch"]["curve"])
-        shared = [row["update/tokens_shared"] for row in together[1][name]["curve"]]
-        assert min(shared) > 0 or MORE[name]["sharing"] == "auto"
+        kind = next((f"-{kind}" for kind in ("lora", "unlike") if kind in name), "")
+        same(together[1][name]["curve"], alone[f"torch{kind}"]["curve"])
+        assert min(row["update/tokens_shared"] for row in together[1][name]["curve"]) > 0
+        assert [trees > 0 for trees in together[1][name]["trees"]] == [True, kind != "-unlike"]
 
     @pytest.mark.parametrize("name", [*CASES, "offload3"])
     def test_weights_and_export_are_whole(self, alone, together, name):

@@ -68,6 +68,18 @@ def test_every_token_attends_to_its_prefix(monkeypatch, forest, heads, keys, way
         torch.testing.assert_close(mine, theirs, atol=1e-13, rtol=0)
 
 
+def test_a_product_of_rows_longer_than_the_kernels_blocks(monkeypatch):
+    """PyTorch's kernel goes over 512 keys at a time; of the later rows it then sees none at first."""
+    monkeypatch.setattr(products, "CALL", 1e12)
+    tree = tree_of([[*range(300 * i, 300 * (i + 1))] for i in range(4)])
+    nodes = Segments(tree, torch.device("cpu"))
+    found = results(nodes.attend, tree, 4, 2)
+    assert [(len(p.own), p.own[0].bias.shape) for p in nodes._products.values()] == [(1, (1200, 1200))]
+    wanted = results(lambda q, k, v, _: masked(q, k, v, tree, 8**-0.5), tree, 4, 2)
+    for mine, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-12, rtol=0)
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
 def test_other_types_are_as_near_as_one_product(dtype, tolerance):
     tree = tree_of(FORESTS["long"])
