@@ -227,6 +227,14 @@ def test_a_word_that_changes_nothing_is_said_once_by_the_plan_and_by_the_run(toy
     assert "changes nothing" not in capsys.readouterr().out  # the run's own file is not set by the user
 
 
+def test_a_row_on_its_own_shares_nothing():
+    words = ["trainer.share_prefixes=always", "trainer.micro_batch=1"]
+    assert recipe.resolve("smollm", words).notes() == [
+        "trainer.share_prefixes changes nothing in this run: it is read only with trainer.micro_batch above 1"
+    ]
+    assert recipe.resolve("smollm", words[:1]).notes() == []
+
+
 def test_what_a_users_file_sets_is_said_and_defaults_are_not(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("base: smollm\nvllm: {max_num_seqs: 8, prefix_caching: true}\nlet: {a: 1}\n")

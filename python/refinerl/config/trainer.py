@@ -12,6 +12,7 @@ class TrainerConfig(Section):
 
     read_when = Reads(
         {
+            "share_prefixes": When("trainer.micro_batch above 1", lambda own, run: own.micro_batch != 1),
             "min_learning_rate": When("trainer.schedule=linear or cosine", lambda own, run: own.schedule != "constant"),
         }
     )
@@ -27,7 +28,7 @@ class TrainerConfig(Section):
     micro_batch: Count | None = None
     """Maximum rows per forward pass. None: as many as micro_batch_tokens allows."""
     micro_batch_tokens: Count = 4096
-    """Maximum tokens per forward pass, padding included. A longer row is processed alone."""
+    """Maximum tokens per forward pass: padding counts, a shared prefix counts once. A longer row is processed alone."""
     share_prefixes: Literal["auto", "always", "never"] = "auto"
     """Compute a prefix that rows share, such as a prompt, once: where counts say that it is faster, always or never."""
     learning_rate: Positive = 1e-6

@@ -59,7 +59,7 @@ def read_states(trunk: PreTrainedModel, rows: Rows, sharing: Sharing) -> States:
 
 def tree_of(rows: Rows, sharing: Sharing) -> PrefixTree | None:
     """Make the tree of rows; None if they are to be computed alone."""
-    if sharing == "never" or (sharing == "auto" and len(rows) < 2):
+    if sharing == "never" or len(rows) < 2:
         return None
     tree = prefix_tree(rows.input_ids, rows.attention_mask.sum(-1))
     return tree if sharing == "always" or pays(rows.input_ids.numel(), len(tree), len(rows)) else None
