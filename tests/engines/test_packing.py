@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     Gemma3Config,
     Lfm2Config,
@@ -177,6 +178,31 @@ def test_bfloat16():
     network = shared(PolicyNetwork(halved(tiny_model(scale=0.1))))
     (alone, _), (packed, _) = both_ways(network)
     assert float((packed.logprobs - alone.logprobs).detach().abs().max()) < 0.05
+
+
+class Sums(TorchDispatchMode):
+    """The types of sums by index."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinds: list[torch.dtype] = []
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        if operator is torch.ops.aten.index_add_.default:
+            self.kinds.append(args[0].dtype)
+        return operator(*args, **(kwargs or {}))
+
+
+def test_gradients_of_many_responses_to_a_prompt_add_up_in_float32():
+    """One by one in bfloat16, the small ones would be lost, as PyTorch loses them on a GPU and not on a CPU."""
+    hidden = torch.zeros(2, 3, dtype=torch.bfloat16, requires_grad=True)
+    index = torch.tensor([1, *[0] * 65])
+    slopes = torch.full((66, 3), 2.0**-9)
+    slopes[:2] = 1
+    with Sums() as sums:
+        packing._Branches.apply(hidden, index).backward(slopes.bfloat16())
+    assert sums.kinds == [torch.float32]
+    assert hidden.grad.tolist() == [[1 + 64 * 2.0**-9] * 3, [1.0] * 3]
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from refinerl.engines.attention import PLAIN, SEGMENTED, UnknownAttentionError
@@ -53,8 +54,29 @@ def read_states(trunk: PreTrainedModel, rows: Rows, sharing: Sharing) -> States:
         return States(hidden[row, position - 1], targets, torch.arange(len(row), device=device), row, token, shared=0)
     used, place = torch.unique(tree.slots.to(device)[row, position], return_inverse=True)
     ids, parents = tree.ids.to(device), tree.parents.to(device)
-    hidden = tree_states(trunk, tree).index_select(0, parents[used])
+    hidden = _Branches.apply(tree_states(trunk, tree), parents[used])  # type: ignore[no-untyped-call]
     return States(hidden, ids[used], place, row, token, shared=int(rows.attention_mask.sum()) - len(tree))
+
+
+class _Branches(torch.autograd.Function):
+    """Hidden states (T, H) at some indices, (U,) int64. Where one is taken several times, gradients add up in float32.
+
+    The last token of a prompt has a gradient from each of its responses.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.shape = hidden.shape
+        return hidden.index_select(0, index)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (index,) = ctx.saved_tensors
+        kind = torch.promote_types(gradient.dtype, torch.float32)
+        summed = gradient.new_zeros(ctx.shape, dtype=kind).index_add_(0, index, gradient.to(kind))
+        return summed.to(gradient.dtype), None
 
 
 def tree_of(rows: Rows, sharing: Sharing) -> PrefixTree | None:
