@@ -194,9 +194,9 @@ class _OnCpu(torch.autograd.Function):
                 attn_mask=p.bias,
                 scale=ctx.scale,
             )
-            by_group[here] += dq
-            to_k[:, p.own] += dk.sum(0, dtype=sums.dtype)
-            to_v[:, p.own] += dv.sum(0, dtype=sums.dtype)
+            by_group[here].add_(dq)
+            to_k[:, p.own].add_(dk.sum(0, dtype=sums.dtype))
+            to_v[:, p.own].add_(dv.sum(0, dtype=sums.dtype))
         return to_q.to(query.dtype), to_k.to(key.dtype), to_v.to(value.dtype), None, None
 
 
