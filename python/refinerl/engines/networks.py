@@ -69,7 +69,7 @@ class PolicyNetwork(SharesPrefixes):
             )
         else:
             logprobs, entropies = token_logprobs(found.hidden, head.weight, found.targets, **options)
-            logprobs, entropies = logprobs[found.place], entropies[found.place]
+            logprobs, entropies = logprobs[found.which], entropies[found.which]
             weighted_nll = -(weight.to(logprobs.dtype) * logprobs)[of_constraint].sum()
         return Outputs(
             logprobs=_spread(logprobs, found, rows),
@@ -123,7 +123,7 @@ class ValueNetwork(SharesPrefixes):
         """Compute the values of all targets; the other fields are empty."""
         found = read_states(self.trunk, rows, self.sharing)
         values = self.head(found.hidden).squeeze(-1)
-        values = (values if values.dtype == torch.float64 else values.float())[found.place]
+        values = (values if values.dtype == torch.float64 else values.float())[found.which]
         empty = torch.zeros((0, 0), device=values.device)  # stands for what a critic does not compute
         nothing = found.hidden.new_zeros(())
         return Outputs(empty, empty, nothing, values=_spread(values, found, rows), shared=found.shared)
@@ -170,17 +170,17 @@ def _differentiable(
     Targets that no y has go through the kernel whose weights are known; it needs one product of matrices less.
     """
     count = len(found.targets)
-    sums = weight.new_zeros(count).index_add_(0, found.place, weight)
-    of_y = torch.zeros(count, dtype=torch.bool, device=head.device)
-    of_y[found.place[~of_constraint]] = True
+    sums = weight.new_zeros(count).index_add_(0, found.which, weight)
+    of_y = torch.zeros(count, dtype=torch.bool, device=found.which.device)
+    of_y[found.which[~of_constraint]] = True
     y, c = of_y.nonzero().squeeze(-1), (~of_y).nonzero().squeeze(-1)
     logprobs, entropies = token_logprobs(found.hidden[y], head, found.targets[y], **options)
     cost = sequence_cross_entropy(found.hidden[c], head, found.targets[c], weights=sums[c], **options)
     weighted_nll = cost.cost
     if found.shared:  # ỹ begins as a y does
         weighted_nll = weighted_nll - (sums[y] * logprobs.double()).sum().to(weighted_nll.dtype)
-    back = torch.empty_like(y.new_empty(count)).index_copy_(0, torch.cat([y, c]), torch.arange(count, device=y.device))
-    at = back[found.place]
+    order = torch.cat([y, c])
+    at = torch.empty_like(order).index_copy_(0, order, torch.arange(count, device=order.device))[found.which]
     return torch.cat([logprobs, -cost.nll])[at], torch.cat([entropies, cost.entropy])[at], weighted_nll
 
 

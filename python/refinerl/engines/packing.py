@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from refinerl.engines.attention import PLAIN, SEGMENTED, UnknownAttentionError
-from refinerl.engines.segments import Segments, has_flash
+from refinerl.engines.segments import Segments, has_flash, on
 from refinerl.kernels.prefixes import PrefixTree, Sharing, pays, prefix_tree
 from refinerl.records import Rows
 
@@ -29,7 +29,7 @@ class States:
 
     hidden: Tensor  # (U, H)
     targets: Tensor  # (U,) int64 token ids
-    place: Tensor  # (N,) int64, which of the U each target is
+    which: Tensor  # (N,) int64, which of the U each target is
     row: Tensor  # (N,) int64, the target's row
     token: Tensor  # (N,) int64, its index in the row
     shared: int
@@ -42,20 +42,22 @@ def read_states(trunk: PreTrainedModel, rows: Rows, sharing: Sharing) -> States:
     Rows are padded at the right, so causal attention never sees padding and no attention mask is needed.
     """
     device = trunk.device
-    row, token = rows.mask.to(device).nonzero(as_tuple=True)
+    row, token = rows.mask.cpu().nonzero(as_tuple=True)
     if not len(row):
         width = trunk.config.get_text_config().hidden_size
+        row, token = on(device, row, token)
         return States(torch.zeros((0, width), device=device, dtype=trunk.dtype), row, row, row, token, shared=0)
-    position = rows.prompt_lengths.to(device)[row] + token
+    position = rows.prompt_lengths.cpu()[row] + token
     tree = tree_of(rows, sharing)
     if tree is None:
+        given = (row, token, rows.targets.cpu()[row, token], position - 1, torch.arange(len(row)))
+        row, token, targets, before, which = on(device, *given)
         hidden = trunk(input_ids=rows.input_ids.to(device), use_cache=False).last_hidden_state
-        targets = rows.targets.to(device)[row, token]
-        return States(hidden[row, position - 1], targets, torch.arange(len(row), device=device), row, token, shared=0)
-    used, place = torch.unique(tree.slots.to(device)[row, position], return_inverse=True)
-    ids, parents = tree.ids.to(device), tree.parents.to(device)
-    hidden = _Branches.apply(tree_states(trunk, tree), parents[used])  # type: ignore[no-untyped-call]
-    return States(hidden, ids[used], place, row, token, shared=int(rows.attention_mask.sum()) - len(tree))
+        return States(hidden[row, before], targets, which, row, token, shared=0)
+    used, which = torch.unique(tree.slots[row, position], return_inverse=True)
+    row, token, targets, before, which = on(device, row, token, tree.ids[used], tree.parents[used], which)
+    hidden = _Branches.apply(tree_states(trunk, tree), before)  # type: ignore[no-untyped-call]
+    return States(hidden, targets, which, row, token, shared=int(rows.attention_mask.sum()) - len(tree))
 
 
 class _Branches(torch.autograd.Function):
@@ -89,13 +91,13 @@ def tree_of(rows: Rows, sharing: Sharing) -> PrefixTree | None:
 
 def tree_states(trunk: PreTrainedModel, tree: PrefixTree, segments: Segments | None = None) -> Tensor:
     """Compute the last hidden state of each token of a tree, (T, H)."""
-    device = trunk.device
+    segments = segments or Segments(tree, trunk.device)
     hidden = trunk(
-        input_ids=tree.ids[None].to(device),
-        position_ids=tree.positions[None].to(device),
-        attention_mask=torch.zeros(1, 1, 1, 1, device=device),  # transformers then makes none of its own
+        input_ids=segments.ids[None],
+        position_ids=segments.positions[None],
+        attention_mask=torch.zeros(1, 1, 1, 1, device=trunk.device),  # transformers then makes none of its own
         use_cache=False,
-        segments=segments or Segments(tree, device),
+        segments=segments,
     )
     return hidden.last_hidden_state[0]  # type: ignore[no-any-return]
 

@@ -54,8 +54,8 @@ class Segments:
     def __init__(self, tree: PrefixTree, device: torch.device) -> None:
         self._tree = tree
         self._products: dict[tuple[int, torch.dtype], Products] = {}
-        self.keys = tree.keys.to(device)
-        self.key_starts = tree.key_starts.tolist()
+        given = on(device, tree.ids, tree.positions, tree.keys, tree.starts, tree.key_starts)
+        self.ids, self.positions, self.keys, self._starts, self._key_starts = given
         self.depth = int(tree.positions.max()) + 1
         """Tokens of the longest row."""
         self.calls = 0
@@ -85,7 +85,7 @@ class Segments:
             return F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=mask, scale=scale)[0]
 
         parts = []
-        keys = [self.keys[first:end] for first, end in pairwise(self.key_starts)]
+        keys = [self.keys[first:end] for first, end in pairwise(self._tree.key_starts.tolist())]
         for seen, (first, end) in zip(keys, pairwise(self._tree.starts.tolist()), strict=True):
             # What a node gathers is not kept for the backward pass, but gathered again.
             given = (query[:, first:end], key, value, seen)
@@ -95,17 +95,17 @@ class Segments:
     @cached_property
     def flash(self) -> list[Call]:
         """The calls of FlashAttention for all nodes."""
-        starts, ends = self._tree.starts, self._tree.key_starts
-        queries_up_to, keys_up_to = (t.to(self.keys.device, torch.int32) for t in (starts, ends))
+        key_starts = self._tree.key_starts.tolist()
+        queries_up_to, keys_up_to = (t.to(torch.int32) for t in (self._starts, self._key_starts))
         found = []
         first, most = 0, KEYS * len(self._tree)
-        for end in range(1, len(starts)):
-            if end + 1 < len(starts):
-                keys = self.key_starts[end + 1] - self.key_starts[first]
+        for end in range(1, len(key_starts)):
+            if end + 1 < len(key_starts):
+                keys = key_starts[end + 1] - key_starts[first]
                 if keys <= most and _BLOCK * (end + 1 - first) <= most:
                     continue  # the next node is in this call too
             nodes = slice(first, end + 1)
-            here, there = starts[nodes], ends[nodes]
+            here, there = self._tree.starts[nodes], self._tree.key_starts[nodes]
             found.append(
                 Call(
                     slice(int(here[0]), int(here[-1])),
@@ -122,6 +122,13 @@ class Segments:
         if (width, dtype) not in self._products:
             self._products[width, dtype] = plan(self._tree, width, dtype)
         return self._products[width, dtype]
+
+
+def on(device: torch.device, *indices: Tensor) -> tuple[Tensor, ...]:
+    """Move one-dimensional int64 tensors from the CPU to a device, in one copy: a GPU waits for each."""
+    if device.type == "cpu":
+        return indices
+    return torch.split(torch.cat(indices).to(device), [len(t) for t in indices])
 
 
 def has_flash(device: torch.device, dtype: torch.dtype) -> bool:

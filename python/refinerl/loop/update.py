@@ -172,7 +172,8 @@ class Updater(Measurer):
         before: Before,
     ) -> str | None:
         """Run one forward and one backward pass over rows of y and ỹ; return the name of a loss that is not finite."""
-        outputs, rows = self._forward_with_grad(minibatch.select(part), total_weight)
+        given = minibatch.select(part)
+        outputs, rows = self._forward_with_grad(given, total_weight)
         before.take(part, outputs)
         mask = rows.mask & rows.surrogate.unsqueeze(-1)
         weights = self.algorithm.weights(mask, sizes.tokens, sizes.sequences)
@@ -191,7 +192,7 @@ class Updater(Measurer):
         self.progress(len(rows))
         losses = {"policy loss": policy_loss, "constraint loss": constraint_loss, "loss": loss}
         if self.critic is not None:
-            losses["value loss"] = self._backward_values(self.critic, rows, sizes, sums)
+            losses["value loss"] = self._backward_values(self.critic, given, rows, sizes, sums)
         return next((name for name, value in losses.items() if not torch.isfinite(value)), None)
 
     def _constraint_norm(self, minibatch: Batch, total: Tensor, weights: list[Tensor]) -> float | None:
@@ -217,12 +218,11 @@ class Updater(Measurer):
             loss = loss + part.loss(outputs, rows, row_weight.to(rows.mask.device))
         return loss
 
-    def _backward_values(self, critic: Trainer, rows: Batch, sizes: Sizes, sums: Tally) -> Tensor:
-        """Run the critic's forward and backward pass over the y among the rows."""
-        y = rows.select(torch.nonzero(rows.surrogate).flatten())
-        outputs = critic.forward(y)
-        values = present(outputs.values)
-        y = y.to(values.device)
+    def _backward_values(self, critic: Trainer, given: Batch, rows: Batch, sizes: Sizes, sums: Tally) -> Tensor:
+        """Run the critic's forward and backward pass over the y among the rows, which are `given` on the CPU."""
+        chosen = torch.nonzero(given.surrogate).flatten()
+        values = present(critic.forward(given.select(chosen)).values)
+        y = rows.select(chosen.to(rows.mask.device)).to(values.device)
         self.progress(len(y))
         weights = self.algorithm.weights(y.mask, sizes.tokens, sizes.sequences)
         loss = (self.algorithm.value_loss(values, y) * weights).sum()
