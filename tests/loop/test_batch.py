@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from building import group, measured, refinement
+from building import completion, group, measured, prompt, refinement, reward
 from refinerl.loop.batch import collate, micro_batches, minibatches, scatter_rows
+from refinerl.records import Rollout, RolloutGroup
 from threads import on_ranks
 
 A = group("a", ([1, 2], 0.5), ([1, 2, 3, 4], None))
@@ -104,6 +105,13 @@ def test_revived_rollouts_add_no_minibatch_and_keep_their_refinements():
 def test_one_minibatch_keeps_the_order():
     batch = collate([A, B])
     assert [p.tolist() for p in minibatches(batch, 3, seed=5)] == [[0, 1, 2]]
+
+
+def test_a_prompt_without_a_token_is_refused():
+    nothing = prompt("n", ())
+    rollouts = (Rollout(nothing, completion([5]), reward(1.0), 0),)
+    with pytest.raises(ValueError, match="prompt n must have a token"):
+        collate([RolloutGroup(nothing, rollouts)])
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=12), st.integers(1, 80), st.integers(1, 5))

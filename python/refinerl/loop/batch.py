@@ -37,7 +37,7 @@ def collate(groups: Sequence[RolloutGroup], refinements: Sequence[Refinement] = 
     batches that are split into minibatches, where each ỹ belongs to the minibatch of its y.
 
     Raises:
-        ValueError: two rollouts have the same key.
+        ValueError: two rollouts have the same key, or a prompt has no token.
     """
     rows: list[_Row] = []
     index: dict[tuple[str, int], int] = {}
@@ -69,7 +69,11 @@ def collate(groups: Sequence[RolloutGroup], refinements: Sequence[Refinement] = 
 
 
 def collate_refinements(refinements: Sequence[Refinement]) -> Rows:
-    """Make a row of every accepted ỹ, without its y; identical ones are merged."""
+    """Make a row of every accepted ỹ, without its y; identical ones are merged.
+
+    Raises:
+        ValueError: a prompt has no token.
+    """
     accepted = [refinement for refinement in refinements if refinement.accepted and refinement.weight]
     return _tensors([_refined(r, origin=i, group=i, place=i, weight=r.weight) for i, r in enumerate(accepted)])
 
@@ -89,6 +93,10 @@ def _refined(refinement: Refinement, *, origin: int, group: int, place: int, wei
 
 
 def _tensors(rows: Sequence[_Row]) -> Rows:
+    if empty := [row.prompt.id for row in rows if not row.prompt.token_ids]:
+        raise ValueError(
+            f"prompt {empty[0]} must have a token, from which the first one of its completion is predicted"
+        )
     prompts = [torch.tensor(row.prompt.token_ids, dtype=torch.int64) for row in rows]
     targets = [torch.tensor(row.completion.token_ids, dtype=torch.int64) for row in rows]
     input_ids, attention_mask = _pad([torch.cat(pair) for pair in zip(prompts, targets, strict=True)])
