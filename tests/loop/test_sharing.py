@@ -77,6 +77,13 @@ def test_a_group_that_is_too_large_is_divided():
     assert all(tokens_of(batch, part) <= 80 for part in parts)
 
 
+def test_the_largest_trees_come_first():
+    lengths = {"a": 30, "b": 60, "c": 45}
+    batch = collate([group(n, [ord(n), *range(5, 5 + lengths[n])], [200, 201], [202, 203]) for n in lengths])
+    parts = micro_batches(batch, torch.arange(len(batch)), 66, None, "always")
+    assert [tokens_of(batch, part) for part in parts] == [65, 50, 35]
+
+
 X = list(range(5, 25))
 GROUPS = [
     group("a", X, [30, 31, 32], [30, 31, 33, 34], [35], [30, 31, 32]),

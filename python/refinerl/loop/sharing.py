@@ -16,7 +16,7 @@ from refinerl.records import Rows
 class _Neighbour:
     """A row in the order in which rows share most with the one before."""
 
-    place: int
+    number: int
     """Its index in this order."""
     row: int
     """Its index among the given rows."""
@@ -34,7 +34,7 @@ class _Block:
 
     def cost(self, row: _Neighbour) -> int:
         """Count the tokens that a row would add."""
-        follows = bool(self.rows) and self.rows[-1].place + 1 == row.place
+        follows = bool(self.rows) and self.rows[-1].number + 1 == row.number
         return row.fresh if follows else row.length
 
     def add(self, row: _Neighbour) -> None:
@@ -52,8 +52,9 @@ def share_rows(
 ) -> tuple[list[Tensor], Tensor]:
     """Split rows into groups whose trees are within the budget of tokens; a longer row is alone.
 
-    The rows of a prompt stay together if their tree is within the budget. Returns the groups, and, unless `always`, the
-    rows that are faster without.
+    The rows of a prompt stay together if their tree is within the budget. Unless `always`, a prompt whose rows are
+    faster alone is left out, even if its beginning is that of others, as an instruction is. Returns the groups, those
+    of most tokens first, so that ranks have trees of like size at a time, and the rows that are left.
     """
     most = len(rows) if max_rows is None else max_rows
     blocks: list[_Block] = []
@@ -72,7 +73,7 @@ def share_rows(
             if last.rows and (last.size + last.cost(row) > token_budget or len(last.rows) == most):
                 blocks.append(_Block())
             blocks[-1].add(row)
-    kept = [block for block in blocks if always or block.pays]
+    kept = sorted((block for block in blocks if always or block.pays), key=lambda block: -block.size)
     left += [row.row for block in blocks if not always and not block.pays for row in block.rows]
     return [_pick(rows, [row.row for row in block.rows]) for block in kept], _pick(rows, left)
 
@@ -83,11 +84,11 @@ def _prompts(batch: Rows, rows: Tensor) -> Iterator[_Block]:
     order, shared = prefix_order(batch.input_ids[rows], lengths)
     columns = (order, lengths[order], shared, batch.prompt_lengths[rows][order])
     block = _Block()
-    for place, (row, length, common, prompt) in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
+    for number, (row, length, common, prompt) in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
         if common < prompt and block.rows:
             yield block
             block = _Block()
-        block.add(_Neighbour(place, row, length, length - common))
+        block.add(_Neighbour(number, row, length, length - common))
     if block.rows:
         yield block
 
