@@ -43,6 +43,11 @@ def test_every_contestant_of_ours_is_a_valid_run(bench: ModuleType) -> None:
     assert step.RIVAL == bench.RIVAL
 
 
+def test_on_a_gpu_shared_prefixes_are_no_contestant(bench: ModuleType) -> None:
+    names = [[contestant.name for contestant in bench.contestants(None, device)] for device in ("cpu", "cuda")]
+    assert set(names[0]) - set(names[1]) == {"DAPO + dynamic without: shared prefixes"}
+
+
 def test_knobs_that_another_checkout_lacks_are_left_out(bench: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "refinerl" / "config").mkdir(parents=True)
     (tmp_path / "refinerl" / "config" / "telemetry.py").write_text("class Config:\n    kl_every: int = 1\n")
