@@ -145,6 +145,7 @@ SYNONYMS = {
     "train_files": "task.path",
     "use_kl_in_reward": "constraint.name=static",
     "use_kl_loss": "constraint.apply=loss with constraint.name=static",
+    "use_prefix_grouper": "trainer.share_prefixes",
     "use_vllm": "engines.generator=vllm",
     "use_wandb": "telemetry.trackers=[wandb]",
     "val_files": "evaluate.path",

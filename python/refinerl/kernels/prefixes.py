@@ -27,7 +27,8 @@ Sharing = Literal["auto", "always", "never"]
 """Computation of shared prefixes: once, once where it pays, or in each row."""
 
 GAIN = 1.1
-"""Number of times the tokens of the rows must be those of the tree for the tree to pay."""
+"""Number of times the tokens of the rows must be those of the tree for the tree to pay. Like `TOKENS_PER_ROW` it comes
+from trials on a CPU (docs/measurements.md)."""
 
 TOKENS_PER_ROW = 2
 """Tokens that take as long as the attention of one more row, which a tree computes node by node."""
