@@ -81,8 +81,10 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
 def both(elsewhere: Elsewhere, toy: Toy, folder: Path, *options: str, reward: str = "toy_rewards:share_of_a") -> None:
     """The same run on the CPU and on the device: metrics to 1e-5, the same responses and refinements.
 
-    Both with PyTorch's cross-entropy, which is all that the device has, so that both round alike.
+    Both with PyTorch's cross-entropy, which is all that the device has, so that both round alike. Prefixes are shared
+    on both or on neither; `auto` goes by the device.
     """
+    options = ("trainer.share_prefixes=never", *options)
     there, here = folder / "device", folder / "cpu"
     elsewhere.run("refinerl.train", toy.arguments(there, *options, "device=pretend", reward=reward))
     assert toy.run(here, *options, "kernels.impl=torch", reward=reward) == 0
