@@ -358,6 +358,7 @@ def test_each_part_of_a_model_has_its_own_attention_again():
         (KeyError("full_attention"), "(KeyError: 'full_attention')"),
         (AttributeError("no attribute 'layers'"), "(AttributeError: no attribute 'layers')"),
         (NotImplementedError(), "(NotImplementedError: )"),
+        (AssertionError("4 is not 2"), "(AssertionError: 4 is not 2)"),
     ],
 )
 def test_a_model_that_fails_with_a_tree_is_found(monkeypatch, error, said):

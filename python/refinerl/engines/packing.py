@@ -171,7 +171,7 @@ def why_not(trunk: PreTrainedModel) -> str:
         return str(error)
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
         first = next(iter(str(error).splitlines()), "")
         return f"its pass over a tree fails ({type(error).__name__}: {first:.200})"
     finally:
