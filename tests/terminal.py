@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import struct
 import sys
 import termios
@@ -19,12 +20,16 @@ from typing import Any, TextIO
 import pyte
 import pytest
 
+ERASE = re.compile(rb"\r\x1b\[(?:2K|1A)")
+"""What rich's live view begins with when it draws again, or ends: five bytes."""
+
 
 class Terminal:
     """A pseudo-terminal of so many columns and lines, of which `file` is the end that programs write to.
 
     Args:
-        watch: called with the lines of the screen after each chunk of output.
+        watch: called with the lines of the screen whenever a live view is about to be erased, since it is whole then,
+            in whatever chunks the output comes.
     """
 
     def __init__(self, columns: int, lines: int = 24, watch: Callable[[list[str]], Any] = lambda lines: None) -> None:
@@ -45,9 +50,12 @@ class Terminal:
                 data = os.read(self._master, 65536)
             except OSError:  # the other end is closed
                 return
-            self.raw += data
-            self._stream.feed(data)
-            self._watch(self.shown())
+            fed, self.raw = len(self.raw), self.raw + data
+            for erase in ERASE.finditer(self.raw, max(0, fed - 4)):  # one may have begun in the chunk before
+                self._stream.feed(self.raw[fed : erase.start()])
+                fed = max(fed, erase.start())
+                self._watch(self.shown())
+            self._stream.feed(self.raw[fed:])
 
     def shown(self) -> list[str]:
         """Return the lines of the screen that are not empty."""
