@@ -36,7 +36,8 @@ def test_mistakes_are_named_with_what_would_work():
     assert "closest: smollm" in refused("smolm")
     assert "trainer.steps" in refused("smollm", "trainer.stepz=2")
     assert "it is trainer.learning_rate here" in refused("smollm", "trainer.lr=1")
-    assert "closest: constraint.beta" in refused("smollm", "beta=1")
+    assert "it is constraint.beta with constraint.name=static" in refused("smollm", "beta=1")
+    assert "closest: constraint.name" in refused("smollm", "constraint.nam=none")
     assert "trainer.steps" in refused("smollm", "trainer.steps=many")
     assert refused("smollm", "trainer.steps=0") == "trainer.steps: input should be greater than or equal to 1, got 0"
     assert "key=value" in refused("smollm", "trainer.steps")
