@@ -66,6 +66,9 @@ def same_curve(mine: Path, theirs: Path) -> None:
         for name, value in other.items():
             if name == "constraint/gradient_share":  # measured with engines.trainer=torch alone
                 continue
+            if name == "update/tokens_shared":  # a rank shares what its own rows have in common
+                assert (row[name] == 0) == (value == 0)
+                continue
             near = value if value is None else pytest.approx(value, abs=1e-4, rel=1e-4)
             assert row[name] == near, name
 
