@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -64,6 +65,29 @@ def test_the_figures_of_a_study(study: Path, tmp_path: Path, capsys: pytest.Capt
     assert "<!-- dynamic: β = 0.03 -->" in betas
     assert "<!-- dynamic: β = 1 -->" in betas
     assert "<!-- none" not in betas
+
+
+@pytest.mark.parametrize(("arms", "legends"), [(drawing.NAMES, 2), (drawing.NAMES + 1, 1)])
+def test_many_curves_are_named_once_beside_the_panels(
+    arms: int, legends: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five names in each of two panels would hide the curves; four do not."""
+    rows = everything(4)
+    found = Found(tuple(Series(f"arm {i}", (Drawn(Path(str(i)), rows),)) for i in range(arms)))
+    drawn: list[int] = []
+
+    def save(figure: Any, place: Path) -> str:
+        inside = [axis.get_legend() for axis in figure.axes]
+        beside = figure.legends
+        shown = [legend for legend in (*inside, *beside) if legend is not None]
+        drawn.append(len(shown) if place.name == "figure-5" else 0)
+        for legend in shown:
+            assert [text.get_text() for text in legend.get_texts()] == [f"arm {i}" for i in range(arms)]
+        return ""
+
+    monkeypatch.setattr(plots, "save", save)
+    drawing.draw(found, tmp_path)
+    assert max(drawn) == legends
 
 
 def test_a_panel_has_the_values_of_the_runs() -> None:

@@ -48,6 +48,9 @@ FIGURES = (
 )
 """The figures that consist of curves. Figure 6 is `heat_map`'s."""
 
+NAMES = 4
+"""Most curves that are named in each panel; more are named once, beside the panels."""
+
 CAPTION = (
     f"Lines are means over seeds, bands their range. Training metrics are means over the last {SMOOTHED} steps. Figure "
     "7 has the runs with the dynamic constraint only, if there are any, and those of its tuning, if β was tuned."
@@ -126,12 +129,15 @@ def _draw(figure: Figure, series: Sequence[Series], folder: Path, written: Writt
             return
     shown = [panel for panel in figure.panels if panel not in missing]
     folder.mkdir(parents=True, exist_ok=True)
+    beside = len(series) > NAMES
     with plots.canvas(1, len(shown)) as (drawn, axes):
         for axis, panel in zip(axes[0], shown, strict=True):
-            bands = curves[panel]
-            plots.panel(axis, panel.label, bands, [one.name for one in series], marked=panel == HELD_OUT)
+            bands, names = curves[panel], [one.name for one in series]
+            plots.panel(axis, panel.label, bands, names, marked=panel == HELD_OUT, legend=not beside)
             if panel == HELD_OUT and all(0 <= end <= 1 for b in bands.values() for end in (*b.lows, *b.highs)):
                 axis.set_ylim(0, 1)
+        if beside:
+            plots.legend_beside(drawn, axes[0])
         drawn.suptitle(figure.title)
         _note(written, figure.title, folder / figure.name, plots.save(drawn, folder / figure.name))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,15 @@ def canvas(rows: int = 1, columns: int = 1, size: tuple[float, float] | None = N
             plots.close(drawn)
 
 
-def panel(axis: Any, label: str, bands: Mapping[str, Band], order: Sequence[str], *, marked: bool = False) -> None:
+def panel(
+    axis: Any,
+    label: str,
+    bands: Mapping[str, Band],
+    order: Sequence[str],
+    *,
+    marked: bool = False,
+    legend: bool = True,
+) -> None:
     """Draw the curves of one quantity, with their bands.
 
     Args:
@@ -56,6 +64,7 @@ def panel(axis: Any, label: str, bands: Mapping[str, Band], order: Sequence[str]
         bands: the curves by name.
         order: all names, also those without this curve: a name has the same colour in every panel.
         marked: mark the points.
+        legend: name the curves in the panel.
     """
     for number, name in enumerate(order):
         if name not in bands:
@@ -71,7 +80,17 @@ def panel(axis: Any, label: str, bands: Mapping[str, Band], order: Sequence[str]
     axis.set_xlabel("step")
     axis.set_ylabel(label)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    if legend:
+        axis.legend(fontsize=8)
+
+
+def legend_beside(drawn: Any, axes: Iterable[Any]) -> None:
+    """Name the curves of some panels once, at the right of them: in a panel many names hide the curves."""
+    named: dict[str, Any] = {}
+    for axis in axes:
+        for line, name in zip(*axis.get_legend_handles_labels(), strict=True):
+            named.setdefault(name, line)
+    drawn.legend(named.values(), named.keys(), loc="outside right upper", fontsize=8)
 
 
 def plain(name: str, most: int = 60) -> str:
