@@ -89,6 +89,20 @@ def test_right_answers_are_read_before_the_run(rule):
     assert scores(rule, ["1"], [r"\boxed{1}"]) == [1]  # it goes on after an error
 
 
+@pytest.mark.parametrize("gold", ["%%", "---", "???", "...", "$()$", r"\boxed{%}", r"\%"])
+def test_signs_alone_are_no_right_answer(rule, gold):
+    with pytest.raises(UserError, match=r"prompt 8: the column answer holds .*, which math-verify cannot read"):
+        rule.check(["answer"], [("7", {"answer": "4%"}), ("8", {"answer": gold})])
+    with pytest.raises(UserError, match=r"the column answer holds .*, which math-verify cannot read"):
+        scores(rule, [gold], [gold])
+
+
+@pytest.mark.parametrize("gold", [r"AB \parallel CD", "√2", "½", r"\text{(A)}", r"\emptyset", "{}"])
+def test_what_math_verify_compares_as_text_is_a_right_answer(rule, gold):
+    rule.check(["answer"], [("8", {"answer": gold})])
+    assert scores(rule, [gold, gold], [rf"\boxed{{{gold}}}", r"\boxed{7}"]) == [1, 0]
+
+
 def test_without_math_verify(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="rule:math needs math-verify, which is not installed: pip install"):
