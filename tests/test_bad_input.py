@@ -359,6 +359,10 @@ TYPED = [
         "smollm task.name=dialogue task.path=ROWS task.reward=[a:b,c:d] task.reward_weights=[0,0]",
         "a weight other than 0",
     ),
+    (
+        "smollm task.name=dialogue task.path=ANSWERED task.reward=[rule:answer,rule:matches,rule:answer] --dry-run",
+        "task.reward must name each reward once, got rule:answer 2 times",
+    ),
     ("smollm refiner.template=refine_cod", "refine_code"),
     ("smollm task.template=nowhere.txt --dry-run", "nowhere.txt"),
     (

@@ -527,6 +527,8 @@ def one_too_few(completions, **_):
         ({"reward": None}, "reward must be given"),
         ({"reward": []}, "reward must hold at least one"),
         ({"reward": 7}, "reward must be a function in TRL's signature"),
+        ({"reward": ["rule:answer", "rule:answer"]}, "reward must hold each reward once, got rule:answer 2 times"),
+        ({"reward": [brevity, share_of_a, brevity]}, "reward must hold each reward once, got brevity 2 times"),
         ({"reward": "rule:nothing"}, "there is no rule 'nothing'"),
         ({"reward": columns}, "needs 'wanted'"),
         ({"reward": [share_of_a, brevity], "reward_weights": [1, 2, 3]}, "reward_weights must have .* 2, got 3"),

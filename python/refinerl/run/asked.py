@@ -178,6 +178,12 @@ class Asked:
         if self.reward is None:
             return {}
         several = self.reward if isinstance(self.reward, list | tuple) else [self.reward]
+        if twice := next((one for one in several if several.count(one) > 1), None):
+            name = twice if isinstance(twice, str) else getattr(twice, "__name__", type(twice).__name__)
+            times = several.count(twice)
+            raise UserError(
+                f"reward must hold each reward once, got {name} {times} times: reward_weights gives one more weight"
+            )
         named: dict[str, Callable[..., Any] | None] = {}
         for one in several:
             if isinstance(one, str):

@@ -120,6 +120,11 @@ class DialogueTask(Refinable):
                     "task.reward must be model, rule:NAME or module:function for task.name=dialogue, "
                     f"got {repr(wrong[0]) if wrong else 'none'}"
                 )
+            if twice := next((name for name in self.rewards if self.rewards.count(name) > 1), None):
+                raise ValueError(
+                    f"task.reward must name each reward once, got {twice} {self.rewards.count(twice)} times: "
+                    "task.reward_weights gives one more weight"
+                )
             if self.reward_weights and len(self.reward_weights) != len(self.rewards):
                 raise ValueError(
                     f"task.reward_weights must have one weight for each reward: {len(self.rewards)}, "
