@@ -12,6 +12,7 @@ from outside import METHOD
 from refinerl import train
 from refinerl.config import Config
 from refinerl.run import recipe
+from tiny import write_tiny
 
 COLUMNS = {"dialogue-ppo": 0, "apps-ppo": 1, "apps-dapo": 2}
 OURS = ("apps-dapo-lora-24gb", "countdown", "demo", "gsm8k-dapo-dynamic", "smollm")
@@ -170,6 +171,26 @@ def test_the_recipe_for_24_gb_fits_there(model: str, capsys: pytest.CaptureFixtu
         for phase in ("generate", "update"):
             (total,) = re.findall(rf"#   {phase} .* ([\d.]+) +\d+ %", out)
             assert f"{total} GiB" in header, (phase, total)
+
+
+def test_a_dry_run_says_which_names_of_the_hub_it_did_not_look_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tiny(tmp_path / "model", alphabet="abcdefgh ")
+    data = ["task.name=dialogue", "task.path=hub:gsm8k", "task.reward=rule:answer"]
+    judged = ["task.reward=model", "reward_model.model=a/judge", "evaluate.every=1", "evaluate.path=hub:b/held-out"]
+    said = "\n# not checked, since a plan does not ask the hub: "
+    for words, expected in [
+        (["demo"], None),
+        (["smollm", f"model={tmp_path / 'model'}"], None),
+        (["smollm", "model=a/model"], "model=a/model"),
+        (["smollm", *data], "task.path=hub:gsm8k"),
+        (["smollm", *data, *judged], "task.path=hub:gsm8k, evaluate.path=hub:b/held-out, reward_model.model=a/judge"),
+    ]:
+        assert train.main([*words, "--dry-run"]) == 0
+        out = capsys.readouterr().out
+        assert (said in out) == (expected is not None), out
+        assert expected is None or f"{said}{expected}\n" in out
 
 
 @pytest.mark.parametrize(("size", "card"), [("0.5B", 23.5), ("1.5B", 47.5)])

@@ -71,6 +71,8 @@ def plan(config: Config, prompts: int | None, folder: Path = RUNS) -> Iterator[s
     yield f"plan: {algorithm.name} with constraint {constraints} on {config.model}"
     yield from _engines(config)
     yield from _absent(config)
+    if unknown := preflight.on_hub(config):
+        yield f"not checked, since a plan does not ask the hub: {', '.join(unknown)}"
     yield (
         f"steps: {trainer.steps}, each of {per_step} prompts × {samples} samples and {updates} optimizer "
         f"{'step' if updates == 1 else 'steps'}"

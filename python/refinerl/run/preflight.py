@@ -11,7 +11,7 @@ from pathlib import Path
 from refinerl.config import Config
 from refinerl.contracts.plugins import OBJECT
 from refinerl.data.apps import ProblemSet
-from refinerl.data.conversations import Dialogues, StreamedDialogues
+from refinerl.data.conversations import HUB, Dialogues, StreamedDialogues
 from refinerl.engines import bundled
 from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.errors import UserError
@@ -135,6 +135,22 @@ def check_models(config: Config, given: Given = NOTHING) -> None:
                 f"cannot load model {name!r}: there is no such folder; give {knob} the folder of a saved model, a hub "
                 f"id, 'miniature' or {bundled.NAME!r}"
             )
+
+
+def on_hub(config: Config) -> list[str]:
+    """List the knobs with names of the hub, as `model=OWNER/NAME`, which no check looks up: that needs a network."""
+    knobs = {
+        "task.path": str(getattr(config.task, "path", "")),
+        **({"evaluate.path": str(config.evaluate.path), "evaluate.data": str(config.evaluate.data)}
+           if config.evaluate.every else {}),
+    }  # fmt: skip
+    data = [f"{knob}={path}" for knob, path in knobs.items() if path.startswith(HUB)]
+    models = [f"{knob}={name}" for knob, name in _models(config, NOTHING) if not _is_here(name)]
+    return [*data, *models]
+
+
+def _is_here(model: str) -> bool:
+    return model.lower() in bundled.NAMES or Path(model).is_dir()
 
 
 def _models(config: Config, given: Given) -> Iterator[tuple[str, str]]:
