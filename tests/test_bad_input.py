@@ -243,6 +243,14 @@ TYPED = [
     ("smollm apps-dapo", "name one of them"),
     ("gpus-4 smollm", "a recipe comes before its parts: smollm gpus-4"),
     ("smolm", "closest: smollm"),
+    ("gsm8k", "unknown recipe 'gsm8k'; closest: gsm8k-dapo-dynamic"),
+    ("GSM8K", "unknown recipe 'GSM8K'; closest: gsm8k-dapo-dynamic"),
+    ("smollm dialogue", "nor a part; closest: table-2-dialogue;"),
+    ("smollm trainer.learning=1e-5", "unknown key 'trainer.learning'; closest: trainer.learning_rate"),
+    (
+        "smollm trainer.rate=1e-5",
+        "unknown key 'trainer.rate'; closest: trainer.learning_rate, trainer.min_learning_rate, c",
+    ),
     ("smollm gpus-5", "gpus-4"),
     ("--resume", "--output-dir"),
     # names from elsewhere

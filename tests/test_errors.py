@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from refinerl.errors import RELEASES, pip_install
+from refinerl.errors import RELEASES, closest, pip_install, similar
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "python" / "refinerl").rglob("*.py"))
@@ -36,6 +36,28 @@ def test_messages_name_packages_of_the_extras():
     named = {name for _, call in calls for name in re.findall(r"['\"]([\w-]+)['\"]", call)} - {"a-package-of-no-extra"}
     assert {"peft", "datasets", "jinja2", "matplotlib", "accelerate", "gguf", "deepspeed"} <= named
     assert named - set(RELEASES) <= {"pandas", "huggingface_hub"}  # which datasets and transformers bring
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("gsm8k", ["gsm8k-dapo-dynamic"]),
+        ("Gsm8k", ["gsm8k-dapo-dynamic"]),
+        ("apps", ["apps-dapo", "apps-ppo-none"]),  # they begin with it
+        ("dapo", ["apps-dapo", "gsm8k-dapo-dynamic"]),  # they contain it, the shorter one first
+        ("smolm", ["smollm"]),  # spelled like it
+        ("o", []),  # in most of them
+        ("", []),
+        ("nowhere", []),
+    ],
+)
+def test_names_that_begin_with_a_word_contain_it_or_are_spelled_alike_are_similar(word, expected):
+    assert similar(word, ["apps-ppo-none", "gsm8k-dapo-dynamic", "smollm", "apps-dapo"]) == expected
+    assert closest(word, ["nobody"]) == ""
+
+
+def test_three_similar_names_are_enough():
+    assert closest("step", ["a_step", "steps", "in_steps", "step_by_step"]) == "; closest: steps, step_by_step, a_step"
 
 
 @pytest.mark.parametrize("path", [*SOURCES, *PAGES], ids=lambda path: str(path.relative_to(ROOT)))

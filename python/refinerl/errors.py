@@ -1,8 +1,10 @@
-"""Exceptions and an early Ctrl-C, which commands report without a traceback; the command that installs a package."""
+"""Exceptions and an early Ctrl-C, which commands report without a traceback; similar names, commands of pip."""
 
 from __future__ import annotations
 
+import difflib
 import sys
+from collections.abc import Sequence
 from types import TracebackType
 
 
@@ -30,6 +32,33 @@ def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackT
         print("interrupted before the command began", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
+
+
+def similar(word: str, known: Sequence[str], *, cutoff: float = 0.5) -> list[str]:
+    """Return up to three known names that are like a wrong one: they begin with it, contain it, or are spelled alike.
+
+    Args:
+        word: the wrong name; of fewer than three letters only the spelling counts.
+        known: the right ones.
+        cutoff: how much of the spelling has to agree, as for `difflib.get_close_matches`.
+
+    >>> similar("dapo", ["countdown", "gsm8k-dapo-dynamic", "apps-dapo"]), similar("smolm", ["demo", "smollm"])
+    (['apps-dapo', 'gsm8k-dapo-dynamic'], ['smollm'])
+    """
+    part = word.casefold()
+    names = [name for name in known if part in name.casefold()] if len(part) >= _PART else []
+    names.sort(key=lambda name: (not name.casefold().startswith(part), len(name)))
+    return list(dict.fromkeys([*names, *difflib.get_close_matches(word, known, n=3, cutoff=cutoff)]))[:3]
+
+
+_PART = 3
+"""Letters of a word that are enough to look for it within names; shorter ones are in too many."""
+
+
+def closest(word: str, known: Sequence[str], *, cutoff: float = 0.5) -> str:
+    """Name known words as `similar` does, as the end of a sentence; nothing if there is none."""
+    found = similar(word, known, cutoff=cutoff)
+    return f"; closest: {', '.join(found)}" if found else ""
 
 
 def pip_install(*packages: str) -> str:

@@ -268,6 +268,8 @@ def test_a_run_folder_of_an_older_study_is_refused_by_name(finished, tmp_path: P
         (["missing.yaml"], "the study 'missing.yaml' cannot be read: No such file or directory"),
         (["unheard"], "unknown study 'unheard'"),
         (["{source}", "--arms", "nonne"], "--arms names the unknown arm 'nonne'; closest: none; the arms are none"),
+        (["table"], "unknown study 'table'; closest: table1: the studies are"),
+        (["ablations"], "unknown study 'ablations'; closest: miniature-ablations: the studies are"),
         (["{source}", "--arms", ""], "--arms names no arm; the arms are none"),
         (["{source}", "--output-dir", "/proc/x"], "cannot create /proc/x: No such file or directory; choose another"),
         (["{source}", "--seeds", "0,x"], "--seeds must be numbers from 0 on, such as 0,1,2, got '0,x'"),

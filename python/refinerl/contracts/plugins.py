@@ -5,16 +5,14 @@ A file in `algorithms/` or `constraints/` that holds a class of the kind is a bu
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 import re
 import sys
-from collections.abc import Sequence
 from functools import cache
 from typing import Any, Literal
 
-from refinerl.errors import UserError
+from refinerl.errors import UserError, closest
 
 Kind = Literal["algorithm", "constraint", "task"]
 
@@ -47,7 +45,7 @@ def resolve(kind: Kind, name: str) -> type[Any]:
         return handed if issubclass(handed, _base(kind)) else _base(kind)
     if ":" not in name:
         if name not in names(kind):
-            raise UserError(f"{kind}.name must be {_choices(kind)}, got {name!r}{_closest(name, names(kind))}")
+            raise UserError(f"{kind}.name must be {_choices(kind)}, got {name!r}{closest(name, names(kind))}")
         return _built_in(kind, name)
     found = load(name, f"{kind}.name")
     base = _base(kind)
@@ -119,23 +117,18 @@ def load(path: str, knob: str, form: str = "module:Class") -> Any:
         if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise
         files = [module.name for module in pkgutil.iter_modules([place or "." for place in sys.path])]
-        close = _closest(module_name, files, cutoff=0.75)
+        close = closest(module_name, files, cutoff=0.75)
         raise UserError(f"{knob}={path}: there is no module {module_name!r} on the Python path{close}") from None
     for part in name.split("."):
         if not hasattr(found, part):
             public = [key for key in dir(found) if not key.startswith("_")]
-            raise UserError(f"{knob}={path}: {module_name} has no {name!r}{_closest(part, public)}")
+            raise UserError(f"{knob}={path}: {module_name} has no {name!r}{closest(part, public)}")
         found = getattr(found, part)
     return found
 
 
 def _choices(kind: Kind) -> str:
     return f"{', '.join(names(kind))} or module:Class of your own"
-
-
-def _closest(name: str, known: Sequence[str], cutoff: float = 0.5) -> str:
-    close = difflib.get_close_matches(name, known, n=3, cutoff=cutoff)
-    return f"; closest: {', '.join(close)}" if close else ""
 
 
 def _base(kind: Kind) -> type[Any]:

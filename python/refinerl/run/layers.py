@@ -10,8 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from refinerl.errors import UserError
-from refinerl.run.mistakes import closest
+from refinerl.errors import UserError, closest
 from refinerl.run.places import Home
 
 

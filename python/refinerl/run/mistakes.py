@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import Any
 
@@ -12,6 +11,7 @@ from refinerl.config import DEFAULT, Config
 from refinerl.config.synonyms import ours
 from refinerl.contracts import plugins
 from refinerl.contracts.plugins import Kind, names
+from refinerl.errors import similar
 
 
 def explain(loc: tuple[int | str, ...], kind: str, message: str, value: Any, values: Any) -> str:
@@ -76,15 +76,15 @@ def _in_its_class(loc: tuple[int | str, ...], values: Any) -> tuple[str, list[st
 
 
 def closest(word: str, known: list[str]) -> str:
-    """Name known words that are like a wrong one, as the end of a sentence; nothing if there is none."""
-    leaf = word.split(".")[-1]
+    """Name known keys that are like a wrong one, as the end of a sentence; nothing if there is none."""
+    section, _, leaf = word.rpartition(".")
     leaves = {key: key.split(".")[-1] for key in known}
     by_leaf = [key for key, name in leaves.items() if name == leaf]
     by_initials = [key for key, name in leaves.items() if "".join(part[:1] for part in name.split("_")) == leaf]
-    by_initials.sort(
-        key=lambda key: key.rpartition(".")[0] != word.rpartition(".")[0]
-    )  # keys of the same section first
-    close = list(dict.fromkeys(by_leaf + by_initials + difflib.get_close_matches(word, known, n=3, cutoff=0.5)))[:3]
+    in_leaf = [key for key, name in leaves.items() if similar(leaf, [name], cutoff=1.0)]
+    for found in (by_initials, in_leaf):
+        found.sort(key=lambda key: key.rpartition(".")[0] != section)  # keys of the same section first
+    close = list(dict.fromkeys([*by_leaf, *by_initials, *in_leaf, *similar(word, known)]))[:3]
     return f"; closest: {', '.join(close)}" if close else ""
 
 

@@ -14,11 +14,11 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from refinerl.config import Config, reading
-from refinerl.errors import UserError
+from refinerl.errors import UserError, closest
 from refinerl.run.layers import YAML, flatten, make_layer, merge, nested, read
 from refinerl.run.layers import parts as parts
 from refinerl.run.layers import recipes as recipes
-from refinerl.run.mistakes import closest, explain
+from refinerl.run.mistakes import explain
 from refinerl.run.places import Home, settle
 
 DEFAULT_RECIPE = "demo"

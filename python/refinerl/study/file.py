@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from refinerl.errors import UserError
+from refinerl.errors import UserError, closest
 
 Measure = Literal["held_out_end", "held_out_area", "held_out_best", "reward_end"]
 """Measures by which a grid's best value is chosen: the names of the table. Higher is better."""
@@ -220,9 +219,3 @@ def _explain(error: Any) -> str:
     if error["type"] == "missing":
         return f"{where} is missing"
     return f"{where}: {message[0].lower()}{message[1:]}, got {error['input']!r}"
-
-
-def closest(word: str, known: list[str]) -> str:
-    """Return the similar names for a message, such as `; closest: none`; empty if no name is similar."""
-    near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
-    return f"; closest: {', '.join(near)}" if near else ""

@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from refinerl.config import Config
-from refinerl.errors import UserError
+from refinerl.errors import UserError, closest
 from refinerl.run import recipe
 from refinerl.run.places import Home, settle
 from refinerl.study import file, runs
@@ -81,7 +81,7 @@ class Plan:
             raise UserError(f"--arms names no arm; the arms are {', '.join(study.arms)}")
         for name in arms or ():
             if name not in study.arms:
-                near = file.closest(name, list(study.arms))
+                near = closest(name, list(study.arms))
                 raise UserError(f"--arms names the unknown arm {name!r}{near}; the arms are {', '.join(study.arms)}")
         chosen = tuple(name for name in study.arms if arms is None or name in arms)
         plan = Plan(

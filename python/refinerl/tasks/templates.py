@@ -6,7 +6,6 @@ A file is one message of the user's, or a conversation that ends with one. In a 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
-from refinerl.errors import UserError
+from refinerl.errors import UserError, similar
 from refinerl.records import Message
 
 TASK_VARIABLES = ("question",)
@@ -144,7 +143,7 @@ def _read(name: str) -> str:
     path = Path(name)
     if len(path.parts) == 1 and not path.suffix:
         if name not in names():
-            close = difflib.get_close_matches(name, names(), n=3, cutoff=0.4) or names()
+            close = similar(name, names(), cutoff=0.4) or names()
             raise UserError(f"there is no template {name!r}; did you mean {', '.join(close)}? (A file ends in .txt)")
         return (resources.files("refinerl.tasks") / "prompts" / f"{name}.txt").read_text(encoding="utf-8")
     try:
