@@ -61,6 +61,23 @@ def closest(word: str, known: Sequence[str], *, cutoff: float = 0.5) -> str:
     return f"; closest: {', '.join(found)}" if found else ""
 
 
+def listed(mistakes: Sequence[str]) -> str:
+    """Return the message of one mistake, or of several: their number, and a line for each.
+
+    >>> print(listed(["seed must not be negative", "unknown key 'x'"]))
+    2 mistakes:
+      seed must not be negative
+      unknown key 'x'
+    """
+    return mistakes[0] if len(mistakes) == 1 else "\n  ".join([f"{len(mistakes)} mistakes:", *mistakes])
+
+
+def first_of(message: str) -> str:
+    """Return the first of the mistakes that a message of `listed` lists; of any other message the first line."""
+    lines = message.splitlines()
+    return lines[1].strip() if lines[0].endswith(" mistakes:") else lines[0]
+
+
 def pip_install(*packages: str) -> str:
     """Return the command that installs packages, in the releases that refinerl accepts.
 

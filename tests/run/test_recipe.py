@@ -48,6 +48,21 @@ def test_mistakes_are_named_with_what_would_work():
     )
 
 
+def test_several_mistakes_begin_with_their_number():
+    lines = refused("smollm", "trainer.stepz=2", "seed=-1", "constraint.name=kl").splitlines()
+    assert lines[0] == "3 mistakes:"
+    assert [line[:9] for line in lines[1:]] == ["  seed: i", "  constra", "  unknown"]
+    assert refused("smollm", "trainer.betas=[a,b]").startswith("2 mistakes:\n  trainer.betas.0: ")
+
+
+@pytest.mark.parametrize("value", ["3", "[1,2]", "{a: b}"])
+@pytest.mark.parametrize("task", ["code", "dialogue"])
+def test_a_reward_that_is_no_name_is_one_mistake(task, value):
+    said = refused("smollm", f"task.name={task}", "task.path=x", f"task.reward={value}")
+    assert said.startswith("task.reward must be a name, or a list of names such as [a:b,c:d], got ")
+    assert "\n" not in said
+
+
 def test_a_recipe_file_that_is_no_yaml_is_named(tmp_path):
     path = tmp_path / "broken.yaml"
     path.write_text("trainer: [1,")

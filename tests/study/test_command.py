@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -288,6 +289,17 @@ def test_bad_input(finished, capsys, arguments: list[str], said: str) -> None:
     words = [word.replace("{source}", finished[0]) for word in arguments]
     output = [] if "--output-dir" in words else ["--output-dir", str(finished[1])]
     assert said in refused(capsys, *words, *output)
+
+
+def test_a_run_folder_whose_configuration_has_several_mistakes(finished, tmp_path: Path, capsys) -> None:
+    source, output = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(output, copy)
+    values = yaml.safe_load((copy / "none" / "seed-0" / "config.yaml").read_text())
+    (copy / "none" / "seed-9").mkdir()
+    (copy / "none" / "seed-9" / "config.yaml").write_text(yaml.safe_dump(values | {"gone": 1, "seed": -1}))
+    line = refused(capsys, source, "--output-dir", copy, "--seeds", "9")
+    assert "is a run of an older study, as its configuration shows (seed: input should be greater than" in line
 
 
 def test_figures_and_page_without_their_packages(finished, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

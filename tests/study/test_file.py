@@ -34,6 +34,11 @@ def test_a_file_and_its_grid() -> None:
         ("[[dynamic, none]]", "[[none]]", "compare.0.1 is missing"),
         ("tuning:", "# tuning:", "arm 'dynamic' has a grid, but the study has no tuning: add tuning: {seeds: [100]}"),
         ("tuning:", "tunning:", "unknown key 'tunning'; closest: tuning"),
+        (
+            "tuning:",
+            "tunning: {}\nstray:",
+            "2 mistakes:\n  unknown key 'tunning'; closest: tuning\n  unknown key 'stray'",
+        ),
         ("[100, 101]", "[100, 1]", "seed 1 is in seeds and in tuning.seeds: choose others for the tuning"),
         ("seeds: [0, 1]", "seeds: [0, 0]", "seeds must be different numbers from 0 on, got [0, 0]"),
         ("seeds: [0, 1]", "seeds: [0, -1]", "seeds must be different numbers from 0 on"),

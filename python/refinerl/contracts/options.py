@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -35,6 +43,17 @@ class Place:
 DataPath = Annotated[str, Place("data")]
 ModelPath = Annotated[str, Place("model")]
 TemplatePath = Annotated[str, Place("template")]
+
+
+def _names(given: Any) -> Any:
+    several = given if isinstance(given, list | tuple) else [given]
+    if not all(isinstance(name, str) for name in several):
+        raise ValueError(f"task.reward must be a name, or a list of names such as [a:b,c:d], got {given!r}")
+    return given
+
+
+Rewards = Annotated[str | tuple[str, ...], BeforeValidator(_names)]
+"""The names of one or several rewards."""
 
 
 def derived(source: str) -> Any:

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from refinerl.config import Config, reading
-from refinerl.errors import UserError, closest
+from refinerl.errors import UserError, closest, listed
 from refinerl.run.layers import YAML, flatten, make_layer, merge, nested, read
 from refinerl.run.layers import parts as parts
 from refinerl.run.layers import recipes as recipes
@@ -182,14 +182,13 @@ def validate(values: Any) -> Config:
     """Build a `Config` from nested plain values.
 
     Raises:
-        UserError: one line for each error.
+        UserError: they are not valid; of several mistakes the message has the number and a line for each.
     """
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise UserError(
-            "\n".join(explain(e["loc"], e["type"], e["msg"], e["input"], values) for e in error.errors())
-        ) from None
+        said = [explain(e["loc"], e["type"], e["msg"], e["input"], values) for e in error.errors()]
+        raise UserError(listed(said)) from None
 
 
 def to_yaml(config: Config) -> str:

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from refinerl.errors import UserError, closest
+from refinerl.errors import UserError, closest, listed
 
 Measure = Literal["held_out_end", "held_out_area", "held_out_best", "reward_end"]
 """Measures by which a grid's best value is chosen: the names of the table. Higher is better."""
@@ -194,7 +194,7 @@ def parse(name: str, text: str) -> Study:
     try:
         return Study.model_validate(values)
     except ValidationError as error:
-        raise UserError("\n".join(f"the study {name!r}: {_explain(one)}" for one in error.errors())) from None
+        raise UserError(f"the study {name!r}: {listed([_explain(one) for one in error.errors()])}") from None
 
 
 def _reason(error: Exception) -> str:

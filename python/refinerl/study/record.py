@@ -14,7 +14,7 @@ import yaml
 from refinerl import __version__
 from refinerl.config import Config
 from refinerl.data.files import write
-from refinerl.errors import UserError
+from refinerl.errors import UserError, first_of
 from refinerl.run import recipe
 from refinerl.study import runs
 from refinerl.study.plan import Plan
@@ -192,7 +192,7 @@ def check_run(output: Path, folder: Path, config: Config) -> None:
         old = recipe.load_run(place)
     except UserError as error:
         raise UserError(
-            f"{place} is a run of an older study, as its configuration shows ({str(error).splitlines()[0]}): choose "
+            f"{place} is a run of an older study, as its configuration shows ({first_of(str(error))}): choose "
             "another --output-dir, or remove that folder"
         ) from error
     changed = [line for line in recipe.differences(old, config) if not line.startswith("chat_template_date:")]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
-from refinerl.contracts.options import Count, DataPath, Positive, Reads, TaskOptions, TemplatePath, When
+from refinerl.contracts.options import Count, DataPath, Positive, Reads, Rewards, TaskOptions, TemplatePath, When
 from refinerl.data import PROBLEMS as EMBEDDED
 from refinerl.data import SHIPPED
 from refinerl.data.apps import Problem, ProblemSet, chat_question, load_problems, official_prompt, problems_of
@@ -119,7 +119,7 @@ class CodeTask(Refinable):
         visible_tests: int | float = 1
         """Number of a problem's tests, from the first, that the refiner may be shown in `$feedback`; a float such as
         0.5 is a share. The others stay hidden."""
-        reward: str | tuple[str, ...] = "adaptive"
+        reward: Rewards = "adaptive"
         """`adaptive` (Eq. 8), `coarse` (Eq. 7), or `module:function` of your own, in TRL's signature."""
         extract: Literal["last", "first", "longest"] = "last"
         """The code block of an answer that is scored, in y and ỹ alike; LiveCodeBench takes the last."""

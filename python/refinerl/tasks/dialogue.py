@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import field_validator, model_validator
 
-from refinerl.contracts.options import DataPath, Positive, Reads, TaskOptions, TemplatePath, When, derived
+from refinerl.contracts.options import DataPath, Positive, Reads, Rewards, TaskOptions, TemplatePath, When, derived
 from refinerl.data import countdown
 from refinerl.data.conversations import Dialogues, StreamedDialogues, dialogues_of, read_dialogues
 from refinerl.data.tables import has_splits
@@ -68,7 +68,7 @@ class DialogueTask(Refinable):
         streaming: bool = False
         """Read the rows during the run, for data that are larger than the disk; they are shuffled among the next 1000.
         The first 1000 rows are checked before the run."""
-        reward: str | tuple[str, ...] = ()
+        reward: Rewards = ()
         """`model` (reward_model.model), `rule:math`, `rule:answer`, `rule:matches`, `rule:countdown`, or
         `module:function` of your own, in TRL's signature; several, such as [a:b,c:d], are added up."""
         reward_weights: tuple[float, ...] = ()
