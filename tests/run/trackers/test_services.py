@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -159,6 +160,44 @@ def test_a_tracker_that_cannot_start_is_one_sentence(tmp_path, monkeypatch):
         UserError, match=r"telemetry.trackers=wandb cannot start: api_key .*; log in with `wandb login`"
     ):
         make_trackers(["wandb"], tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        (
+            None,
+            "its store here is a database, sqlite:///{here}/mlflow.db, and mlflow-skinny has none; pip install mlflow, "
+            "or set MLFLOW_TRACKING_URI to a server",
+        ),
+        ("sqlite:///{here}/my.db", "its store here is a database, sqlite:///{here}/my.db, and mlflow-skinny has none"),
+        ("postgresql+psycopg2://me:secret@host/db", "its store here is a database, postgresql, and mlflow-skinny has"),
+        (
+            "file://{here}/mlruns",
+            "it takes a folder, file://{here}/mlruns, only with MLFLOW_ALLOW_FILE_STORE=true in the environment; set",
+        ),
+        ("{here}/mlruns", "it takes a folder, {here}/mlruns, only with MLFLOW_ALLOW_FILE_STORE=true"),
+    ],
+)
+@pytest.mark.slow
+def test_the_stores_that_mlflow_does_not_start_with(tmp_path, monkeypatch, uri, said):
+    """MLflow spoke of its model registry, and in several sentences of files."""
+    mlflow = pytest.importorskip("mlflow")
+    if importlib.util.find_spec("sqlalchemy") is not None:
+        pytest.skip("with sqlalchemy the database works")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", None)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_ALLOW_FILE_STORE"):
+        monkeypatch.delenv(name, raising=False)
+    if uri is not None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(here=tmp_path))
+    assert mlflow.__version__
+    with pytest.raises(UserError) as refused:
+        make_trackers(["mlflow"], tmp_path, {})
+    assert str(refused.value).startswith("telemetry.trackers=mlflow cannot start: " + said.format(here=tmp_path))
+    assert ". " not in str(refused.value)
+    assert "secret" not in str(refused.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_tensorboard_goes_on_in_its_folder(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,11 @@ BATCH = 100
 """Parameters of a request, the most that MLflow accepts."""
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 """Settings of the first requests to a server, unless the environment has its own: the run waits for them."""
+
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+"""Schemes of the stores that need SQLAlchemy, which comes with `mlflow` and not with `mlflow-skinny`."""
+ALLOW_FOLDER = "MLFLOW_ALLOW_FILE_STORE"
+"""The variable without which recent releases take no folder as their store."""
 
 
 class MLflow:
@@ -40,10 +46,22 @@ class MLflow:
                 self._client: Any = self._module.MlflowClient()
                 self._id = self._continued(known) if known else self._begun(config, project, run_name)
         except Exception as error:  # MLflow's own errors, and those of its network or database
-            remedy = "set MLFLOW_TRACKING_URI to a server or a store that works, or take it out of telemetry.trackers"
-            raise cannot_start(self.name, error, remedy) from error
+            raise cannot_start(self.name, *self._explained(error)) from error
         place = {"project": project, "name": run_name} if known is None else known
         self._identity.begin(project=place["project"], name=place["name"], id=self._id)
+
+    def _explained(self, error: Exception) -> tuple[Exception, str]:
+        """Return what is wrong, in one sentence where MLflow uses several, and the way out."""
+        store = str(self._module.get_tracking_uri())
+        server = "set MLFLOW_TRACKING_URI to a server"
+        if (scheme := store.partition(":")[0].partition("+")[0]) in DATABASES and not find_spec("sqlalchemy"):
+            named = store if scheme == "sqlite" else scheme  # the others may hold a password
+            reason = f"its store here is a database, {named}, and mlflow-skinny has none"
+            return RuntimeError(reason), f"pip install mlflow, or {server}"
+        if ALLOW_FOLDER in str(error):
+            reason = f"it takes a folder, {store}, only with {ALLOW_FOLDER}=true in the environment"
+            return RuntimeError(reason), f"set that, or {server}"
+        return error, f"{server} or a store that works, or take it out of telemetry.trackers"
 
     def _continued(self, known: Mapping[str, Any]) -> str:
         run_id = str(known["id"])
