@@ -9,7 +9,8 @@ from pathlib import Path
 
 from refinerl.alignment import align
 from refinerl.records import Completion, Prompt, Refinement, Reward, Rollout
-from refinerl.report.rows import RolloutRow, metrics_row, rollout_row, to_json
+from refinerl.report.metrics import metrics_row
+from refinerl.report.rows import RolloutRow, rollout_row, to_json
 
 CONFIG = """\
 model: made/model

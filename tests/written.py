@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from refinerl.report.rows import metrics_row
+from refinerl.report.metrics import metrics_row
 from refinerl.run import recipe
 
 METRICS = ("reward/mean", "policy/kl_to_reference", "constraint/ce", "refiner/improved_ratio", "reward/group_std")

@@ -7,7 +7,8 @@ figures   the paper's figures, from runs and studies
 card      a model card, and the upload to the hub
 export    rollouts as rows for supervised or preference training
 model     the models of a run: found for `refinerl.evaluate`, and exported
-rows      the rows of a run's files, written and read
+rows      the rows of rollouts/, made and written · reading: read
+metrics   the rows of metrics.jsonl · schema: versions of both files
 summary   a finished run in the terminal
 missing   the packages of the extra `report`
 unfinished  files whose last line is cut off

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from refinerl.data.files import write
 from refinerl.errors import UserError
-from refinerl.report.rows import CompletionRow, RefinementRow, RolloutRow, read_rollouts
+from refinerl.report.reading import read_rollouts
+from refinerl.report.rows import CompletionRow, RefinementRow, RolloutRow
 
 Format = Literal["sft", "preference"]
 

@@ -17,7 +17,9 @@ from rich.text import Text
 
 from refinerl.alignment import align
 from refinerl.data.terminal import safe
-from refinerl.report.rows import RolloutRow, evaluations, read_metrics, read_rollouts, training
+from refinerl.report.metrics import evaluations, read_metrics, training
+from refinerl.report.reading import read_rollouts
+from refinerl.report.rows import RolloutRow
 from refinerl.report.windows import LEAST, Mean, windows
 
 SHOWN = {

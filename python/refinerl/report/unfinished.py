@@ -8,7 +8,8 @@ from typing import Any
 
 from refinerl.data.jsonlines import json_lines
 from refinerl.errors import UserError
-from refinerl.report.rows import SCHEMA, check_schema, metrics_from_json
+from refinerl.report.metrics import metrics_from_json
+from refinerl.report.schema import SCHEMA, check_schema
 
 
 def metrics(run: Path, notes: list[str]) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from refinerl.engines import devices
 from refinerl.engines.allocator import keep_freed_memory
 from refinerl.errors import UserError
 from refinerl.report import summary
-from refinerl.report.rows import read_metrics
+from refinerl.report.metrics import read_metrics
 from refinerl.run import arguments as command_line
 from refinerl.run import checkpoint, plan, preflight, recipe
 from refinerl.run.evaluation import score_of

@@ -29,7 +29,7 @@ from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.errors import UserError
 from refinerl.records import Sampling
 from refinerl.report.model import find_model
-from refinerl.report.rows import SCHEMA
+from refinerl.report.schema import SCHEMA
 from refinerl.run import recipe
 from refinerl.run.command import today
 from refinerl.run.evaluation import held_out_options, place

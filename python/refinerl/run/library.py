@@ -17,8 +17,10 @@ from refinerl.engines.models import load_model
 from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.engines.torch import TorchTrainer
 from refinerl.errors import TrainingStoppedError, UserError, pip_install
-from refinerl.report import rows
+from refinerl.report.metrics import read_metrics, training
 from refinerl.report.page import write_page
+from refinerl.report.reading import read_step
+from refinerl.report.rows import RolloutRow
 from refinerl.report.windows import windows
 from refinerl.run.arguments import new_folder
 from refinerl.run.asked import Asked as Asked
@@ -54,7 +56,7 @@ class Run:
 
         With `evaluate.every`, the first row is that of step 0, which holds the evaluation before training only.
         """
-        return rows.read_metrics(self.folder)
+        return read_metrics(self.folder)
 
     def metrics_frame(self) -> Any:
         """Return the metrics as a pandas DataFrame, one row per step.
@@ -70,13 +72,13 @@ class Run:
             ) from error
         return pandas.DataFrame(self.metrics).drop(columns="schema", errors="ignore").set_index("step")
 
-    def rollouts(self, step: int) -> list[rows.RolloutRow]:
+    def rollouts(self, step: int) -> list[RolloutRow]:
         """Return every response of a step, with its reward and its refinement.
 
         Raises:
             UserError: the run has no such step.
         """
-        return rows.read_step(self.folder, step)
+        return read_step(self.folder, step)
 
     @property
     def model(self) -> Any:
@@ -97,7 +99,7 @@ class Run:
         return write_page(self.folder, None if output is None else Path(output))
 
     def __repr__(self) -> str:
-        steps = rows.training(self.metrics)
+        steps = training(self.metrics)
         means = [(part.mean("reward/mean"), part.label) for part in windows(steps)] if steps else []
         told = " → ".join(f"{mean.value:.3g} in {label}" for mean, label in means if mean is not None)
         return f"Run({str(self.folder)!r}: {len(steps)} steps{f', mean reward {told}' if told else ''})"

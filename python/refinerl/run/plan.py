@@ -14,7 +14,7 @@ from refinerl.data.conversations import HUB
 from refinerl.engines import devices
 from refinerl.engines.launched import Launched
 from refinerl.errors import UserError
-from refinerl.report.rows import read_metrics, training
+from refinerl.report.metrics import read_metrics, training
 from refinerl.run import preflight, recipe
 from refinerl.run.evaluation import read_held_out, read_suite
 from refinerl.run.memory.phases import GIB

@@ -18,6 +18,8 @@ from refinerl.data.files import write
 from refinerl.loop.details import Details, pieces
 from refinerl.records import Anchors, RolloutGroup
 from refinerl.report import rows
+from refinerl.report.metrics import metrics_row, read_metrics
+from refinerl.report.reading import from_json
 from refinerl.run import memory
 from refinerl.run.display import Display
 from refinerl.run.trackers import Delivery, Tracker
@@ -154,9 +156,9 @@ class Telemetry:
         if self.world.rank:
             return
         row = {**metrics, **times}
-        record = rows.metrics_row(self._step, row)
+        record = metrics_row(self._step, row)
         if self.delivery and self._is_first_row:
-            self.delivery.catch_up(rows.read_metrics(self.folder))
+            self.delivery.catch_up(read_metrics(self.folder))
         self._is_first_row = False
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
@@ -190,7 +192,7 @@ class Telemetry:
         """Choose the responses of the step that the view and the trackers show: those whose refinements gain most."""
         wanted = max(self._completions if self.delivery else 0, int(self.display.is_live))
         best = heapq.nsmallest(wanted, lines, key=lambda line: line[0])
-        chosen = [rows.from_json("a response of the step", json.loads(line)) for _, line in best]
+        chosen = [from_json("a response of the step", json.loads(line)) for _, line in best]
         self._chosen = chosen[: self._completions]
         if chosen and chosen[0].as_probe().refinement is not None:
             self.display.show(chosen[0].as_probe())

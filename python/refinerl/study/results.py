@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from refinerl.report.rows import read_metrics
+from refinerl.report.metrics import read_metrics
 from refinerl.run import recipe
 from refinerl.study import plan, runs
 from refinerl.study.file import Arm

@@ -16,7 +16,7 @@ from pathlib import Path
 from refinerl.config import Config
 from refinerl.engines.launched import Launched
 from refinerl.errors import UserError
-from refinerl.report.rows import read_metrics
+from refinerl.report.metrics import read_metrics
 from refinerl.sandbox import cores
 from refinerl.study import record, results, runs
 from refinerl.study.plan import Plan, Trial

@@ -17,9 +17,9 @@ from refinerl.report.export import save
 from refinerl.report.figures import drawing
 from refinerl.report.figures.folders import name_of, read
 from refinerl.report.figures.series import Drawn, Series
+from refinerl.report.metrics import evaluations, training
 from refinerl.report.missing import find
 from refinerl.report.model import find_model
-from refinerl.report.rows import evaluations, training
 from refinerl.report.summary import SHOWN, form
 from refinerl.report.windows import windows
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from refinerl.alignment import align
 from refinerl.records import Reward
 from refinerl.report.figures.heat_map import Example, Token, lay_out
-from refinerl.report.rows import RolloutRow, read_rollouts
+from refinerl.report.reading import read_rollouts
+from refinerl.report.rows import RolloutRow
 
 
 def best(run: Path, name: str = "") -> Example | None:

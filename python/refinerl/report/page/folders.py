@@ -13,13 +13,9 @@ import yaml
 from refinerl.errors import UserError
 from refinerl.report import unfinished
 from refinerl.report.page.subject import subject
-from refinerl.report.rows import (
-    OLDER,
-    ROLLOUTS,
-    RolloutRow,
-    from_json,
-    step_files,
-)
+from refinerl.report.reading import from_json, step_files
+from refinerl.report.rows import RolloutRow
+from refinerl.report.schema import OLDER, ROLLOUTS
 
 Knob = TypeVar("Knob")
 _SEED = re.compile(r"seed[-_]?\d+")

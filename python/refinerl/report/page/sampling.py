@@ -12,7 +12,8 @@ from refinerl.report.page.curves import number
 from refinerl.report.page.diffs import diffs, kept_tokens
 from refinerl.report.page.folders import Folder
 from refinerl.report.page.outcomes import Outcomes
-from refinerl.report.rows import CompletionRow, RefinementRow, RolloutRow, step_files
+from refinerl.report.reading import step_files
+from refinerl.report.rows import CompletionRow, RefinementRow, RolloutRow
 
 MOST = 10_000
 """Rollouts of a page."""

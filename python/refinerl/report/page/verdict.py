@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from refinerl.report.metrics import training
 from refinerl.report.page.curves import number
-from refinerl.report.rows import training
 from refinerl.report.summary import held_out
 from refinerl.report.windows import LEAST, Mean, Window, windows
 

@@ -15,7 +15,8 @@ from refinerl import __version__
 from refinerl.data.terminal import safe
 from refinerl.errors import UserError
 from refinerl.report.export import save
-from refinerl.report.rows import read_metrics, read_rollouts
+from refinerl.report.metrics import read_metrics
+from refinerl.report.reading import read_rollouts
 from refinerl.run import recipe
 from refinerl.study.demo import closing
 from refinerl.study.demo.arm import Arm

@@ -12,7 +12,7 @@ from rich.live import Live
 
 from refinerl.data.terminal import safe
 from refinerl.errors import UserError
-from refinerl.report.rows import read_rollouts
+from refinerl.report.reading import read_rollouts
 from refinerl.study.demo.arm import Arm
 from refinerl.study.demo.view import View, lines
 from refinerl.study.plan import Plan
