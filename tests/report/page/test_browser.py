@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import browser as browsers
 from browser import Tab
 from made_runs import read, write_run
 from refinerl.alignment import align
-from refinerl.report.page import write_page
+from refinerl.report.page import building, write_page
 from toy import Toy
 
 pytestmark = pytest.mark.slow
@@ -510,6 +511,48 @@ def test_what_a_run_lacks_is_said(tmp_path: Path, show: Open) -> None:
     assert tab.page.locator("[data-mode=heat]").is_disabled()
     assert tab.page.locator("[data-mode=diff][aria-pressed=true]").count() == 1
     assert tab.page.locator("#rollout .inserted").count() > 0
+
+
+THEMES = ({"paper": "rgb(253, 253, 251)", "line": "#1f5fa8"}, {"paper": "rgb(20, 21, 23)", "line": "#84b4ec"})
+"""Colours of the page and of its first curve, light and dark."""
+DRAWN = """() => {
+    const canvas = document.querySelector('[data-metric="reward/mean"] canvas');
+    const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+    const wanted = css("--line-1").match(/[0-9a-f]{2}/g).map((part) => parseInt(part, 16));
+    for (let i = 0; i < data.length; i += 4) if (wanted.every((part, k) => data[i + k] === part)) return true;
+    return false;
+}"""
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_colours_are_the_systems_until_the_switch_is_used(page: Path, show: Open, dark: bool) -> None:
+    tab = show(page, dark=dark)
+    background = "getComputedStyle(document.documentElement).backgroundColor"
+
+    def check(theme: dict[str, str]) -> None:
+        assert {"paper": tab.js(background), "line": tab.js("css('--line-1')")} == theme
+        tab.page.wait_for_function(DRAWN)
+
+    def system(dark: bool) -> None:
+        tab.page.emulate_media(color_scheme="dark" if dark else "light")
+
+    check(THEMES[dark])
+    system(not dark)
+    check(THEMES[not dark])
+    system(dark)
+    tab.page.keyboard.press("t")
+    check(THEMES[not dark])
+    system(not dark)
+    check(THEMES[not dark])  # as the switch says
+    tab.page.keyboard.press("t")
+    check(THEMES[dark])
+
+
+def test_a_colour_stands_once_in_the_sheet() -> None:
+    sheet = (Path(building.__file__).parent / "page.css").read_text("utf-8")
+    names = re.findall(r"(?m)(?:^|[;{])\s*(--[\w-]+):", sheet)
+    assert len(names) > 30
+    assert sorted(names) == sorted(set(names))
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -62,8 +62,19 @@ function make(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** The value of a CSS variable. */
-const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const systemIsDark = matchMedia("(prefers-color-scheme: dark)");
+
+/** True if the page is dark, as the switch says or else the system. */
+function isDark() {
+  const { theme } = document.documentElement.dataset;
+  return theme ? theme === "dark" : systemIsDark.matches;
+}
+
+/** The value of a CSS variable, which is a colour of the form #rrggbb, or `light-dark(#rrggbb, #rrggbb)`. */
+function css(name) {
+  const colours = getComputedStyle(document.documentElement).getPropertyValue(name).match(/#\w+/g);
+  return colours.at(isDark() ? -1 : 0);
+}
 
 /** The colour of the n-th line. */
 const lineColour = (n) => css(`--line-${(n % 8) + 1}`);

@@ -5,8 +5,7 @@ const root = document.documentElement;
 
 /** Go from the system's theme to the other one, and back. */
 function turn() {
-  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  root.dataset.theme = dark ? "light" : "dark";
+  root.dataset.theme = isDark() ? "light" : "dark";
   recolour();
 }
 
@@ -24,7 +23,7 @@ drawCurves();
 
 field("theme").onclick = turn;
 field("help").onclick = () => field("keys").showModal();
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
+systemIsDark.addEventListener("change", recolour);
 
 addEventListener("keydown", (event) => {
   const typing = event.target.closest("input:not([type=checkbox], [type=radio], [type=range]), select, textarea");
