@@ -8,7 +8,7 @@
 `requests`      the checks of a request that both share
 `samples`       completions that are being written, and the end of each
 `prefill`       keys and values of prompts, computed once for all samples
-`kv_cache`      keys and values of the transformers engine, in place
+`kv_cache`      keys and values of the transformers engine, in place · `cache_argument`: their name
 `attention`     attention for it, few query tokens, grouped heads; and for rows that share prefixes
 `guesses`       the next tokens of a completion, guessed from a draft; how many pay
 `verifying`     a pass over several tokens per row, which verifies guesses

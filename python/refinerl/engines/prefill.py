@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
+from refinerl.engines.cache_argument import cache_argument
 from refinerl.engines.kv_cache import DecodingCache
 from refinerl.engines.samples import Sample
 
@@ -40,7 +41,8 @@ def prefill(
         for i, index in enumerate(group):
             ids[i, : len(prompts[index]) - 1] = torch.tensor(prompts[index][:-1])
         prefilled = DynamicCache()
-        model.base_model(input_ids=ids.to(model.device), past_key_values=prefilled, use_cache=True)
+        trunk = model.base_model
+        trunk(input_ids=ids.to(model.device), **cache_argument(trunk, prefilled), use_cache=True)
         cache.fill(prefilled, [len(prompts[i]) - 1 for i in group], [where[i] for i in group])
 
 

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from refinerl.contracts import Finished
 from refinerl.engines import requests
 from refinerl.engines.attention import GROUPED, SEGMENTED
+from refinerl.engines.cache_argument import cache_argument
 from refinerl.engines.guesses import LOGITS, Confidence, Draft, Reader, best_length
 from refinerl.engines.kv_cache import DecodingCache, PlacedCache
 from refinerl.engines.prefill import prefill
@@ -161,7 +162,7 @@ class TransformersGenerator:
                 input_ids=last[:, None],
                 attention_mask=visible[:, cache.start : cache.length + 1],
                 position_ids=positions[:, None],
-                past_key_values=cache,
+                **cache_argument(self.model, cache),
                 use_cache=True,
                 logits_to_keep=1,
             )

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from refinerl.engines.attention import GROUPED, SEGMENTED
+from refinerl.engines.cache_argument import cache_argument
 from refinerl.engines.kv_cache import PlacedCache
 
 MASKED = frozenset({"sdpa", GROUPED, SEGMENTED, "eager"})
@@ -53,7 +54,7 @@ def next_logits(
         input_ids=torch.tensor(ids, device=device),
         attention_mask=_masks(model, place, cache.length),
         position_ids=place,
-        past_key_values=cache,
+        **cache_argument(model, cache),
         use_cache=True,
     ).logits
     return logits
