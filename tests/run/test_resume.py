@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import torch
 
 from launching import launch, needs_deepspeed
 from refinerl import train
+from refinerl.report.page import write_page
+from refinerl.report.page.folders import read_folder
 from refinerl.run import arguments, command, recipe
 from toy import Toy, metrics, rollouts, timeless
 
@@ -57,6 +60,28 @@ def killed_run(toy: Toy, output: Path, at: int, *overrides: str) -> subprocess.C
     return subprocess.run(
         command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=300, check=False
     )
+
+
+@pytest.mark.slow
+def test_the_page_of_a_resumed_run_has_each_step_once_and_says_where(toy: Toy, tmp_path: Path):
+    """Step 3 was taken, but its checkpoint was lost; what it wrote is replaced."""
+    run = tmp_path / "run"
+    assert toy.run(run, *RUN, "checkpoint.keep=2") == 0
+    assert "resumed" not in " ".join(read_folder(run).notes)
+    for lost in ("checkpoint-3", "final"):
+        shutil.rmtree(run / lost)
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    assert toy.run(run, *RUN, "trainer.steps=4", resume=True) == 0
+    folder = read_folder(run)
+    assert [row["step"] for row in folder.metrics] == [1, 2, 3, 4]
+    assert (run / "metrics.jsonl").read_text().splitlines()[:2] == lines[:2]
+    assert [step for step, _ in folder.steps()] == [1, 2, 3, 4]
+    assert folder.notes == ["The run was resumed after step 2. Each step is shown once, as it was taken last."]
+    assert folder.notes[0] in write_page(run).read_text()
+    assert toy.run(run, *RUN, "trainer.steps=4", resume=True) == 0  # nothing is left to do
+    assert read_folder(run).notes == folder.notes
+    assert toy.run(run, *RUN, "trainer.steps=5", resume=True) == 0
+    assert read_folder(run).notes[0].startswith("The run was resumed after steps 2 and 4. ")
 
 
 @pytest.mark.slow

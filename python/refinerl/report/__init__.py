@@ -12,5 +12,6 @@ metrics   the rows of metrics.jsonl · schema: versions of both files
 summary   a finished run in the terminal
 missing   the packages of the extra `report`
 unfinished  files whose last line is cut off
+resumptions  the steps after which the run was resumed
 windows   means of metrics over the first and the last steps
 """

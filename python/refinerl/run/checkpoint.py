@@ -21,6 +21,7 @@ from refinerl.contracts import ALONE, Trainer, World
 from refinerl.data.files import flush, write
 from refinerl.errors import UserError
 from refinerl.records import Update
+from refinerl.report import resumptions
 from refinerl.run.random_states import current, restore
 
 SCHEMA = 1
@@ -200,6 +201,7 @@ def resume(
         restore(states, device)
     if world.rank == 0:
         _truncate(folder, state.step if steps else -1)  # without a checkpoint the run begins anew
+        resumptions.note(folder, state.step)
     world.barrier()
     return state
 

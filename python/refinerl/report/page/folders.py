@@ -14,6 +14,7 @@ from refinerl.errors import UserError
 from refinerl.report import unfinished
 from refinerl.report.page.subject import subject
 from refinerl.report.reading import from_json, step_files
+from refinerl.report.resumptions import described, resumptions
 from refinerl.report.rows import RolloutRow
 from refinerl.report.schema import OLDER, ROLLOUTS
 
@@ -37,7 +38,7 @@ class Folder:
     metrics: Sequence[Mapping[str, Any]]
     """Rows of metrics.jsonl, that of step 0 included."""
     notes: list[str] = field(default_factory=list)
-    """Sentences that say what is missing."""
+    """Sentences that say what is missing, and where the run was resumed."""
 
     @property
     def ended(self) -> bool:
@@ -92,6 +93,8 @@ def read_folder(path: Path) -> Folder:
     done = max((row["step"] for row in metrics), default=0)
     if not done:
         notes.append("No step is finished: there are no curves yet.")
+    if resumed := [step for step in resumptions(path) if step < done]:
+        notes.append(described(resumed))
     if done and not folder.ended:
         notes.append(
             f"The run has no final/: it goes on, or was stopped after step {done}"
