@@ -128,12 +128,38 @@ def test_the_last_step_that_was_sent_does_not_go_back(tmp_path, monkeypatch):
     assert trackio.logged == [1, 3, 4, 2, 5]
 
 
-def test_a_tracker_that_cannot_start_ends_those_that_have(tmp_path, monkeypatch):
+def test_a_tracker_that_cannot_start_ends_those_that_have_and_names_them(tmp_path, monkeypatch):
     wandb = stand_in(monkeypatch)
     stand_in(monkeypatch, "trackio", fault=OSError("read-only file system"))
-    with pytest.raises(UserError, match=r"telemetry\.trackers=trackio cannot start: read-only file system"):
-        make_trackers(["wandb", "trackio"], tmp_path, {})
+    with pytest.raises(UserError, match=r"telemetry\.trackers=trackio cannot start: read-only file system") as refused:
+        make_trackers(["tensorboard", "wandb", "trackio"], tmp_path, {})
     assert wandb.ended == [1]
+    assert str(refused.value).endswith("; wandb had started before: its run is ended, without a step of this start")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_first_tracker_that_cannot_start_is_alone_in_the_message(tmp_path, monkeypatch):
+    stand_in(monkeypatch, fault=OSError("no network"))
+    with pytest.raises(UserError) as refused:
+        make_trackers(["tensorboard", "wandb"], tmp_path, {})  # TensorBoard writes nothing before the first step
+    assert "had started" not in str(refused.value)
+
+
+def test_no_tracker_starts_if_the_library_of_one_is_not_installed(tmp_path, monkeypatch):
+    wandb = stand_in(monkeypatch)
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    with pytest.raises(UserError, match=r"telemetry\.trackers asks for trackio, which is not installed: pip install"):
+        make_trackers(["wandb", "trackio"], tmp_path, {})
+    assert wandb.started == []
+
+
+def test_a_tracker_that_cannot_even_be_ended_leaves_the_message(tmp_path, monkeypatch):
+    trackio = stand_in(monkeypatch, "trackio")
+    monkeypatch.setattr(trackio, "finish", lambda: 1 / 0)
+    stand_in(monkeypatch, fault=OSError("no network"))
+    with pytest.raises(UserError, match=r"telemetry\.trackers=wandb cannot start: no network; ") as refused:
+        make_trackers(["trackio", "wandb"], tmp_path, {})
+    assert str(refused.value).endswith("; trackio had started before, and did not end (ZeroDivisionError)")
 
 
 @pytest.mark.parametrize(("steps", "code"), [("1", 0), ("2", 1)])

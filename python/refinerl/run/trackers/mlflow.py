@@ -37,7 +37,7 @@ class MLflow:
     takes_earlier = True
 
     def __init__(self, folder: Path, config: Mapping[str, Any], project: str, run_name: str) -> None:
-        self._module = module("mlflow", "mlflow-skinny")
+        self._module = self.library()
         self._entities = module("mlflow.entities", "mlflow-skinny")
         self._identity = Identity(folder, self.name)
         known = self._identity.known
@@ -49,6 +49,11 @@ class MLflow:
             raise cannot_start(self.name, *self._explained(error)) from error
         place = {"project": project, "name": run_name} if known is None else known
         self._identity.begin(project=place["project"], name=place["name"], id=self._id)
+
+    @staticmethod
+    def library() -> Any:
+        """Import MLflow. Raises UserError if it is not installed."""
+        return module("mlflow", "mlflow-skinny")
 
     def _explained(self, error: Exception) -> tuple[Exception, str]:
         """Return what is wrong, in one sentence where MLflow uses several, and the way out."""

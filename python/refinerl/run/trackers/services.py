@@ -24,7 +24,7 @@ class Service(ABC):
     """The way out if it cannot start."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any], project: str, run_name: str) -> None:
-        self._module: Any = module(self.name, self.name)
+        self._module: Any = self.library()
         self._identity = Identity(folder, self.name)
         known = self._identity.known
         resume: dict[str, Any] = {}
@@ -36,6 +36,11 @@ class Service(ABC):
         except Exception as error:  # the service's own errors, and those of its network
             raise cannot_start(self.name, error, self.remedy) from error
         self._identity.begin(project=project, name=run_name, id=getattr(self._run, "id", None))
+
+    @classmethod
+    def library(cls) -> Any:
+        """Import the service's library. Raises UserError if it is not installed."""
+        return module(cls.name, cls.name)
 
     def lacks(self, step: int) -> bool:
         """Return True if no earlier start has sent the step."""

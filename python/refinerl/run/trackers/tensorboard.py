@@ -20,10 +20,15 @@ class TensorBoard:
     takes_earlier = True
 
     def __init__(self, folder: Path) -> None:
-        self._module = module("torch.utils.tensorboard", "tensorboard")
+        self._module = self.library()
         self._folder = folder / "tensorboard"
         self._writer: Any = None
         self._is_new = not self._folder.exists()
+
+    @staticmethod
+    def library() -> Any:
+        """Import TensorBoard. Raises UserError if it is not installed."""
+        return module("torch.utils.tensorboard", "tensorboard")
 
     def lacks(self, step: int) -> bool:
         """Return True if no earlier start has written event files."""
