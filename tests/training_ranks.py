@@ -223,7 +223,8 @@ def run(case: dict[str, Any], world: World, folder: Path) -> dict[str, Any]:
         critic.load(folder / case["resume"] / "critic")
     steps = range(case.get("first", 1), case.get("last", STEPS) + 1)
     before = len(TREES)
-    curve = [one_step(updater, groups, mine, step, poison=step == case.get("poison")) for step in steps]
+    share = case.get("share", True)
+    curve = [one_step(updater, groups, mine, step, poison=step == case.get("poison"), share=share) for step in steps]
     trees = world.all_gather_object(len(TREES) - before)
     for name, part in (("policy", policy), ("critic", critic)):
         if world.rank == 0:
@@ -239,14 +240,14 @@ def run(case: dict[str, Any], world: World, folder: Path) -> dict[str, Any]:
     return {"curve": curve, "weights": weights, "exported": exported, "steps": policy.steps, "trees": trees}
 
 
-def one_step(updater: Updater, groups: Any, refined: Any, step: int, *, poison: bool) -> dict[str, Any]:
+def one_step(updater: Updater, groups: Any, refined: Any, step: int, *, poison: bool, share: bool) -> dict[str, Any]:
     batch = collate(groups, refined, merge=False)
     batch, others = updater.measure(batch, NOTHING, kl=True, step=step)
     penalty, _ = updater.penalty(batch, Anchors(tuple(refined)))
     batch = updater.algorithm.advantages(batch, penalty, updater.world)
     if poison and updater.world.rank == updater.world.size - 1:
         batch = batch.with_(advantages=batch.advantages * float("nan"))
-    update = updater.update(batch, step, others)
+    update = updater.update(batch, step, others, share=share)
     return {**update.metrics, "steps": update.steps, "skipped": list(update.skipped)}
 
 

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from launching import launch, needs_deepspeed
 from refinerl.contracts import ALONE
 from refinerl.engines.deepspeed import DeepSpeedTrainer
+from refinerl.engines.deepspeed.engine import steps_elsewhere
 from refinerl.engines.networks import PolicyNetwork
 from refinerl.engines.optimization import Optimization
 from refinerl.errors import UserError
@@ -64,6 +65,11 @@ MORE: dict[str, dict[str, Any]] = {
     "poisoned2": {"deepspeed": {"zero_optimization": {"stage": 2}}, "poison": 4, "last": 5},
     "poisoned3": {"deepspeed": {"zero_optimization": {"stage": 3, **SPREAD}}, "poison": 4, "last": 5},
 }  # fmt: skip
+UNMEASURED = {f"alone{stage}": {**CASES[f"zero{stage}"], "share": False} for stage in (0, 2, 3)} | {
+    "bf16-alone": {**MORE["bf16"], "share": False},
+    "offload3-alone": {**MORE["offload3"], "share": False},
+}
+"""Without the measurement of the constraint's share of the gradient."""
 RESUMED: dict[str, dict[str, Any]] = {
     "second-half": {**CASES["zero2"], "resume": "first-half", "first": 6},
     "second-half3": {**CASES["zero3"], "resume": "first-half3", "first": 6},
@@ -92,7 +98,7 @@ def alone(tmp_path_factory) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def together(tmp_path_factory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("together")
-    return folder, trained(folder, CASES | MORE, "torchrun", 2)
+    return folder, trained(folder, CASES | MORE | UNMEASURED, "torchrun", 2)
 
 
 def same(mine: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
@@ -155,6 +161,31 @@ class TestParity:
         )
         assert found.keys() == wanted.keys()
         assert all(torch.allclose(found[key], wanted[key], atol=1e-3) for key in wanted)
+
+    @pytest.mark.parametrize("name", [*CASES, "zero1", "offload2", "offload3", "recomputed3", "lora2", "lora3", "bf16"])
+    def test_the_constraints_share_of_the_gradient_is_measured(self, alone, together, name):
+        kind = "torch-lora" if "lora" in name else "torch"
+        shares = [
+            [row.get("constraint/gradient_share") for row in curve]
+            for curve in (together[1][name]["curve"], alone[kind]["curve"])
+        ]
+        assert shares[1][0] == 0  # nothing was accepted for its first minibatch
+        assert all(0.01 < share < 10 for share in shares[1][1:])
+        if name == "bf16":  # its second step is poisoned, so that it is another run then
+            assert shares[0][:2] == [0, None]
+            assert all(0.01 < share < 10 for share in shares[0][2:])
+        else:
+            assert shares[0] == pytest.approx(shares[1], rel=1e-3)
+
+    @pytest.mark.parametrize(
+        ("name", "unmeasured"),
+        [*((f"zero{n}", f"alone{n}") for n in (0, 2, 3)), ("bf16", "bf16-alone"), ("offload3", "offload3-alone")],
+    )
+    def test_measuring_it_changes_nothing_else(self, together, name, unmeasured):
+        curve, plain = together[1][name], together[1][unmeasured]
+        for row, other in zip(curve["curve"], plain["curve"], strict=True):
+            assert {key: value for key, value in row.items() if key != "constraint/gradient_share"} == other
+        assert curve["weights"] == plain["weights"]
 
     @pytest.mark.parametrize("stage", [0, 2, 3])
     def test_what_is_not_finite_on_one_rank_is_skipped_by_all(self, alone, together, stage):
@@ -242,6 +273,21 @@ def test_without_deepspeed_the_message_names_knob_and_package(monkeypatch):
 def test_weights_in_bfloat16_do_not_learn_without_a_zero_stage():
     with pytest.raises(UserError, match=r"stage must be 1, 2 or 3 to train weights in 16 bits, got 0"):
         DeepSpeedTrainer(PolicyNetwork(halved(tiny_model())), Optimization(1e-6), ALONE, {})
+
+
+@pytest.mark.parametrize(
+    ("zero", "elsewhere"),
+    [
+        ({"stage": 3}, False),
+        ({"stage": 2, "offload_optimizer": {"device": "cpu"}}, False),
+        ({"stage": 3, "offload_optimizer": {"device": "cpu", "ratio": 0.3}}, True),
+        ({"stage": 3, "offload_optimizer": {"device": "cpu", "super_offload": True}}, True),
+        ({"stage": 2, "zenflow": {"topk_ratio": 0.1}}, True),
+    ],
+)
+def test_a_gradient_is_read_where_all_steps_are_our_optimizers(zero, elsewhere):
+    """A step that an optimizer of DeepSpeed's own takes could not be held back."""
+    assert steps_elsewhere({"zero_optimization": zero}) is elsewhere
 
 
 @needs_deepspeed

@@ -64,8 +64,6 @@ def same_curve(mine: Path, theirs: Path) -> None:
     for row, other in zip(timeless(mine), timeless(theirs), strict=True):
         assert row.keys() == other.keys()
         for name, value in other.items():
-            if name == "constraint/gradient_share":  # measured with engines.trainer=torch alone
-                continue
             if name == "update/tokens_shared":  # a rank shares what its own rows have in common
                 assert (row[name] == 0) == (value == 0)
                 continue

@@ -137,7 +137,7 @@ class Trainer(Protocol):
         """True if `gradient_norm` can be called."""
 
     def gradient_norm(self) -> float:
-        """Return the norm of the accumulated gradient, which is not changed."""
+        """Return the norm of the accumulated gradient, over all ranks; `discard` is called next."""
 
     def discard(self) -> None:
         """Drop the accumulated gradients."""

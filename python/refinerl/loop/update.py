@@ -205,7 +205,10 @@ class Updater(Measurer):
             return 0.0
         for part in parts:
             outputs, rows = self._forward_with_grad(minibatch.select(part), total[part])
-            self.policy.backward(self._constraint_loss(outputs, rows, [w[part] for w in weights]))
+            loss = self._constraint_loss(outputs, rows, [w[part] for w in weights])
+            # ZeRO-3 counts the outputs that take part in a backward pass, and ranks have to agree, as in `_backward`.
+            every = outputs.logprobs.sum() + outputs.entropies.sum() + outputs.weighted_nll
+            self.policy.backward(loss + 0.0 * every)
             self.progress(len(rows))
         norm = self.policy.gradient_norm()
         self.policy.discard()

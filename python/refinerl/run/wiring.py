@@ -206,8 +206,8 @@ def wire(
         )
         if not policy.reads_gradients and any(part.apply == "loss" and part.beta for part in constraint.parts):
             telemetry.say(
-                f"constraint/gradient_share is not measured with engines.trainer={config.engines.trainer}, which does "
-                "not give gradients away before the step"
+                "constraint/gradient_share is not measured with this deepspeed.zero_optimization, whose optimizers are "
+                "DeepSpeed's own"
             )
         stream = make_stream(task, config)
         if isinstance(stream, PromptStream):

@@ -90,6 +90,25 @@ def configuration(
     return config
 
 
+def pausable(optimizer: Any) -> Any:
+    """Let the optimizer do nothing while its attribute `paused` is true; DeepSpeed does all else that a step needs."""
+    take = optimizer.step
+    optimizer.paused = False
+
+    def step(*args: Any, **options: Any) -> Any:
+        return None if optimizer.paused else take(*args, **options)
+
+    optimizer.step = step
+    return optimizer
+
+
+def steps_elsewhere(native: Mapping[str, Any]) -> bool:
+    """True if a user's DeepSpeed configuration has steps taken by other optimizers than the one that it is given."""
+    zero = native.get("zero_optimization") or {}
+    offload = zero.get("offload_optimizer") or {}
+    return bool(zero.get("zenflow") or offload.get("super_offload") or offload.get("ratio", 1.0) < 1.0)
+
+
 def guarded(optimizer: Any, max_grad_norm: float | None) -> Any:
     """Let AdamW clip gradients and skip a step whose norm is not finite, as DeepSpeed's optimizers of stages 1–3 do."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]

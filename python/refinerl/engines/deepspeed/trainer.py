@@ -73,8 +73,10 @@ class DeepSpeedTrainer:
         self._rows = TupleNetwork(network)
         optimizer: torch.optim.Optimizer | None = None
         if optimization is not None:
-            adamw = optimization.adamw(learning)
+            adamw = engine.pausable(optimization.adamw(learning))
             optimizer = engine.guarded(adamw, optimization.max_grad_norm) if self.stage == 0 else adamw
+        self._adamw: Any = optimizer
+        self.reads_gradients = not engine.steps_elsewhere(native)
         config = engine.configuration(native, network, self.stage, optimization)
         self._engine = engine.initialize(self._rows, optimizer, config)
         self._bad = torch.zeros(len(self._trained_names), dtype=torch.bool, device=self._engine.device)
@@ -131,11 +133,22 @@ class DeepSpeedTrainer:
             self._bad.zero_()
         return norm
 
-    reads_gradients = False
-
     def gradient_norm(self) -> float:
-        """Raise: DeepSpeed has the norm of a gradient only once it has taken the step."""
-        raise NotImplementedError("DeepSpeed has no norm of a gradient before its step")
+        """Return the norm of the accumulated gradient over all ranks, and forget the gradient.
+
+        DeepSpeed has the norm only in a step: here one in which AdamW does nothing, so that weights and moments stay.
+        """
+        optimizer = self._engine.optimizer
+        linked = getattr(optimizer, "_hp_optimizer_states_linked", True)
+        self._adamw.paused = True
+        try:
+            self._engine.step()
+        finally:
+            self._adamw.paused = False
+        if not linked:  # to AdamW's moments, which do not exist before its first step
+            optimizer._hp_optimizer_states_linked = False
+        self._pending = False
+        return float(optimizer._global_grad_norm)
 
     def discard(self) -> None:
         """Forget the accumulated gradients.
