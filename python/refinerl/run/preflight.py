@@ -139,11 +139,9 @@ def check_models(config: Config, given: Given = NOTHING) -> None:
 
 def on_hub(config: Config) -> list[str]:
     """List the knobs with names of the hub, as `model=OWNER/NAME`, which no check looks up: that needs a network."""
-    knobs = {
-        "task.path": str(getattr(config.task, "path", "")),
-        **({"evaluate.path": str(config.evaluate.path), "evaluate.data": str(config.evaluate.data)}
-           if config.evaluate.every else {}),
-    }  # fmt: skip
+    knobs = {"task.path": str(getattr(config.task, "path", ""))}
+    if config.evaluate.every:
+        knobs |= {"evaluate.path": str(config.evaluate.path), "evaluate.data": str(config.evaluate.data)}
     data = [f"{knob}={path}" for knob, path in knobs.items() if path.startswith(HUB)]
     models = [f"{knob}={name}" for knob, name in _models(config, NOTHING) if not _is_here(name)]
     return [*data, *models]
