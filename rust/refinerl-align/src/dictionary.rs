@@ -3,6 +3,9 @@
 //! Real ids are Zipf-like: whether the next token is new cannot be predicted, so the loops below have no branch that
 //! depends on it. A table indexed by the id itself needs none; one with hashing, for ids that are too large, does.
 
+use crate::shared::Shared;
+use crate::token::Token;
+
 /// Ids below this (more than any common vocabulary has) index a table, of 1 MiB at most.
 const DIRECT_IDS: usize = 1 << 18;
 
@@ -15,8 +18,8 @@ const VACANT: u32 = u32::MAX;
 /// A map from token ids to entries. The entry of a token that y lacks, minus the base, is not below the limit; that of
 /// a token that ỹ lacks is the base itself.
 trait Table {
-    /// Enter a token of y.
-    fn enter(&mut self, id: u32);
+    /// Enter a token of y; return what stood there.
+    fn enter(&mut self, id: u32) -> u32;
 
     /// The entry of a token, or one that is not below the limit.
     fn entry(&mut self, id: u32) -> &mut u32;
@@ -30,8 +33,8 @@ struct Direct<'a> {
 
 impl Table for Direct<'_> {
     #[inline]
-    fn enter(&mut self, id: u32) {
-        self.entries[id as usize] = self.base;
+    fn enter(&mut self, id: u32) -> u32 {
+        std::mem::replace(&mut self.entries[id as usize], self.base)
     }
 
     #[inline]
@@ -61,9 +64,10 @@ impl Hashed<'_> {
 
 impl Table for Hashed<'_> {
     #[inline]
-    fn enter(&mut self, id: u32) {
+    fn enter(&mut self, id: u32) -> u32 {
         let slot = self.slot(id);
         self.slots[slot] = (id, 0);
+        0
     }
 
     #[inline]
@@ -81,16 +85,17 @@ pub(crate) struct Dictionary {
     slots: Vec<(u32, u32)>,
 }
 
-/// A side of a pair: its tokens, and where to write the numbers and positions of those that the other side has.
-pub(crate) struct Side<'a> {
-    pub(crate) ids: &'a [u32],
-    /// As long as `ids`.
-    pub(crate) numbers: &'a mut [u32],
-    /// As long as `ids`.
-    pub(crate) positions: &'a mut [u32],
+/// A side of a pair.
+pub(crate) struct Side<'a, T> {
+    /// Its tokens, the first of which has the position `first`.
+    pub(crate) tokens: &'a [T],
+    pub(crate) first: u32,
+    /// Room for those that the other side has; as long as `tokens`.
+    pub(crate) shared: &'a mut [Shared],
 }
 
 /// Counts of the tokens that both sides have.
+#[derive(Default)]
 pub(crate) struct Counts {
     /// Tokens of y.
     pub(crate) a: usize,
@@ -102,10 +107,10 @@ pub(crate) struct Counts {
 
 impl Dictionary {
     /// Number the tokens of a pair that both sides have, from 1 on, as they appear in ỹ.
-    pub(crate) fn number(&mut self, a: Side<'_>, b: Side<'_>) -> Counts {
-        let ids = a.ids.iter().chain(b.ids);
-        let bits = ids.fold(0, |bits, id| bits | id) as usize;
-        if bits < DIRECT_IDS && b.ids.len() < DIRECT_NUMBERS as usize {
+    pub(crate) fn number<T: Token>(&mut self, a: Side<'_, T>, b: Side<'_, T>) -> Counts {
+        let tokens = a.tokens.iter().chain(b.tokens);
+        let bits = tokens.fold(0, |bits, token| bits | token.narrow()) as usize;
+        if bits < DIRECT_IDS && b.tokens.len() < DIRECT_NUMBERS as usize {
             if self.direct.len() <= bits {
                 self.direct.resize((bits + 1).next_power_of_two(), 0);
             }
@@ -118,7 +123,7 @@ impl Dictionary {
             let entries = &mut self.direct[..];
             return number(Direct { entries, base }, base, DIRECT_NUMBERS, a, b);
         }
-        let size = (2 * a.ids.len()).next_power_of_two().max(16);
+        let size = (2 * a.tokens.len()).next_power_of_two().max(16);
         self.slots.clear();
         self.slots.resize(size, (0, VACANT));
         let shift = 32 - size.trailing_zeros();
@@ -128,17 +133,21 @@ impl Dictionary {
 }
 
 #[inline]
-fn number(mut table: impl Table, base: u32, limit: u32, a: Side<'_>, b: Side<'_>) -> Counts {
-    for &id in a.ids {
-        table.enter(id);
+fn number<T: Token>(mut table: impl Table, base: u32, limit: u32, a: Side<'_, T>, b: Side<'_, T>) -> Counts {
+    // What stood there is of no use, but to load it takes less time than to store where nothing was loaded: many loads
+    // wait for the cache together, stores one after the other.
+    let mut old = 0;
+    for token in a.tokens {
+        old |= table.enter(token.narrow());
     }
+    std::hint::black_box(old);
     let mut counts = Counts {
         a: 0,
         b: 0,
         distinct: 0,
     };
-    for (position, &id) in b.ids.iter().enumerate() {
-        let entry = table.entry(id);
+    for (position, token) in (b.first..).zip(b.tokens) {
+        let entry = table.entry(token.narrow());
         let known = entry.wrapping_sub(base);
         let fresh = u32::from(known == 0);
         counts.distinct += fresh;
@@ -146,14 +155,12 @@ fn number(mut table: impl Table, base: u32, limit: u32, a: Side<'_>, b: Side<'_>
         let number = known.wrapping_add(fresh * counts.distinct);
         *entry = base.wrapping_add(number);
         // Always written, counted only if it stays.
-        b.numbers[counts.b] = number;
-        b.positions[counts.b] = position as u32;
+        b.shared[counts.b] = Shared { number, position };
         counts.b += usize::from(known < limit);
     }
-    for (position, &id) in a.ids.iter().enumerate() {
-        let number = table.entry(id).wrapping_sub(base);
-        a.numbers[counts.a] = number;
-        a.positions[counts.a] = position as u32;
+    for (position, token) in (a.first..).zip(a.tokens) {
+        let number = table.entry(token.narrow()).wrapping_sub(base);
+        a.shared[counts.a] = Shared { number, position };
         counts.a += usize::from(number != 0);
     }
     counts
@@ -161,35 +168,32 @@ fn number(mut table: impl Table, base: u32, limit: u32, a: Side<'_>, b: Side<'_>
 
 #[cfg(test)]
 mod tests {
-    use super::{Counts, Dictionary, Side, DIRECT_IDS, DIRECT_NUMBERS};
+    use super::{Dictionary, Shared, Side, DIRECT_IDS, DIRECT_NUMBERS};
 
-    fn numbered(dictionary: &mut Dictionary, a: &[u32], b: &[u32]) -> [Vec<u32>; 4] {
-        let mut written = [a, b].map(|ids| [vec![7; ids.len()], vec![7; ids.len()]]);
-        let [[a_numbers, a_positions], [b_numbers, b_positions]] = &mut written;
-        let Counts { a: kept, b: b_kept, .. } = dictionary.number(
+    /// Numbers and positions of the tokens that both sides have; y begins at position 3, ỹ at 5.
+    fn numbered(dictionary: &mut Dictionary, a: &[i32], b: &[i32]) -> [Vec<(u32, u32)>; 2] {
+        let [mut shared, mut b_shared] = [a, b].map(|tokens| vec![Shared::default(); tokens.len()]);
+        let counts = dictionary.number(
             Side {
-                ids: a,
-                numbers: a_numbers,
-                positions: a_positions,
+                tokens: a,
+                first: 3,
+                shared: &mut shared,
             },
             Side {
-                ids: b,
-                numbers: b_numbers,
-                positions: b_positions,
+                tokens: b,
+                first: 5,
+                shared: &mut b_shared,
             },
         );
-        let [[mut a_numbers, mut a_positions], [mut b_numbers, mut b_positions]] = written;
-        a_numbers.truncate(kept);
-        a_positions.truncate(kept);
-        b_numbers.truncate(b_kept);
-        b_positions.truncate(b_kept);
-        [a_numbers, a_positions, b_numbers, b_positions]
+        shared.truncate(counts.a);
+        b_shared.truncate(counts.b);
+        [shared, b_shared].map(|shared| shared.iter().map(|token| (token.number, token.position)).collect())
     }
 
     #[test]
     fn tokens_of_both_sides_are_numbered_in_either_table() {
-        let expected = [vec![2, 1, 2], vec![0, 2, 3], vec![1, 2, 2], vec![0, 1, 3]];
-        for offset in [0, DIRECT_IDS as u32] {
+        let expected = [vec![(2, 3), (1, 5), (2, 6)], vec![(1, 5), (2, 6), (2, 8)]];
+        for offset in [0, DIRECT_IDS as i32] {
             let (a, b) = ([5, 6, 0, 5].map(|id| id + offset), [0, 5, 9, 5].map(|id| id + offset));
             assert_eq!(
                 numbered(&mut Dictionary::default(), &a, &b),
@@ -202,10 +206,10 @@ mod tests {
     #[test]
     fn entries_of_earlier_pairs_are_not_taken_for_this_pairs() {
         let mut dictionary = Dictionary::default();
-        for pair in 0..2 * (u32::MAX / DIRECT_NUMBERS) {
+        for pair in 0..2 * (u32::MAX / DIRECT_NUMBERS) as i32 {
             let (own, other) = (pair % 3, (pair + 1) % 3);
-            let [a, _, b, _] = numbered(&mut dictionary, &[own], &[other, own]);
-            assert_eq!((a, b), (vec![1], vec![1]), "pair {pair}");
+            let found = numbered(&mut dictionary, &[own], &[other, own]);
+            assert_eq!(found, [vec![(1, 3)], vec![(1, 6)]], "pair {pair}");
         }
     }
 }

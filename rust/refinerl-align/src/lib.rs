@@ -20,10 +20,14 @@ mod myers;
 mod pair;
 mod reduce;
 mod rows;
+mod runs;
+mod shared;
 mod simd;
+mod token;
 
 pub use alignment::{Alignment, Run};
 pub use batch::{align_batch, Tokens};
 pub use filter::{filter, Accept, Filtered, Reason};
-pub use pair::{Algorithm, Aligner, Token};
+pub use pair::{Algorithm, Aligner};
 pub use simd::Level;
+pub use token::Token;

@@ -1,12 +1,10 @@
 //! The occurrences of b's tokens as bits, and the rows that follow from them (`rows`).
 
-use crate::simd::{Vectors, ROW_WORDS};
+use crate::shared::Shared;
+use crate::simd::{Vectors, NARROW_WORDS, ROW_WORDS};
 
 /// The number of words (1 MiB) up to which each mask is a row of words.
 const DENSE_WORDS: usize = 1 << 17;
-
-/// Rows of at most this many words are kept in registers from row to row.
-const NARROW_WORDS: usize = 8;
 
 /// The masks of tokens 1 to `distinct`; the memory is reused from pair to pair.
 pub(crate) struct Masks {
@@ -48,7 +46,7 @@ impl Masks {
     }
 
     /// Note the occurrences of the tokens of b.
-    pub(crate) fn index(&mut self, b: &[u32], distinct: usize) {
+    pub(crate) fn index(&mut self, b: &[Shared], distinct: usize) {
         self.width = b.len().div_ceil(64);
         if self.width > NARROW_WORDS {
             self.width = self.width.next_multiple_of(ROW_WORDS);
@@ -57,8 +55,12 @@ impl Masks {
         self.dense.clear();
         if self.width <= NARROW_WORDS || words <= self.dense_words {
             self.dense.resize(words, 0);
-            for (j, &token) in b.iter().enumerate() {
-                self.dense[token as usize * self.width + j / 64] |= 1 << (j % 64);
+            for (word, tokens) in b.chunks(64).enumerate() {
+                let mut bit = 1u64;
+                for token in tokens {
+                    self.dense[token.number as usize * self.width + word] |= bit;
+                    bit = bit.rotate_left(1);
+                }
             }
         } else {
             self.list(b, distinct);
@@ -66,16 +68,16 @@ impl Masks {
     }
 
     /// List the words in which each token occurs.
-    fn list(&mut self, b: &[u32], distinct: usize) {
+    fn list(&mut self, b: &[Shared], distinct: usize) {
         self.ends.clear();
         self.ends.resize(distinct + 1, u32::MAX); // here the last word of each token
         self.starts.clear();
         self.starts.resize(distinct + 2, 0);
-        for (j, &token) in b.iter().enumerate() {
-            let word = (j / 64) as u32;
-            if self.ends[token as usize] != word {
-                self.ends[token as usize] = word;
-                self.starts[token as usize + 1] += 1;
+        for (j, token) in b.iter().enumerate() {
+            let (word, t) = ((j / 64) as u32, token.number as usize);
+            if self.ends[t] != word {
+                self.ends[t] = word;
+                self.starts[t + 1] += 1;
             }
         }
         for t in 0..=distinct {
@@ -84,9 +86,9 @@ impl Masks {
         self.entries.clear();
         self.entries.resize(self.starts[distinct + 1] as usize, (u32::MAX, 0));
         self.ends.copy_from_slice(&self.starts[..=distinct]);
-        for (j, &token) in b.iter().enumerate() {
+        for (j, token) in b.iter().enumerate() {
             let (word, bit) = ((j / 64) as u32, 1u64 << (j % 64));
-            let t = token as usize;
+            let t = token.number as usize;
             let open = self.ends[t];
             if open > self.starts[t] && self.entries[open as usize - 1].0 == word {
                 self.entries[open as usize - 1].1 |= bit;
@@ -98,46 +100,23 @@ impl Masks {
     }
 
     /// Fill `rows`, whose first row is there, with a row for each token of a, in their lowest `used` words or more.
-    pub(crate) fn fill(&self, vectors: Vectors, rows: &mut [u64], a: &[u32], used: usize) {
+    pub(crate) fn fill(&self, vectors: Vectors, rows: &mut [u64], a: &[Shared], used: usize) {
         match self.width {
-            1 => narrow::<1>(&self.dense, rows, a),
-            2 => narrow::<2>(&self.dense, rows, a),
-            3 => narrow::<3>(&self.dense, rows, a),
-            4 => narrow::<4>(&self.dense, rows, a),
-            5 => narrow::<5>(&self.dense, rows, a),
-            6 => narrow::<6>(&self.dense, rows, a),
-            7 => narrow::<7>(&self.dense, rows, a),
-            8 => narrow::<8>(&self.dense, rows, a),
+            1..=NARROW_WORDS => vectors.narrow_rows(&self.dense, rows, self.width, a),
             width if !self.dense.is_empty() => {
                 vectors.rows(&self.dense, rows, width, used.next_multiple_of(ROW_WORDS), a);
             }
             width => {
-                for (step, &token) in a.iter().enumerate() {
+                for (step, token) in a.iter().enumerate() {
                     let (before, after) = rows[step * width..].split_at_mut(width);
                     let row = &mut after[..used];
                     row.copy_from_slice(&before[..used]);
-                    let span = self.starts[token as usize] as usize..self.starts[token as usize + 1] as usize;
+                    let t = token.number as usize;
+                    let span = self.starts[t] as usize..self.starts[t + 1] as usize;
                     advance(row, &self.entries[span]);
                 }
             }
         }
-    }
-}
-
-/// Fill rows of W words.
-fn narrow<const W: usize>(masks: &[u64], rows: &mut [u64], a: &[u32]) {
-    const { assert!(W <= NARROW_WORDS) };
-    let (masks, rows) = (masks.as_chunks::<W>().0, rows.as_chunks_mut::<W>().0);
-    let mut row = rows[0];
-    for (&token, stored) in a.iter().zip(&mut rows[1..]) {
-        let mut carry = false;
-        for (v, mask) in row.iter_mut().zip(&masks[token as usize]) {
-            let (sum, over) = v.overflowing_add(*v & mask);
-            let (sum, over_again) = sum.overflowing_add(u64::from(carry));
-            *v = sum | (*v & !mask);
-            carry = over | over_again;
-        }
-        *stored = row;
     }
 }
 

@@ -5,7 +5,9 @@ use crate::alignment::{Alignment, Run};
 use crate::myers::Waves;
 use crate::reduce::Reduced;
 use crate::rows::Rows;
-use crate::simd::{Level, Padded, Vectors, Words};
+use crate::runs::Runs;
+use crate::simd::{Level, Padded, Vectors};
+use crate::token::Token;
 
 /// The algorithm for what is left between the common ends. The result does not depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,27 +29,6 @@ const STORED_CELLS: usize = 1 << 21;
 /// Pairs of fewer tokens are reduced straight away.
 const SHORT: usize = 768;
 
-/// A token id of the caller: `i32` or `i64`, from 0 to 2³¹ − 1.
-#[allow(private_bounds)] // only the two widths that the vector code reads
-pub trait Token: Words + Send + Sync {
-    /// The same id in the width that the algorithms work on.
-    fn narrow(self) -> u32;
-}
-
-impl Token for i32 {
-    #[inline]
-    fn narrow(self) -> u32 {
-        self as u32
-    }
-}
-
-impl Token for i64 {
-    #[inline]
-    fn narrow(self) -> u32 {
-        self as u32
-    }
-}
-
 /// An aligner that reuses its memory from pair to pair. Each thread needs its own.
 pub struct Aligner {
     vectors: Vectors,
@@ -57,7 +38,7 @@ pub struct Aligner {
     waves: Waves,
     reduced: Reduced,
     rows: Rows,
-    reversed: Vec<Run>,
+    runs: Runs,
 }
 
 impl Default for Aligner {
@@ -80,7 +61,7 @@ impl Aligner {
             waves: Waves::default(),
             reduced: Reduced::default(),
             rows: Rows::default(),
-            reversed: Vec::new(),
+            runs: Runs::default(),
         }
     }
 
@@ -91,42 +72,34 @@ impl Aligner {
         let suffix = self.vectors.common_suffix(a, b);
         let (a, b) = (&a[..a.len() - suffix], &b[..b.len() - suffix]);
 
-        self.reversed.clear();
+        self.runs.clear();
         if suffix > 0 {
             let (x, y) = (original.len() - suffix, refined.len() - suffix);
-            prepend(
-                &mut self.reversed,
-                Run {
-                    original: x as u32,
-                    refined: y as u32,
-                    length: suffix as u32,
-                },
-            );
+            self.runs.prepend(Run {
+                original: x as u32,
+                refined: y as u32,
+                length: suffix as u32,
+            });
         }
         if !a.is_empty() && !b.is_empty() {
-            copy(a, &mut self.a);
-            copy(b, &mut self.b);
-            self.core(prefix as u32);
+            self.core(a, b, prefix as u32);
         }
         if prefix > 0 {
-            prepend(
-                &mut self.reversed,
-                Run {
-                    original: 0,
-                    refined: 0,
-                    length: prefix as u32,
-                },
-            );
+            self.runs.prepend(Run {
+                original: 0,
+                refined: 0,
+                length: prefix as u32,
+            });
         }
         Alignment {
             original_length: original.len() as u32,
             refined_length: refined.len() as u32,
-            runs: self.reversed.iter().rev().copied().collect(),
+            runs: self.runs.in_order(),
         }
     }
 
-    /// Prepend the runs of what is left between the common ends, which begins at `offset`.
-    fn core(&mut self, offset: u32) {
+    /// Prepend the runs of what is left between the common ends, which begins at `first`.
+    fn core<T: Token>(&mut self, original: &[T], refined: &[T], first: u32) {
         let Self {
             vectors,
             algorithm,
@@ -135,40 +108,42 @@ impl Aligner {
             waves,
             reduced,
             rows,
-            reversed,
+            runs,
         } = self;
         let limit = match algorithm {
-            Algorithm::Auto => direct_limit(a.ids().len() + b.ids().len()),
+            Algorithm::Auto => direct_limit(original.len() + refined.len()),
             Algorithm::Waves => usize::MAX,
             Algorithm::ReducedWaves | Algorithm::Rows => 0,
         };
-        let shift = |run: Run| Run {
-            original: run.original + offset,
-            refined: run.refined + offset,
-            ..run
-        };
-        if limit > 0 && waves.align(*vectors, a, b, limit, |run| prepend(reversed, shift(run))) {
-            return;
+        if limit > 0 {
+            a.fill(original.iter().map(|token| token.narrow()));
+            b.fill(refined.iter().map(|token| token.narrow()));
+            let shifted = |run: Run| Run {
+                original: run.original + first,
+                refined: run.refined + first,
+                ..run
+            };
+            if waves.align(*vectors, a, b, limit, |run| runs.prepend(shifted(run))) {
+                return;
+            }
         }
-        reduced.reduce(a.ids(), b.ids());
-        let mut keep = |run: Run| reduced.restore(run, &mut |run| prepend(reversed, shift(run)));
-        let (a, b) = (&reduced.a, &reduced.b);
+        reduced.reduce(original, refined, first);
+        let (n, m) = (reduced.a().len(), reduced.b().len());
         let limit = match algorithm {
-            Algorithm::Auto => reduced_limit(a.ids().len(), b.ids().len()),
+            Algorithm::Auto => reduced_limit(n, m),
             Algorithm::ReducedWaves => usize::MAX,
             Algorithm::Waves | Algorithm::Rows => 0,
         };
-        if limit == 0 || !waves.align(*vectors, a, b, limit, &mut keep) {
-            rows.align(*vectors, a.ids(), b.ids(), reduced.distinct, keep);
+        if n.abs_diff(m) < limit {
+            a.fill(reduced.a().iter().map(|token| token.number));
+            b.fill(reduced.b().iter().map(|token| token.number));
+            let keep = |run| reduced.restore(run, &mut |run| runs.prepend(run));
+            if waves.align(*vectors, a, b, limit, keep) {
+                return;
+            }
         }
+        rows.align(*vectors, reduced.a(), reduced.b(), reduced.distinct(), runs);
     }
-}
-
-fn copy<T: Token>(tokens: &[T], to: &mut Padded) {
-    for (id, token) in to.begin(tokens.len()).iter_mut().zip(tokens) {
-        *id = token.narrow();
-    }
-    to.end(tokens.len());
 }
 
 /// The distance up to which the tokens are aligned without reducing them first: there it costs about as much as
@@ -184,17 +159,4 @@ fn direct_limit(length: usize) -> usize {
 fn reduced_limit(n: usize, m: usize) -> usize {
     let rows = n * (2 + m.div_ceil(64));
     rows.min(STORED_CELLS).isqrt()
-}
-
-/// Add a run in front of runs that are collected last first.
-fn prepend(reversed: &mut Vec<Run>, run: Run) {
-    match reversed.last_mut() {
-        Some(next) if next.original == run.original + run.length && next.refined == run.refined + run.length => {
-            *next = Run {
-                length: run.length + next.length,
-                ..run
-            };
-        }
-        _ => reversed.push(run),
-    }
 }

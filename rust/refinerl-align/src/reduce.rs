@@ -3,60 +3,57 @@
 
 use crate::alignment::Run;
 use crate::dictionary::{Counts, Dictionary, Side};
-use crate::simd::Padded;
+use crate::shared::Shared;
+use crate::token::Token;
 
 /// Runs of more tokens are halved where tokens were dropped within them, shorter ones searched from end to end.
 const LONG: u32 = 32;
 
-/// Two sequences without the tokens that the other lacks, and the original positions of the rest; the memory is reused.
+/// Two sequences without the tokens that the other lacks; the memory is reused from pair to pair.
+#[derive(Default)]
 pub(crate) struct Reduced {
     dictionary: Dictionary,
-    /// y, reduced, in numbers from 1 to `distinct`.
-    pub(crate) a: Padded,
-    /// ỹ, reduced, in the same numbers.
-    pub(crate) b: Padded,
-    /// Number of distinct tokens that both sides have.
-    pub(crate) distinct: usize,
-    /// Position in y of each token of `a`, and rubbish behind them.
-    a_positions: Vec<u32>,
-    /// Position in ỹ of each token of `b`, and rubbish behind them.
-    b_positions: Vec<u32>,
-}
-
-impl Default for Reduced {
-    fn default() -> Self {
-        Self {
-            dictionary: Dictionary::default(),
-            a: Padded::original(),
-            b: Padded::refined(),
-            distinct: 0,
-            a_positions: Vec::new(),
-            b_positions: Vec::new(),
-        }
-    }
+    /// The tokens of y, and rubbish behind them.
+    a: Vec<Shared>,
+    /// The tokens of ỹ, and rubbish behind them.
+    b: Vec<Shared>,
+    counts: Counts,
 }
 
 impl Reduced {
-    /// Reduce a pair.
-    pub(crate) fn reduce(&mut self, a: &[u32], b: &[u32]) {
-        let a_side = side(a, &mut self.a, &mut self.a_positions);
-        let b_side = side(b, &mut self.b, &mut self.b_positions);
-        let Counts { a, b, distinct } = self.dictionary.number(a_side, b_side);
-        self.a.end(a);
-        self.b.end(b);
-        self.distinct = distinct as usize;
+    /// Reduce two sequences that begin at this position.
+    pub(crate) fn reduce<T: Token>(&mut self, a: &[T], b: &[T], first: u32) {
+        let a_side = side(a, first, &mut self.a);
+        let b_side = side(b, first, &mut self.b);
+        self.counts = self.dictionary.number(a_side, b_side);
+    }
+
+    /// y, reduced; the numbers are from 1 to `distinct`.
+    pub(crate) fn a(&self) -> &[Shared] {
+        &self.a[..self.counts.a]
+    }
+
+    /// ỹ, reduced, in the same numbers.
+    pub(crate) fn b(&self) -> &[Shared] {
+        &self.b[..self.counts.b]
+    }
+
+    /// Number of distinct tokens that both sides have.
+    pub(crate) fn distinct(&self) -> usize {
+        self.counts.distinct as usize
     }
 
     /// Pass a kept run to `keep` in positions of y and ỹ, split where tokens were dropped within it, last piece first.
     #[inline]
     pub(crate) fn restore(&self, run: Run, keep: &mut impl FnMut(Run)) {
         let (x, y, length) = (run.original as usize, run.refined as usize, run.length as usize);
-        let (a, b) = (&self.a_positions[x..x + length], &self.b_positions[y..y + length]);
+        let (a, b) = (&self.a[x..x + length], &self.b[y..y + length]);
+        let (a, b) = (|t: usize| a[t].position, |t: usize| b[t].position);
         // Positions ascend, so the two ends tell whether any between is missing.
-        if a[length - 1] - a[0] == run.length - 1 && b[length - 1] - b[0] == run.length - 1 {
+        if a(length - 1) - a(0) == run.length - 1 && b(length - 1) - b(0) == run.length - 1 {
             return keep(Run {
-                original: a[0],
-                refined: b[0],
+                original: a(0),
+                refined: b(0),
                 length: run.length,
             });
         }
@@ -65,10 +62,10 @@ impl Reduced {
         }
         let mut end = length;
         for t in (0..length).rev() {
-            if t == 0 || a[t] != a[t - 1] + 1 || b[t] != b[t - 1] + 1 {
+            if t == 0 || a(t) != a(t - 1) + 1 || b(t) != b(t - 1) + 1 {
                 keep(Run {
-                    original: a[t],
-                    refined: b[t],
+                    original: a(t),
+                    refined: b(t),
                     length: (end - t) as u32,
                 });
                 end = t;
@@ -92,13 +89,13 @@ impl Reduced {
     }
 }
 
-fn side<'a>(ids: &'a [u32], numbers: &'a mut Padded, positions: &'a mut Vec<u32>) -> Side<'a> {
-    if positions.len() < ids.len() {
-        positions.resize(ids.len(), 0);
+fn side<'a, T>(tokens: &'a [T], first: u32, shared: &'a mut Vec<Shared>) -> Side<'a, T> {
+    if shared.len() < tokens.len() {
+        shared.resize(tokens.len(), Shared::default());
     }
     Side {
-        ids,
-        numbers: numbers.begin(ids.len()),
-        positions: &mut positions[..ids.len()],
+        tokens,
+        first,
+        shared: &mut shared[..tokens.len()],
     }
 }

@@ -6,9 +6,10 @@
 //! a list of the words in which its token occurs, so that memory stays linear. Above `STORED_WORDS` only every √n-th row
 //! is stored, and the rows between them are computed again while walking back.
 
-use crate::alignment::Run;
 use crate::masks::Masks;
-use crate::simd::Vectors;
+use crate::runs::Runs;
+use crate::shared::Shared;
+use crate::simd::{Place, Vectors};
 
 /// The number of 64-bit words (8 MiB) up to which all rows are stored.
 const STORED_WORDS: usize = 1 << 20;
@@ -22,19 +23,19 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    /// Pass the kept runs of the canonical alignment to `keep`, last first. Tokens of both are 1 to `distinct`.
-    pub(crate) fn align(&mut self, vectors: Vectors, a: &[u32], b: &[u32], distinct: usize, keep: impl FnMut(Run)) {
-        self.align_within(STORED_WORDS, vectors, a, b, distinct, keep);
+    /// Add the kept runs of the canonical alignment to `runs`, last first. Numbers are from 1 to `distinct`.
+    pub(crate) fn align(&mut self, vectors: Vectors, a: &[Shared], b: &[Shared], distinct: usize, runs: &mut Runs) {
+        self.align_within(STORED_WORDS, vectors, a, b, distinct, runs)
     }
 
     fn align_within(
         &mut self,
         stored_words: usize,
         vectors: Vectors,
-        a: &[u32],
-        b: &[u32],
+        a: &[Shared],
+        b: &[Shared],
         distinct: usize,
-        mut keep: impl FnMut(Run),
+        runs: &mut Runs,
     ) {
         let n = a.len();
         if n == 0 || b.is_empty() {
@@ -69,60 +70,21 @@ impl Rows {
             first = last;
         }
 
-        // Kept tokens i ..< i + length of a, and j ..< j + length of b.
-        let (mut i, mut j, mut length) = (n, b.len(), 0);
-        let mut pass = |i: usize, j: usize, length: usize| {
-            if length > 0 {
-                keep(Run {
-                    original: i as u32,
-                    refined: j as u32,
-                    length: length as u32,
-                });
-            }
-        };
-        while i > 0 && j > 0 {
-            if i == first {
+        let mut end = n;
+        let mut place = Place::last(b.len()).seek(&segment[(n - first) * words..][..words]);
+        while let Some(reached) = place {
+            let rows = &segment[..(end - first + 1) * words];
+            place = vectors.walk(rows, words, reached, &a[first..end], b, runs);
+            if let Some(reached) = place {
+                // The first row of all has no zeros, where the walk would end: there are rows before these.
+                end = first;
                 first -= stride;
                 let from = first / stride * words;
                 segment[..words].copy_from_slice(&checkpoints[from..from + words]);
-                masks.fill(vectors, segment, &a[first..i], (j - 1) / 64 + 1);
+                masks.fill(vectors, segment, &a[first..end], reached.words());
             }
-            let mut at = (i - first) * words;
-            let Some(column) = last_zero(&segment[at..at + words], j) else {
-                break;
-            };
-            let (mut row, word, bit) = (i, column / 64, 1 << (column % 64));
-            // Keep the token of the topmost row in which this column already counts.
-            while row > first && segment[at - words + word] & bit == 0 {
-                (row, at) = (row - 1, at - words);
-                if row == first && first > 0 {
-                    first -= stride;
-                    let from = first / stride * words;
-                    segment[..words].copy_from_slice(&checkpoints[from..from + words]);
-                    masks.fill(vectors, segment, &a[first..row], word + 1);
-                    at = (row - first) * words;
-                }
-            }
-            if row < i || column + 1 < j {
-                pass(i, j, length);
-                length = 0;
-            }
-            (i, j, length) = (row - 1, column, length + 1);
         }
-        pass(i, j, length);
     }
-}
-
-/// The highest column below `end` whose bit is 0.
-#[inline]
-fn last_zero(row: &[u64], end: usize) -> Option<usize> {
-    let mut word = (end - 1) / 64;
-    let mut zeros = !row[word] & (u64::MAX >> (63 - (end - 1) % 64));
-    while zeros == 0 {
-        word = word.checked_sub(1)?;
-        zeros = !row[word];
-    }
-    Some(word * 64 + 63 - zeros.leading_zeros() as usize)
 }
 
 #[cfg(test)]
@@ -132,16 +94,27 @@ mod tests {
     use super::Rows;
     use crate::alignment::Run;
     use crate::masks::Masks;
+    use crate::runs::Runs;
+    use crate::shared::Shared;
     use crate::simd::{Level, Vectors};
 
-    fn kept(level: Level, dense_words: usize, stored_words: usize, a: &[u32], b: &[u32]) -> Vec<Run> {
+    /// At most so many tokens, with numbers from 1 to `alphabet`.
+    fn shared(ids: &[u32], length: usize, alphabet: u32) -> Vec<Shared> {
+        let numbers = ids.iter().take(length).map(|id| 1 + id % alphabet);
+        (0..)
+            .zip(numbers)
+            .map(|(position, number)| Shared { number, position })
+            .collect()
+    }
+
+    fn kept(level: Level, dense_words: usize, stored_words: usize, a: &[Shared], b: &[Shared]) -> Box<[Run]> {
         let mut rows = Rows {
             masks: Masks::within(dense_words),
             ..Rows::default()
         };
-        let mut runs = Vec::new();
-        rows.align_within(stored_words, Vectors::new(level), a, b, 50, |run| runs.push(run));
-        runs
+        let mut runs = Runs::default();
+        rows.align_within(stored_words, Vectors::new(level), a, b, 50, &mut runs);
+        runs.in_order()
     }
 
     proptest! {
@@ -153,8 +126,7 @@ mod tests {
             a in prop::collection::vec(any::<u32>(), 0..1500),
             b in prop::collection::vec(any::<u32>(), 0..1500),
         ) {
-            let fold = |ids: Vec<u32>| ids.into_iter().take(length).map(|id| 1 + id % alphabet).collect::<Vec<_>>();
-            let (a, b) = (fold(a), fold(b));
+            let (a, b) = (shared(&a, length, alphabet), shared(&b, length, alphabet));
             let expected = kept(Level::Portable, 0, usize::MAX, &a, &b);
             for level in Level::available() {
                 for dense_words in [0, usize::MAX] {

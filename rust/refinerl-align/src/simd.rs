@@ -1,18 +1,28 @@
-//! The vector code, and the only unsafe code of this crate: common ends of two sequences, one wave of the greedy
-//! algorithm, and the rows of the bit-parallel one. The first two are written once over [`Lanes`] and compiled for
-//! AVX-512, AVX2 and plain arrays, so the levels cannot drift apart. The portable level has as many lanes as AVX-512, so
-//! it runs the same loop where that is missing. Rows have vectors in AVX-512 only: other levels have no masks to carry
-//! with, and words with their processor's own carry are as fast. Tests run every level that their processor has.
+//! The vector code, and the only unsafe code of this crate: common ends of two sequences, one wave of the
+//! greedy algorithm, and the rows of the bit-parallel one with the walk back through them.
+//!
+//! Where it works on tokens, it is written once over [`Lanes`] and compiled for AVX-512, AVX2 and plain arrays, so the
+//! levels cannot drift apart. The portable level has as many lanes as AVX-512, so it runs the same loop where that is
+//! missing. Narrow rows and the walk are plain code, which is also compiled with the instructions for bits that AVX2 and
+//! AVX-512 come with; wide rows have vectors in AVX-512. Tests run every level that their processor has.
 #![allow(unsafe_code)]
 
+use crate::runs::Runs;
+use crate::shared::Shared;
+
 mod lanes;
+mod padded;
 mod row;
+mod walk;
 
 #[cfg(target_arch = "x86_64")]
 use lanes::x86;
+pub(crate) use lanes::MAX_LANES;
 use lanes::{Lanes, Portable};
+pub(crate) use padded::Padded;
 pub use refinerl_simd::Level;
-pub(crate) use row::ROW_WORDS;
+pub(crate) use row::{NARROW_WORDS, ROW_WORDS};
+pub(crate) use walk::Place;
 
 /// A level that this processor has: the safe functions below rely on it.
 #[derive(Clone, Copy, Debug)]
@@ -24,66 +34,6 @@ impl Vectors {
     pub(crate) fn new(level: Level) -> Self {
         assert!(level.is_available(), "this processor lacks {level:?}");
         Self(level)
-    }
-}
-
-/// Lanes of the widest level. Buffers are padded by as many.
-pub(crate) const MAX_LANES: usize = 16;
-
-/// Token ids, followed by a sentinel that equals nothing on the other side and by room for a whole vector.
-pub(crate) struct Padded {
-    ids: Vec<u32>,
-    length: usize,
-    sentinel: u32,
-}
-
-impl Padded {
-    /// Create one for y; ids are below 2³¹.
-    pub(crate) fn original() -> Self {
-        Self::with_sentinel(u32::MAX)
-    }
-
-    /// Create one for ỹ; ids are below 2³¹.
-    pub(crate) fn refined() -> Self {
-        Self::with_sentinel(u32::MAX - 1)
-    }
-
-    fn with_sentinel(sentinel: u32) -> Self {
-        let mut padded = Self {
-            ids: Vec::new(),
-            length: 0,
-            sentinel,
-        };
-        padded.begin(0);
-        padded.end(0);
-        padded
-    }
-
-    /// Replace the ids by at most so many, to be written into the slice; then call `end`.
-    pub(crate) fn begin(&mut self, most: usize) -> &mut [u32] {
-        self.length = 0;
-        let room = most + 2 * MAX_LANES;
-        if self.ids.len() < room {
-            self.ids.resize(room, self.sentinel);
-        }
-        self.ids[0] = self.sentinel;
-        &mut self.ids[..most]
-    }
-
-    /// Keep the first `length` of the ids that were written.
-    pub(crate) fn end(&mut self, length: usize) {
-        debug_assert!(self.ids[..length].iter().all(|id| *id < 1 << 31));
-        self.ids[length..][..2 * MAX_LANES].fill(self.sentinel);
-        self.length = length;
-    }
-
-    /// The ids without the padding.
-    pub(crate) fn ids(&self) -> &[u32] {
-        &self.ids[..self.length]
-    }
-
-    fn pointer(&self) -> *const i32 {
-        self.ids.as_ptr().cast()
     }
 }
 
@@ -219,15 +169,15 @@ unsafe fn wave_cells<L: Lanes>(step: Step) {
 macro_rules! dispatch {
     ($vectors:expr, $generic:ident($($name:ident: $kind:ty),*) $(-> $result:ty)?) => {{
         #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2")]
+        #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
         unsafe fn avx2($($name: $kind),*) $(-> $result)? {
-            // SAFETY: the feature is on; the rest as the caller promises.
+            // SAFETY: the features are on; the rest as the caller promises.
             unsafe { $generic::<x86::Avx2>($($name),*) }
         }
         #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx512f")]
+        #[target_feature(enable = "avx512f,bmi1,bmi2,lzcnt")]
         unsafe fn avx512($($name: $kind),*) $(-> $result)? {
-            // SAFETY: the feature is on; the rest as the caller promises.
+            // SAFETY: the features are on; the rest as the caller promises.
             unsafe { $generic::<x86::Avx512>($($name),*) }
         }
         // SAFETY: `Vectors` holds levels that this processor has; memory is there as each caller says.
@@ -239,6 +189,23 @@ macro_rules! dispatch {
                 #[cfg(target_arch = "x86_64")]
                 Level::Avx512 => avx512($($name),*),
             }
+        }
+    }};
+}
+
+/// Run `$function` with the instructions for bits where the level of `$vectors` has them.
+macro_rules! with_bits {
+    ($vectors:expr, $function:path, ($($name:ident: $kind:ty),*) $(-> $result:ty)?) => {{
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "bmi1,bmi2,lzcnt")]
+        fn bits($($name: $kind),*) $(-> $result)? {
+            $function($($name),*)
+        }
+        match $vectors.0 {
+            Level::Portable => $function($($name),*),
+            // SAFETY: `Vectors` holds levels that this processor has.
+            #[cfg(target_arch = "x86_64")]
+            _ => unsafe { bits($($name),*) },
         }
     }};
 }
@@ -260,11 +227,11 @@ impl Vectors {
     ///
     /// # Panics
     /// If `used` is no multiple of `ROW_WORDS` or above `width`, or if a row or a mask is missing.
-    pub(crate) fn rows(self, masks: &[u64], rows: &mut [u64], width: usize, used: usize, tokens: &[u32]) {
+    pub(crate) fn rows(self, masks: &[u64], rows: &mut [u64], width: usize, used: usize, tokens: &[Shared]) {
         assert!(used <= width && used.is_multiple_of(ROW_WORDS));
-        for (step, &token) in tokens.iter().enumerate() {
+        for (step, token) in tokens.iter().enumerate() {
             let (before, after) = rows[step * width..].split_at_mut(width);
-            let mask = &masks[token as usize * width..];
+            let mask = &masks[token.number as usize * width..];
             let (before, mask) = (before[..used].as_chunks().0, mask[..used].as_chunks().0);
             let after = after[..used].as_chunks_mut().0;
             match self.0 {
@@ -274,6 +241,37 @@ impl Vectors {
                 _ => row::portable(before, mask, after),
             }
         }
+    }
+
+    /// Fill narrow rows, as `row::narrow` says.
+    pub(crate) fn narrow_rows(self, masks: &[u64], rows: &mut [u64], width: usize, tokens: &[Shared]) {
+        with_bits!(
+            self,
+            row::narrow, (masks: &[u64], rows: &mut [u64], width: usize, tokens: &[Shared])
+        );
+    }
+
+    /// Walk back through rows, as `walk::walk` says.
+    pub(crate) fn walk(
+        self,
+        rows: &[u64],
+        width: usize,
+        place: Place,
+        original: &[Shared],
+        refined: &[Shared],
+        runs: &mut Runs,
+    ) -> Option<Place> {
+        with_bits!(
+            self,
+            walk::walk, (
+                rows: &[u64],
+                width: usize,
+                place: Place,
+                original: &[Shared],
+                refined: &[Shared],
+                runs: &mut Runs
+            ) -> Option<Place>
+        )
     }
 
     /// Length of the common prefix.

@@ -7,10 +7,10 @@
 pub enum Level {
     /// The target's baseline.
     Portable,
-    /// AVX2 with FMA: 8 lanes of 32 bits.
+    /// AVX2 with FMA, BMI1, BMI2 and LZCNT: 8 lanes of 32 bits.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// AVX-512F: 16 lanes of 32 bits.
+    /// AVX-512F with BMI1, BMI2 and LZCNT: 16 lanes of 32 bits.
     #[cfg(target_arch = "x86_64")]
     Avx512,
 }
@@ -45,9 +45,9 @@ impl Level {
         match self {
             Self::Portable => true,
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && counts_bits(),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => is_x86_feature_detected!("avx512f"),
+            Self::Avx512 => is_x86_feature_detected!("avx512f") && counts_bits(),
         }
     }
 
@@ -61,4 +61,10 @@ impl Level {
             Self::Avx512 => "avx512",
         }
     }
+}
+
+/// True if this processor has the instructions for bits that came with AVX2, or before.
+#[cfg(target_arch = "x86_64")]
+fn counts_bits() -> bool {
+    is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2") && is_x86_feature_detected!("lzcnt")
 }

@@ -1,6 +1,7 @@
 //! Vectors of 32-bit integers in AVX-512, AVX2 and plain arrays.
 
-use super::MAX_LANES;
+/// Lanes of the widest level. Buffers are padded by as many.
+pub(crate) const MAX_LANES: usize = 16;
 
 /// A vector of i32.
 ///
