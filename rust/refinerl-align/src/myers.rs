@@ -42,13 +42,14 @@ impl Waves {
     /// Pass the kept runs of the canonical alignment to `keep`, last first. Returns false if its distance is above
     /// `limit`.
     ///
-    /// It also gives up early, when the progress so far projects a distance above the limit.
+    /// It also gives up early, when the progress so far projects a distance above `hopeless`.
     pub(crate) fn align(
         &mut self,
         vectors: Vectors,
         a: &Padded,
         b: &Padded,
         limit: usize,
+        hopeless: usize,
         mut keep: impl FnMut(Run),
     ) -> bool {
         let (n, m) = (a.ids().len() as i32, b.ids().len() as i32);
@@ -92,7 +93,7 @@ impl Waves {
                 self.trace(n, m, d, &mut keep);
                 return true;
             }
-            if d % PROJECT_EVERY == 0 && 6 * d as usize >= limit && self.projected(n, m, d) > limit {
+            if d % PROJECT_EVERY == 0 && 6 * d as usize >= limit && self.projected(n, m, d) > hopeless {
                 return false;
             }
         }

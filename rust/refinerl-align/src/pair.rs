@@ -123,14 +123,15 @@ impl Aligner {
                 refined: run.refined + first,
                 ..run
             };
-            if waves.align(*vectors, a, b, limit, |run| runs.prepend(shifted(run))) {
+            if waves.align(*vectors, a, b, limit, limit, |run| runs.prepend(shifted(run))) {
                 return;
             }
         }
         reduced.reduce(original, refined, first);
         let (n, m) = (reduced.a().len(), reduced.b().len());
+        let dropped = original.len() + refined.len() - n - m;
         let limit = match algorithm {
-            Algorithm::Auto => reduced_limit(n, m),
+            Algorithm::Auto => reduced_limit(n, m, reduced.expected_distance(dropped)),
             Algorithm::ReducedWaves => usize::MAX,
             Algorithm::Waves | Algorithm::Rows => 0,
         };
@@ -138,7 +139,8 @@ impl Aligner {
             a.fill(reduced.a().iter().map(|token| token.number));
             b.fill(reduced.b().iter().map(|token| token.number));
             let keep = |run| reduced.restore(run, &mut |run| runs.prepend(run));
-            if waves.align(*vectors, a, b, limit, keep) {
+            // The same tokens in another order are what the expectation does not foresee.
+            if waves.align(*vectors, a, b, limit, limit.saturating_mul(2), keep) {
                 return;
             }
         }
@@ -155,8 +157,58 @@ fn direct_limit(length: usize) -> usize {
     (4 * length).isqrt()
 }
 
-/// The distance up to which waves cost less than rows, which take time for each token and each word of its row.
-fn reduced_limit(n: usize, m: usize) -> usize {
-    let rows = n * (2 + m.div_ceil(64));
-    rows.min(STORED_CELLS).isqrt()
+/// The distance up to which waves are tried before rows: 0 if so many differences are expected that rows take less time.
+fn reduced_limit(n: usize, m: usize, expected: usize) -> usize {
+    // A row takes time for its token and for each of its words, a wave for itself and for each of its cells: rows take
+    // n (12 + 2 m / 64) units, d waves d (128 + d).
+    let rows = n * (12 + 2 * m.div_ceil(64));
+    let limit = (64 * 64 + rows).isqrt() - 64;
+    if expected > limit {
+        return 0;
+    }
+    // An expectation may be too low.
+    (limit + limit / 3).min(STORED_CELLS.isqrt())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Algorithm, Aligner};
+    use crate::simd::Level;
+
+    /// Of ids as in text (an id below r has the share log r / log 30,000) and of uniform ones, for few edits and many.
+    #[test]
+    fn the_distance_of_edited_pairs_is_foreseen() {
+        let mut state = 1u64;
+        let mut random = move || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 11) as f64 / (1u64 << 53) as f64
+        };
+        for (zipf, length) in [(true, 200), (true, 1000), (false, 4000)] {
+            for rate in [0.1, 0.3, 0.6] {
+                let (mut expected, mut found) = (0, 0);
+                for _ in 0..20 {
+                    let mut token = || {
+                        let place = random();
+                        (if zipf { 3e4f64.powf(place) } else { 3e4 * place }) as i32
+                    };
+                    let a: Vec<i32> = (0..length).map(|_| token()).collect();
+                    let fresh: Vec<i32> = a.iter().map(|_| token()).collect();
+                    let edits: Vec<bool> = a.iter().map(|_| random() < rate).collect();
+                    let b: Vec<i32> = (0..length).map(|i| if edits[i] { fresh[i] } else { a[i] }).collect();
+                    let mut aligner = Aligner::new(Level::best(), Algorithm::Rows);
+                    let kept = aligner.align(&a, &b).kept();
+                    aligner.reduced.reduce(&a, &b, 0);
+                    let (n, m) = (aligner.reduced.a().len(), aligner.reduced.b().len());
+                    expected += aligner.reduced.expected_distance(2 * length - n - m);
+                    found += n + m - 2 * kept;
+                }
+                assert!(
+                    expected < 2 * found && found < 2 * expected,
+                    "expected {expected}, found {found} of {length} tokens, {rate} edited"
+                );
+            }
+        }
+    }
 }
