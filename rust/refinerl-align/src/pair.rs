@@ -6,7 +6,7 @@ use crate::myers::Waves;
 use crate::reduce::Reduced;
 use crate::rows::Rows;
 use crate::runs::Runs;
-use crate::simd::{Level, Padded, Vectors};
+use crate::simd::{Level, Padded, Vectors, WORD};
 use crate::token::Token;
 
 /// The algorithm for what is left between the common ends. The result does not depend on it.
@@ -110,6 +110,12 @@ impl Aligner {
             rows,
             runs,
         } = self;
+        let short = original.len() <= 2 * WORD && refined.len() <= WORD && vectors.compares();
+        if short && *algorithm == Algorithm::Auto {
+            reduced.keep_all(original, refined, first);
+            b.fill(refined.iter().map(|token| token.narrow()));
+            return rows.align_short(*vectors, reduced.a(), reduced.b(), b, runs);
+        }
         let limit = match algorithm {
             Algorithm::Auto => direct_limit(original.len() + refined.len()),
             Algorithm::Waves => usize::MAX,

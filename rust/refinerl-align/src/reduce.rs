@@ -28,6 +28,24 @@ impl Reduced {
         self.counts = self.dictionary.number(a_side, b_side);
     }
 
+    /// Take two sequences that begin at this position as they are: all tokens, with their ids as numbers.
+    pub(crate) fn keep_all<T: Token>(&mut self, a: &[T], b: &[T], first: u32) {
+        for (tokens, shared) in [(a, &mut self.a), (b, &mut self.b)] {
+            let side = side(tokens, first, shared);
+            for ((to, token), position) in side.shared.iter_mut().zip(tokens).zip(first..) {
+                *to = Shared {
+                    number: token.narrow(),
+                    position,
+                };
+            }
+        }
+        self.counts = Counts {
+            a: a.len(),
+            b: b.len(),
+            distinct: 0,
+        };
+    }
+
     /// y, reduced; the numbers are from 1 to `distinct`.
     pub(crate) fn a(&self) -> &[Shared] {
         &self.a[..self.counts.a]

@@ -9,7 +9,7 @@
 use crate::masks::Masks;
 use crate::runs::Runs;
 use crate::shared::Shared;
-use crate::simd::{Place, Vectors};
+use crate::simd::{Padded, Place, Vectors};
 
 /// The number of 64-bit words (8 MiB) up to which all rows are stored.
 const STORED_WORDS: usize = 1 << 20;
@@ -26,6 +26,26 @@ impl Rows {
     /// Add the kept runs of the canonical alignment to `runs`, last first. Numbers are from 1 to `distinct`.
     pub(crate) fn align(&mut self, vectors: Vectors, a: &[Shared], b: &[Shared], distinct: usize, runs: &mut Runs) {
         self.align_within(STORED_WORDS, vectors, a, b, distinct, runs)
+    }
+
+    /// The same for short sequences: `padded` holds the numbers of b, at most `WORD`.
+    pub(crate) fn align_short(
+        &mut self,
+        vectors: Vectors,
+        a: &[Shared],
+        b: &[Shared],
+        padded: &Padded,
+        runs: &mut Runs,
+    ) {
+        if self.segment.len() <= a.len() {
+            self.segment.resize(a.len() + 1, 0);
+        }
+        let rows = &mut self.segment[..a.len() + 1];
+        rows[0] = u64::MAX;
+        vectors.compare(a, padded, rows);
+        if let Some(place) = Place::last(b.len()).seek(&rows[a.len()..]) {
+            vectors.walk(rows, 1, place, a, b, runs);
+        }
     }
 
     fn align_within(
@@ -96,7 +116,7 @@ mod tests {
     use crate::masks::Masks;
     use crate::runs::Runs;
     use crate::shared::Shared;
-    use crate::simd::{Level, Vectors};
+    use crate::simd::{Level, Padded, Vectors, WORD};
 
     /// At most so many tokens, with numbers from 1 to `alphabet`.
     fn shared(ids: &[u32], length: usize, alphabet: u32) -> Vec<Shared> {
@@ -135,6 +155,23 @@ mod tests {
                         prop_assert_eq!(&found, &expected, "{:?} {} {}", level, dense_words, stored_words);
                     }
                 }
+            }
+        }
+
+        #[test]
+        fn short_sequences_need_no_masks(
+            alphabet in 1u32..50,
+            a in prop::collection::vec(any::<u32>(), 1..130),
+            b in prop::collection::vec(any::<u32>(), 1..=WORD),
+        ) {
+            let (a, b) = (shared(&a, 130, alphabet), shared(&b, WORD, alphabet));
+            let expected = kept(Level::Portable, 0, usize::MAX, &a, &b);
+            for level in Level::available() {
+                let mut padded = Padded::refined();
+                padded.fill(b.iter().map(|token| token.number));
+                let mut runs = Runs::default();
+                Rows::default().align_short(Vectors::new(level), &a, &b, &padded, &mut runs);
+                prop_assert_eq!(&runs.in_order(), &expected, "{:?}", level);
             }
         }
     }

@@ -1,5 +1,5 @@
-//! The vector code, and the only unsafe code of this crate: common ends of two sequences, one wave of the
-//! greedy algorithm, and the rows of the bit-parallel one with the walk back through them.
+//! The vector code, and the only unsafe code of this crate: common ends of two sequences, tokens compared with each
+//! other, one wave of the greedy algorithm, and the rows of the bit-parallel one with the walk back through them.
 //!
 //! Where it works on tokens, it is written once over [`Lanes`] and compiled for AVX-512, AVX2 and plain arrays, so the
 //! levels cannot drift apart. The portable level has as many lanes as AVX-512, so it runs the same loop where that is
@@ -10,11 +10,14 @@
 use crate::runs::Runs;
 use crate::shared::Shared;
 
+mod compare;
 mod lanes;
 mod padded;
 mod row;
 mod walk;
 
+use compare::compare;
+pub(crate) use compare::WORD;
 #[cfg(target_arch = "x86_64")]
 use lanes::x86;
 pub(crate) use lanes::MAX_LANES;
@@ -241,6 +244,22 @@ impl Vectors {
                 _ => row::portable(before, mask, after),
             }
         }
+    }
+
+    /// True if this level compares many tokens at once for little.
+    pub(crate) fn compares(self) -> bool {
+        !matches!(self.0, Level::Portable)
+    }
+
+    /// Fill rows of one word, the first of which is there, by comparing each token of y with the at most `WORD` of ỹ.
+    ///
+    /// # Panics
+    /// If there are more.
+    pub(crate) fn compare(self, original: &[Shared], refined: &Padded, rows: &mut [u64]) {
+        assert!(refined.length <= WORD);
+        let b = refined.pointer();
+        let tokens = refined.length;
+        dispatch!(self, compare(original: &[Shared], b: *const i32, tokens: usize, rows: &mut [u64]));
     }
 
     /// Fill narrow rows, as `row::narrow` says.

@@ -207,6 +207,36 @@ fn long_pairs_agree_on_every_path() {
     }
 }
 
+/// Around the lengths up to which tokens are compared with each other, and those of a word's columns.
+#[test]
+fn pairs_of_about_a_word_or_two_agree_on_every_path() {
+    let mut state = 3u32;
+    let mut random = move |below: u32| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) % below
+    };
+    for alphabet in [2, 20, 200] {
+        for n in [1, 63, 64, 65, 127, 128, 129, 130] {
+            for m in [1, 62, 63, 64, 65, 66, 127, 128, 129] {
+                let mut tokens = |length| (0..length).map(|_| random(alphabet) as i32).collect::<Vec<_>>();
+                let (mut a, mut b) = (tokens(n), tokens(m));
+                // Nothing in common at the ends.
+                a.splice(0..1, [1000]);
+                a.push(1001);
+                b.push(1002);
+                let expected = naive(&a, &b);
+                for (level, algorithm, mut aligner) in aligners() {
+                    assert_eq!(
+                        aligner.align(&a, &b),
+                        expected,
+                        "{level:?} {algorithm:?} {n} {m} of {alphabet}"
+                    );
+                }
+            }
+        }
+    }
+}
+
 /// 32k tokens with 10 % edits, and 32k × 32k without anything in common but the alphabet.
 #[test]
 fn very_long_pairs_work() {
