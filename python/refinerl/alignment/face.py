@@ -49,7 +49,8 @@ def align(originals: Sequence[Any], refined: Sequence[Any], *, threads: int | No
     case.
 
     A pair of n tokens a side and d differences takes O(n + d²) time and memory while d is small, and never more than
-    O(n²/64) time; a thread needs at most about 20 MiB for up to 32k tokens a side, O(n√n) bits beyond.
+    O(n²/64) time; a thread needs at most about 20 MiB for up to 32k tokens a side, O(n√n) bits beyond. Buffers are kept
+    for later calls, those of up to 12 MiB a thread and of 32 MiB in all.
 
     Raises:
         ValueError: counts that do not match, None, floats, negative ids, tensors on another device, other shapes.

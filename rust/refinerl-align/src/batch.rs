@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use crate::alignment::Alignment;
 use crate::pair::Aligner;
+use crate::pool::POOL;
 
 /// A borrowed sequence of token ids of either width.
 #[derive(Clone, Copy, Debug)]
@@ -67,20 +68,22 @@ pub fn align_batch(pairs: &[(Tokens<'_>, Tokens<'_>)], parallel: bool) -> Vec<Al
     let worth_it = || pairs.iter().map(|(a, b)| a.len() + b.len()).sum::<usize>() >= PARALLEL_TOKENS;
     let threads = rayon::current_num_threads().min(pairs.len());
     if !parallel || threads < 2 || !worth_it() {
-        let mut aligner = Aligner::default();
-        return pairs.iter().map(|(a, b)| aligner.align_tokens(*a, *b)).collect();
+        return POOL.with(|aligner| pairs.iter().map(|(a, b)| aligner.align_tokens(*a, *b)).collect());
     }
     // A free thread takes the next pair; this one does not wait for the others to wake up.
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::with_capacity(pairs.len()));
+    let take = || {
+        let index = next.fetch_add(1, Ordering::Relaxed);
+        Some((index, pairs.get(index)?))
+    };
     let work = || {
-        let mut aligner = Aligner::default();
         let mut own = Vec::new();
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some((a, b)) = pairs.get(index) else { break };
-            own.push((index, aligner.align_tokens(*a, *b)));
-        }
+        POOL.with(|aligner| {
+            while let Some((index, (a, b))) = take() {
+                own.push((index, aligner.align_tokens(*a, *b)));
+            }
+        });
         done.lock().expect("no thread panics").append(&mut own);
     };
     rayon::in_place_scope(|scope| {

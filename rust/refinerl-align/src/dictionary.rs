@@ -3,6 +3,7 @@
 //! Real ids are Zipf-like: whether the next token is new cannot be predicted, so the loops below have no branch that
 //! depends on it. A table indexed by the id itself needs none; one with hashing, for ids that are too large, does.
 
+use crate::memory::size;
 use crate::shared::Shared;
 use crate::token::Token;
 
@@ -106,6 +107,11 @@ pub(crate) struct Counts {
 }
 
 impl Dictionary {
+    /// Bytes of the tables.
+    pub(crate) fn size(&self) -> usize {
+        size(&self.direct) + size(&self.slots)
+    }
+
     /// Number the tokens of a pair that both sides have, from 1 on, as they appear in ỹ.
     pub(crate) fn number<T: Token>(&mut self, a: Side<'_, T>, b: Side<'_, T>) -> Counts {
         let tokens = a.tokens.iter().chain(b.tokens);

@@ -1,5 +1,6 @@
 //! The occurrences of b's tokens as bits, and the rows that follow from them (`rows`).
 
+use crate::memory::size;
 use crate::shared::Shared;
 use crate::simd::{Vectors, NARROW_WORDS, ROW_WORDS};
 
@@ -38,6 +39,11 @@ impl Masks {
             entries: Vec::new(),
             ends: Vec::new(),
         }
+    }
+
+    /// Bytes of the buffers.
+    pub(crate) fn size(&self) -> usize {
+        size(&self.dense) + size(&self.starts) + size(&self.entries) + size(&self.ends)
     }
 
     /// Words in a row.

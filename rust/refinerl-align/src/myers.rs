@@ -5,6 +5,7 @@
 //! are i − 1 and i of the wave before, so neighbouring diagonals fill a vector.
 
 use crate::alignment::Run;
+use crate::memory::size;
 use crate::simd::{Padded, Vectors, MAX_LANES};
 
 /// The value beside a wave, where there is no diagonal.
@@ -34,6 +35,11 @@ fn cells(n: i32, m: i32, d: i32) -> (i32, i32) {
 }
 
 impl Waves {
+    /// Bytes of the buffers.
+    pub(crate) fn size(&self) -> usize {
+        size(&self.cells) + size(&self.origins)
+    }
+
     /// Index of cell i of wave d.
     fn at(&self, d: i32, i: i32) -> usize {
         (self.origins[d as usize] + i as isize) as usize

@@ -65,6 +65,12 @@ impl Aligner {
         }
     }
 
+    /// Bytes of the buffers.
+    pub(crate) fn size(&self) -> usize {
+        let padded = self.a.size() + self.b.size();
+        padded + self.waves.size() + self.reduced.size() + self.rows.size() + self.runs.size()
+    }
+
     /// Compute the canonical alignment of y (`original`) and ỹ (`refined`), as the crate's documentation defines it.
     pub fn align<T: Token>(&mut self, original: &[T], refined: &[T]) -> Alignment {
         let prefix = self.vectors.common_prefix(original, refined);

@@ -3,6 +3,7 @@
 
 use crate::alignment::Run;
 use crate::dictionary::{Counts, Dictionary, Side};
+use crate::memory::size;
 use crate::shared::Shared;
 use crate::token::Token;
 
@@ -26,6 +27,11 @@ impl Reduced {
         let a_side = side(a, first, &mut self.a);
         let b_side = side(b, first, &mut self.b);
         self.counts = self.dictionary.number(a_side, b_side);
+    }
+
+    /// Bytes of the buffers.
+    pub(crate) fn size(&self) -> usize {
+        self.dictionary.size() + size(&self.a) + size(&self.b)
     }
 
     /// Take two sequences that begin at this position as they are: all tokens, with their ids as numbers.

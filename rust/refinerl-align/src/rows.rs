@@ -7,6 +7,7 @@
 //! is stored, and the rows between them are computed again while walking back.
 
 use crate::masks::Masks;
+use crate::memory::size;
 use crate::runs::Runs;
 use crate::shared::Shared;
 use crate::simd::{Padded, Place, Vectors};
@@ -23,6 +24,11 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
+    /// Bytes of the buffers.
+    pub(crate) fn size(&self) -> usize {
+        self.masks.size() + size(&self.checkpoints) + size(&self.segment)
+    }
+
     /// Add the kept runs of the canonical alignment to `runs`, last first. Numbers are from 1 to `distinct`.
     pub(crate) fn align(&mut self, vectors: Vectors, a: &[Shared], b: &[Shared], distinct: usize, runs: &mut Runs) {
         self.align_within(STORED_WORDS, vectors, a, b, distinct, runs)

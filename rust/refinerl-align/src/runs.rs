@@ -1,6 +1,7 @@
 //! Kept runs, collected from the last to the first.
 
 use crate::alignment::Run;
+use crate::memory::size;
 
 /// Positions in y and ỹ as one number.
 #[inline(always)]
@@ -29,6 +30,11 @@ impl Default for Runs {
 }
 
 impl Runs {
+    /// Bytes of the buffer.
+    pub(crate) fn size(&self) -> usize {
+        size(&self.ends)
+    }
+
     /// Forget all runs.
     pub(crate) fn clear(&mut self) {
         self.at = 0;

@@ -1,6 +1,7 @@
 //! Token ids in a buffer from whose end a whole vector may be read.
 
 use super::lanes::MAX_LANES;
+use crate::memory::size;
 
 /// Token ids, followed by a sentinel that equals nothing on the other side and by room for a whole vector.
 pub(crate) struct Padded {
@@ -45,6 +46,11 @@ impl Padded {
     /// The ids without the padding.
     pub(crate) fn ids(&self) -> &[u32] {
         &self.ids[..self.length]
+    }
+
+    /// Bytes of the buffer.
+    pub(crate) fn size(&self) -> usize {
+        size(&self.ids)
     }
 
     pub(super) fn pointer(&self) -> *const i32 {
