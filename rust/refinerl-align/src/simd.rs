@@ -4,7 +4,7 @@
 //! Where it works on tokens, it is written once over [`Lanes`] and compiled for AVX-512, AVX2 and plain arrays, so the
 //! levels cannot drift apart. The portable level has as many lanes as AVX-512, so it runs the same loop where that is
 //! missing. Narrow rows and the walk are plain code, which is also compiled with the instructions for bits that AVX2 and
-//! AVX-512 come with; wide rows have vectors in AVX-512. Tests run every level that their processor has.
+//! AVX-512 come with; wide rows have vectors of their own. Tests run every level that their processor has.
 #![allow(unsafe_code)]
 
 use crate::runs::Runs;
@@ -241,7 +241,10 @@ impl Vectors {
                 // SAFETY: `Vectors` holds levels that this processor has.
                 #[cfg(target_arch = "x86_64")]
                 Level::Avx512 => unsafe { row::avx512(before, mask, after) },
-                _ => row::portable(before, mask, after),
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx2 => unsafe { row::avx2(before, mask, after) },
+                Level::Portable => row::portable(before, mask, after),
             }
         }
     }

@@ -85,6 +85,42 @@ pub(super) fn avx512(before: &Words, mask: &Words, after: &mut Words) {
     }
 }
 
+/// The same in halves of 4 words.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+pub(super) fn avx2(before: &Words, mask: &Words, after: &mut Words) {
+    use std::arch::x86_64::*;
+
+    let (ones, bits) = (_mm256_set1_epi64x(-1), _mm256_setr_epi64x(1, 2, 4, 8));
+    let signs = |words| _mm256_movemask_pd(_mm256_castsi256_pd(words)) as u32;
+    let mut carry = 0;
+    for ((before, mask), after) in before.iter().zip(mask).zip(after) {
+        // SAFETY: each is an array of 64 bytes.
+        let load = |words: &[u64; ROW_WORDS], half| unsafe { _mm256_loadu_si256(words.as_ptr().add(4 * half).cast()) };
+        let (mut sums, mut kept) = ([ones; 2], [ones; 2]);
+        let (mut over, mut full) = (0, 0);
+        for half in 0..2 {
+            let (v, mask) = (load(before, half), load(mask, half));
+            let matches = _mm256_and_si256(v, mask);
+            let sum = _mm256_add_epi64(v, matches);
+            // Of the highest bits two were set, or one that no longer is.
+            let carries = _mm256_or_si256(matches, _mm256_andnot_si256(sum, v));
+            over |= signs(carries) << (4 * half);
+            full |= signs(_mm256_cmpeq_epi64(sum, ones)) << (4 * half);
+            (sums[half], kept[half]) = (sum, _mm256_andnot_si256(mask, v));
+        }
+        let carried = 2 * over + full + carry;
+        carry = carried >> ROW_WORDS;
+        for half in 0..2 {
+            let lanes = _mm256_set1_epi64x(i64::from((carried ^ full) >> (4 * half)));
+            let one = _mm256_cmpeq_epi64(_mm256_and_si256(lanes, bits), bits); // −1 in a word that gets a carry
+            let next = _mm256_or_si256(_mm256_sub_epi64(sums[half], one), kept[half]);
+            // SAFETY: as above.
+            unsafe { _mm256_storeu_si256(after.as_mut_ptr().add(4 * half).cast(), next) };
+        }
+    }
+}
+
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
     use proptest::prelude::*;
@@ -101,6 +137,11 @@ mod tests {
             let (before, mask) = (before.as_chunks().0, mask.as_chunks().0);
             let (mut expected, mut found) = ([[0; 8]; 3], [[0; 8]; 3]);
             super::portable(before, mask, &mut expected);
+            if is_x86_feature_detected!("avx2") {
+                // SAFETY: the feature is there.
+                unsafe { super::avx2(before, mask, &mut found) };
+                prop_assert_eq!(found, expected);
+            }
             if is_x86_feature_detected!("avx512f") {
                 // SAFETY: the feature is there.
                 unsafe { super::avx512(before, mask, &mut found) };
