@@ -16,6 +16,18 @@ pub enum Tokens<'a> {
     I64(&'a [i64]),
 }
 
+impl<'a> From<&'a [i32]> for Tokens<'a> {
+    fn from(ids: &'a [i32]) -> Self {
+        Self::I32(ids)
+    }
+}
+
+impl<'a> From<&'a [i64]> for Tokens<'a> {
+    fn from(ids: &'a [i64]) -> Self {
+        Self::I64(ids)
+    }
+}
+
 impl Tokens<'_> {
     /// Number of tokens.
     pub fn len(&self) -> usize {

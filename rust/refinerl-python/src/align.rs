@@ -1,12 +1,12 @@
 //! The binding of `refinerl-align`. `refinerl.alignment`, its only caller, has checked counts and lengths.
 
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyTuple};
+use pyo3::types::PyList;
 use refinerl_align as core;
 
 use crate::integers;
+use crate::sequences::{invalid, Sequences};
 
 /// Tokens to align between checks for Ctrl-C.
 const TOKENS_BETWEEN_SIGNALS: usize = 1 << 22;
@@ -17,9 +17,6 @@ const TOKENS_BETWEEN_SIGNALS: usize = 1 << 22;
 #[pyclass(frozen, eq, hash, module = "refinerl._core")]
 #[derive(PartialEq, Eq, Hash)]
 struct Alignment(core::Alignment);
-
-/// The rule for token ids in error messages.
-const RANGE: &str = "token ids from 0 to 2**31 - 1";
 
 type Runs = Vec<(u32, u32, u32)>;
 
@@ -101,87 +98,6 @@ impl Alignment {
     }
 }
 
-/// A borrowed array, or a copy of one that is short or not contiguous, or of a list or tuple.
-enum Held<'py> {
-    Narrow(PyReadonlyArray1<'py, i32>),
-    Wide(PyReadonlyArray1<'py, i64>),
-    NarrowCopy(Vec<i32>),
-    WideCopy(Vec<i64>),
-}
-
-impl Held<'_> {
-    fn tokens(&self) -> PyResult<core::Tokens<'_>> {
-        Ok(match self {
-            Self::Narrow(array) => core::Tokens::I32(array.as_slice()?),
-            Self::Wide(array) => core::Tokens::I64(array.as_slice()?),
-            Self::NarrowCopy(ids) => core::Tokens::I32(ids),
-            Self::WideCopy(ids) => core::Tokens::I64(ids),
-        })
-    }
-}
-
-fn invalid(name: &str, rule: &str, value: impl std::fmt::Display) -> PyErr {
-    PyValueError::new_err(format!("{name} must be {rule}, got {value}"))
-}
-
-/// Borrow or copy the sequences. Returns None if one is no list, tuple or one-dimensional array of int32 or int64.
-fn hold<'py>(name: &str, sequences: &Bound<'py, PyList>) -> PyResult<Option<Vec<Held<'py>>>> {
-    let mut all = Vec::with_capacity(sequences.len());
-    for (index, item) in sequences.iter().enumerate() {
-        all.push(if let Some(ids) = integers::ids(&item) {
-            Held::NarrowCopy(ids)
-        } else if let Ok(tuple) = item.cast::<PyTuple>() {
-            Held::NarrowCopy(one_by_one(name, index, tuple)?)
-        } else if let Ok(list) = item.cast::<PyList>() {
-            Held::NarrowCopy(one_by_one(name, index, &list.to_tuple())?)
-        } else if let Ok(array) = item.cast::<PyArray1<i32>>() {
-            match integers::copied(array)? {
-                Some(ids) => Held::NarrowCopy(ids),
-                None => Held::Narrow(array.try_readonly()?),
-            }
-        } else if let Ok(array) = item.cast::<PyArray1<i64>>() {
-            match integers::copied(array)? {
-                Some(ids) => Held::WideCopy(ids),
-                None => Held::Wide(array.try_readonly()?),
-            }
-        } else {
-            return Ok(None);
-        });
-    }
-    Ok(Some(all))
-}
-
-/// Read a tuple item by item. A tuple lends its items; a list would count a reference to each.
-fn one_by_one(name: &str, index: usize, items: &Bound<'_, PyTuple>) -> PyResult<Vec<i32>> {
-    let mut ids = Vec::with_capacity(items.len());
-    for item in items.iter_borrowed() {
-        match item.extract::<i64>() {
-            Ok(id @ 0..=0x7FFF_FFFF) => ids.push(id as i32),
-            _ => return Err(invalid(&format!("{name}[{index}]"), RANGE, item.as_any())),
-        }
-    }
-    Ok(ids)
-}
-
-/// Check the sequences and convert them to the core's type, whose 32-bit positions allow 2³⁰ tokens a side.
-fn valid<'a>(name: &str, held: &'a [Held<'_>]) -> PyResult<Vec<core::Tokens<'a>>> {
-    let check = |(index, sequence): (usize, &'a Held<'_>)| {
-        let tokens = sequence.tokens()?;
-        if tokens.len() > i32::MAX as usize / 2 {
-            return Err(invalid(
-                &format!("{name}[{index}]"),
-                "shorter than 2**30 tokens",
-                tokens.len(),
-            ));
-        }
-        match tokens.invalid() {
-            Some(id) => Err(invalid(&format!("{name}[{index}]"), RANGE, id)),
-            None => Ok(tokens),
-        }
-    };
-    held.iter().enumerate().map(check).collect()
-}
-
 /// Align pairs of token sequences. Returns None if one is no list, tuple or one-dimensional array of int32 or int64.
 ///
 /// `threads`: None is all cores, 1 is the calling thread alone.
@@ -193,13 +109,14 @@ fn align(
     refined: &Bound<'_, PyList>,
     threads: Option<usize>,
 ) -> PyResult<Option<Vec<Alignment>>> {
-    let (Some(originals), Some(refined)) = (hold("originals", originals)?, hold("refined", refined)?) else {
+    let held = (
+        Sequences::hold("originals", originals)?,
+        Sequences::hold("refined", refined)?,
+    );
+    let (Some(originals), Some(refined)) = held else {
         return Ok(None);
     };
-    let pairs: Vec<_> = valid("originals", &originals)?
-        .into_iter()
-        .zip(valid("refined", &refined)?)
-        .collect();
+    let pairs: Vec<_> = originals.tokens()?.into_iter().zip(refined.tokens()?).collect();
     let pool = match threads {
         None | Some(1) => None,
         Some(count) => {
@@ -269,8 +186,8 @@ fn filter_refinements<'py>(
         _ => return Err(invalid("accept", "better, all, or perfect with a max_reward", accept)),
     };
     let kinds = "arrays of int32 or int64, lists or tuples";
-    let held = hold("refined", refined)?.ok_or_else(|| invalid("refined", kinds, refined))?;
-    let tokens = valid("refined", &held)?;
+    let held = Sequences::hold("refined", refined)?.ok_or_else(|| invalid("refined", kinds, refined))?;
+    let tokens = held.tokens()?;
     let (rewards, refined_rewards, prompts) = (rewards.as_slice()?, refined_rewards.as_slice()?, prompts.as_slice()?);
     let filtered = py.detach(|| core::filter(rewards, refined_rewards, prompts, &tokens, accept));
     let reasons = filtered.reasons.into_iter().map(word).collect();

@@ -11,10 +11,11 @@ use std::ffi::c_void;
 use std::mem::{offset_of, size_of};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use numpy::{Element, PyArray1, PyArrayMethods, PyUntypedArrayMethods};
+use numpy::{Element, PyArray1, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyInt, PyList, PyTuple};
+use refinerl_align::Tokens;
 
 /// The head of every object.
 #[repr(C)]
@@ -117,7 +118,7 @@ impl Layout {
             let list = PyList::new(py, [5, 7])?;
             list.append(&item)?;
             let expected = expected.map(|id| vec![5, 7, id]);
-            if self.list(&list) != expected || self.tuple(&list.to_tuple()) != expected {
+            if self.both(&list) != [expected.clone(), expected] {
                 return Ok(false);
             }
         }
@@ -138,52 +139,63 @@ impl Layout {
         ];
         others.iter().try_fold(true, |right, item| {
             let list = PyList::new(py, [item])?;
-            Ok(right && self.list(&list).is_none() && self.tuple(&list.to_tuple()).is_none())
+            Ok(right && self.both(&list) == [None, None])
         })
     }
 
-    /// Read the ids of a list; None unless all are exact ints in range.
-    fn list(self, list: &Bound<'_, PyList>) -> Option<Vec<i32>> {
-        // SAFETY: a list is as large as `List`, and `read` runs no Python, so nothing can change the list meanwhile.
-        unsafe { self.read(list.py(), (*list.as_ptr().cast::<List>()).items, list.len()) }
+    /// Read a list as it is and as a tuple.
+    fn both(self, list: &Bound<'_, PyList>) -> [Option<Vec<i32>>; 2] {
+        let (mut ids, mut tuple_ids) = (Vec::new(), Vec::new());
+        let read = [self.list(list, &mut ids), self.tuple(&list.to_tuple(), &mut tuple_ids)];
+        [read[0].then_some(ids), read[1].then_some(tuple_ids)]
     }
 
-    /// Read the ids of a tuple; None unless all are exact ints in range.
-    fn tuple(self, tuple: &Bound<'_, PyTuple>) -> Option<Vec<i32>> {
+    /// Append the ids of a list; false unless all are exact ints in range.
+    fn list(self, list: &Bound<'_, PyList>, to: &mut Vec<i32>) -> bool {
+        // SAFETY: a list is as large as `List`, and `read` runs no Python, so nothing can change the list meanwhile.
+        unsafe { self.read(list.py(), (*list.as_ptr().cast::<List>()).items, list.len(), to) }
+    }
+
+    /// Append the ids of a tuple; false unless all are exact ints in range.
+    fn tuple(self, tuple: &Bound<'_, PyTuple>, to: &mut Vec<i32>) -> bool {
         // SAFETY: behind its head a tuple holds as many items as its length says.
         unsafe {
             self.read(
                 tuple.py(),
                 tuple.as_ptr().byte_add(self.tuple_items).cast(),
                 tuple.len(),
+                to,
             )
         }
     }
 
     /// # Safety
     /// `items` are `length` pointers to objects, or null.
-    unsafe fn read(self, py: Python<'_>, items: *const *const Integer, length: usize) -> Option<Vec<i32>> {
+    unsafe fn read(self, py: Python<'_>, items: *const *const Integer, length: usize, to: &mut Vec<i32>) -> bool {
         let int = py.get_type::<PyInt>().as_ptr().cast::<c_void>().cast_const();
         let (flags, one) = if self.tagged { (4, 8) } else { (0, 1) };
-        let mut ids = Vec::with_capacity(length);
-        let to: *mut i32 = ids.as_mut_ptr();
-        for index in 0..length {
+        to.reserve(length);
+        let ids = to.spare_capacity_mut();
+        for (index, id) in ids[..length].iter_mut().enumerate() {
             // SAFETY: every object has a class; an int has its size, and as many digits as that tells.
             unsafe {
                 let item = *items.add(index);
                 if item.is_null() || (*item).object.class != int {
-                    return None;
+                    return false;
                 }
-                *to.add(index) = if (*item).size & !flags == one {
+                id.write(if (*item).size & !flags == one {
                     *(&raw const (*item).digits as *const u32) as i32
                 } else {
-                    self.rare(item)?
-                };
+                    match self.rare(item) {
+                        Some(id) => id,
+                        None => return false,
+                    }
+                });
             }
         }
         // SAFETY: all of them have been written.
-        unsafe { ids.set_len(length) };
-        Some(ids)
+        unsafe { to.set_len(to.len() + length) };
+        true
     }
 
     /// Read an int that has not exactly one digit: 0, or one of two digits that is below 2³¹.
@@ -208,27 +220,44 @@ impl Layout {
     }
 }
 
-/// Read the ids of a list or tuple of exact ints from 0 to 2³¹ − 1. Returns None for anything else, or if direct reads
-/// are forbidden.
-pub fn ids(sequence: &Bound<'_, PyAny>) -> Option<Vec<i32>> {
-    let layout = layout(sequence.py())?;
-    match sequence.cast_exact::<PyList>() {
-        Ok(list) => layout.list(list),
-        Err(_) => layout.tuple(sequence.cast_exact::<PyTuple>().ok()?),
+/// Append the ids of a list or tuple of exact ints from 0 to 2³¹ − 1. False for anything else, and if direct reads are
+/// forbidden.
+pub fn read(sequence: &Bound<'_, PyAny>, to: &mut Vec<i32>) -> bool {
+    let Some(layout) = layout(sequence.py()) else {
+        return false;
+    };
+    if let Ok(list) = sequence.cast_exact::<PyList>() {
+        return layout.list(list, to);
     }
+    sequence
+        .cast_exact::<PyTuple>()
+        .is_ok_and(|tuple| layout.tuple(tuple, to))
 }
 
 /// Longer arrays are borrowed. To copy a shorter one takes less time than to note that it is borrowed.
 const COPIED: usize = 1024;
 
-/// Copy an array that is short or not contiguous; None for the others.
-pub fn copied<T: Element + Copy>(array: &Bound<'_, PyArray1<T>>) -> PyResult<Option<Vec<T>>> {
-    if array.is_contiguous() && array.len() > COPIED {
-        return Ok(None);
-    }
+/// Append an array that is short or not contiguous, and return the first id outside 0 … 2³¹ − 1; None for other arrays.
+pub fn copy<T>(array: &Bound<'_, PyArray1<T>>, to: &mut Vec<i32>) -> PyResult<Option<Option<i64>>>
+where
+    T: Element + Copy,
+    for<'a> Tokens<'a>: From<&'a [T]>,
+{
     // SAFETY: this thread holds the GIL and runs no Python code meanwhile, so nothing writes to the array.
-    Ok(Some(match unsafe { array.as_slice() } {
-        Ok(ids) => ids.to_vec(),
-        Err(_) => array.try_readonly()?.as_array().to_vec(),
-    }))
+    match unsafe { array.as_slice() } {
+        Ok(ids) if ids.len() > COPIED => Ok(None),
+        Ok(ids) => Ok(Some(append(ids.into(), to))),
+        Err(_) => Ok(Some(append(
+            array.try_readonly()?.as_array().to_vec().as_slice().into(),
+            to,
+        ))),
+    }
+}
+
+fn append(tokens: Tokens<'_>, to: &mut Vec<i32>) -> Option<i64> {
+    match tokens {
+        Tokens::I32(ids) => to.extend_from_slice(ids),
+        Tokens::I64(ids) => to.extend(ids.iter().map(|id| *id as i32)),
+    }
+    tokens.invalid()
 }

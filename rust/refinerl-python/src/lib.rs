@@ -8,6 +8,7 @@ mod kernels_cpu;
 mod kernels_cuda;
 mod pack;
 mod sandbox;
+mod sequences;
 
 use pyo3::prelude::*;
 
