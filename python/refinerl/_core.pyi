@@ -32,6 +32,8 @@ __all__ = [
     "prefix_order",
     "prefix_tree",
     "read_ints_directly",
+    "tree_attention",
+    "tree_attention_backward",
 ]
 
 __version__: str
@@ -104,6 +106,30 @@ def cross_entropy_fused(
     threads: int,
     level: str,
 ) -> tuple[_Floats, _Floats]: ...
+
+_Reals: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
+
+def tree_attention(
+    queries: _Reals,
+    keys: _Reals,
+    values: _Reals,
+    depths: NDArray[np.int64],
+    *,
+    scale: float,
+    threads: int,
+    level: str,
+) -> _Reals: ...
+def tree_attention_backward(
+    queries: _Reals,
+    keys: _Reals,
+    values: _Reals,
+    depths: NDArray[np.int64],
+    slopes: _Reals,
+    *,
+    scale: float,
+    threads: int,
+    level: str,
+) -> list[_Reals]: ...
 
 # --- kernels on CUDA devices -----------------------------------------------------------------------------------------
 # Addresses and streams are plain integers. refinerl.kernels.cuda is the only caller, and has checked the tensors.

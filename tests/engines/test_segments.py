@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import flash
-from refinerl.engines import products, segments
+from refinerl.engines import segments
 from refinerl.engines.segments import Segments, has_flash
+from refinerl.kernels import tree_attention
 from refinerl.kernels.prefixes import PrefixTree, prefix_tree
 
 FORESTS = {
@@ -51,15 +52,10 @@ def results(attend, tree, heads, keys, dtype=torch.float64, scale=None, device="
     return [out.detach(), *(leaf.grad for leaf in leaves)]
 
 
-@pytest.mark.parametrize(
-    ("way", "call"),
-    [("attend", 0), ("attend", 3e3), ("attend", 1e9), ("plain", None)],
-    ids=["a product for each node", "some together", "all together", "plain"],
-)
+@pytest.mark.parametrize("way", ["attend", "plain"])
 @pytest.mark.parametrize(("heads", "keys"), [(4, 4), (6, 2), (3, 1)])
 @pytest.mark.parametrize("forest", FORESTS)
-def test_every_token_attends_to_its_prefix(monkeypatch, forest, heads, keys, way, call):
-    monkeypatch.setattr(products, "CALL", call)
+def test_every_token_attends_to_its_prefix(forest, heads, keys, way):
     tree = tree_of(FORESTS[forest])
     nodes = Segments(tree, torch.device("cpu"))
     found = results(getattr(nodes, way), tree, heads, keys, scale=0.5)
@@ -68,16 +64,13 @@ def test_every_token_attends_to_its_prefix(monkeypatch, forest, heads, keys, way
         torch.testing.assert_close(mine, theirs, atol=1e-13, rtol=0)
 
 
-def test_a_product_of_rows_longer_than_the_kernels_blocks(monkeypatch):
-    """PyTorch's kernel goes over 512 keys at a time; of the later rows it then sees none at first."""
-    monkeypatch.setattr(products, "CALL", 1e12)
-    tree = tree_of([[*range(300 * i, 300 * (i + 1))] for i in range(4)])
-    nodes = Segments(tree, torch.device("cpu"))
-    found = results(nodes.attend, tree, 4, 2)
-    assert [(len(p.own), p.own[0].bias.shape) for p in nodes._products.values()] == [(1, (1200, 1200))]
-    wanted = results(lambda q, k, v, _: masked(q, k, v, tree, 8**-0.5), tree, 4, 2)
+def test_without_the_core_attention_is_computed_node_by_node(monkeypatch):
+    monkeypatch.setattr(tree_attention, "_native", None)
+    tree = tree_of(FORESTS["long"])
+    found = results(Segments(tree, torch.device("cpu")).attend, tree, 6, 2)
+    wanted = results(lambda q, k, v, _: masked(q, k, v, tree, 8**-0.5), tree, 6, 2)
     for mine, theirs in zip(found, wanted, strict=True):
-        torch.testing.assert_close(mine, theirs, atol=1e-12, rtol=0)
+        torch.testing.assert_close(mine, theirs, atol=1e-13, rtol=0)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])

@@ -26,7 +26,6 @@
 `networks`      the modules that are trained: a trunk with a language-model head or a value head
 `packing`       hidden states of rows, alone or of the tree of rows that share prefixes
 `segments`      attention over that tree
-`products`      the products of which it is made on a CPU
 `lora`          `LoraNetwork`: a policy that trains an adapter; the only file that imports peft
 `devices`       the device that a process uses, or the reason why it cannot
 `hardware`      the devices of this machine, as PyTorch sees them

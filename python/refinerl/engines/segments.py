@@ -1,8 +1,6 @@
 """Attention over the tree of rows that share prefixes (`refinerl.kernels.prefixes`).
 
-On a CPU it is a sum of products of ranges of tokens (`products`). What a token finds in several of them is merged by
-the logarithms of its sums of weights, which PyTorch's kernel returns. The backward pass needs no more: the kernel takes
-the merged output and sums. Keys and values are neither copied nor kept more than once.
+On a CPU the core computes it (`refinerl.kernels.tree_attention`).
 
 On a GPU a call of FlashAttention has the queries of many nodes, and for each the keys above and in it, gathered; it
 aligns the mask at the last key. A prompt is gathered once for each node below it, so the calls are divided: `KEYS`.
@@ -21,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from refinerl.engines.products import Product, Products, plan
+from refinerl.kernels import tree_attention
 from refinerl.kernels.prefixes import PrefixTree
 
 aten = torch.ops.aten
@@ -53,7 +51,6 @@ class Segments:
 
     def __init__(self, tree: PrefixTree, device: torch.device) -> None:
         self._tree = tree
-        self._products: dict[tuple[int, torch.dtype], Products] = {}
         given = on(device, tree.ids, tree.positions, tree.keys, tree.starts, tree.key_starts)
         self.ids, self.positions, self.keys, self._starts, self._key_starts = given
         self.depth = int(tree.positions.max()) + 1
@@ -66,9 +63,9 @@ class Segments:
         scale = query.shape[-1] ** -0.5 if scale is None else scale
         width, wide = value.shape[-1], max(query.shape[-1], value.shape[-1])
         out: Tensor
-        if query.device.type == "cpu":
-            products = self._plan(query.shape[0] * wide, query.dtype)
-            out = _OnCpu.apply(*_widened(wide, query, key, value), products, scale)  # type: ignore[no-untyped-call]
+        if tree_attention.usable(query):
+            query, key, value = _widened(wide, query, key, value)
+            out = tree_attention.tree_attention(query, key, value, self._tree.positions, scale)
         elif has_flash(query.device, query.dtype):
             wide = -(-wide // 8) * 8  # as the kernel needs it
             out = _Flash.apply(*_widened(wide, query, key, value), self.flash, scale)  # type: ignore[no-untyped-call]
@@ -118,11 +115,6 @@ class Segments:
             first = end
         return found
 
-    def _plan(self, width: int, dtype: torch.dtype) -> Products:
-        if (width, dtype) not in self._products:
-            self._products[width, dtype] = plan(self._tree, width, dtype)
-        return self._products[width, dtype]
-
 
 def on(device: torch.device, *indices: Tensor) -> tuple[Tensor, ...]:
     """Move one-dimensional int64 tensors from the CPU to a device, in one copy: a GPU waits for each."""
@@ -141,70 +133,6 @@ def has_flash(device: torch.device, dtype: torch.dtype) -> bool:
 def _widened(wide: int, *tensors: Tensor) -> Iterator[Tensor]:
     """Add zeros to each token's elements, (…, T, width) to (…, T, wide), which attention does not see."""
     return (F.pad(t, (0, wide - t.shape[-1])) if t.shape[-1] < wide else t for t in tensors)
-
-
-def _grouped(query: Tensor, *keys: Tensor) -> tuple[Tensor, ...]:
-    """View query heads that share a key head as a batch, and keys as one of as many copies, which take no memory."""
-    groups = len(query) // len(keys[0])
-    return query.view(-1, groups, *query.shape[1:]).transpose(0, 1), *(k.expand(groups, *k.shape) for k in keys)
-
-
-class _OnCpu(torch.autograd.Function):
-    """Attention by products of ranges. It keeps nothing but its arguments and its result."""
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, products: Products, scale: float) -> Tensor:
-        heads, tokens, width = query.shape
-        q, k, v = _grouped(query, key, value)
-        kind = torch.float32 if query.dtype.itemsize < 4 else query.dtype
-        whole = query.new_empty((tokens, heads, width), dtype=kind)
-        out = whole.view(tokens, len(key), -1, width).permute(2, 1, 0, 3)
-        sums = query.new_empty(out.shape[:3], dtype=kind)
-
-        def attend(p: Product) -> tuple[Tensor, Tensor]:
-            found: tuple[Tensor, Tensor] = aten._scaled_dot_product_flash_attention_for_cpu(
-                q[:, :, p.seeing], k[:, :, p.own], v[:, :, p.own], 0.0, p.causal, attn_mask=p.bias, scale=scale
-            )
-            return found
-
-        for p in products.own:
-            out[:, :, p.own], sums[:, :, p.own] = attend(p)
-        for p in products.above:
-            more, others = attend(p)
-            mine, before = out[:, :, p.seeing], sums[:, :, p.seeing]
-            mine.lerp_(more.to(kind), torch.sigmoid(others - before).unsqueeze(-1))
-            before.copy_(torch.logaddexp(before, others))
-        result = whole.to(query.dtype)
-        ctx.save_for_backward(query, key, value, result, sums)
-        ctx.products, ctx.scale = products, scale
-        return result
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, result, sums = ctx.saved_tensors
-        q, k, v = _grouped(query, key, value)
-        out, g = (_grouped(t.contiguous().transpose(0, 1), key)[0] for t in (result, gradient))
-        to_q, to_k, to_v = (t.new_zeros(t.shape, dtype=sums.dtype) for t in (query, key, value))
-        by_group = _grouped(to_q, key)[0]
-        for p in (*ctx.products.own, *ctx.products.above):
-            here, there = (slice(None), slice(None), p.seeing), (slice(None), slice(None), p.own)
-            dq, dk, dv = aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                g[here],
-                q[here],
-                k[there],
-                v[there],
-                out[here],
-                sums[here],
-                0.0,
-                p.causal,
-                attn_mask=p.bias,
-                scale=ctx.scale,
-            )
-            by_group[here].add_(dq)
-            to_k[:, p.own].add_(dk.sum(0, dtype=sums.dtype))
-            to_v[:, p.own].add_(dv.sum(0, dtype=sums.dtype))
-        return to_q.to(query.dtype), to_k.to(key.dtype), to_v.to(value.dtype), None, None
 
 
 class _Flash(torch.autograd.Function):

@@ -5,6 +5,7 @@
 `ops`             the native ones as PyTorch operators
 
 `prefixes` makes rows that begin alike one tree, in which each token stands once; `prefixes_naive` is its twin.
+`tree_attention` is attention over that tree on the CPU.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-//! The epilogue on the CPU: vectorised rows, shared out among threads.
+//! Attention over trees, and the epilogue of the cross-entropy on the CPU: vectorised rows, shared out among threads.
 //!
-//! With z = scale·logits, p = softmax(z) and H = −Σ p·log p:
+//! Of the epilogue, with z = scale·logits, p = softmax(z) and H = −Σ p·log p:
 //!
 //! ```text
 //! nll = logsumexp(z) − z[target]        d nll/dz = p − onehot        dH/dz = −p·(log p + H)
@@ -9,10 +9,12 @@
 //! Elements are float32. Exponentials are summed in float32 within a block, and in float64 over the blocks. A logit may
 //! be −∞. A row of only −∞, with +∞ or with NaN has NaN for its statistics, as in PyTorch.
 
+mod attention;
 mod row;
 mod simd;
 mod threads;
 
+pub use attention::{Attention, Gradients, Heads, Inputs, Real, Tree};
 pub use row::{Slopes, Statistics};
 pub use simd::Level;
 

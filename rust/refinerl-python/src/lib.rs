@@ -4,6 +4,7 @@
 
 mod align;
 mod integers;
+mod kernels_attention;
 mod kernels_cpu;
 mod kernels_cuda;
 mod pack;
@@ -16,6 +17,7 @@ use pyo3::prelude::*;
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     align::register(module)?;
+    kernels_attention::register(module)?;
     kernels_cpu::register(module)?;
     kernels_cuda::register(module)?;
     pack::register(module)?;

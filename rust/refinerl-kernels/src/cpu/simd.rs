@@ -1,21 +1,27 @@
-//! The vector code, and the only unsafe code of this crate on the CPU: passes over a block of logits. Each is written
+//! The vector code, and the only unsafe code of this crate on the CPU: passes over a block, and products. Each is written
 //! once over [`Lanes`] and compiled for AVX-512, AVX2 with FMA and plain arrays; tests run every level that their
 //! processor has.
 #![allow(unsafe_code)]
 
 mod lanes;
 mod passes;
+mod products;
+mod weights;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 use lanes::Portable;
+pub(super) use lanes::MAX_LANES;
 pub(super) use passes::Exponent;
 use passes::{maximum, multiply, reading, sloped, writing, Block};
+use products::{multiplied, Product};
+pub use products::{Factor, Size};
 pub use refinerl_simd::Level;
+use weights::{tilting, weighing};
 
 /// A level that this processor has: the safe functions below rely on it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Vectors(Level);
+pub struct Vectors(Level);
 
 impl Vectors {
     /// # Panics
@@ -85,6 +91,38 @@ impl Vectors {
     pub(super) fn slope(self, block: &mut [f32], exponent: Exponent, constant: f32, slope: f32) {
         let block = Block::of(block);
         dispatch!(self, sloped(block: Block, exponent: Exponent, constant: f32, slope: f32));
+    }
+
+    /// Overwrite z with e = exp d of the exponents d; return Σ e. The length is a multiple of `MAX_LANES`.
+    pub(super) fn weigh(self, scores: &mut [f32], exponent: Exponent) -> f32 {
+        assert!(scores.len().is_multiple_of(MAX_LANES));
+        let scores = Block::of(scores);
+        dispatch!(self, weighing(scores: Block, exponent: Exponent) -> f32)
+    }
+
+    /// Overwrite the slopes g of weights w by those of their scores, scale·w·(g − Σ w·g). The length is a multiple of
+    /// `MAX_LANES`.
+    pub(super) fn tilt(self, weights: &[f32], slopes: &mut [f32], scale: f32) {
+        assert!(weights.len() == slopes.len() && weights.len().is_multiple_of(MAX_LANES));
+        let (weights, slopes) = (Block::reading(weights), Block::of(slopes));
+        dispatch!(self, tilting(weights: Block, slopes: Block, scale: f32));
+    }
+
+    /// Compute c = a·b, or c += a·b if `add`; c is given with the distance of its rows.
+    ///
+    /// # Panics
+    /// If an element lies outside of its slice, b's columns are not side by side, or the columns are no multiple of
+    /// `MAX_LANES`.
+    pub(super) fn multiply_matrices(
+        self,
+        size: Size,
+        a: Factor<'_, f32>,
+        b: Factor<'_, f32>,
+        c: (&mut [f32], usize),
+        add: bool,
+    ) {
+        let product = Product::new(size, a, b, c, add);
+        dispatch!(self, multiplied(product: Product));
     }
 }
 

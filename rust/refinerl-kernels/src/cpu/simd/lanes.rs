@@ -1,7 +1,7 @@
 //! A vector of float32, and the exponential on it.
 
 /// Lanes of the widest level.
-pub(super) const MAX_LANES: usize = 16;
+pub(in super::super) const MAX_LANES: usize = 16;
 
 /// Lower bound of exponents; smaller ones are clamped to it. Its exponential is 0, and so is their product.
 pub(super) const LOWEST: f32 = -104.0;

@@ -24,7 +24,7 @@ impl Exponent {
 
 /// An exponent in all lanes.
 #[derive(Clone, Copy)]
-struct Spread<L> {
+pub(super) struct Spread<L> {
     scale: L,
     high: L,
     low: L,
@@ -35,7 +35,7 @@ impl<L: Lanes> Spread<L> {
     /// # Safety
     /// The feature of `L`.
     #[inline(always)]
-    unsafe fn of(exponent: Exponent) -> Self {
+    pub(super) unsafe fn of(exponent: Exponent) -> Self {
         // SAFETY: as the caller promises.
         unsafe {
             Self {
@@ -52,7 +52,7 @@ impl<L: Lanes> Spread<L> {
     /// # Safety
     /// The feature of `L`.
     #[inline(always)]
-    unsafe fn at(self, z: L) -> L {
+    pub(super) unsafe fn at(self, z: L) -> L {
         // SAFETY: as the caller promises.
         unsafe { self.lowest.max(z.exact_mul_add(self.scale, self.high).add(self.low)) }
     }
@@ -79,6 +79,10 @@ impl Block {
             at: values.as_ptr().cast_mut(),
             length: values.len(),
         }
+    }
+
+    pub(super) fn parts(self) -> (*mut f32, usize) {
+        (self.at, self.length)
     }
 }
 
