@@ -63,11 +63,30 @@ def test_a_prompts_rows_are_together_and_rows_that_share_nothing_are_with_their_
     sharing = [group(n, [ord(n), *long], *([200 + i, 201, 202] for i in range(4))) for n in "ab"]
     alone = [group(n, [ord(n)], list(range(100, 100 + 10 * i))) for i, n in enumerate("cdef", 1)]
     batch = collate([sharing[0], *alone, sharing[1]])
-    parts = micro_batches(batch, torch.arange(len(batch)), 110, None, "auto")
+    parts = micro_batches(batch, torch.arange(len(batch)), 100, None, "auto")
     # Both trees, of 93 tokens each; then the longest with the next, and the rest.
     assert sorted(map(sorted, (p.tolist() for p in parts))) == [[0, 1, 2, 3], [4, 5], [6, 7], [8, 9, 10, 11]]
     assert [tokens_of(batch, part) for part in parts[:2]] == [93, 93]
-    assert len(micro_batches(batch, torch.arange(len(batch)), 110)) > len(parts)
+    assert len(micro_batches(batch, torch.arange(len(batch)), 100)) > len(parts)
+
+
+def test_rows_that_share_nothing_join_trees_that_have_room():
+    """So they need no padding; where there is no room, and where the tree would not pay, they are with their like."""
+    long = list(range(5, 85))
+    sharing = group("a", [97, *long], *([200 + i, 201, 202] for i in range(4)))
+    alone = [group(n, [ord(n)], list(range(100, 100 + 10 * i))) for i, n in enumerate("cdef", 1)]
+    batch = collate([sharing, *alone])
+    for budget, wanted in [
+        (500, [[*range(8)]]),
+        (160, [[0, 1, 2, 3, 4, 5, 6], [7]]),
+        (93, [[0, 1, 2, 3], [4, 5], [6, 7]]),
+    ]:
+        parts = micro_batches(batch, torch.arange(len(batch)), budget, None, "auto")
+        assert sorted(map(sorted, (p.tolist() for p in parts))) == wanted, budget
+    many = [group(chr(400 + i), [400 + i], list(range(100, 180))) for i in range(40)]
+    tree, *others = micro_batches(collate([sharing, *many]), torch.arange(44), 10_000, None, "auto")
+    assert 4 < len(tree) < 44  # then it would no longer be faster than the rows alone
+    assert others
 
 
 def test_a_group_that_is_too_large_is_divided():

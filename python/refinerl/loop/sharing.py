@@ -44,7 +44,14 @@ class _Block:
     @property
     def pays(self) -> bool:
         """Tell whether the tree is faster than the rows."""
-        return pays(sum(row.length for row in self.rows), self.size, len(self.rows))
+        return self._pays(0, 0, 0)
+
+    def pays_with(self, row: _Neighbour) -> bool:
+        """Tell whether it still is with another row."""
+        return self._pays(row.length, self.cost(row), 1)
+
+    def _pays(self, tokens: int, size: int, rows: int) -> bool:
+        return pays(tokens + sum(row.length for row in self.rows), size + self.size, rows + len(self.rows))
 
 
 def share_rows(
@@ -53,15 +60,16 @@ def share_rows(
     """Split rows into groups whose trees are within the budget of tokens; a longer row is alone.
 
     The rows of a prompt stay together if their tree is within the budget. Unless `always`, a prompt whose rows are
-    faster alone is left out, even if its beginning is that of others, as an instruction is. Returns the groups, those
-    of most tokens first, so that ranks have trees of like size at a time, and the rows that are left.
+    faster alone starts no tree, even if its beginning is that of others, as an instruction is. Its rows join trees that
+    have room and still pay, where they need no padding and no pass of their own. Returns the groups, those of most
+    tokens first, so that ranks have trees of like size at a time, and the rows that are left.
     """
     most = len(rows) if max_rows is None else max_rows
     blocks: list[_Block] = []
-    left: list[int] = []
+    left: list[_Neighbour] = []
     for group in _prompts(batch, rows):
         if not always and not group.pays:
-            left += [row.row for row in group.rows]
+            left += group.rows
             continue
         last = blocks[-1] if blocks else _Block()
         fits = last.size + group.size <= token_budget and len(last.rows) + len(group.rows) <= most
@@ -73,9 +81,21 @@ def share_rows(
             if last.rows and (last.size + last.cost(row) > token_budget or len(last.rows) == most):
                 blocks.append(_Block())
             blocks[-1].add(row)
-    kept = sorted((block for block in blocks if always or block.pays), key=lambda block: -block.size)
-    left += [row.row for block in blocks if not always and not block.pays for row in block.rows]
-    return [_pick(rows, [row.row for row in block.rows]) for block in kept], _pick(rows, left)
+    kept = [block for block in blocks if always or block.pays]
+    left += [row for block in blocks if not always and not block.pays for row in block.rows]
+    left = [row for row in left if not _join(kept, row, token_budget, most)]
+    kept.sort(key=lambda block: -block.size)
+    return [_pick(rows, [row.row for row in block.rows]) for block in kept], _pick(rows, [row.row for row in left])
+
+
+def _join(blocks: list[_Block], row: _Neighbour, token_budget: int, most: int) -> bool:
+    """Add a row to the first tree that has room for it and still pays; tell whether there is one."""
+    for block in blocks:
+        fits = block.size + block.cost(row) <= token_budget and len(block.rows) < most
+        if fits and block.pays_with(row):
+            block.add(row)
+            return True
+    return False
 
 
 def _prompts(batch: Rows, rows: Tensor) -> Iterator[_Block]:
