@@ -6,12 +6,13 @@ tree has no room for a mask, so a model is first asked for its masks with the at
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, causal_mask_function, sdpa_mask
 
@@ -27,6 +28,26 @@ PLAIN = "refinerl_plain"
 
 _UNKNOWN = ("softcap", "s_aux", "position_bias", "cache")
 """Options of attention that change its result, by their names in transformers; only rows alone have them."""
+
+
+@contextmanager
+def decoding(model: PreTrainedModel) -> Iterator[bool]:
+    """Put a model in evaluation mode with attention for single tokens, and restore both on leaving.
+
+    Gives True if the model has the attention of rows that share prefixes, which was probed then.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    config = model.config
+    attention = config._attn_implementation
+    model.eval()
+    if attention in ("sdpa", SEGMENTED):
+        config._attn_implementation = GROUPED
+    try:
+        yield attention == SEGMENTED
+    finally:
+        config._attn_implementation = attention
+        for module, training in modes:
+            module.training = training
 
 
 class UnknownAttentionError(NotImplementedError):

@@ -14,6 +14,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -58,10 +59,15 @@ class Draft:
 
     def __init__(self, tokens: Sequence[int], vocabulary: int) -> None:
         self.tokens = tuple(token if 0 <= token < vocabulary else -1 for token in tokens)
-        self._ends: dict[tuple[int, ...], list[int]] = {}
+
+    @cached_property
+    def _ends(self) -> dict[tuple[int, ...], list[int]]:
+        """The ends of each n-gram; a completion that only follows the draft needs none."""
+        found: dict[tuple[int, ...], list[int]] = {}
         for end in range(1, len(self.tokens) + 1):
             for n in range(1, min(MATCH, end) + 1):
-                self._ends.setdefault(self.tokens[end - n : end], []).append(end)
+                found.setdefault(self.tokens[end - n : end], []).append(end)
+        return found
 
     def nearest(self, ngram: tuple[int, ...], place: int) -> int | None:
         """Return the end of the occurrence of an n-gram that is nearest to a place, or None if there is none.

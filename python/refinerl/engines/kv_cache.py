@@ -30,13 +30,35 @@ class DecodingCache(Cache):  # type: ignore[misc]  # transformers is untyped to 
         self.length = length
         self.capacity = capacity
 
-    def fill(self, prefilled: DynamicCache, lengths: Sequence[int], destinations: Sequence[Sequence[int]]) -> None:
-        """Copy the first lengths[i] columns of prefilled row i to each row in destinations[i], ending at `length`."""
+    def fill(
+        self, prefilled: DynamicCache, slots: Tensor, lengths: Sequence[int], destinations: Sequence[Sequence[int]]
+    ) -> None:
+        """Copy prefilled prompts to the rows of their samples.
+
+        Args:
+            prefilled: keys and values of B rows of W tokens.
+            slots: (P, most tokens of a prompt) int64, which of the B · W tokens each prompt's are.
+            lengths: tokens of each prompt.
+            destinations: rows of each prompt.
+        """
         for layer, source in zip(self.layers, prefilled.layers, strict=True):
             layer.allocate(source.keys, source.values)
-            for i, (length, rows) in enumerate(zip(lengths, destinations, strict=True)):
-                layer.keys[rows, :, self.length - length : self.length] = source.keys[i, :, :length]
-                layer.values[rows, :, self.length - length : self.length] = source.values[i, :, :length]
+        pairs = [(i, row) for i, rows in enumerate(destinations) for row in rows]
+        prompt, row = torch.tensor(pairs).T
+        many = torch.tensor(lengths)[prompt]
+        row = row.repeat_interleave(many)
+        token = torch.arange(len(row)) - (many.cumsum(0) - many).repeat_interleave(many)
+        slot = slots[prompt.repeat_interleave(many), token]
+        column = token + self._first(many).repeat_interleave(many)
+        device = prefilled.layers[0].keys.device
+        row, column, slot = torch.stack([row, column, slot]).to(device)
+        for layer, source in zip(self.layers, prefilled.layers, strict=True):
+            for mine, theirs in ((layer.keys, source.keys), (layer.values, source.values)):
+                mine[row, :, column] = theirs.transpose(1, 2).flatten(0, 1).index_select(0, slot)
+
+    def _first(self, lengths: Tensor) -> Tensor:
+        """Return the first columns of prompts of these lengths, which end at `length`."""
+        return self.length - lengths
 
     def move(self, source: int, destination: int) -> None:
         """Overwrite the row `destination` by the row `source`."""
@@ -63,13 +85,9 @@ class PlacedCache(DecodingCache):
         super().__init__(layers, rows, 0, capacity)
         self.layers = [_PlacedLayer(self) for _ in range(layers)]
 
-    def fill(self, prefilled: DynamicCache, lengths: Sequence[int], destinations: Sequence[Sequence[int]]) -> None:
-        """Copy the first lengths[i] columns of prefilled row i to each row in destinations[i], from column 0."""
-        for layer, source in zip(self.layers, prefilled.layers, strict=True):
-            layer.allocate(source.keys, source.values)
-            for i, (length, rows) in enumerate(zip(lengths, destinations, strict=True)):
-                layer.keys[rows, :, :length] = source.keys[i, :, :length]
-                layer.values[rows, :, :length] = source.values[i, :, :length]
+    def _first(self, lengths: Tensor) -> Tensor:
+        """Return the first columns of prompts, 0."""
+        return torch.zeros_like(lengths)
 
     def place(self, columns: Tensor, end: int) -> None:
         """Set the columns of the next pass's tokens, (rows, n), and the end of the view, behind all but the spare."""

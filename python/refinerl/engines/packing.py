@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import Cache, PreTrainedConfig, PreTrainedModel
 
 from refinerl.engines.attention import PLAIN, SEGMENTED, UnknownAttentionError
+from refinerl.engines.cache_argument import cache_argument
 from refinerl.engines.segments import Segments, has_flash, on
 from refinerl.kernels.prefixes import PrefixTree, Sharing, pays, prefix_tree
 from refinerl.records import Rows
@@ -89,14 +90,17 @@ def tree_of(rows: Rows, sharing: Sharing) -> PrefixTree | None:
     return tree if sharing == "always" or pays(rows.input_ids.numel(), len(tree), len(rows)) else None
 
 
-def tree_states(trunk: PreTrainedModel, tree: PrefixTree, segments: Segments | None = None) -> Tensor:
-    """Compute the last hidden state of each token of a tree, (T, H)."""
+def tree_states(
+    trunk: PreTrainedModel, tree: PrefixTree, segments: Segments | None = None, cache: Cache | None = None
+) -> Tensor:
+    """Compute the last hidden state of each token of a tree, (T, H); an empty cache gets their keys and values."""
     segments = segments or Segments(tree, trunk.device)
     hidden = trunk(
         input_ids=segments.ids[None],
         position_ids=segments.positions[None],
         attention_mask=torch.zeros(1, 1, 1, 1, device=trunk.device),  # transformers then makes none of its own
-        use_cache=False,
+        **({} if cache is None else cache_argument(trunk, cache)),
+        use_cache=cache is not None,
         segments=segments,
     )
     return hidden.last_hidden_state[0]  # type: ignore[no-any-return]

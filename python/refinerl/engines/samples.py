@@ -32,6 +32,10 @@ class Sample:
     written: int = 0
     """Number of tokens that were added, before a stop string cuts them."""
 
+    def next_noise(self, count: int) -> Tensor | None:
+        """Return the random numbers of the next tokens, (count,); None for greedy decoding."""
+        return None if self.noise is None else self.noise[self.written : self.written + count]
+
     def add(self, token: int, logprob: float, tokenizer: ChatTokenizer, stop: tuple[str, ...]) -> None:
         """Add a token, and finish if it ends the completion."""
         self.token_ids.append(token)

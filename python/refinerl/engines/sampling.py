@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -28,6 +31,27 @@ def draw(logits: Tensor, uniform: Tensor | None, sampling: Sampling) -> tuple[Te
         return greedy(logits)
     noise = uniform.to(logits.device)
     return sample(logits, noise, sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p)
+
+
+def draw_several(
+    logits: Tensor, noise: Sequence[Tensor | None], lengths: Sequence[int], sampling: Sampling, most: int
+) -> Iterator[tuple[list[int], list[float]]]:
+    """Draw a token after each of the first lengths[i] tokens of row i, from logits (rows, n, V).
+
+    `noise` has the uniform numbers of each row, (lengths[i],), or None. `most` places are drawn at a time. Gives the
+    tokens and logprobs of each row; errors are those of `draw`.
+    """
+    places = [(row, column) for row, length in enumerate(lengths) for column in range(length)]
+    row, column = torch.tensor(places, device=logits.device).T
+    known = [part for part in noise if part is not None]
+    uniform = torch.cat(known) if known else None
+    parts = [slice(first, first + most) for first in range(0, len(places), most)]
+    found = [
+        draw(logits[row[part], column[part]], None if uniform is None else uniform[part], sampling) for part in parts
+    ]
+    tokens, logprobs = (torch.cat(each).tolist() for each in zip(*found, strict=True))
+    ends = list(accumulate(lengths))
+    return ((tokens[end - n : end], logprobs[end - n : end]) for n, end in zip(lengths, ends, strict=True))
 
 
 def greedy(logits: Tensor) -> tuple[Tensor, Tensor]:

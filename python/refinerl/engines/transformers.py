@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from itertools import accumulate
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -19,15 +19,15 @@ from transformers import PreTrainedModel
 
 from refinerl.contracts import Finished
 from refinerl.engines import requests
-from refinerl.engines.attention import GROUPED, SEGMENTED
+from refinerl.engines.attention import decoding
 from refinerl.engines.cache_argument import cache_argument
 from refinerl.engines.guesses import LOGITS, Confidence, Draft, Reader, best_length
 from refinerl.engines.kv_cache import DecodingCache, PlacedCache
 from refinerl.engines.prefill import prefill
 from refinerl.engines.samples import Sample, close_gaps
-from refinerl.engines.sampling import draw, uniforms
+from refinerl.engines.sampling import draw, draw_several, uniforms
 from refinerl.engines.tokenization import ChatTokenizer
-from refinerl.engines.verifying import fault, fixed_cost, next_logits
+from refinerl.engines.verifying import fault, fixed_cost, next_logits, takes_columns
 from refinerl.errors import UserError
 from refinerl.records import Completion, Decoding, Sampling
 
@@ -86,6 +86,7 @@ class TransformersGenerator:
         self._guesses = guesses
         self._say = say
         self._verifies: bool | None = None  # known once a draft was given
+        self._takes_columns: bool | None = None  # known once something was generated
         self.decoded = Decoding()
 
     @property
@@ -119,14 +120,14 @@ class TransformersGenerator:
         samples = self._requests(prompts, sampling)
         # Longest first: prompts of similar length share a batch, and a batch too large for the memory fails early.
         order = sorted(samples, key=lambda s: -s.prompt_length)
-        with self._decoding(), contextlib.nullcontext() if adapter else self.base():
+        with decoding(self.model) as shared, contextlib.nullcontext() if adapter else self.base():
             confidence = Confidence() if drafts is not None and self._can_verify() else None
             for first in range(0, len(order), self.max_rows):
                 rows = order[first : first + self.max_rows]
                 if drafts is None or confidence is None:
-                    self._write(rows, prompts, sampling, finished)
+                    self._write(rows, prompts, sampling, finished, shared)
                 else:
-                    self._write_guessing(rows, prompts, sampling, drafts, confidence, finished)
+                    self._write_guessing(rows, prompts, sampling, drafts, confidence, finished, shared)
         return [[s.finished() for s in samples[i : i + sampling.n]] for i in range(0, len(samples), sampling.n)]
 
     def _requests(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Sample]:
@@ -145,6 +146,7 @@ class TransformersGenerator:
         prompts: Sequence[Sequence[int]],
         sampling: Sampling,
         finished: Finished | None,
+        shared: bool,
     ) -> None:
         """Write the completions of one batch; `rows` gets shorter as they finish."""
         device = self.model.device
@@ -152,15 +154,21 @@ class TransformersGenerator:
         length = max(s.prompt_length for s in rows) - 1
         layers = self.model.config.get_text_config().num_hidden_layers
         cache = DecodingCache(layers, len(rows), length, length + max(s.limit for s in rows))
-        prefill(self.model, cache, rows, prompts, self.tokenizer.pad_token_id, self.max_prefill_tokens)
+        self._prefill(cache, rows, prompts, shared)
         last = torch.tensor([prompts[s.prompt][-1] for s in rows], device=device)
         positions = torch.tensor([s.prompt_length - 1 for s in rows], device=device)
         columns = torch.arange(cache.capacity, device=device)
         visible = columns >= cache.length - positions[:, None]
-        while rows:
+        if self._takes_columns is None:
+            self._takes_columns = takes_columns(self.model)
+        if self._takes_columns:
+            visible = visible[:, None, None]
+        known = [s.noise for s in rows if s.noise is not None]
+        noise = torch.nn.utils.rnn.pad_sequence(known, batch_first=True) if known else None
+        for step in count():
             out = self.model(
                 input_ids=last[:, None],
-                attention_mask=visible[:, cache.start : cache.length + 1],
+                attention_mask=visible[..., cache.start : cache.length + 1],
                 position_ids=positions[:, None],
                 **cache_argument(self.model, cache),
                 use_cache=True,
@@ -168,16 +176,24 @@ class TransformersGenerator:
             )
             cache.advance()
             self.decoded += Decoding(tokens=len(rows), passes=1)
-            last, logprobs = draw(out.logits[:, -1], _noise(rows, [1] * len(rows)), sampling)
+            last, logprobs = draw(out.logits[:, -1], None if noise is None else noise[:, step], sampling)
             positions += 1
             for s, token, logprob in zip(rows, last.tolist(), logprobs.tolist(), strict=True):
                 s.add(token, logprob, self.tokenizer, sampling.stop)
             self._report(rows, [1] * len(rows), sampling.max_tokens, finished)
             if any(s.finish_reason for s in rows):
                 kept = close_gaps(rows, cache)
+                if not rows:
+                    return
                 last, positions, visible = last[kept], positions[kept], visible[kept]
-                if rows:
-                    cache.start = cache.length - int(positions.max())
+                noise = None if noise is None else noise[kept]
+                cache.start = cache.length - int(positions.max())
+
+    def _prefill(
+        self, cache: DecodingCache, rows: list[Sample], prompts: Sequence[Sequence[int]], shared: bool
+    ) -> None:
+        padding, most = self.tokenizer.pad_token_id, self.max_prefill_tokens
+        prefill(self.model, cache, rows, prompts, padding, most, shared=shared)
 
     def _write_guessing(
         self,
@@ -187,12 +203,13 @@ class TransformersGenerator:
         drafts: Sequence[Sequence[int]],
         confidence: Confidence,
         finished: Finished | None,
+        shared: bool,
     ) -> None:
         """Write as `_write` does, where a pass verifies several guessed tokens of each row."""
         config = self.model.config.get_text_config()
         fixed = fixed_cost(self.model)
         cache = PlacedCache(config.num_hidden_layers, len(rows), max(s.prompt_length + s.limit for s in rows))
-        prefill(self.model, cache, rows, prompts, self.tokenizer.pad_token_id, self.max_prefill_tokens)
+        self._prefill(cache, rows, prompts, shared)
         indexed = {i: Draft(drafts[i], config.vocab_size) for i in {s.prompt for s in rows}}
         readers = {id(s): Reader(indexed[s.prompt]) for s in rows}
         while rows:
@@ -205,7 +222,8 @@ class TransformersGenerator:
                 for s, tokens in zip(rows, taken, strict=True)
             ]
             logits = next_logits(self.model, cache, fed, [s.prompt_length - 1 + s.written for s in rows])
-            drawn = self._draw(logits, rows, [len(row) for row in fed], sampling)
+            noise = [s.next_noise(len(row)) for s, row in zip(rows, fed, strict=True)]
+            drawn = draw_several(logits, noise, [len(row) for row in fed], sampling, self.max_rows)
             written, accepted = [], 0
             for s, guess, tokens, (found, logprobs) in zip(rows, guesses, taken, drawn, strict=True):
                 before = s.written
@@ -216,21 +234,6 @@ class TransformersGenerator:
             self.decoded += Decoding(sum(written), 1, sum(map(len, taken)), accepted)
             self._report(rows, written, sampling.max_tokens, finished)
             close_gaps(rows, cache)
-
-    def _draw(
-        self, logits: Tensor, rows: Sequence[Sample], lengths: Sequence[int], sampling: Sampling
-    ) -> Iterator[tuple[list[int], list[float]]]:
-        """Draw a token after each of the first lengths[i] tokens of row i, from logits (rows, n, V)."""
-        places = [(row, column) for row, length in enumerate(lengths) for column in range(length)]
-        row, column = torch.tensor(places, device=logits.device).T
-        noise = _noise(rows, lengths)
-        parts = [slice(first, first + self.max_rows) for first in range(0, len(places), self.max_rows)]
-        found = [
-            draw(logits[row[part], column[part]], None if noise is None else noise[part], sampling) for part in parts
-        ]
-        tokens, logprobs = (torch.cat(each).tolist() for each in zip(*found, strict=True))
-        ends = list(accumulate(lengths))
-        return ((tokens[end - n : end], logprobs[end - n : end]) for n, end in zip(lengths, ends, strict=True))
 
     def _can_verify(self) -> bool:
         """Return True if the model can verify guesses; say the reason once if it cannot."""
@@ -255,22 +258,6 @@ class TransformersGenerator:
             for s in done:
                 finished(s.prompt, s.number, s.finished())
 
-    @contextlib.contextmanager
-    def _decoding(self) -> Iterator[None]:
-        """Put the model in evaluation mode with attention for single tokens, and restore both on leaving."""
-        modes = [(module, module.training) for module in self.model.modules()]
-        config = self.model.config
-        attention = config._attn_implementation
-        self.model.eval()
-        if attention in ("sdpa", SEGMENTED):
-            config._attn_implementation = GROUPED
-        try:
-            yield
-        finally:
-            config._attn_implementation = attention
-            for module, training in modes:
-                module.training = training
-
     @torch.no_grad()
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Copy the trainer's weights by name; tensors that share memory with the trainer's are left alone.
@@ -294,9 +281,3 @@ class TransformersGenerator:
         """Move the weights back to their `home`."""
         if self._home is not None:
             self.model.to(self._home)
-
-
-def _noise(rows: Sequence[Sample], lengths: Sequence[int]) -> Tensor | None:
-    """Return the random numbers of the next lengths[i] tokens of each row, (Σ lengths,); None for greedy decoding."""
-    parts = [s.noise[s.written : s.written + n] for s, n in zip(rows, lengths, strict=True) if s.noise is not None]
-    return torch.cat(parts) if parts else None

@@ -65,18 +65,33 @@ def _masks(model: PreTrainedModel, positions: Tensor, end: int) -> Tensor | dict
 
     A dictionary by the kind of layer where a model has both kinds.
     """
-    config = model.config.get_text_config()
     columns = torch.arange(end, device=positions.device)
     places = positions[:, None, :, None]
     full = columns <= places
-    kinds = set(getattr(config, "layer_types", None) or ())
-    window = getattr(config, "sliding_window", None)
-    if window is None or kinds == {"full_attention"}:
+    window, kinds = _window(model)
+    if window is None:
         return _for_attention(model, full)
     sliding = full & (columns > places - window)
     if len(kinds) < 2:
         return _for_attention(model, sliding)
     return {"full_attention": _for_attention(model, full), "sliding_attention": _for_attention(model, sliding)}
+
+
+def _window(model: PreTrainedModel) -> tuple[int | None, set[str]]:
+    """Return the window of a model's attention, None if no layer has one, and the kinds of its layers."""
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ())
+    window = getattr(config, "sliding_window", None)
+    return None if kinds == {"full_attention"} else window, kinds
+
+
+def takes_columns(model: PreTrainedModel) -> bool:
+    """Tell whether all of a model's layers take a mask of the columns that a token sees, (rows, 1, 1, columns) bool.
+
+    Otherwise the model makes its masks in each pass, from the padding.
+    """
+    attention = model.config._attn_implementation
+    return attention in MASKED - {"eager"} and _window(model)[0] is None and fault(model) is None
 
 
 def _for_attention(model: PreTrainedModel, visible: Tensor) -> Tensor:
