@@ -296,9 +296,9 @@ def test_a_run_folder_whose_configuration_has_several_mistakes(finished, tmp_pat
     copy = tmp_path / "copy"
     shutil.copytree(output, copy)
     values = yaml.safe_load((copy / "none" / "seed-0" / "config.yaml").read_text())
-    (copy / "none" / "seed-9").mkdir()
-    (copy / "none" / "seed-9" / "config.yaml").write_text(yaml.safe_dump(values | {"gone": 1, "seed": -1}))
-    line = refused(capsys, source, "--output-dir", copy, "--seeds", "9")
+    (copy / "none" / "seed-19").mkdir()
+    (copy / "none" / "seed-19" / "config.yaml").write_text(yaml.safe_dump(values | {"gone": 1, "seed": -1}))
+    line = refused(capsys, source, "--output-dir", copy, "--seeds", "19")
     assert "is a run of an older study, as its configuration shows (seed: input should be greater than" in line
 
 
