@@ -52,7 +52,10 @@ def test_torture(box: Sandbox) -> None:
     programs, expected = torture()
     limits = Limits(wall_seconds=8, cpu_seconds=4)
     programs = [Program(p.source, p.tests, fn_name=p.fn_name, limits=limits) for p in programs]
-    marks = [Path(path) for path in ("~/refinerl_pwned", "/tmp/refinerl_state", "/tmp/fill", "/tmp/s", "answer.txt")]
+    places = ("~/refinerl_pwned", "/tmp/refinerl_state", "/tmp/fill", "/tmp/s", "answer.txt")
+    marks = [
+        path for path in (Path(place).expanduser() for place in places) if not path.exists()
+    ]  # others' stay theirs
     box.judge([Program("print(1)", [Test("", "1")] * 8)])
     before, files = resources(), sorted(os.listdir("/tmp"))
     verdicts = box.judge(programs)
@@ -64,7 +67,7 @@ def test_torture(box: Sandbox) -> None:
     assert wrong == []
     assert leaked(before) == {}
     assert "Z" not in descendants(os.getpid()).values()
-    assert [str(path) for path in marks if path.expanduser().exists()] == []
+    assert [str(path) for path in marks if path.exists()] == []
     assert [name for name in os.listdir("/tmp") if name not in files and name.isdigit()] == []
     good = box.judge([Program("print(int(input()) * 2)", [Test(str(n), str(2 * n)) for n in range(40)])])
     assert good[0].outcome is Outcome.passed
