@@ -16,6 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from launching import needs_vllm
+from pairs import different, margin
 from refinerl.engines.models import load_model
 from refinerl.engines.optimization import Optimization
 from refinerl.engines.tokenization import ChatTokenizer
@@ -259,6 +260,38 @@ def check_drafts(guessing, prompts, plain) -> None:
     drawn = guessing.generate(prompts, seeded, drafts=good)
     assert (guessing.decoded - before).drafted == 0  # vLLM would draw other tokens from the same seeds
     same(guessing.generate(prompts, seeded), drawn)
+
+
+def test_a_thousand_drafts_leave_the_completions_as_they_are(original, folder, tokenizer):
+    """Drafts are completions with edits, as y is ỹ with edits. Two may part only where the model is undecided.
+
+    Eight at a time: where hundreds are written at once, a guess costs more than it saves, and hardly any is made.
+    """
+    random_ = random.Random(0)
+    prompts = [tuple(random_.randrange(5, 60) for _ in range(random_.randint(3, 20))) for _ in range(1000)]
+    longer = Sampling(max_tokens=32, temperature=0)
+    plain = original.generate(prompts, longer)
+    drafts = [edited(random_, completion.token_ids) for (completion,) in plain]
+    guessing = VllmGenerator(str(folder), tokenizer, guesses=8)
+    start = guessing.decoded
+    eights = [slice(first, first + 8) for first in range(0, len(prompts), 8)]
+    guessed = [group for each in eights for group in guessing.generate(prompts[each], longer, drafts=drafts[each])]
+    spent = guessing.decoded - start
+    assert spent.accepted > 0.5 * spent.tokens
+    parted = different(guessed, plain)
+    assert len(parted) <= 5
+    for i in parted:
+        (one,), (other,) = guessed[i], plain[i]
+        assert margin(load_model(str(folder)), prompts[i], one, other, longer, seed=0) < 1e-4
+
+
+def edited(random_: random.Random, tokens: Sequence[int]) -> tuple[int, ...]:
+    """Replace, leave out or double one token in ten."""
+    found: list[int] = []
+    for token in tokens:
+        kind = random_.randrange(30)
+        found += {0: [random_.randrange(5, 60)], 1: [], 2: [token, token]}.get(kind, [token])
+    return tuple(found)
 
 
 def check_a_full_context(guessing, transformers, prompts) -> None:
