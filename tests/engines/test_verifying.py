@@ -310,27 +310,3 @@ def test_in_float64_refinements_are_equal_token_by_token() -> None:
     for sampling in (pairs.sampling(), pairs.sampling(1.0), pairs.sampling(0.7, top_p=0.9)):
         plain = generator.generate(pairs.requests, sampling)
         assert different(generator.generate(pairs.requests, sampling, drafts=pairs.responses), plain) == []
-
-
-@pytest.mark.parametrize(
-    ("family", "takes"), [("qwen2", True), ("gpt2", True), ("mistral", False), ("gemma3", False), ("eager", False)]
-)
-def test_a_model_without_windows_gets_the_columns_that_a_token_sees(
-    tokenizer: ChatTokenizer, family: str, takes: bool
-) -> None:
-    """So it makes no mask of its own in each pass. A model with windows needs to know the padding."""
-    model = build(family)
-    generator = TransformersGenerator(model, tokenizer)
-    shapes: list[int] = []
-
-    def see(_: Any, __: Any, options: dict[str, Any]) -> None:
-        if options.get("attention_mask") is not None:  # a pass over prompts has none
-            shapes.append(options["attention_mask"].dim())
-
-    handle = model.base_model.register_forward_pre_hook(see, with_kwargs=True)
-    prompts = [tokenizer.encode(text) for text in PROMPTS]
-    generator.generate(prompts, request(max_tokens=4))  # probes
-    shapes.clear()
-    generator.generate(prompts, request(max_tokens=4, n=2))
-    handle.remove()
-    assert set(shapes) == {4 if takes else 2}

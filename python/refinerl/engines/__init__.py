@@ -7,9 +7,11 @@
 `vllm`          `VllmGenerator`: samples with a vLLM engine in this process; the only package that imports vllm
 `requests`      the checks of a request that both share
 `samples`       completions that are being written, and the end of each
+`slots`         rows of the cache, in which a finished sample makes room for the next
 `prefill`       keys and values of prompts, computed once for all samples
 `kv_cache`      keys and values of the transformers engine, in place · `cache_argument`: their name
 `attention`     attention for it, few query tokens, grouped heads; and for rows that share prefixes
+`guessing`      the guesses for the samples that are being written
 `guesses`       the next tokens of a completion, guessed from a draft; how many pay
 `verifying`     a pass over several tokens per row, which verifies guesses
 `sampling`      a token from logits and one uniform number

@@ -50,6 +50,18 @@ def decoding(model: PreTrainedModel) -> Iterator[bool]:
             module.training = training
 
 
+@contextmanager
+def segmented(model: PreTrainedModel) -> Iterator[None]:
+    """Give a model the attention of rows that share prefixes, and its own on leaving."""
+    config = model.config
+    attention = config._attn_implementation
+    config._attn_implementation = SEGMENTED
+    try:
+        yield
+    finally:
+        config._attn_implementation = attention
+
+
 class UnknownAttentionError(NotImplementedError):
     """A model's attention does more than that of trees."""
 

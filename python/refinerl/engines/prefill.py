@@ -6,99 +6,112 @@ prefixes once (`refinerl.engines.packing`) takes such prompts as a tree.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Container, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
-from refinerl.engines.attention import SEGMENTED
+from refinerl.engines.attention import segmented
 from refinerl.engines.cache_argument import cache_argument
 from refinerl.engines.kv_cache import DecodingCache
 from refinerl.engines.packing import tree_states
 from refinerl.engines.samples import Sample
-from refinerl.kernels.prefixes import pays, prefix_order, prefix_tree
+from refinerl.kernels.prefixes import pays, prefix_tree
 
 
-def prefill(
-    model: PreTrainedModel,
-    cache: DecodingCache,
-    rows: Sequence[Sample],
-    prompts: Sequence[Sequence[int]],
-    padding: int,
-    most: int,
-    *,
-    shared: bool = False,
-) -> None:
-    """Fill the cache of these rows with their prompts, each without its last token, which the first pass reads.
+class Prompts:
+    """Prompts without their last token, which the first pass over a sample reads.
+
+    Their keys and values are computed when a sample needs them, and kept until its last one has them. Some of the next
+    prompts are computed at the same time, so that a pass is not for one alone.
 
     Args:
         model: computes the keys and values.
-        cache: empty, with a row for each sample.
-        rows: the samples.
         prompts: token ids of all prompts.
+        queue: the samples in the order in which they begin, those of the longest prompts first.
         padding: a token id.
         most: tokens, padding included, that go through the model at a time.
+        ahead: tokens of prompts, padding included, that are computed before a sample needs them.
         shared: compute prefixes that prompts share once, where that pays; the model must be able to.
     """
-    where: dict[int, list[int]] = {}
-    for row, s in enumerate(rows):
-        where.setdefault(s.prompt, []).append(row)
-    left = [i for i in where if len(prompts[i]) > 1]
-    if shared and len(left) > 1:
-        left = _fill_shared(model, cache, where, left, prompts, most)
-    for group in _groups(left, prompts, most):
-        # Padded at the right: causal attention needs no mask then, and positions count from 0.
-        ids, lengths = _padded(group, prompts, padding)
-        prefilled = DynamicCache()
-        trunk = model.base_model
-        trunk(input_ids=ids.to(model.device), **cache_argument(trunk, prefilled), use_cache=True)
-        cache.fill(prefilled, torch.arange(ids.numel()).view(ids.shape), lengths.tolist(), [where[i] for i in group])
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        queue: Sequence[Sample],
+        padding: int,
+        most: int,
+        *,
+        ahead: int = 0,
+        shared: bool = False,
+    ) -> None:
+        self._model, self._prompts = model, prompts
+        self._padding, self._most, self._ahead, self._shared = padding, most, ahead, shared
+        self._left = Counter(s.prompt for s in queue if s.prompt_length > 1)
+        self._order = list(self._left)
+        self._known = 0
+        self._held: dict[int, _Held] = {}
+
+    def fill(self, cache: DecodingCache, rows: Sequence[int], samples: Sequence[Sample]) -> None:
+        """Fill these rows of the cache with the prompts of the samples, the next ones of the queue."""
+        where: dict[int, list[int]] = {}
+        for row, s in zip(rows, samples, strict=True):
+            if s.prompt_length > 1:
+                where.setdefault(s.prompt, []).append(row)
+        self._compute(where)
+        sources: dict[int, list[_Held]] = {}
+        for prompt in where:
+            held = self._held[prompt]
+            sources.setdefault(id(held.prefilled), []).append(held)
+        for group in sources.values():
+            slots = torch.nn.utils.rnn.pad_sequence([held.slots for held in group], batch_first=True)
+            lengths = [len(held.slots) for held in group]
+            cache.fill(group[0].prefilled, slots, lengths, [where[held.prompt] for held in group])
+        for prompt, filled in where.items():
+            self._left[prompt] -= len(filled)
+            if not self._left[prompt]:
+                del self._held[prompt]
+
+    def _compute(self, needed: Container[int]) -> None:
+        """Compute the prompts that are needed, and the next ones."""
+        last = max((i for i, prompt in enumerate(self._order) if prompt in needed), default=-1) + 1
+        if last <= self._known:
+            return
+        next_ones = self._order[last:]
+        count = min(len(next_ones), self._ahead // len(self._prompts[next_ones[0]])) if next_ones else 0
+        # Not in the same passes: what is held until others need it would be all of a pass.
+        for part in (self._order[self._known : last], next_ones[:count]):
+            for group in _groups(part, self._prompts, self._most):
+                self._held |= {held.prompt: held for held in self._pass(group)}
+        self._known = last + count
+
+    def _pass(self, group: Sequence[int]) -> Iterator[_Held]:
+        ids, lengths = _padded(group, self._prompts, self._padding)
+        slots, prefilled = torch.arange(ids.numel()).view(ids.shape), DynamicCache()
+        tree = prefix_tree(ids, lengths) if self._shared and len(group) > 1 else None
+        trunk = self._model.base_model
+        if tree is not None and pays(ids.numel(), len(tree), len(group)):
+            slots = tree.slots
+            with segmented(self._model):
+                tree_states(trunk, tree, cache=prefilled)
+        else:
+            # Padded at the right: causal attention needs no mask then, and positions count from 0.
+            trunk(input_ids=ids.to(self._model.device), **cache_argument(trunk, prefilled), use_cache=True)
+        for prompt, length, row in zip(group, lengths.tolist(), slots, strict=True):
+            yield _Held(prompt, prefilled, row[:length])
 
 
-def _fill_shared(
-    model: PreTrainedModel,
-    cache: DecodingCache,
-    where: dict[int, list[int]],
-    order: Sequence[int],
-    prompts: Sequence[Sequence[int]],
-    most: int,
-) -> list[int]:
-    """Fill the cache with prompts that share enough; return the others, in the given order."""
-    config = model.config
-    attention = config._attn_implementation
-    done: set[int] = set()
-    config._attn_implementation = SEGMENTED
-    try:
-        for group in _neighbours(order, prompts, most):
-            ids, lengths = _padded(group, prompts, 0)
-            tree = prefix_tree(ids, lengths)
-            if not pays(ids.numel(), len(tree), len(ids)):
-                continue
-            prefilled = DynamicCache()
-            tree_states(model.base_model, tree, cache=prefilled)
-            cache.fill(prefilled, tree.slots, lengths.tolist(), [where[i] for i in group])
-            done.update(group)
-    finally:
-        config._attn_implementation = attention
-    return [i for i in order if i not in done]
+class _Held(NamedTuple):
+    """A prompt whose keys and values are known."""
 
-
-def _neighbours(order: Sequence[int], prompts: Sequence[Sequence[int]], most: int) -> Iterator[list[int]]:
-    """Group prompts that begin alike, so that each group's tree has at most `most` tokens."""
-    ids, lengths = _padded(order, prompts, 0)
-    places, shared = prefix_order(ids, lengths)
-    group: list[int] = []
-    size = 0
-    for place, common in zip(places.tolist(), shared.tolist(), strict=True):
-        length = int(lengths[place])
-        if group and size + length - common > most:
-            yield group
-            group, size = [], 0
-        size += length - common if group else length
-        group.append(order[place])
-    yield group
+    prompt: int
+    prefilled: DynamicCache
+    slots: Tensor  # (n,) int64, its tokens among those of `prefilled`
 
 
 def _padded(group: Sequence[int], prompts: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, Tensor]:

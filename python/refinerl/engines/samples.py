@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from refinerl.engines.kv_cache import DecodingCache
@@ -24,17 +27,13 @@ class Sample:
     prompt_length: int
     limit: int
     """Maximum number of tokens."""
-    noise: Tensor | None  # (limit,) float64; None for greedy decoding
+    noise: NDArray[np.float64] | None  # (limit,); None for greedy decoding
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     text: str = ""
     finish_reason: FinishReason | None = None
     written: int = 0
     """Number of tokens that were added, before a stop string cuts them."""
-
-    def next_noise(self, count: int) -> Tensor | None:
-        """Return the random numbers of the next tokens, (count,); None for greedy decoding."""
-        return None if self.noise is None else self.noise[self.written : self.written + count]
 
     def add(self, token: int, logprob: float, tokenizer: ChatTokenizer, stop: tuple[str, ...]) -> None:
         """Add a token, and finish if it ends the completion."""
@@ -99,6 +98,12 @@ class Sample:
         """Return the completion."""
         assert self.finish_reason is not None
         return Completion(tuple(self.token_ids), tuple(self.logprobs), self.text, self.finish_reason)
+
+
+def next_noise(rows: Sequence[Sample], lengths: Sequence[int]) -> Tensor | None:
+    """Return the random numbers of the next lengths[i] tokens of each row, (Σ lengths,); None for greedy decoding."""
+    parts = [s.noise[s.written : s.written + n] for s, n in zip(rows, lengths, strict=True) if s.noise is not None]
+    return torch.from_numpy(np.concatenate(parts)) if parts else None
 
 
 def close_gaps(rows: list[Sample], cache: DecodingCache) -> list[int]:

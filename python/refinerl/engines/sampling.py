@@ -34,17 +34,18 @@ def draw(logits: Tensor, uniform: Tensor | None, sampling: Sampling) -> tuple[Te
 
 
 def draw_several(
-    logits: Tensor, noise: Sequence[Tensor | None], lengths: Sequence[int], sampling: Sampling, most: int
+    logits: Tensor, uniform: Tensor | None, lengths: Sequence[int], sampling: Sampling, most: int
 ) -> Iterator[tuple[list[int], list[float]]]:
     """Draw a token after each of the first lengths[i] tokens of row i, from logits (rows, n, V).
 
-    `noise` has the uniform numbers of each row, (lengths[i],), or None. `most` places are drawn at a time. Gives the
-    tokens and logprobs of each row; errors are those of `draw`.
+    `uniform` has a number for each of them, (Σ lengths,), or is None; `most` are drawn at a time. Gives the tokens and
+    logprobs of each row; errors are those of `draw`.
     """
+    if logits.shape[1] == 1:
+        drawn = draw(logits[:, 0], uniform, sampling)
+        return (([token], [logprob]) for token, logprob in zip(*(t.tolist() for t in drawn), strict=True))
     places = [(row, column) for row, length in enumerate(lengths) for column in range(length)]
     row, column = torch.tensor(places, device=logits.device).T
-    known = [part for part in noise if part is not None]
-    uniform = torch.cat(known) if known else None
     parts = [slice(first, first + most) for first in range(0, len(places), most)]
     found = [
         draw(logits[row[part], column[part]], None if uniform is None else uniform[part], sampling) for part in parts

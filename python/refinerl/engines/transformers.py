@@ -11,7 +11,7 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from itertools import count
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,15 +21,29 @@ from refinerl.contracts import Finished
 from refinerl.engines import requests
 from refinerl.engines.attention import decoding
 from refinerl.engines.cache_argument import cache_argument
-from refinerl.engines.guesses import LOGITS, Confidence, Draft, Reader, best_length
+from refinerl.engines.guessing import Guessing
 from refinerl.engines.kv_cache import DecodingCache, PlacedCache
-from refinerl.engines.prefill import prefill
-from refinerl.engines.samples import Sample, close_gaps
+from refinerl.engines.prefill import Prompts
+from refinerl.engines.samples import Sample, close_gaps, next_noise
 from refinerl.engines.sampling import draw, draw_several, uniforms
+from refinerl.engines.slots import Slots
 from refinerl.engines.tokenization import ChatTokenizer
-from refinerl.engines.verifying import fault, fixed_cost, next_logits, takes_columns
+from refinerl.engines.verifying import Passes, fault
 from refinerl.errors import UserError
 from refinerl.records import Completion, Decoding, Sampling
+
+AHEAD = 4
+"""Share of the cache's tokens, as a divisor, that prompts may have which are computed ahead of their samples."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """A request."""
+
+    prompts: Sequence[Sequence[int]]
+    sampling: Sampling
+    drafts: Sequence[Sequence[int]] | None
+    finished: Finished | None
 
 
 class TransformersGenerator:
@@ -85,8 +99,8 @@ class TransformersGenerator:
         self._home = home
         self._guesses = guesses
         self._say = say
-        self._verifies: bool | None = None  # known once a draft was given
-        self._takes_columns: bool | None = None  # known once something was generated
+        self._fault: str | None = None
+        self._probed = self._said = False
         self.decoded = Decoding()
 
     @property
@@ -118,16 +132,16 @@ class TransformersGenerator:
             FloatingPointError: the model's logits are not finite.
         """
         samples = self._requests(prompts, sampling)
-        # Longest first: prompts of similar length share a batch, and a batch too large for the memory fails early.
-        order = sorted(samples, key=lambda s: -s.prompt_length)
-        with decoding(self.model) as shared, contextlib.nullcontext() if adapter else self.base():
-            confidence = Confidence() if drafts is not None and self._can_verify() else None
-            for first in range(0, len(order), self.max_rows):
-                rows = order[first : first + self.max_rows]
-                if drafts is None or confidence is None:
-                    self._write(rows, prompts, sampling, finished, shared)
-                else:
-                    self._write_guessing(rows, prompts, sampling, drafts, confidence, finished, shared)
+        # Longest first: prompts of similar length share a pass, and rows too long for the memory fail early.
+        queue = sorted(samples, key=lambda s: -s.prompt_length)
+        base = contextlib.nullcontext() if adapter else self.base()
+        with decoding(self.model) as shared, base:
+            given = Given(prompts, sampling, drafts if self._guesses else None, finished)
+            if self._takes_masks(drafts is not None):
+                self._write(queue, given, shared)
+            else:
+                for first in range(0, len(queue), self.max_rows):
+                    self._write_padded(queue[first : first + self.max_rows], given, shared)
         return [[s.finished() for s in samples[i : i + sampling.n]] for i in range(0, len(samples), sampling.n)]
 
     def _requests(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Sample]:
@@ -136,39 +150,54 @@ class TransformersGenerator:
         for i, prompt in enumerate(prompts):
             limit = min(sampling.max_tokens, self.context_length - len(prompt))
             for j in range(sampling.n):
-                noise = uniforms(sampling.seeds[i][j], limit) if sampling.temperature > 0 else None
+                noise = uniforms(sampling.seeds[i][j], limit).numpy() if sampling.temperature > 0 else None
                 samples.append(Sample(i, j, len(prompt), limit, noise))
         return samples
 
-    def _write(
-        self,
-        rows: list[Sample],
-        prompts: Sequence[Sequence[int]],
-        sampling: Sampling,
-        finished: Finished | None,
-        shared: bool,
-    ) -> None:
-        """Write the completions of one batch; `rows` gets shorter as they finish."""
-        device = self.model.device
+    def _write(self, queue: list[Sample], given: Given, shared: bool) -> None:
+        """Write all completions. A pass reads a token of each row, and verifies guessed ones where there are drafts."""
+        config = self.model.config.get_text_config()
+        capacity = max(s.prompt_length + s.limit for s in queue)
+        cache = PlacedCache(config.num_hidden_layers, min(self.max_rows, len(queue)), capacity)
+        slots = Slots(cache, self._prompts(queue, given, shared, cache.rows * capacity // AHEAD), queue)
+        rows, passes = slots.rows, Passes(self.model, cache)
+        guessing = None if given.drafts is None else Guessing(given.drafts, self._guesses, self.model)
+        while rows:
+            taken = [()] * len(rows) if guessing is None else guessing.guess(rows)
+            fed = [
+                [s.token_ids[-1] if s.token_ids else given.prompts[s.prompt][-1], *tokens]
+                for s, tokens in zip(rows, taken, strict=True)
+            ]
+            logits = passes.next_logits(fed, [s.prompt_length - 1 + s.written for s in rows])
+            lengths = [len(row) for row in fed]
+            drawn = draw_several(logits, next_noise(rows, lengths), lengths, given.sampling, self.max_rows)
+            written, right = [], []
+            for s, tokens, (found, logprobs) in zip(rows, taken, drawn, strict=True):
+                before = s.written
+                right.append(s.accept(tokens, found, logprobs, self.tokenizer, given.sampling.stop))
+                written.append(s.written - before)
+            if guessing is not None:
+                guessing.learn(written, right)
+            self.decoded += Decoding(sum(written), 1, sum(map(len, taken)), sum(right))
+            self._report(rows, written, given)
+            slots.turn()
+
+    def _write_padded(self, rows: list[Sample], given: Given, shared: bool) -> None:
+        """Write the completions of one batch with masks that the model makes; `rows` gets shorter as they finish."""
+        device, prompts, sampling = self.model.device, given.prompts, given.sampling
         # The last prompt token is left to the first step, so that this step is like all others.
         length = max(s.prompt_length for s in rows) - 1
         layers = self.model.config.get_text_config().num_hidden_layers
         cache = DecodingCache(layers, len(rows), length, length + max(s.limit for s in rows))
-        self._prefill(cache, rows, prompts, shared)
+        self._prompts(rows, given, shared, 0).fill(cache, range(len(rows)), rows)
         last = torch.tensor([prompts[s.prompt][-1] for s in rows], device=device)
         positions = torch.tensor([s.prompt_length - 1 for s in rows], device=device)
         columns = torch.arange(cache.capacity, device=device)
         visible = columns >= cache.length - positions[:, None]
-        if self._takes_columns is None:
-            self._takes_columns = takes_columns(self.model)
-        if self._takes_columns:
-            visible = visible[:, None, None]
-        known = [s.noise for s in rows if s.noise is not None]
-        noise = torch.nn.utils.rnn.pad_sequence(known, batch_first=True) if known else None
-        for step in count():
+        while rows:
             out = self.model(
                 input_ids=last[:, None],
-                attention_mask=visible[..., cache.start : cache.length + 1],
+                attention_mask=visible[:, cache.start : cache.length + 1],
                 position_ids=positions[:, None],
                 **cache_argument(self.model, cache),
                 use_cache=True,
@@ -176,87 +205,41 @@ class TransformersGenerator:
             )
             cache.advance()
             self.decoded += Decoding(tokens=len(rows), passes=1)
-            last, logprobs = draw(out.logits[:, -1], None if noise is None else noise[:, step], sampling)
+            last, logprobs = draw(out.logits[:, -1], next_noise(rows, [1] * len(rows)), sampling)
             positions += 1
             for s, token, logprob in zip(rows, last.tolist(), logprobs.tolist(), strict=True):
                 s.add(token, logprob, self.tokenizer, sampling.stop)
-            self._report(rows, [1] * len(rows), sampling.max_tokens, finished)
+            self._report(rows, [1] * len(rows), given)
             if any(s.finish_reason for s in rows):
                 kept = close_gaps(rows, cache)
-                if not rows:
-                    return
                 last, positions, visible = last[kept], positions[kept], visible[kept]
-                noise = None if noise is None else noise[kept]
-                cache.start = cache.length - int(positions.max())
+                if rows:
+                    cache.start = cache.length - int(positions.max())
 
-    def _prefill(
-        self, cache: DecodingCache, rows: list[Sample], prompts: Sequence[Sequence[int]], shared: bool
-    ) -> None:
+    def _prompts(self, queue: Sequence[Sample], given: Given, shared: bool, ahead: int) -> Prompts:
         padding, most = self.tokenizer.pad_token_id, self.max_prefill_tokens
-        prefill(self.model, cache, rows, prompts, padding, most, shared=shared)
+        return Prompts(self.model, given.prompts, queue, padding, most, ahead=ahead, shared=shared)
 
-    def _write_guessing(
-        self,
-        rows: list[Sample],
-        prompts: Sequence[Sequence[int]],
-        sampling: Sampling,
-        drafts: Sequence[Sequence[int]],
-        confidence: Confidence,
-        finished: Finished | None,
-        shared: bool,
-    ) -> None:
-        """Write as `_write` does, where a pass verifies several guessed tokens of each row."""
-        config = self.model.config.get_text_config()
-        fixed = fixed_cost(self.model)
-        cache = PlacedCache(config.num_hidden_layers, len(rows), max(s.prompt_length + s.limit for s in rows))
-        self._prefill(cache, rows, prompts, shared)
-        indexed = {i: Draft(drafts[i], config.vocab_size) for i in {s.prompt for s in rows}}
-        readers = {id(s): Reader(indexed[s.prompt]) for s in rows}
-        while rows:
-            most = min(self._guesses, LOGITS // config.vocab_size // len(rows) - 1)
-            guesses = [readers[id(s)].guess(s.token_ids, min(most, s.limit - s.written - 1)) for s in rows]
-            length = best_length([confidence.chances(guess) for guess in guesses], fixed)
-            taken = [guess.tokens[:length] for guess in guesses]
-            fed = [
-                [s.token_ids[-1] if s.token_ids else prompts[s.prompt][-1], *tokens]
-                for s, tokens in zip(rows, taken, strict=True)
-            ]
-            logits = next_logits(self.model, cache, fed, [s.prompt_length - 1 + s.written for s in rows])
-            noise = [s.next_noise(len(row)) for s, row in zip(rows, fed, strict=True)]
-            drawn = draw_several(logits, noise, [len(row) for row in fed], sampling, self.max_rows)
-            written, accepted = [], 0
-            for s, guess, tokens, (found, logprobs) in zip(rows, guesses, taken, drawn, strict=True):
-                before = s.written
-                right = s.accept(tokens, found, logprobs, self.tokenizer, sampling.stop)
-                written.append(s.written - before)
-                confidence.learn(guess, min(len(tokens), written[-1]), right)
-                accepted += right
-            self.decoded += Decoding(sum(written), 1, sum(map(len, taken)), accepted)
-            self._report(rows, written, sampling.max_tokens, finished)
-            close_gaps(rows, cache)
+    def _takes_masks(self, drafts: bool) -> bool:
+        """Return True if the model takes masks of tokens and columns; else say once why drafts are ignored."""
+        if not self._probed:
+            self._fault, self._probed = fault(self.model), True
+        if drafts and self._guesses and self._fault is not None and not self._said:
+            self._said = True
+            text = (
+                f"drafts are ignored, so refinements take longer: the refiner cannot verify them, because {self._fault}"
+            )
+            (warnings.warn if self._say is None else self._say)(text)
+        return self._fault is None
 
-    def _can_verify(self) -> bool:
-        """Return True if the model can verify guesses; say the reason once if it cannot."""
-        if self._guesses and self._verifies is None:
-            reason = fault(self.model)
-            self._verifies = reason is None
-            if reason is not None:
-                text = (
-                    f"drafts are ignored, so refinements take longer: the refiner cannot verify them, because {reason}"
-                )
-                (warnings.warn if self._say is None else self._say)(text)
-        return bool(self._guesses and self._verifies)
-
-    def _report(
-        self, rows: Sequence[Sample], written: Sequence[int], max_tokens: int, finished: Finished | None
-    ) -> None:
+    def _report(self, rows: Sequence[Sample], written: Sequence[int], given: Given) -> None:
         """Report a pass that wrote these numbers of tokens; `rows` still has the samples that it finished."""
         done = [s for s in rows if s.finish_reason]
         if self.progress is not None:
-            self.progress(sum(written) + sum(max_tokens - s.written for s in done))
-        if finished is not None:
+            self.progress(sum(written) + sum(given.sampling.max_tokens - s.written for s in done))
+        if given.finished is not None:
             for s in done:
-                finished(s.prompt, s.number, s.finished())
+                given.finished(s.prompt, s.number, s.finished())
 
     @torch.no_grad()
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:

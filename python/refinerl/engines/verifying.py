@@ -15,6 +15,9 @@ from refinerl.engines.kv_cache import PlacedCache
 MASKED = frozenset({"sdpa", GROUPED, SEGMENTED, "eager"})
 """The kinds of attention that take a mask of queries and keys."""
 
+_LIMITS = ("attention_chunk_size", "index_topk", "index_topk_blocks")
+"""Limits of attention that no mask here has, by their names in configurations."""
+
 
 def fixed_cost(model: PreTrainedModel) -> float:
     """Estimate the cost of a pass apart from its tokens, in costs of a token.
@@ -25,80 +28,71 @@ def fixed_cost(model: PreTrainedModel) -> float:
     return 16 + 2e7 / model.num_parameters() if model.device.type == "cpu" else 512.0
 
 
-def next_logits(
-    model: PreTrainedModel, cache: PlacedCache, tokens: Sequence[Sequence[int]], starts: Sequence[int]
-) -> Tensor:
-    """Compute the logits after each token.
+class Passes:
+    """Passes over several tokens per row, after those that a cache holds.
 
     Args:
         model: in evaluation mode.
-        cache: holds what comes before; this pass's keys and values are added to it.
-        tokens: token ids of each row, at least one.
-        starts: position of the first of them in its row.
-
-    Returns:
-        (rows, most tokens of a row, V); behind a row's last token they mean nothing.
+        cache: gets the keys and values of each pass.
     """
-    width = max(map(len, tokens))
-    ids, positions, columns = [], [], []
-    for row, start in zip(tokens, starts, strict=True):
-        last, padding = start + len(row) - 1, width - len(row)
-        ids.append([*row, *[row[-1]] * padding])
-        positions.append([*range(start, last + 1), *[last] * padding])
-        columns.append([*range(start, last + 1), *[cache.capacity] * padding])
-    device = model.device
-    place = torch.tensor(positions, device=device)
-    end = max(start + len(row) for row, start in zip(tokens, starts, strict=True))
-    cache.place(torch.tensor(columns, device=device), end)
-    logits: Tensor = model(
-        input_ids=torch.tensor(ids, device=device),
-        attention_mask=_masks(model, place, cache.length),
-        position_ids=place,
-        **cache_argument(model, cache),
-        use_cache=True,
-    ).logits
-    return logits
 
+    def __init__(self, model: PreTrainedModel, cache: PlacedCache) -> None:
+        self._model, self._cache = model, cache
+        config = model.config.get_text_config()
+        self._kinds = set(getattr(config, "layer_types", None) or ())
+        window = getattr(config, "sliding_window", None)
+        self._window = None if self._kinds == {"full_attention"} else window
+        self._added = model.config._attn_implementation == "eager"
 
-def _masks(model: PreTrainedModel, positions: Tensor, end: int) -> Tensor | dict[str, Tensor]:
-    """Let each query see the columns up to its own position, or in layers with a window the last ones of these.
+    def next_logits(self, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> Tensor:
+        """Compute the logits after each token, (rows, most tokens of a row, V).
 
-    A dictionary by the kind of layer where a model has both kinds.
-    """
-    columns = torch.arange(end, device=positions.device)
-    places = positions[:, None, :, None]
-    full = columns <= places
-    window, kinds = _window(model)
-    if window is None:
-        return _for_attention(model, full)
-    sliding = full & (columns > places - window)
-    if len(kinds) < 2:
-        return _for_attention(model, sliding)
-    return {"full_attention": _for_attention(model, full), "sliding_attention": _for_attention(model, sliding)}
+        Args:
+            tokens: token ids of each row, at least one.
+            starts: position of the first of them in its row.
 
+        Behind a row's last token the logits mean nothing.
+        """
+        width, spare, device = max(map(len, tokens)), self._cache.capacity, self._model.device
+        ids, positions, columns = [], [], []
+        for row, start in zip(tokens, starts, strict=True):
+            last, padding = start + len(row) - 1, width - len(row)
+            ids.append([*row, *[row[-1]] * padding])
+            positions.append([*range(start, last + 1), *[last] * padding])
+            columns.append([*range(start, last + 1), *[spare] * padding])
+        place = torch.tensor(positions, device=device)
+        end = max(start + len(row) for row, start in zip(tokens, starts, strict=True))
+        self._cache.place(place if width == 1 else torch.tensor(columns, device=device), end)
+        logits: Tensor = self._model(
+            input_ids=torch.tensor(ids, device=device),
+            attention_mask=self._masks(place, end),
+            position_ids=place,
+            **cache_argument(self._model, self._cache),
+            use_cache=True,
+        ).logits
+        return logits
 
-def _window(model: PreTrainedModel) -> tuple[int | None, set[str]]:
-    """Return the window of a model's attention, None if no layer has one, and the kinds of its layers."""
-    config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ())
-    window = getattr(config, "sliding_window", None)
-    return None if kinds == {"full_attention"} else window, kinds
+    def _masks(self, positions: Tensor, end: int) -> Tensor | dict[str, Tensor]:
+        """Let each query see the columns up to its own position, or in layers with a window the last ones of these.
 
+        A dictionary by the kind of layer where a model has both kinds.
+        """
+        columns = torch.arange(end, device=positions.device)
+        places = positions[:, None, :, None]
+        full = columns <= places
+        if self._window is None:
+            return self._for_attention(full)
+        sliding = full & (columns > places - self._window)
+        if len(self._kinds) < 2:
+            return self._for_attention(sliding)
+        return {"full_attention": self._for_attention(full), "sliding_attention": self._for_attention(sliding)}
 
-def takes_columns(model: PreTrainedModel) -> bool:
-    """Tell whether all of a model's layers take a mask of the columns that a token sees, (rows, 1, 1, columns) bool.
-
-    Otherwise the model makes its masks in each pass, from the padding.
-    """
-    attention = model.config._attn_implementation
-    return attention in MASKED - {"eager"} and _window(model)[0] is None and fault(model) is None
-
-
-def _for_attention(model: PreTrainedModel, visible: Tensor) -> Tensor:
-    """Return a mask (rows, 1, queries, columns) as the model's attention takes it: eager attention adds it."""
-    if model.config._attn_implementation != "eager":
-        return visible
-    return torch.zeros_like(visible, dtype=model.dtype).masked_fill_(~visible, torch.finfo(model.dtype).min)
+    def _for_attention(self, visible: Tensor) -> Tensor:
+        """Return a mask (rows, 1, queries, columns) as the model's attention takes it: eager attention adds it."""
+        if not self._added:
+            return visible
+        kind = self._model.dtype
+        return torch.zeros_like(visible, dtype=kind).masked_fill_(~visible, torch.finfo(kind).min)
 
 
 @torch.no_grad()
@@ -108,15 +102,18 @@ def fault(model: PreTrainedModel) -> str | None:
     if attention not in MASKED:
         return f"its attention is {attention!r}, which takes no mask of queries and keys"
     config = model.config.get_text_config()
+    if limits := [name for name in _LIMITS if getattr(config, name, None)]:
+        return f"its attention is limited ({', '.join(limits)})"
     ids = [(1 + 7 * i) % config.vocab_size for i in range(12)]
     try:
         plain = model(input_ids=torch.tensor([ids], device=model.device)).logits[0].float()
         cache = PlacedCache(config.num_hidden_layers, 2, len(ids))
-        first = next_logits(model, cache, [ids[:7], ids[:3]], [0, 0]).float()
+        passes = Passes(model, cache)
+        first = passes.next_logits([ids[:7], ids[:3]], [0, 0]).float()
         # The first row's tokens from 5 on are written again, as after a wrong guess.
-        second = next_logits(model, cache, [ids[5:], ids[3:5]], [5, 3]).float()
+        second = passes.next_logits([ids[5:], ids[3:5]], [5, 3]).float()
         # The row that is furthest has the fewest tokens; a model may take the last columns for all queries' own.
-        third = next_logits(model, cache, [ids[11:], ids[5:10]], [11, 5]).float()
+        third = passes.next_logits([ids[11:], ids[5:10]], [11, 5]).float()
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
