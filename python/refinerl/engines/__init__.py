@@ -13,6 +13,7 @@
 `attention`     attention for it, few query tokens, grouped heads; and for rows that share prefixes
 `guessing`      the guesses for the samples that are being written
 `guesses`       the next tokens of a completion, guessed from a draft; how many pay
+`cores`         one thread for passes over a few tokens of a small model
 `verifying`     a pass over several tokens per row, which verifies guesses
 `sampling`      a token from logits and one uniform number
 `stopping`      cutting a completion at a stop string

@@ -21,6 +21,7 @@ from refinerl.contracts import Finished
 from refinerl.engines import requests
 from refinerl.engines.attention import decoding
 from refinerl.engines.cache_argument import cache_argument
+from refinerl.engines.cores import few_threads
 from refinerl.engines.guessing import Guessing
 from refinerl.engines.kv_cache import DecodingCache, PlacedCache
 from refinerl.engines.prefill import Prompts
@@ -135,7 +136,7 @@ class TransformersGenerator:
         # Longest first: prompts of similar length share a pass, and rows too long for the memory fail early.
         queue = sorted(samples, key=lambda s: -s.prompt_length)
         base = contextlib.nullcontext() if adapter else self.base()
-        with decoding(self.model) as shared, base:
+        with decoding(self.model) as shared, base, few_threads(self.model, min(self.max_rows, len(queue))):
             given = Given(prompts, sampling, drafts if self._guesses else None, finished)
             if self._takes_masks(drafts is not None):
                 self._write(queue, given, shared)
