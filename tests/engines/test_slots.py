@@ -77,3 +77,8 @@ def test_drafts_of_samples_that_begin_later(tokenizer: ChatTokenizer) -> None:
     found, _, fewer = write(model, tokenizer, 4, drafts=drafts)
     assert [[c.token_ids for c in group] for group in found] == [[c.token_ids for c in group] for group in plain]
     assert fewer < count
+
+
+def test_nothing_to_write(tokenizer: ChatTokenizer) -> None:
+    generator = TransformersGenerator(tiny_model(), tokenizer)
+    assert generator.generate([], Sampling(max_tokens=4, n=2, seeds=[])) == []

@@ -49,14 +49,14 @@ class DecodingCache(Cache):  # type: ignore[misc]  # transformers is untyped to 
         row = row.repeat_interleave(many)
         token = torch.arange(len(row)) - (many.cumsum(0) - many).repeat_interleave(many)
         slot = slots[prompt.repeat_interleave(many), token]
-        column = token + self._first(many).repeat_interleave(many)
+        column = token + self._begin(many).repeat_interleave(many)
         device = prefilled.layers[0].keys.device
         row, column, slot = torch.stack([row, column, slot]).to(device)
         for layer, source in zip(self.layers, prefilled.layers, strict=True):
             for mine, theirs in ((layer.keys, source.keys), (layer.values, source.values)):
                 mine[row, :, column] = theirs.transpose(1, 2).flatten(0, 1).index_select(0, slot)
 
-    def _first(self, lengths: Tensor) -> Tensor:
+    def _begin(self, lengths: Tensor) -> Tensor:
         """Return the first columns of prompts of these lengths, which end at `length`."""
         return self.length - lengths
 
@@ -85,8 +85,9 @@ class PlacedCache(DecodingCache):
         super().__init__(layers, rows, 0, capacity)
         self.layers = [_PlacedLayer(self) for _ in range(layers)]
 
-    def _first(self, lengths: Tensor) -> Tensor:
-        """Return the first columns of prompts, 0."""
+    def _begin(self, lengths: Tensor) -> Tensor:
+        """Return the first columns of prompts, 0, and have them in view: a row that moves keeps all of its prompt."""
+        self.length = max(self.length, int(lengths.max()))
         return torch.zeros_like(lengths)
 
     def place(self, columns: Tensor, end: int) -> None:

@@ -133,6 +133,8 @@ class TransformersGenerator:
             FloatingPointError: the model's logits are not finite.
         """
         samples = self._requests(prompts, sampling)
+        if not samples:
+            return []
         # Longest first: prompts of similar length share a pass, and rows too long for the memory fail early.
         queue = sorted(samples, key=lambda s: -s.prompt_length)
         base = contextlib.nullcontext() if adapter else self.base()

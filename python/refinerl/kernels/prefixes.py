@@ -31,7 +31,7 @@ GAIN = 1.1
 from trials on a CPU (docs/measurements.md)."""
 
 TOKENS_PER_ROW = 2
-"""Tokens that take as long as the attention of one more row, which a tree computes node by node."""
+"""Tokens that take as long as one more row in a tree, for which attention on a GPU gathers keys (none on a CPU)."""
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ use super::threads;
 /// Most tokens of a tile.
 const TILE: usize = 24;
 
-/// Products of two elements below which another thread does not pay.
-const PRODUCTS_PER_THREAD: usize = 1 << 21;
+/// Products of two elements below which another thread does not pay: they take about a millisecond.
+const PRODUCTS_PER_THREAD: usize = 1 << 24;
 
 /// The heads of queries, those of keys, which they share evenly, and the elements of each.
 #[derive(Clone, Copy, Debug)]
