@@ -111,6 +111,7 @@ class Bench:
     steps: int
     threads: int
     device: str
+    overrides: tuple[str, ...] = ()
 
     def rows(self, contestant: Contestant) -> list[Row]:
         """Take the steps; return a row for each but the first."""
@@ -147,7 +148,7 @@ class Bench:
 
     @property
     def _overrides(self) -> tuple[str, ...]:
-        return (*self.case.overrides, "trainer.schedule=constant")
+        return (*self.case.overrides, "trainer.schedule=constant", *self.overrides)
 
 
 OURS = {
@@ -220,6 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--against", type=Path, metavar="FOLDER", help="another checkout of this project, built")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KNOB=VALUE", help="overrides for all contestants")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows of all steps")
     parser.add_argument("--quick", action="store_true", help="a few responses of the miniature, one turn of two steps")
     options = parser.parse_args(arguments)
@@ -237,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         case = CASES[name]
         if options.quick:
             case = Case(case.recipe, (*case.overrides, *QUICK))
-        bench = Bench(case, steps, options.threads, options.device)
+        bench = Bench(case, steps, options.threads, options.device, tuple(options.set))
         rows: dict[str, list[Row]] = {contestant.name: [] for contestant in entered}
         for turn in range(rounds):
             for contestant in entered:
