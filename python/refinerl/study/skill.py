@@ -253,7 +253,8 @@ def draw(points: Sequence[Point], folder: Path, baseline: str) -> None:
             axis.set_ylabel(f"gain over {plots.plain(baseline)}")
             axis.set_title(COMPARED[measure], fontsize=10)
             axis.grid(alpha=0.3)
-            axis.legend(fontsize=8)
+            axis.margins(x=0.15)  # room for the last refiner's name
+            axis.legend(fontsize=8, loc="lower right")
         canvas.suptitle("Does the audition predict the gain?")
         plots.save(canvas, folder / "skill")
 
