@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -9,8 +10,10 @@ from typing import Any
 
 import pytest
 from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicCache
 
 from families import build
+from refinerl.engines import prefill
 from refinerl.engines.attention import SEGMENTED
 from refinerl.engines.tokenization import ChatTokenizer
 from refinerl.engines.transformers import TransformersGenerator
@@ -101,6 +104,17 @@ def test_a_pass_has_no_more_tokens_than_it_may(tokenizer: ChatTokenizer, most: i
     assert max(counts) <= max(most, max(map(len, prompts)) - 1)
 
 
+def test_siblings_are_in_one_tree_though_others_have_their_lengths(tokenizer: ChatTokenizer) -> None:
+    """A refiner's prompts of a step: what begins alike has different lengths, and not all of it fits one pass."""
+    model = tiny_model()
+    prompts = [tokenizer.encode(f"{stem * 30}{'y' * length}") for length in (1, 2, 3, 4) for stem in "abc"]
+    generator = TransformersGenerator(model, tokenizer, max_prefill_tokens=50)
+    write(generator, prompts)  # probes
+    with sharing(model), counting(model) as counts:
+        write(generator, prompts, n=1)
+    assert counts == [len(tokenizer.encode(f"{stem * 30}yyyy")) - 1 for stem in "abc"]
+
+
 def test_prompts_that_share_nothing_are_padded(tokenizer: ChatTokenizer) -> None:
     model = tiny_model()
     prompts = [tokenizer.encode(c * 12) for c in "abcd"]
@@ -109,3 +123,30 @@ def test_prompts_that_share_nothing_are_padded(tokenizer: ChatTokenizer) -> None
     with sharing(model), counting(model) as counts:
         write(generator, prompts)
     assert counts == [4 * 11]
+
+
+@pytest.mark.parametrize("rows", [8, 16])
+def test_prompts_are_copied_before_the_next_pass(
+    tokenizer: ChatTokenizer, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    """Beside the cache and a pass, memory holds no more prompts than may be computed ahead: a quarter of the cache."""
+    known: list[weakref.ref[DynamicCache]] = []
+
+    class Watched(DynamicCache):
+        def __init__(self) -> None:
+            super().__init__()
+            known.append(weakref.ref(self))
+
+    held: list[int] = []
+
+    def see(*_: Any) -> None:
+        layers = [cache.layers[0] for reference in known if (cache := reference()) is not None and cache.layers]
+        held.append(sum(layer.keys.shape[0] * layer.keys.shape[2] for layer in layers))
+
+    monkeypatch.setattr(prefill, "DynamicCache", Watched)
+    generator = TransformersGenerator(tiny_model(), tokenizer, max_rows=rows, max_prefill_tokens=42)
+    generator.model.get_input_embeddings().register_forward_pre_hook(see)
+    prompts = [tokenizer.encode(f"{c}, {'x' * 18}") for c in "abcdefghijklmnop"]
+    write(generator, prompts, n=1)
+    assert len(known) >= 8  # passes over prompts, two at a time
+    assert max(held) <= rows * (len(prompts[0]) + 16) // 4

@@ -7,7 +7,7 @@ prefixes once (`refinerl.engines.packing`) takes such prompts as a tree.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ from refinerl.engines.cache_argument import cache_argument
 from refinerl.engines.kv_cache import DecodingCache
 from refinerl.engines.packing import tree_states
 from refinerl.engines.samples import Sample
-from refinerl.kernels.prefixes import pays, prefix_tree
+from refinerl.kernels.prefixes import PrefixTree, pays, prefix_order, prefix_tree
 
 
 class Prompts:
@@ -63,43 +63,64 @@ class Prompts:
         for row, s in zip(rows, samples, strict=True):
             if s.prompt_length > 1:
                 where.setdefault(s.prompt, []).append(row)
-        self._compute(where)
+        new = [prompt for prompt in where if prompt not in self._held]
+        self._copy(cache, [self._held[prompt] for prompt in where if prompt in self._held], where)
+        for group in self._grouped(new):
+            # Copied before the next pass: all of them together may be as large as the cache.
+            self._copy(cache, self._pass(group), where)
+        self._known += len(new)
+        if new:
+            self._compute_ahead()
+
+    def _copy(self, cache: DecodingCache, known: Iterable[_Held], where: Mapping[int, Sequence[int]]) -> None:
+        """Copy prompts to their rows, and hold those that other samples need later."""
         sources: dict[int, list[_Held]] = {}
-        for prompt in where:
-            held = self._held[prompt]
+        for held in known:
             sources.setdefault(id(held.prefilled), []).append(held)
         for group in sources.values():
             slots = torch.nn.utils.rnn.pad_sequence([held.slots for held in group], batch_first=True)
             lengths = [len(held.slots) for held in group]
             cache.fill(group[0].prefilled, slots, lengths, [where[held.prompt] for held in group])
-        for prompt, filled in where.items():
-            self._left[prompt] -= len(filled)
-            if not self._left[prompt]:
-                del self._held[prompt]
+            for held in group:
+                self._held[held.prompt] = held
+                self._left[held.prompt] -= len(where[held.prompt])
+                if not self._left[held.prompt]:
+                    del self._held[held.prompt]
 
-    def _compute(self, needed: Container[int]) -> None:
-        """Compute the prompts that are needed, and the next ones."""
-        last = max((i for i, prompt in enumerate(self._order) if prompt in needed), default=-1) + 1
-        if last <= self._known:
-            return
-        next_ones = self._order[last:]
-        count = min(len(next_ones), self._ahead // len(self._prompts[next_ones[0]])) if next_ones else 0
-        # Not in the same passes: what is held until others need it would be all of a pass.
-        for part in (self._order[self._known : last], next_ones[:count]):
-            for group in _groups(part, self._prompts, self._most):
-                self._held |= {held.prompt: held for held in self._pass(group)}
-        self._known = last + count
+    def _compute_ahead(self) -> None:
+        """Compute the next prompts, which share no pass with needed ones: a pass is held until its last one is read."""
+        left = self._order[self._known :]
+        count = min(len(left), self._ahead // len(self._prompts[left[0]])) if left else 0
+        for group in self._grouped(left[:count]):
+            self._held |= {held.prompt: held for held in self._pass(group)}
+        self._known += count
+
+    def _grouped(self, order: Sequence[int]) -> Iterator[list[int]]:
+        """Group prompts for passes: those that begin alike where a tree pays, the others by length."""
+        alike = list(_neighbours(order, self._prompts, self._most)) if self._shared and len(order) > 1 else []
+        trees = [group for group in alike if self._tree(group) is not None]
+        yield from trees
+        done = {prompt for group in trees for prompt in group}
+        yield from _groups([i for i in order if i not in done], self._prompts, self._most)
+
+    def _tree(self, group: Sequence[int]) -> PrefixTree | None:
+        """Return the tree of prompts, or None where it does not pay."""
+        if not self._shared or len(group) == 1:
+            return None
+        ids, lengths = _padded(group, self._prompts, self._padding)
+        tree = prefix_tree(ids, lengths)
+        return tree if pays(ids.numel(), len(tree), len(group)) else None
 
     def _pass(self, group: Sequence[int]) -> Iterator[_Held]:
         ids, lengths = _padded(group, self._prompts, self._padding)
-        slots, prefilled = torch.arange(ids.numel()).view(ids.shape), DynamicCache()
-        tree = prefix_tree(ids, lengths) if self._shared and len(group) > 1 else None
+        tree, prefilled = self._tree(group), DynamicCache()
         trunk = self._model.base_model
-        if tree is not None and pays(ids.numel(), len(tree), len(group)):
+        if tree is not None:
             slots = tree.slots
             with segmented(self._model):
                 tree_states(trunk, tree, cache=prefilled)
         else:
+            slots = torch.arange(ids.numel()).view(ids.shape)
             # Padded at the right: causal attention needs no mask then, and positions count from 0.
             trunk(input_ids=ids.to(self._model.device), **cache_argument(trunk, prefilled), use_cache=True)
         for prompt, length, row in zip(group, lengths.tolist(), slots, strict=True):
@@ -131,3 +152,19 @@ def _groups(order: Sequence[int], prompts: Sequence[Sequence[int]], most: int) -
         group.append(i)
     if group:
         yield group
+
+
+def _neighbours(order: Sequence[int], prompts: Sequence[Sequence[int]], most: int) -> Iterator[list[int]]:
+    """Group prompts that begin alike, so that each group's tree has at most `most` tokens."""
+    ids, lengths = _padded(order, prompts, 0)
+    places, shared = prefix_order(ids, lengths)
+    group: list[int] = []
+    size = 0
+    for place, common in zip(places.tolist(), shared.tolist(), strict=True):
+        length = int(lengths[place])
+        if group and size + length - common > most:
+            yield group
+            group, size = [], 0
+        size += length - common if group else length
+        group.append(order[place])
+    yield group
