@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from refinerl.engines import transformers
 from refinerl.run.memory import Shape, Training
 from refinerl.run.memory.learning import OnHost
-from refinerl.run.memory.phases import ASLEEP, CONTEXT, GIB, Run, host, phases
+from refinerl.run.memory.phases import AHEAD, ASLEEP, CONTEXT, GIB, Run, host, phases
 
 MIB = 2**20
 SHAPE = Shape(10, 1024, 2048, 8, 8, 128, 32 * 1024, counted=500 * MIB)
@@ -58,7 +59,7 @@ def test_a_refiner_of_its_own_has_weights_of_its_own():
         column(run, "frozen"), 3000
     )
     token = 2 * 2 * 20 * 16 * 128
-    assert column(run, "passing")["refine"] == run.rows * (1536 * token + 8 * 64 * 1024) // MIB
+    assert column(run, "passing")["refine"] == run.rows * (1536 * token * 5 // 4 + 8 * 64 * 1024) // MIB
     assert column(run, "passing")["generate"] == column(plain, "passing")["generate"]
     away = column(replace(run, offload_reference=True), "frozen")
     assert (away["refine"], away["measure"], away["update"]) == (3000, 1000, 0)
@@ -109,8 +110,9 @@ def test_critic_and_reward_model():
 def test_transformers_has_a_cache_of_its_rows():
     run = replace(RUN, generator="transformers", rows=4)
     token = 2 * 2 * 10 * 1024
-    assert column(run, "passing")["generate"] == 4 * (1024 * token + 8 * 32 * 1024) // MIB
-    assert column(run, "passing")["refine"] == 4 * (1536 * token + 8 * 32 * 1024) // MIB
+    assert AHEAD == transformers.AHEAD
+    assert column(run, "passing")["generate"] == 4 * (1024 * token * 5 // 4 + 8 * 32 * 1024) // MIB
+    assert column(run, "passing")["refine"] == 4 * (1536 * token * 5 // 4 + 8 * 32 * 1024) // MIB
     assert set(column(run, "engines").values()) == {0}
 
 

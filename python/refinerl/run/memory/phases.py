@@ -21,6 +21,9 @@ ASLEEP = GIB // 2
 ENGINE = 3 * GIB // 2
 """Bytes that an active vLLM engine needs in addition to weights, cache and sampler."""
 
+AHEAD = 4
+"""Divisor of the cache that gives what prompts may have which are computed ahead, as in `engines.transformers`."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -224,11 +227,12 @@ def _cache_of_a_token(run: Run, model: Shape) -> int:
 
 
 def _writing(run: Run, length: int, shape: Shape | None = None) -> int:
-    """Count the bytes that transformers needs to generate: keys, values and float32 logits of its rows."""
+    """Count the bytes that transformers needs to generate: keys, values and float32 logits, and prompts ahead."""
     if run.generator == "vllm":
         return 0
     model = shape or run.policy
-    return run.rows * (_cache_of_a_token(run, model) * length + 8 * model.vocabulary)
+    cache = run.rows * _cache_of_a_token(run, model) * length
+    return cache + cache // AHEAD + run.rows * 8 * model.vocabulary
 
 
 def _verifying(run: Run) -> int:
