@@ -65,9 +65,9 @@ class Prompts:
                 where.setdefault(s.prompt, []).append(row)
         new = [prompt for prompt in where if prompt not in self._held]
         self._copy(cache, [self._held[prompt] for prompt in where if prompt in self._held], where)
-        for group in self._grouped(new):
+        for group, tree in self._grouped(new):
             # Copied before the next pass: all of them together may be as large as the cache.
-            self._copy(cache, self._pass(group), where)
+            self._copy(cache, self._pass(group, tree), where)
         self._known += len(new)
         if new:
             self._compute_ahead()
@@ -91,29 +91,25 @@ class Prompts:
         """Compute the next prompts, which share no pass with needed ones: a pass is held until its last one is read."""
         left = self._order[self._known :]
         count = min(len(left), self._ahead // len(self._prompts[left[0]])) if left else 0
-        for group in self._grouped(left[:count]):
-            self._held |= {held.prompt: held for held in self._pass(group)}
+        for group, tree in self._grouped(left[:count]):
+            self._held |= {held.prompt: held for held in self._pass(group, tree)}
         self._known += count
 
-    def _grouped(self, order: Sequence[int]) -> Iterator[list[int]]:
-        """Group prompts for passes: those that begin alike where a tree pays, the others by length."""
-        alike = list(_neighbours(order, self._prompts, self._most)) if self._shared and len(order) > 1 else []
-        trees = [group for group in alike if self._tree(group) is not None]
-        yield from trees
-        done = {prompt for group in trees for prompt in group}
-        yield from _groups([i for i in order if i not in done], self._prompts, self._most)
+    def _grouped(self, order: Sequence[int]) -> Iterator[tuple[list[int], PrefixTree | None]]:
+        """Group prompts for passes: those that begin alike, with their tree, where it pays, the others by length."""
+        done: set[int] = set()
+        for group in _neighbours(order, self._prompts, self._most) if self._shared and len(order) > 1 else ():
+            ids, lengths = _padded(group, self._prompts, self._padding)
+            tree = prefix_tree(ids, lengths)
+            if len(group) > 1 and pays(ids.numel(), len(tree), len(group)):
+                yield group, tree
+                done.update(group)
+        for group in _groups([i for i in order if i not in done], self._prompts, self._most):
+            yield group, None
 
-    def _tree(self, group: Sequence[int]) -> PrefixTree | None:
-        """Return the tree of prompts, or None where it does not pay."""
-        if not self._shared or len(group) == 1:
-            return None
+    def _pass(self, group: Sequence[int], tree: PrefixTree | None) -> Iterator[_Held]:
         ids, lengths = _padded(group, self._prompts, self._padding)
-        tree = prefix_tree(ids, lengths)
-        return tree if pays(ids.numel(), len(tree), len(group)) else None
-
-    def _pass(self, group: Sequence[int]) -> Iterator[_Held]:
-        ids, lengths = _padded(group, self._prompts, self._padding)
-        tree, prefilled = self._tree(group), DynamicCache()
+        prefilled = DynamicCache()
         trunk = self._model.base_model
         if tree is not None:
             slots = tree.slots
