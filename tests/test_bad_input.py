@@ -450,7 +450,8 @@ def test_a_mistake_gets_one_sentence_before_a_model_is_loaded(mistaken: Path, mo
 def test_a_disk_without_room_for_the_checkpoints_is_found_before_a_model_is_loaded(toy, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10, 10, 0))
     error = refused(capsys, toy.arguments(tmp_path / "run"))
-    assert "0.0 GiB free" in error
+    assert "of this run need 1 MiB, by arithmetic" in error
+    assert "has 0 MiB free" in error
     assert "checkpoint.keep=1" in error
     assert not (tmp_path / "run").exists()
     assert train.main([*toy.arguments(tmp_path / "run"), "--dry-run"]) == 0

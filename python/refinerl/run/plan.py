@@ -17,9 +17,8 @@ from refinerl.errors import UserError
 from refinerl.report.metrics import read_metrics, training
 from refinerl.run import preflight, recipe
 from refinerl.run.evaluation import read_held_out, read_suite
-from refinerl.run.memory.phases import GIB
 from refinerl.run.placement import check_ranks, planned_ranks
-from refinerl.run.plan_memory import MIB, memory
+from refinerl.run.plan_memory import memory
 from refinerl.run.tasks import count_prompts
 from refinerl.run.trackers.base import why_not
 from refinerl.tasks.templates import FEEDBACK, load_refine_template
@@ -105,13 +104,13 @@ def _disk(config: Config, folder: Path) -> Iterator[str]:
     """Compare the size of the checkpoints, by arithmetic, with the free disk."""
     needed = preflight.disk_need(config)
     there = preflight.nearest(folder)
-    free = shutil.disk_usage(there).free / GIB
+    free = shutil.disk_usage(there).free
     if needed is None:
-        yield f"disk: unknown, as the size of {config.model} is; {free:.1f} GiB are free in {there}"
+        yield f"disk: unknown, as the size of {config.model} is; {preflight.size(free)} are free in {there}"
         return
-    verdict = "" if needed <= free * GIB else ", which is too little"
-    size = f"{needed / GIB:.1f} GiB" if needed >= GIB else f"{needed / MIB:.0f} MiB"
-    yield f"disk: {size} for checkpoints and final/, by arithmetic; {free:.1f} GiB are free in {there}{verdict}"
+    verdict = "" if needed <= free else ", which is too little"
+    for_files = f"{preflight.size(needed)} for checkpoints and final/, by arithmetic"
+    yield f"disk: {for_files}; {preflight.size(free)} are free in {there}{verdict}"
 
 
 def _time(config: Config, folder: Path) -> Iterator[str]:

@@ -25,7 +25,7 @@ from refinerl.tasks.code import COLUMNS, CodeTask
 from refinerl.tasks.dialogue import DialogueTask
 from refinerl.tasks.user_reward import UserReward
 
-GIB = 2**30
+GIB, MIB = 2**30, 2**20
 
 
 def read_data(config: Config, given: Given = NOTHING) -> ProblemSet | Dialogues | None:
@@ -201,9 +201,14 @@ def check_disk(config: Config, folder: Path) -> None:
     needed, free = disk_need(config), shutil.disk_usage(there).free
     if needed is not None and needed > free:
         raise UserError(
-            f"the checkpoints of this run need {needed / GIB:.1f} GiB, by arithmetic, and the disk of {there} has "
-            f"{free / GIB:.1f} GiB free: free some, choose another --output-dir, or checkpoint.keep=1 or lora.rank=16"
+            f"the checkpoints of this run need {size(needed)}, by arithmetic, and the disk of {there} has {size(free)} "
+            "free: free some, choose another --output-dir, or checkpoint.keep=1 or lora.rank=16"
         )
+
+
+def size(count: int) -> str:
+    """Return a number of bytes in GiB, or in MiB below one."""
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / MIB:.0f} MiB"
 
 
 def disk_need(config: Config) -> int | None:
