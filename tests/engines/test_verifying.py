@@ -226,6 +226,20 @@ def test_a_model_that_cannot_verify_says_so_once_and_writes_plainly(tokenizer: C
         TransformersGenerator(blind, tokenizer).generate(prompts, request(), drafts=[()] * len(prompts))
 
 
+def test_a_model_without_masks_says_once_that_samples_wait_for_their_batch(tokenizer: ChatTokenizer) -> None:
+    said: list[str] = []
+    prompts = [tokenizer.encode(text) for text in PROMPTS]
+    blind = Blind(tiny_model().config).eval()
+    whole = TransformersGenerator(blind, tokenizer, max_rows=len(prompts), say=pytest.fail)
+    plain = whole.generate(prompts, request(max_tokens=20))  # one batch: no sample waits for another one's end
+    generator = TransformersGenerator(blind, tokenizer, max_rows=len(prompts) - 1, say=said.append)
+    for _ in range(2):
+        assert texts(generator.generate(prompts, request(max_tokens=20))) == texts(plain)
+    (line,) = said
+    assert line.startswith("samples are written in batches of 4, each until its last one ends")
+    assert "a pass over several tokens" in line
+
+
 def test_a_model_that_cuts_its_own_causal_mask_cannot_verify(tokenizer: ChatTokenizer) -> None:
     """GPT-Neo takes the last columns for those of all queries; rows of other lengths lost keys, their own included."""
     said: list[str] = []

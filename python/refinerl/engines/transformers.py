@@ -63,7 +63,8 @@ class TransformersGenerator:
         guesses: the most tokens of a draft that are guessed at a time; 0: drafts are ignored.
         progress: called now and then with a number of finished tokens; over a call of `generate` these numbers add up
             to len(prompts) · n · max_tokens, because a completion that ends early counts in full.
-        say: called once with the reason if the model cannot verify guesses and drafts are ignored; None: a warning.
+        say: called once with what is slower, and why, if the model takes no masks of tokens and columns: drafts are
+            ignored, or samples beyond `max_rows` wait for whole batches; None: a warning.
 
     Raises:
         UserError: the model has layers other than attention, whose state the cache cannot hold.
@@ -101,7 +102,8 @@ class TransformersGenerator:
         self._guesses = guesses
         self._say = say
         self._fault: str | None = None
-        self._probed = self._said = False
+        self._probed = False
+        self._told: set[str] = set()
         self.decoded = Decoding()
 
     @property
@@ -140,7 +142,7 @@ class TransformersGenerator:
         base = contextlib.nullcontext() if adapter else self.base()
         with decoding(self.model) as shared, base, few_threads(self.model, min(self.max_rows, len(queue))):
             given = Given(prompts, sampling, drafts if self._guesses else None, finished)
-            if self._takes_masks(drafts is not None):
+            if self._takes_masks(drafts is not None, len(queue)):
                 self._write(queue, given, shared)
             else:
                 for first in range(0, len(queue), self.max_rows):
@@ -223,17 +225,25 @@ class TransformersGenerator:
         padding, most = self.tokenizer.pad_token_id, self.max_prefill_tokens
         return Prompts(self.model, given.prompts, queue, padding, most, ahead=ahead, shared=shared)
 
-    def _takes_masks(self, drafts: bool) -> bool:
-        """Return True if the model takes masks of tokens and columns; else say once why drafts are ignored."""
+    def _takes_masks(self, drafts: bool, samples: int) -> bool:
+        """Return True if the model takes masks of tokens and columns; else say once what is slower, and why."""
         if not self._probed:
             self._fault, self._probed = fault(self.model), True
-        if drafts and self._guesses and self._fault is not None and not self._said:
-            self._said = True
-            text = (
+        if self._fault is not None and drafts and self._guesses:
+            self._tell(
                 f"drafts are ignored, so refinements take longer: the refiner cannot verify them, because {self._fault}"
             )
-            (warnings.warn if self._say is None else self._say)(text)
+        elif self._fault is not None and samples > self.max_rows:
+            self._tell(
+                f"samples are written in batches of {self.max_rows}, each until its last one ends, so generation takes "
+                f"longer: the model does not take rows at different places, because {self._fault}"
+            )
         return self._fault is None
+
+    def _tell(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            (warnings.warn if self._say is None else self._say)(text)
 
     def _report(self, rows: Sequence[Sample], written: Sequence[int], given: Given) -> None:
         """Report a pass that wrote these numbers of tokens; `rows` still has the samples that it finished."""
