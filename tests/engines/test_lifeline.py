@@ -173,6 +173,32 @@ def test_a_rank_that_is_stopped_is_named_and_killed(stopped, slow):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_rank_that_is_stopped_is_named_and_killed_by_one_that_was_itself_paused(stopped):
+    """A rank that was paused excuses the others at first: it has not read what they sent. A stopped one sends nothing.
+
+    It was said to be in its phase for long, and stayed there for good.
+    """
+    ranks = start(*(["stop", "late"] if stopped == 0 else ["late", "stop"]), timeout=6, BEAT="1")
+    let_go_on(ranks[stopped])
+    os.waitid(os.P_PID, ranks[stopped].pid, os.WSTOPPED)
+    paused = ranks[1 - stopped]
+    paused.send_signal(signal.SIGSTOP)
+    time.sleep(3)
+    paused.send_signal(signal.SIGCONT)
+    time.sleep(0.8)  # a heartbeat, which notices the pause
+    let_go_on(paused)
+    paused.wait(timeout=60)
+    if ranks[stopped].poll() is None:
+        time.sleep(1)
+    killed = ranks[stopped].poll()
+    ranks[stopped].kill()
+    found = ended(ranks)
+    assert (killed, found[1 - stopped][0]) == (-signal.SIGKILL, 1)
+    assert f"stopped: rank {stopped} has been silent for " in found[1 - stopped][1]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("waiting", [0, 1])
 def test_a_rank_that_hangs_is_named_where_another_waited_for_it(waiting):
     what = ["wait", "wait"]

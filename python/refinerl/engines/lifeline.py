@@ -71,6 +71,10 @@ class Lifeline:
         self._peers: dict[int, socket.socket] = {}
         self._places: dict[int, list[Any]] = {}
         self._heard: dict[int, float] = {}
+        self._beaten = 0.0
+        """Time of this rank's last heartbeat; 0 before the first."""
+        self._back = 0.0
+        """Time at which this rank continued after a pause of its own; it has not read yet what others sent in it."""
         self._done: set[int] = set()
         if launched.rank == 0:
             listener = socket.create_server(("", 0), backlog=launched.size)
@@ -134,16 +138,13 @@ class Lifeline:
 
     def _beat(self) -> None:
         """Send heartbeats; check that the other ranks send theirs and that the launcher is alive."""
-        pause = min(5.0, self.timeout / _BEATS)
         launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
-        last = time.monotonic()
-        while not self._ended.wait(pause) and not self._closing:
+        self._beaten = time.monotonic()
+        while not self._ended.wait(self._interval) and not self._closing:
             for connection in self._peers.values():
                 _send(connection, {"alive": True})
-            now = time.monotonic()
-            if now - last > 2 * pause + 1:  # this rank itself was paused, and has not yet read what the others sent
-                self._heard |= dict.fromkeys(self._peers, now)
-            last = now
+            self._notice_pause()
+            self._beaten = time.monotonic()
             if self._silent_for(self.timeout):
                 self._end(partial(self._blame, self._rank), 1)
             if launcher is not None and os.getppid() != launcher:
@@ -183,14 +184,36 @@ class Lifeline:
             return
         self._end(f"stopped: {self._obituary(peer)}; {self.standing()}", 1)
 
+    @property
+    def _interval(self) -> float:
+        """Seconds between two heartbeats."""
+        return min(5.0, self.timeout / _BEATS)
+
+    def _notice_pause(self) -> None:
+        """Remember that this rank itself was paused: stopped, or without a processor on a busy machine."""
+        now = time.monotonic()
+        if self._beaten and now - self._beaten > 2 * self._interval + 1:
+            self._back = now
+
     def _silent(self) -> list[int]:
-        """Return the ranks that have missed three heartbeats."""
-        return self._silent_for(3 * min(5.0, self.timeout / _BEATS) + 1)
+        """Return the ranks that have missed three heartbeats.
+
+        If this rank was just paused, wait until it could have read three: without them it can neither call a rank
+        silent that was not, nor leave a stopped one unnamed, which then nobody kills.
+        """
+        limit = 3 * self._interval + 1
+        self._notice_pause()
+        time.sleep(max(0.0, self._back + limit - time.monotonic()))
+        return self._silent_for(limit)
 
     def _silent_for(self, seconds: float) -> list[int]:
-        """Return the unfinished ranks that have sent nothing for `seconds`."""
+        """Return the unfinished ranks that have sent nothing for `seconds`, during which this rank was not paused."""
         now = time.monotonic()
-        return sorted(peer for peer in self._peers if peer not in self._done and now - self._heard[peer] > seconds)
+        return sorted(
+            peer
+            for peer in self._peers
+            if peer not in self._done and now - max(self._heard[peer], self._back) > seconds
+        )
 
     def _blame(self, waiting: int) -> str:
         """Compose the message about a timeout, and kill silent ranks.
@@ -198,7 +221,7 @@ class Lifeline:
         It names a silent rank, or else the rank that has been in a phase other than the waiting rank's for longest.
         """
         knob = f"engines.timeout = {self.timeout:g} seconds"
-        silent = self._silent()
+        silent = [rank for rank in self._silent() if rank != waiting]  # this one said just now that it waits
         if silent:
             peer = silent[0]
             phase, _ = self._phases.get(peer, ("start", 0.0))
