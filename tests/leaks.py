@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from refinerl.sandbox import Limits, Outcome, Program, Sandbox, Test
@@ -46,6 +47,18 @@ def descendants(root: int) -> dict[int, str]:
         below |= more
     del below[root]
     return below
+
+
+def shared_memory(pids: Iterable[int]) -> set[Path]:
+    """Files in shared memory that processes have mapped and that still have a name."""
+    found = set()
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+        except OSError:
+            continue
+        found |= {Path(line.split(maxsplit=5)[5]) for line in lines if "/dev/shm/" in line}
+    return {path for path in found if not path.name.endswith("(deleted)")}
 
 
 def resources() -> dict[str, int]:

@@ -108,7 +108,7 @@ def serve(order: Order) -> End:
     ranks = [start(order, rank, port) for rank in range(order.ranks)]
     codes: dict[int, int] = {}
     hung: list[int] = []
-    shared: set[str] = set()
+    shared: set[Path] = set()
     looked = 0.0
     while len(codes) < len(ranks):
         for pid, code in reaped():
@@ -123,22 +123,16 @@ def serve(order: Order) -> End:
                 time.sleep(1)
         if time.monotonic() - looked > 0.5:
             looked = time.monotonic()
-            shared |= shared_memory([pid for pid in ranks if pid not in codes])
+            shared |= leaks.shared_memory([pid for pid in ranks if pid not in codes])
         time.sleep(0.02)
     ended = time.monotonic()
     return End(
-        [codes[pid] for pid in ranks], ended - begun, ended, hung, left() + sorted(filter(os.path.exists, shared))
+        [codes[pid] for pid in ranks],
+        ended - begun,
+        ended,
+        hung,
+        left() + sorted(str(path) for path in shared if path.exists()),
     )
-
-
-def shared_memory(pids: list[int]) -> set[str]:
-    """Return the files in shared memory that processes have mapped."""
-    found = set()
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
-            found |= {line.split(maxsplit=5)[5] for line in lines if "/dev/shm/" in line}
-    return {name for name in found if not name.endswith("(deleted)")}
 
 
 def reaped() -> list[tuple[int, int]]:

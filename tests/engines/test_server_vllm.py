@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import leaks
 import refinerl
 import toy_rewards
 from launching import environment, free_port, needs_vllm
@@ -39,16 +40,21 @@ def server(wide_toy: Toy, tmp_path: Path) -> Iterator[tuple[str, int]]:
             start_new_session=True,  # a group of its own, so that one signal reaches its engine too
         )
     url = f"http://127.0.0.1:{port}/v1"
+    shared: set[Path] = set()
     try:
         until = time.monotonic() + 300
         while not _lists_a_model(url):
             assert process.poll() is None, log.read_text()[-4000:]
             assert time.monotonic() < until, log.read_text()[-4000:]
             time.sleep(0.2)
+        # A killed group leaves its shared memory, as its own cleaner is killed with it.
+        shared = leaks.shared_memory([process.pid, *leaks.descendants(process.pid)])
         yield url, process.pid
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # the leader is not waited for yet, so that the group exists
         process.wait()
+        for path in shared:
+            path.unlink(missing_ok=True)
 
 
 def _lists_a_model(url: str) -> bool:
