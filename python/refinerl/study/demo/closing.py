@@ -30,7 +30,7 @@ LIMITS = (
 )
 """The shares: `python -m refinerl.train demo constraint.name=none trainer.steps=100 evaluate.every=10`, and 200."""
 NEXT = {
-    "make study": "the paper's figures in miniature: more arms, five seeds, two learning rates; up to two hours",
+    "make study": "the paper's figures in miniature: more arms, five seeds, two learning rates; an hour and a half",
     "python -m refinerl.train demo constraint.beta=1": "one run, with another β",
     "python -m refinerl.audition demo": "what a refiner improves and costs, measured before a run",
     "make demo-smollm": "the same machinery with a real model of 135M parameters; ten minutes",
