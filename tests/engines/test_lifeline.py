@@ -14,7 +14,7 @@ import pytest
 from launching import environment, free_port
 
 RANK = """
-import ctypes, json, os, signal, sys, time
+import ctypes, json, os, signal, socket, sys, threading, time
 from refinerl.engines import lifeline
 from refinerl.engines.world import Launched, dist
 launched = Launched.read()
@@ -27,8 +27,16 @@ if what == "die at once":  # its name and its phase arrive together
             connection.sendall("".join(words).encode())
     lifeline._send = send
 store, *_ = next(dist.rendezvous("env://", launched.rank, launched.size))
+if "DEAF" in os.environ and launched.rank == 0:  # its threads that read get no processor
+    lifeline.Lifeline._listen = lambda line, peer, words: None
 line = lifeline.Lifeline(launched, store)
 line.timeout = float(os.environ["TIMEOUT"])
+if "DEAF" in os.environ and launched.rank:  # acknowledge late, as the kernel does where messages go both ways
+    def slowly():
+        while True:
+            line._peers[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+            time.sleep(0.001)
+    threading.Thread(target=slowly, daemon=True).start()
 if "SLOW" in os.environ:  # what a killed rank leaves behind is noticed before the message is ready
     kill = lifeline.Lifeline._kill
     lifeline.Lifeline._kill = lambda line, ranks: (kill(line, ranks), time.sleep(1))
@@ -49,6 +57,9 @@ elif what == "late":
         time.sleep(0.01)
     line.late()
 elif what == "fail":
+    if "DEAF" in os.environ:
+        time.sleep(1.5)  # the others' heartbeats come
+        line.phase("update of step 7")
     line.fail("error: choose trainer.batch=16", 2)
 elif what == "end":
     line.close()
@@ -123,6 +134,13 @@ def test_a_failure_is_said_once_with_its_exit_code():
         found = ends(*what)
         assert [code for code, _ in found] == [2, 2, 2]
         assert "".join(text for _, text in found) == "error: choose trainer.batch=16\n"
+
+
+@pytest.mark.slow
+def test_a_failure_of_the_first_rank_is_said_once_though_it_has_not_read_all_that_was_sent():
+    """Its end then resets the connection, and what it sent last was lost: it was said to have died."""
+    found = ends("fail", "wait", "wait", timeout=10, BEAT="1", DEAF="1")
+    assert found == [(2, "error: choose trainer.batch=16\n"), (2, ""), (2, "")]
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import selectors
 import signal
 import socket
 import sys
@@ -33,10 +34,10 @@ START = 300.0
 """Seconds within which all ranks must have started."""
 
 _NEWS = 3.0
-"""Seconds that a rank waits after SIGTERM for a report that another rank has ended.
+"""Seconds within which a rank reads a report that another rank has ended, also on a busy machine.
 
-A launcher terminates the remaining ranks when one has died. The report has then arrived already, but on a busy machine
-it takes a moment until it is read."""
+A rank waits for them after SIGTERM, as a launcher terminates the remaining ranks when one has died, and rank 0 when it
+has told the others to end."""
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 """Keep-alive settings in seconds and probes; a lost machine is detected after 30 seconds."""
@@ -151,6 +152,7 @@ class Lifeline:
                 self.fail(f"stopped: the launcher of the ranks has ended, and they with it; {self.standing()}", 1)
 
     def _watch(self, peer: int, connection: socket.socket, words: TextIO, place: list[Any]) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a last word leaves before the process ends
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _KEEPALIVE.items():
             if hasattr(socket, name):
@@ -298,9 +300,23 @@ class Lifeline:
         self._ended.set()
         print(safe(message if isinstance(message, str) else message()), file=sys.stderr, flush=True)
         if self._rank == 0:
+            self._dismiss(code)
+        _exit(code)
+
+    def _dismiss(self, code: int) -> None:
+        """Tell the other ranks to end, and read what they send until they have, at most for a few seconds.
+
+        A process that ends with unread messages resets its connections, and with them discards what it sent last.
+        """
+        with selectors.DefaultSelector() as left:
             for connection in self._peers.values():
                 _send(connection, {"stop": code})
-        _exit(code)
+                left.register(connection, selectors.EVENT_READ, connection)
+            deadline = time.monotonic() + _NEWS
+            while left.get_map() and time.monotonic() < deadline:
+                for key, _ in left.select(max(0.0, deadline - time.monotonic())):
+                    if _has_ended(key.data):
+                        left.unregister(key.fileobj)
 
 
 def _place() -> list[Any]:
@@ -314,6 +330,16 @@ def _place() -> list[Any]:
 def _send(connection: socket.socket, word: dict[str, Any]) -> None:
     with contextlib.suppress(OSError):  # the peer has ended
         connection.sendall(json.dumps(word).encode() + b"\n")
+
+
+def _has_ended(connection: socket.socket) -> bool:
+    """Read what has arrived, also where another thread reads, and return True if the peer has closed."""
+    try:
+        return not connection.recv(4096, socket.MSG_DONTWAIT)
+    except BlockingIOError:  # the other thread was faster
+        return False
+    except OSError:
+        return True
 
 
 def _exit(code: int) -> NoReturn:
