@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -14,7 +15,7 @@ import pytest
 from launching import environment, free_port
 
 RANK = """
-import ctypes, json, os, signal, socket, sys, threading, time
+import ctypes, json, os, resource, signal, socket, sys, threading, time
 from refinerl.engines import lifeline
 from refinerl.engines.world import Launched, dist
 launched = Launched.read()
@@ -29,7 +30,13 @@ if what == "die at once":  # its name and its phase arrive together
 store, *_ = next(dist.rendezvous("env://", launched.rank, launched.size))
 if "DEAF" in os.environ and launched.rank == 0:  # its threads that read get no processor
     lifeline.Lifeline._listen = lambda line, peer, words: None
+if "APART" in os.environ:
+    time.sleep(launched.rank)
 line = lifeline.Lifeline(launched, store)
+if "APART" in os.environ:
+    line.fail("error: choose trainer.batch=16", 2)
+if "ASK" in os.environ:  # what a run does: it finishes its step
+    line.ask = lambda number: print("terminated: finishing the step", file=sys.stderr, flush=True) or True
 line.timeout = float(os.environ["TIMEOUT"])
 if "DEAF" in os.environ and launched.rank:  # acknowledge late, as the kernel does where messages go both ways
     def slowly():
@@ -58,11 +65,34 @@ elif what == "late":
     line.late()
 elif what == "fail":
     if "DEAF" in os.environ:
-        time.sleep(1.5)  # the others' heartbeats come
+        time.sleep(3.5)  # the others' heartbeats come
         line.phase("update of step 7")
     line.fail("error: choose trainer.batch=16", 2)
+elif what == "fail without files":
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, most))
+    line.fail("error: choose trainer.batch=16", 2)
+elif what == "fail without a place":
+    def unreadable():
+        raise OSError(5, "Input/output error")
+    line.standing = unreadable
+    ctypes.CDLL(None).read(os.pipe()[0], ctypes.create_string_buffer(1), 1)
 elif what == "end":
     line.close()
+elif what == "end first":
+    line.close()
+    time.sleep(20)
+elif what == "fail last":
+    while 0 not in line._done:
+        time.sleep(0.01)
+    line.fail("error: choose trainer.batch=16", 2)
+elif what == "end when another fails":
+    line._ended.wait()
+    line.close()
+elif what == "fail and end slowly":
+    leave = lifeline._exit
+    lifeline._exit = lambda code: (time.sleep(1), leave(code))
+    line.fail("error: choose trainer.batch=16", 2)
 else:  # as in a collective that never returns: no handler of Python's runs
     ctypes.CDLL(None).read(os.pipe()[0], ctypes.create_string_buffer(1), 1)
 """
@@ -70,16 +100,26 @@ else:  # as in a collective that never returns: no handler of Python's runs
 
 def start(*what: str, timeout: float = 0, **env: str) -> list[subprocess.Popen[str]]:
     """Start the ranks, each at the point where it does what it is told to."""
+    for _ in range(3):  # somebody may take a free port before the ranks do
+        ranks = started(*what, timeout=timeout, **env)
+        if all(process.stdout.readline() == "begun\n" for process in ranks):
+            return ranks
+        for process in ranks:
+            process.kill()
+        said = "".join(process.communicate()[1] for process in ranks)
+        if "EADDRINUSE" not in said:
+            break
+    raise AssertionError(said)
+
+
+def started(*what: str, timeout: float = 0, **env: str) -> list[subprocess.Popen[str]]:
     port = str(free_port())
     shared = {"WORLD_SIZE": str(len(what)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TIMEOUT": str(timeout)}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    ranks = [
+    return [
         subprocess.Popen([sys.executable, "-c", RANK, *what], env=environment(RANK=str(rank), **shared, **env), **pipes)
         for rank in range(len(what))
     ]
-    for process in ranks:
-        assert process.stdout.readline() == "begun\n"
-    return ranks
 
 
 def ends(*what: str, timeout: float = 0, **env: str) -> list[tuple[int, str]]:
@@ -99,8 +139,9 @@ def ended(ranks: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
 
 
 def let_go_on(process: subprocess.Popen[str]) -> None:
-    process.stdin.write("\n")
-    process.stdin.flush()
+    with contextlib.suppress(BrokenPipeError):  # another one's end may have ended it in this moment
+        process.stdin.write("\n")
+        process.stdin.flush()
 
 
 @pytest.mark.parametrize(("dead", "how"), [(0, "die"), (1, "die"), (1, "die at once")])
@@ -120,11 +161,11 @@ def test_a_killed_rank_ends_the_others(dead, how):
 
 @pytest.mark.slow
 def test_a_rank_that_nccls_watchdog_aborts_is_told_from_one_that_is_killed():
-    found = ends("wait", "abort", "wait", timeout=0.5)
+    found = ends("wait", "abort", "wait", timeout=2)
     assert [code for code, _ in found] == [1, -signal.SIGABRT, 1]
     said = "".join(text for _, text in found if "rank 1 died" in text)
     assert said.count("rank 1 died in phase update of step 7 without a word after ") == 1
-    assert "engines.timeout = 0.5 seconds; rank 0 in score of step 7 was not with it" in said
+    assert "engines.timeout = 2 seconds; rank 0 in score of step 7 was not with it" in said
 
 
 @pytest.mark.slow
@@ -139,8 +180,40 @@ def test_a_failure_is_said_once_with_its_exit_code():
 @pytest.mark.slow
 def test_a_failure_of_the_first_rank_is_said_once_though_it_has_not_read_all_that_was_sent():
     """Its end then resets the connection, and what it sent last was lost: it was said to have died."""
-    found = ends("fail", "wait", "wait", timeout=10, BEAT="1", DEAF="1")
+    found = ends("fail", "wait", "wait", timeout=30, BEAT="1", DEAF="1")
     assert found == [(2, "error: choose trainer.batch=16\n"), (2, ""), (2, "")]
+
+
+@pytest.mark.slow
+def test_a_failure_is_said_once_though_the_ranks_arrive_one_after_another():
+    """The first to arrive ended all that had come; a later one found nobody and said so too."""
+    found = ended(started("wait", "wait", "wait", APART="1"))
+    assert found == [(2, "error: choose trainer.batch=16\n"), (2, ""), (2, "")]
+
+
+@pytest.mark.slow
+def test_a_failure_is_said_once_though_no_file_can_be_opened():
+    assert ends("fail without files", "wait") == [(2, "error: choose trainer.batch=16\n"), (2, "")]
+
+
+@pytest.mark.slow
+def test_ranks_end_though_the_place_to_resume_cannot_be_read():
+    (code, said), _ = ends("fail without a place", "die")
+    assert code == 1
+    assert "rank 1 died in phase score of step 7" in said
+    assert "could not be found out (OSError: [Errno 5] Input/output error)" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", [("fail", "wait"), ("wait", "fail")])
+def test_ranks_end_though_nobody_reads_what_they_say(what):
+    ranks = start(*what)
+    for process in ranks:
+        process.stderr.close()
+        process.stderr = None
+    for process in ranks:
+        let_go_on(process)
+    assert [process.wait(timeout=30) for process in ranks] == [2, 2]
 
 
 @pytest.mark.slow
@@ -149,9 +222,23 @@ def test_ranks_that_are_done_end_in_peace():
 
 
 @pytest.mark.slow
+def test_a_failure_is_said_once_though_the_first_rank_was_done():
+    """It still writes its report. The other got no answer for ten seconds, and both spoke."""
+    begun = time.monotonic()
+    assert ends("end first", "fail last") == [(2, "error: choose trainer.batch=16\n"), (2, "")]
+    assert time.monotonic() - begun < 20
+
+
+@pytest.mark.slow
+def test_a_rank_that_ends_while_it_tells_the_others_to_end_has_the_code_of_the_failure():
+    found = ends("end when another fails", "fail and end slowly")
+    assert found == [(2, "error: choose trainer.batch=16\n"), (2, "")]
+
+
+@pytest.mark.slow
 def test_a_launcher_that_terminates_the_ranks_left_does_not_hide_which_one_died():
     """It sends SIGTERM as soon as it sees a rank dead, and on a busy machine before the others have read the news."""
-    ranks = start("wait", "wait", "wait")
+    ranks = start("wait", "wait", "wait", ASK="1")
     ranks[0].send_signal(signal.SIGSTOP)
     ranks[1].kill()
     ranks[1].wait()
@@ -160,7 +247,9 @@ def test_a_launcher_that_terminates_the_ranks_left_does_not_hide_which_one_died(
     ranks[0].send_signal(signal.SIGCONT)
     found = ended(ranks)
     assert [code for code, _ in found] == [1, -signal.SIGKILL, 1]
-    assert "".join(text for _, text in found).count("rank 1 died in phase score of step 7") == 1
+    said = "".join(text for _, text in found)
+    assert said.count("rank 1 died in phase score of step 7") == 1
+    assert "terminated" not in said
 
 
 @pytest.mark.slow
@@ -240,8 +329,9 @@ def test_a_failure_is_said_though_the_first_rank_is_stopped():
 
 
 @pytest.mark.slow
-def test_ranks_of_a_launcher_that_was_killed_end():
-    """They would go on in a folder in which a resumed run goes on too."""
+@pytest.mark.parametrize("heard", [True, False])
+def test_ranks_of_a_launcher_that_was_killed_end(heard):
+    """They would go on in a folder in which a resumed run goes on too. Who reads what they say may be killed too."""
     script = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "TIMEOUT": "20"}
     shared |= {"BEAT": "1", "TORCHELASTIC_RUN_ID": "none"}
@@ -258,10 +348,15 @@ def test_ranks_of_a_launcher_that_was_killed_end():
     ]
     for launcher in launchers:
         assert launcher.stdout.readline() == "begun\n"
+        if not heard:
+            launcher.stderr.close()
+            launcher.stderr = None
     for launcher in launchers:
         launcher.kill()
-    said = "".join(launcher.communicate(timeout=60)[1] for launcher in launchers)
-    assert (
-        said
-        == "stopped: the launcher of the ranks has ended, and they with it; --resume goes on from the last checkpoint\n"
-    )
+    said = [launcher.communicate(timeout=60)[1] for launcher in launchers]  # waits for the ranks: they hold the pipes
+    if heard:
+        assert (
+            "".join(said)
+            == "stopped: the launcher of the ranks has ended, and they with it; --resume goes on from the last "
+            "checkpoint\n"
+        )

@@ -20,6 +20,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -39,8 +40,13 @@ _NEWS = 3.0
 A rank waits for them after SIGTERM, as a launcher terminates the remaining ranks when one has died, and rank 0 when it
 has told the others to end."""
 
-_KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-"""Keep-alive settings in seconds and probes; a lost machine is detected after 30 seconds."""
+_KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
+"""Keep-alive settings in seconds, probes and milliseconds; a lost machine is detected after 30 seconds.
+
+No probe is sent while a heartbeat is not acknowledged: that is what the last one limits."""
+
+_GLANCE = 0.5
+"""Seconds that a rank waits after SIGTERM for such a report before it begins to save; most have arrived by then."""
 
 _BEATS = 10
 """Number of heartbeats in the time that a collective may wait; there is at least one every five seconds."""
@@ -77,23 +83,29 @@ class Lifeline:
         self._back = 0.0
         """Time at which this rank continued after a pause of its own; it has not read yet what others sent in it."""
         self._done: set[int] = set()
+        self._launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
         if launched.rank == 0:
             listener = socket.create_server(("", 0), backlog=launched.size)
             listener.settimeout(START)
             store.set(_KEY, json.dumps([listener.getsockname()[1], _place()]))
+            joined = []
             for _ in range(launched.size - 1):
                 connection, _ = listener.accept()
                 connection.settimeout(None)
                 words = connection.makefile("r")
                 word = json.loads(words.readline())
-                self._watch(int(word["rank"]), connection, words, word["place"])
+                joined.append((int(word["rank"]), words))
+                self._connect(int(word["rank"]), connection, word["place"])
             listener.close()
+            for peer, words in joined:  # only now: what one of them reports has to reach them all
+                self._watch(peer, words)
         else:
             port, place = json.loads(store.get(_KEY))
             connection = socket.create_connection((launched.address, port), timeout=START)
             connection.settimeout(None)
             _send(connection, {"rank": launched.rank, "place": _place()})
-            self._watch(0, connection, connection.makefile("r"), place)
+            self._connect(0, connection, place)
+            self._watch(0, connection.makefile("r"))
         self._restore_sigterm = termination.listen(self._terminated)
 
     def begin(self, timeout: float) -> None:
@@ -120,18 +132,22 @@ class Lifeline:
             self._end(message, code)
         _send(self._peers[0], {"failed": message, "code": code})
         self._await_end(10)  # rank 0's answer ends this process
-        print(safe(message), file=sys.stderr)  # rank 0 has not answered
+        say(message)  # rank 0 has not answered
         _exit(code)
 
     def late(self) -> NoReturn:
         """End all ranks because a collective timed out on this one; rank 0 prints which rank it waited for."""
         if self._rank and 0 not in self._silent():
             _send(self._peers[0], {"late": True})
-            self._await_end(10)
+            self._await_end(10 + 3 * self._interval)  # rank 0 waits itself if it was paused
         self._end(partial(self._blame, self._rank), 1)
 
     def close(self) -> None:
-        """Announce that this rank has finished, so that the others continue when its process ends."""
+        """Announce that this rank has finished, so that the others continue when its process ends.
+
+        Return only if no thread of this rank ends the process because of another one.
+        """
+        self._await_end(0)
         self._closing = True
         self._restore_sigterm()
         for connection in self._peers.values():
@@ -139,7 +155,6 @@ class Lifeline:
 
     def _beat(self) -> None:
         """Send heartbeats; check that the other ranks send theirs and that the launcher is alive."""
-        launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
         self._beaten = time.monotonic()
         while not self._ended.wait(self._interval) and not self._closing:
             for connection in self._peers.values():
@@ -148,10 +163,17 @@ class Lifeline:
             self._beaten = time.monotonic()
             if self._silent_for(self.timeout):
                 self._end(partial(self._blame, self._rank), 1)
-            if launcher is not None and os.getppid() != launcher:
-                self.fail(f"stopped: the launcher of the ranks has ended, and they with it; {self.standing()}", 1)
+            if self._launcher is not None and os.getppid() != self._launcher:
+                self.fail(f"stopped: the launcher of the ranks has ended, and they with it; {self._stand()}", 1)
 
-    def _watch(self, peer: int, connection: socket.socket, words: TextIO, place: list[Any]) -> None:
+    def _stand(self) -> str:
+        """Return the last clause of a message; an error in composing it must not keep a rank alive."""
+        try:
+            return self.standing()
+        except Exception as error:
+            return f"where --resume goes on could not be found out ({type(error).__name__}: {error})"
+
+    def _connect(self, peer: int, connection: socket.socket, place: list[Any]) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a last word leaves before the process ends
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _KEEPALIVE.items():
@@ -160,6 +182,8 @@ class Lifeline:
         self._peers[peer] = connection
         self._places[peer] = place
         self._heard[peer] = time.monotonic()
+
+    def _watch(self, peer: int, words: TextIO) -> None:
         thread = threading.Thread(target=self._listen, args=(peer, words), daemon=True, name=f"lifeline-{peer}")
         thread.start()
 
@@ -172,7 +196,6 @@ class Lifeline:
                     self._phases[peer] = word["phase"], time.monotonic()
                 elif "done" in word:
                     self._done.add(peer)
-                    return
                 elif "failed" in word:
                     self._end(word["failed"], word["code"])
                 elif "late" in word:
@@ -182,9 +205,9 @@ class Lifeline:
                     _exit(word["stop"])
         except (OSError, ValueError):  # the connection broke, perhaps in the middle of a message
             pass
-        if self._closing:
+        if self._closing or peer in self._done:
             return
-        self._end(f"stopped: {self._obituary(peer)}; {self.standing()}", 1)
+        self._end(f"stopped: {self._obituary(peer)}; {self._stand()}", 1)
 
     @property
     def _interval(self) -> float:
@@ -231,20 +254,21 @@ class Lifeline:
             self._kill(silent)
             return (
                 f"stopped: rank {peer} has been silent for {seconds:.0f} seconds in phase {phase} ({knob}): its "
-                f"process is stopped, or its machine hangs; {self.standing()}"
+                f"process is stopped, or its machine hangs; {self._stand()}"
             )
         mine, _ = self._phases.get(waiting, ("start", 0.0))
-        others = [(since, rank, phase) for rank, (phase, since) in self._phases.items() if phase != mine]
+        phases = dict(self._phases)  # the others' may still be added
+        others = [(since, rank, phase) for rank, (phase, since) in phases.items() if phase != mine]
         if others:
             since, rank, phase = min(others)
             return (
                 f"stopped: rank {rank} has been in phase {phase} for {time.monotonic() - since:.0f} seconds while rank "
                 f"{waiting} waited for it ({knob}): raise engines.timeout if a phase may take so long, else see where "
-                f"rank {rank} hangs; {self.standing()}"
+                f"rank {rank} hangs; {self._stand()}"
             )
         return (
             f"stopped: rank {waiting} waited in phase {mine} for a rank that never came ({knob}): raise "
-            f"engines.timeout if a phase may take so long; {self.standing()}"
+            f"engines.timeout if a phase may take so long; {self._stand()}"
         )
 
     def _kill(self, ranks: list[int]) -> None:
@@ -262,7 +286,7 @@ class Lifeline:
         waited = time.monotonic() - since
         if not self.timeout or waited < 0.95 * self.timeout:  # the announcement of a phase arrives late
             return f"{died} (killed from outside, by its machine for want of memory, or cut off)"
-        others = [f"rank {rank} in {name}" for rank, (name, _) in sorted(self._phases.items()) if name != phase]
+        others = [f"rank {rank} in {name}" for rank, (name, _) in sorted(dict(self._phases).items()) if name != phase]
         elsewhere = f"; {others[0]} was not with it" if others else ""
         return (
             f"{died} after {waited:.0f} seconds there, as it does where a collective lacks a rank for "
@@ -275,13 +299,14 @@ class Lifeline:
         A launcher also sends SIGTERM to the remaining ranks when one has died. In that case the report of the dead rank
         arrives first and ends the process, so this rank prints nothing.
         """
+        self._await_end(_GLANCE)
         if self.ask(signal.SIGTERM):
             return
         self._await_end(_NEWS)
         phase, _ = self._phases.get(self._rank, ("", 0.0))
         where = f" in phase {phase}" if phase else ""
         self.fail(
-            f"stopped: rank {self._rank} was terminated (SIGTERM){where}; {self.standing()}",
+            f"stopped: rank {self._rank} was terminated (SIGTERM){where}; {self._stand()}",
             128 + signal.SIGTERM,
         )
 
@@ -294,21 +319,26 @@ class Lifeline:
         """Print the message and end all ranks. Only the first call does so; later ones wait for the end.
 
         A message that is composed only then may kill ranks: their connections end, and another thread would report it.
+        The process ends whatever happens meanwhile: other threads wait for it.
         """
         if not self._ending.acquire(blocking=False):
             threading.Event().wait()
         self._ended.set()
-        print(safe(message if isinstance(message, str) else message()), file=sys.stderr, flush=True)
-        if self._rank == 0:
-            self._dismiss(code)
-        _exit(code)
+        try:
+            say(message if isinstance(message, str) else message())
+            if self._rank == 0:
+                self._dismiss(code)
+        except Exception:
+            say(traceback.format_exc())
+        finally:
+            _exit(code)
 
     def _dismiss(self, code: int) -> None:
         """Tell the other ranks to end, and read what they send until they have, at most for a few seconds.
 
         A process that ends with unread messages resets its connections, and with them discards what it sent last.
         """
-        with selectors.DefaultSelector() as left:
+        with selectors.PollSelector() as left:  # takes no file descriptor: to have none left may be why all end
             for connection in self._peers.values():
                 _send(connection, {"stop": code})
                 left.register(connection, selectors.EVENT_READ, connection)
@@ -317,6 +347,12 @@ class Lifeline:
                 for key, _ in left.select(max(0.0, deadline - time.monotonic())):
                     if _has_ended(key.data):
                         left.unregister(key.fileobj)
+
+
+def say(message: str) -> None:
+    """Print to standard error. If nobody reads it any more, or its disk is full, the ranks have to end all the same."""
+    with contextlib.suppress(OSError, ValueError):
+        print(safe(message), file=sys.stderr, flush=True)
 
 
 def _place() -> list[Any]:
@@ -344,6 +380,9 @@ def _has_ended(connection: socket.socket) -> bool:
 
 def _exit(code: int) -> NoReturn:
     """End the process at once: the main thread may be in a collective that never returns."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+                stream.flush()
+    finally:
+        os._exit(code)

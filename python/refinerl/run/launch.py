@@ -24,7 +24,7 @@ from refinerl.errors import TrainingStoppedError, UserError
 from refinerl.run.interruption import Interrupted, Interruption
 from refinerl.sandbox import SandboxError
 
-_ECHOES = ("closed by peer", "connection reset", "broken pipe", "connection was closed", "heartbeat")
+_ECHOES = ("closed by peer", "connection reset", "broken pipe", "connection was closed", "heartbeat", "ncclremoteerror")
 """Parts of the messages of a collective operation after another rank has died."""
 
 _LATE = re.compile(r"timed out waiting \d|wait timeout|timeout after \d+ ?ms|connectfullmesh failed.*time", re.DOTALL)
@@ -150,7 +150,7 @@ class RankLink(Link):
             self._lifeline.wait()
         if isinstance(error, RuntimeError) and _LATE.search(text):
             self._lifeline.late()
-        print(safe("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+        lifeline.say("".join(traceback.format_exception(error)).rstrip("\n"))
         self._lifeline.fail(
             f"stopped: rank {self.rank} failed in {self._phase}: {type(error).__name__}; see the traceback above; "
             f"{self._standing()}",
