@@ -80,7 +80,7 @@ RESUMED: dict[str, dict[str, Any]] = {
 
 def trained(folder: Path, cases: dict[str, dict[str, Any]], launcher: Any, ranks: int) -> dict[str, Any]:
     texts = [json.dumps({"name": name, **case}) for name, case in cases.items()]
-    done = launch(launcher, str(folder), *texts, script=SCRIPT, ranks=ranks, timeout=400)
+    done = launch(launcher, str(folder), *texts, script=SCRIPT, ranks=ranks, timeout=560)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads((folder / f"found-{ranks}.json").read_text())
     return found
