@@ -202,12 +202,15 @@ def test_a_rerun_is_inside_the_band_of_its_study(finished, tmp_path: Path, capsy
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("inside")]
     assert len(lines) == len(content["arms"]["none"]) > 3
 
-    content["arms"]["none"] |= {"reward_end": [2.0, 3.0], "held_out_end": [0.0, 1.0]}
+    content["arms"]["none"] |= {
+        "reward_end": {"mean": 9.0, "se": 0.01, "n": 3},
+        "held_out_end": {"mean": 0.5, "se": 0.01, "n": 3},
+    }
     band.write_text(yaml.safe_dump(content))
     assert study(source, "--output-dir", output, "--check", band) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines if "none reward_end" in line] == ["OUTSIDE  none reward_end"]
-    assert "missing  none held_out_end: not measured, expected 0 to 1" in lines
+    assert "missing  none held_out_end: not measured, expected near 0.5" in lines
 
 
 def test_new_seeds_join_the_table(finished, tmp_path: Path, toy: Toy, capsys) -> None:

@@ -11,7 +11,7 @@ results     the finished runs of a folder; the best point of a grid
 table       means ± standard errors, paired differences; text (terminal, Markdown)
 skill       auditions of refiners against what their arms gain: `python -m refinerl.study.skill`, with correlation
 page        index.html (page.html)
-bands       the intervals in which a rerun is expected
+bands       the intervals in which a rerun is expected, with student (quantiles of Student's t)
 demo        a live view of two arms, and a closing picture
 miniature   a tiny model that writes programs about lists, and its problems
 """

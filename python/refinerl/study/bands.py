@@ -1,4 +1,4 @@
-"""Bands: the intervals in which a rerun of a study is expected, and the check of a rerun against them."""
+"""Bands: what a study measured, and whether a rerun differs from it by more than chance."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from refinerl import __version__
 from refinerl.data.jsonlines import parse
 from refinerl.errors import UserError
 from refinerl.report.export import save
-from refinerl.study import file
+from refinerl.study import file, student
 from refinerl.study.record import Record
 from refinerl.study.table import FEWEST, Cell, Table
 
-SCHEMA = 1
+SCHEMA = 2
 
-WIDTH = 3.0
-"""Standard errors between a band's middle and its ends."""
+ALARM = 0.05
+"""Greatest chance that the check of an arm finds a measure outside where nothing has changed.
+
+Each measure gets an equal part of it (Bonferroni's inequality), as the measures of a run depend on each other."""
 
 FLOORS: Mapping[str, float] = {
     **dict.fromkeys(("reward_start", "reward_peak", "reward_end"), 0.1),
@@ -32,16 +34,36 @@ FLOORS: Mapping[str, float] = {
     **dict.fromkeys(("kl_first", "kl_last", "ce_first", "ce_last"), 0.02),
     **dict.fromkeys(("improved_first", "improved_last"), 0.05),
 }
-"""The measures that a band has, each with the smallest distance of its ends from the middle."""
+"""The measures that are checked, each with a difference that never counts."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A measure over the seeds of an arm."""
+
+    mean: float
+    se: float
+    """Standard error of the mean; 0 for a single seed."""
+    n: int
+
+    @staticmethod
+    def of(cell: Cell) -> Summary:
+        """Summarize a cell of a study's table."""
+        return Summary(cell.mean, cell.error or 0.0, len(cell.values))
+
+    @property
+    def squares(self) -> float:
+        """Sum of the squared distances from the mean."""
+        return self.se**2 * self.n * (self.n - 1)
 
 
 @dataclass(frozen=True)
 class Bands:
-    """The bands of a study's arms."""
+    """Results of a study's arms, with which a rerun is compared."""
 
     study: str
-    arms: Mapping[str, Mapping[str, tuple[float, float]]]
-    """(low, high) by arm and measure."""
+    arms: Mapping[str, Mapping[str, Summary]]
+    """By arm and measure."""
     chosen: Mapping[str, Mapping[str, Any]]
     """The points of their grids that the arms ran with. A rerun uses them instead of tuning again."""
     settings: Mapping[str, str]
@@ -77,12 +99,14 @@ class Bands:
                 )
         try:
             arms = {
-                str(arm): {str(name): _interval(ends) for name, ends in measures.items()}
+                str(arm): {str(name): _summary(name, values) for name, values in measures.items()}
                 for arm, measures in values["arms"].items()
             }
             return Bands(study, arms, dict(values.get("chosen", {})), dict(values.get("settings", {})))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"the band {path} is damaged: arms must hold {{measure: [low, high]}} ({error})") from error
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise UserError(
+                f"the band {path} is damaged: arms must hold {{measure: {{mean, se, n}}}} ({error})"
+            ) from error
 
     def require(self, path: Path, record: Record) -> None:
         """Check that each arm of a study that is about to run has a band for its knobs.
@@ -100,26 +124,25 @@ class Bands:
                 )
 
     def check(self, table: Table, arms: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[bool, str]]:
-        """Compare the mean over the seeds of each measure with its band: (inside, line of text)."""
+        """Compare each measure's mean over the seeds with the interval in which it is expected: (inside, line)."""
         for arm in arms:
-            for measure, (low, high) in self.arms[arm].items():
+            for measure, band in self.arms[arm].items():
                 cell = table.arms.get(arm, {}).get(measure)
                 values = {} if cell is None else {s: v for s, v in cell.values.items() if s in seeds}
                 if not values:
-                    yield False, f"missing  {arm} {measure}: not measured, expected {low:g} to {high:g}"
+                    yield False, f"missing  {arm} {measure}: not measured, expected near {band.mean:.4g}"
                     continue
-                mean = Cell(values).mean
-                inside = low <= mean <= high
+                rerun = Summary.of(Cell(values))
+                low, high = interval(band, rerun, FLOORS[measure])
+                inside = low <= rerun.mean <= high
                 word = "inside " if inside else "OUTSIDE"
-                yield inside, f"{word}  {arm} {measure}: {mean:.4g}, expected {low:g} to {high:g}"
+                yield inside, f"{word}  {arm} {measure}: {rerun.mean:.4g}, expected {low:.4g} to {high:.4g}"
 
 
 def write_band(path: Path, table: Table) -> None:
     """Write the bands of a study's arms, as YAML or, if the name ends in .json, as JSON.
 
-    A band is the mean over the n seeds ± WIDTH · SE · √(n + 1), that is 3 standard errors of the difference between
-    this mean and one further run; it is at least as wide as `FLOORS` has it. So a rerun of a single seed is expected
-    inside, and one of several all the more. A measure that less than 3 seeds have gets none.
+    A measure that less than 3 seeds have gets none.
 
     Raises:
         UserError: an arm has less than 3 seeds or no finished run, or the file cannot be written.
@@ -129,8 +152,8 @@ def write_band(path: Path, table: Table) -> None:
         raise UserError(f"a band needs at least {FEWEST} finished seeds of each arm; too few has {', '.join(few)}")
     bands = {
         arm: {
-            name: list(interval(cells[name], floor))
-            for name, floor in FLOORS.items()
+            name: _plain(Summary.of(cells[name]))
+            for name in FLOORS
             if name in cells and len(cells[name].values) >= FEWEST
         }
         for arm, cells in table.arms.items()
@@ -152,14 +175,25 @@ def write_band(path: Path, table: Table) -> None:
     )
 
 
-def interval(cell: Cell, floor: float) -> tuple[float, float]:
-    """Return a measure's band (low, high), rounded to 4 decimals.
+def interval(band: Summary, rerun: Summary, floor: float) -> tuple[float, float]:
+    """Return (low, high), between which the mean of a rerun is expected where nothing has changed.
 
-    >>> interval(Cell({0: 0.8, 1: 0.9, 2: 1.0}), 0.05)  # SE 0.0577: ± 3 · 0.0577 · 2
-    (0.5536, 1.2464)
+    It is the acceptance region of Student's t-test of two samples with their pooled variance, at the level
+    `ALARM` / 17, as there are 17 measures; at least ± `floor`. Few seeds make it wide.
+
+    >>> band = Summary(0.8, 0.02, 5)
+    >>> for seeds in (1, 3, 5):
+    ...     low, high = interval(band, Summary(0.8, 0.02, seeds), 0.05)
+    ...     print(seeds, round(low, 3), round(high, 3))
+    1 0.483 1.117
+    3 0.653 0.947
+    5 0.681 0.919
     """
-    half = max(WIDTH * (cell.error or 0.0) * math.sqrt(len(cell.values) + 1), floor)
-    return round(cell.mean - half, 4), round(cell.mean + half, 4)
+    degrees = band.n + rerun.n - 2
+    variance = (band.squares + rerun.squares) / degrees
+    t = student.quantile(1 - ALARM / len(FLOORS), degrees)
+    half = max(t * math.sqrt(variance * (1 / band.n + 1 / rerun.n)), floor)
+    return band.mean - half, band.mean + half
 
 
 def fingerprint(record: Record, arm: str) -> str:
@@ -171,8 +205,14 @@ def fingerprint(record: Record, arm: str) -> str:
     return hashlib.sha256(json.dumps(knobs, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-def _interval(ends: Any) -> tuple[float, float]:
-    low, high = map(float, ends)
-    if not low <= high:
-        raise ValueError(f"[{low:g}, {high:g}] is not an interval")
-    return low, high
+def _summary(name: str, values: Mapping[str, Any]) -> Summary:
+    if name not in FLOORS:
+        raise ValueError(f"{name} has no band")
+    summary = Summary(float(values["mean"]), float(values["se"]), int(values["n"]))
+    if not (math.isfinite(summary.mean) and 0 <= summary.se < math.inf and summary.n >= FEWEST):
+        raise ValueError(f"{name} needs a finite mean, se of at least 0, and n of at least {FEWEST}")
+    return summary
+
+
+def _plain(summary: Summary) -> dict[str, float]:
+    return {"mean": round(summary.mean, 6), "se": round(summary.se, 6), "n": summary.n}
