@@ -213,6 +213,18 @@ def test_a_rerun_is_inside_the_band_of_its_study(finished, tmp_path: Path, capsy
     assert "missing  none held_out_end: not measured, expected near 0.5" in lines
 
 
+def test_the_band_that_is_checked_is_not_replaced(finished, tmp_path: Path, capsys) -> None:
+    source, output = finished
+    band = tmp_path / "band.yaml"
+    assert study(source, "--output-dir", output, "--write-band", band) == 0
+    before = band.read_text()
+    capsys.readouterr()
+    assert "would replace the band that --check reads" in refused(
+        capsys, source, "--output-dir", output, "--check", band, "--write-band", band
+    )
+    assert band.read_text() == before
+
+
 def test_new_seeds_join_the_table(finished, tmp_path: Path, toy: Toy, capsys) -> None:
     source, output = finished
     plan = Plan.make(source, seeds=[7])

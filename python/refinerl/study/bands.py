@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from refinerl import __version__
 from refinerl.data.jsonlines import parse
 from refinerl.errors import UserError
 from refinerl.report.export import save
-from refinerl.study import file, student
+from refinerl.study import file, fisher, student
 from refinerl.study.record import Record
 from refinerl.study.table import FEWEST, Cell, Table
 
@@ -26,6 +28,9 @@ ALARM = 0.05
 """Greatest chance that the check of an arm finds a measure outside where nothing has changed.
 
 Each measure gets an equal part of it (Bonferroni's inequality), as the measures of a run depend on each other."""
+
+MOST = 1000
+"""Most seeds of a band; and its means and errors are below 10¹². More is a slip of the pen."""
 
 FLOORS: Mapping[str, float] = {
     **dict.fromkeys(("reward_start", "reward_peak", "reward_end"), 0.1),
@@ -56,6 +61,11 @@ class Summary:
         """Sum of the squared distances from the mean."""
         return self.se**2 * self.n * (self.n - 1)
 
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the seeds; 0 for a single seed."""
+        return self.se * math.sqrt(self.n)
+
 
 @dataclass(frozen=True)
 class Bands:
@@ -82,11 +92,11 @@ class Bands:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
             raise UserError(f"the band {path} cannot be read: {reason}") from error
         try:
-            values = yaml.safe_load(text) if file.is_path(path.name) else parse(str(path), text)
-        except yaml.YAMLError as error:
-            raise UserError(f"the band {path} is not YAML: {str(error).splitlines()[0]}") from error
+            values = _yaml(text) if file.is_path(path.name) else parse(str(path), text)
+        except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+            raise UserError(f"the band {path} cannot be parsed: {_line(error)}") from error
         if not isinstance(values, dict) or values.get("schema") != SCHEMA:
-            schema = values.get("schema") if isinstance(values, dict) else None
+            schema = _line(values.get("schema")) if isinstance(values, dict) else None
             raise UserError(
                 f"the band {path} has schema {schema}, this version of refinerl reads {SCHEMA}: write it anew with "
                 "--write-band"
@@ -95,28 +105,39 @@ class Bands:
             if values.get(key) != mine:
                 what = "the study" if key == "study" else "refinerl"
                 raise UserError(
-                    f"the band {path} is for {what} {values.get(key)}, this is {mine}: write one anew with --write-band"
+                    f"the band {path} is for {what} {_line(values.get(key))}, this is {mine}: write one anew with "
+                    "--write-band"
                 )
         try:
             arms = {
                 str(arm): {str(name): _summary(name, values) for name, values in measures.items()}
                 for arm, measures in values["arms"].items()
             }
-            return Bands(study, arms, dict(values.get("chosen", {})), dict(values.get("settings", {})))
+            for arm, measures in arms.items():
+                if not measures:
+                    raise ValueError(f"the arm {arm} has no measure")
+            chosen = {str(arm): dict(point) for arm, point in values.get("chosen", {}).items()}
+            return Bands(study, arms, chosen, dict(values.get("settings", {})))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UserError(
-                f"the band {path} is damaged: arms must hold {{measure: {{mean, se, n}}}} ({error})"
+                f"the band {path} is damaged: arms must hold {{measure: {{mean, se, n}}}} ({_line(error)})"
             ) from error
 
     def require(self, path: Path, record: Record) -> None:
         """Check that each arm of a study that is about to run has a band for its knobs.
 
         Raises:
-            UserError: one has none, or has other knobs.
+            UserError: one has none, has other knobs, or a chosen point that is none of its grid.
         """
         for arm in record.arms:
             if arm not in self.arms:
                 raise UserError(f"the band {path} has no arm {arm!r}: choose --arms among {', '.join(self.arms)}")
+            knobs, grid = sorted(self.chosen.get(arm, ())), sorted(record.grids.get(arm, ()))
+            if arm in self.chosen and grid and knobs != grid:
+                raise UserError(
+                    f"the band {path} chose a point of {', '.join(map(str, knobs)) or 'no knob'} for the arm {arm!r}, "
+                    f"whose grid has {', '.join(grid)}: write one anew with --write-band"
+                )
             if arm in self.settings and self.settings[arm] != fingerprint(record, arm):
                 raise UserError(
                     f"the band {path} was measured with other knobs of the arm {arm!r}: leave out overrides, or write "
@@ -124,19 +145,34 @@ class Bands:
                 )
 
     def check(self, table: Table, arms: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[bool, str]]:
-        """Compare each measure's mean over the seeds with the interval in which it is expected: (inside, line)."""
+        """Compare each measure's mean and spread over the seeds with those that are expected: (inside, line).
+
+        A measure that all seeds of the band have must be there in all seeds of the rerun.
+        """
         for arm in arms:
+            whole = max(band.n for band in self.arms[arm].values())
             for measure, band in self.arms[arm].items():
                 cell = table.arms.get(arm, {}).get(measure)
                 values = {} if cell is None else {s: v for s, v in cell.values.items() if s in seeds}
-                if not values:
-                    yield False, f"missing  {arm} {measure}: not measured, expected near {band.mean:.4g}"
+                lacking = [seed for seed in seeds if seed not in values]
+                if not values or (lacking and band.n == whole):
+                    where = "" if not values else f" in seed {', '.join(map(str, lacking))}"
+                    yield False, f"missing  {arm} {measure}: not measured{where}, expected near {band.mean:.4g}"
                     continue
-                rerun = Summary.of(Cell(values))
-                low, high = interval(band, rerun, FLOORS[measure])
-                inside = low <= rerun.mean <= high
-                word = "inside " if inside else "OUTSIDE"
-                yield inside, f"{word}  {arm} {measure}: {rerun.mean:.4g}, expected {low:.4g} to {high:.4g}"
+                rerun, floor = Summary.of(Cell(values)), FLOORS[measure]
+                low, high = interval(band, rerun, floor)
+                most = widest(band, rerun, floor)
+                of = f"{arm} {measure}"
+                if not low <= rerun.mean <= high:
+                    yield False, f"OUTSIDE  {of}: {rerun.mean:.4g}, expected {low:.4g} to {high:.4g}"
+                elif rerun.deviation > most:
+                    yield (
+                        False,
+                        f"OUTSIDE  {of}: {rerun.mean:.4g}, with a standard deviation of {rerun.deviation:.4g} over "
+                        f"{rerun.n} seeds, expected at most {most:.4g}",
+                    )
+                else:
+                    yield True, f"inside   {of}: {rerun.mean:.4g}, expected {low:.4g} to {high:.4g}"
 
 
 def write_band(path: Path, table: Table) -> None:
@@ -178,22 +214,41 @@ def write_band(path: Path, table: Table) -> None:
 def interval(band: Summary, rerun: Summary, floor: float) -> tuple[float, float]:
     """Return (low, high), between which the mean of a rerun is expected where nothing has changed.
 
-    It is the acceptance region of Student's t-test of two samples with their pooled variance, at the level
-    `ALARM` / 17, as there are 17 measures; at least ± `floor`. Few seeds make it wide.
+    It is the acceptance region of Student's t-test of two samples with their pooled variance; at least ± `floor`. The
+    level is `ALARM` / 17, as there are 17 measures, and half of that for a rerun of several seeds, whose spread gets
+    the other half. Few seeds make it wide.
 
     >>> band = Summary(0.8, 0.02, 5)
     >>> for seeds in (1, 3, 5):
     ...     low, high = interval(band, Summary(0.8, 0.02, seeds), 0.05)
     ...     print(seeds, round(low, 3), round(high, 3))
     1 0.483 1.117
-    3 0.653 0.947
-    5 0.681 0.919
+    3 0.632 0.968
+    5 0.666 0.934
     """
     degrees = band.n + rerun.n - 2
     variance = (band.squares + rerun.squares) / degrees
-    t = student.quantile(1 - ALARM / len(FLOORS), degrees)
+    t = student.quantile(1 - _level(rerun), degrees)
     half = max(t * math.sqrt(variance * (1 / band.n + 1 / rerun.n)), floor)
     return band.mean - half, band.mean + half
+
+
+def widest(band: Summary, rerun: Summary, floor: float) -> float:
+    """Return the standard deviation that the seeds of a rerun stay below where nothing has changed.
+
+    It is the one-sided F-test of two variances, with half of a measure's level; at least `floor`. Without it a rerun in
+    which some seeds fail would widen the pooled interval of the mean, and pass. A single seed has no spread.
+
+    >>> round(widest(Summary(0.8, 0.02, 5), Summary(0.8, 0.02, 3), 0.05), 3)
+    0.317
+    """
+    if rerun.n == 1:
+        return math.inf
+    return max(band.deviation * math.sqrt(fisher.limit(_level(rerun), rerun.n - 1, band.n - 1)), floor)
+
+
+def _level(rerun: Summary) -> float:
+    return ALARM / len(FLOORS) / (1 if rerun.n == 1 else 2)
 
 
 def fingerprint(record: Record, arm: str) -> str:
@@ -208,10 +263,24 @@ def fingerprint(record: Record, arm: str) -> str:
 def _summary(name: str, values: Mapping[str, Any]) -> Summary:
     if name not in FLOORS:
         raise ValueError(f"{name} has no band")
-    summary = Summary(float(values["mean"]), float(values["se"]), int(values["n"]))
-    if not (math.isfinite(summary.mean) and 0 <= summary.se < math.inf and summary.n >= FEWEST):
-        raise ValueError(f"{name} needs a finite mean, se of at least 0, and n of at least {FEWEST}")
-    return summary
+    mean, se, n = values["mean"], values["se"], values["n"]
+    if not (type(mean) in (int, float) and type(se) in (int, float) and abs(mean) < 1e12 and 0 <= se < 1e12):
+        raise ValueError(f"{name} needs a finite mean and se of at least 0, as numbers")
+    if type(n) is not int or not FEWEST <= n <= MOST:
+        raise ValueError(f"{name} needs a whole n of at least {FEWEST} and at most {MOST}")
+    return Summary(float(mean), float(se), n)
+
+
+def _yaml(text: str) -> Any:
+    plain = yaml.safe_load(text)
+    if not isinstance(plain, dict):
+        return plain
+    return OmegaConf.to_container(OmegaConf.create(text), resolve=False)  # refuses keys that repeat
+
+
+def _line(value: object) -> str:
+    """Return a text of at most one line, of 200 characters."""
+    return " ".join(str(value).split())[:200]
 
 
 def _plain(summary: Summary) -> dict[str, float]:

@@ -62,6 +62,8 @@ def study(args: argparse.Namespace, console: Console) -> int:
     source, *overrides = args.words
     if args.write_band is not None:
         check_place(args.write_band)
+        if args.check is not None and args.check.resolve() == args.write_band.resolve():
+            raise UserError(f"--write-band would replace the band that --check reads, {args.check}: name another file")
     plan = Plan.make(source, arms=_names(args.arms), seeds=_numbers(args.seeds), overrides=_overrides(overrides))
     live = _is_demo(args)
     output = args.output_dir or (new_folder(plan.name) if live else Path("runs") / "studies" / plan.name)

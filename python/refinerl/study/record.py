@@ -144,7 +144,17 @@ def continued(old: Record, new: Record, output: Path) -> Record:
             f"the arms {', '.join(tuned)} were tuned in {output} with other seeds or knobs: choose another "
             f"--output-dir, or run them anew with --redo {','.join(tuned)}"
         )
+    for arm, point in new.chosen.items():
+        if arm in old.chosen and old.chosen[arm] != point:
+            raise UserError(
+                f"arm {arm!r} has runs in {output} with {_point(old.chosen[arm])}, the band was measured with "
+                f"{_point(point)}: choose another --output-dir, or run the arm anew with --redo {arm}"
+            )
     return old.joined(new)
+
+
+def _point(point: Mapping[str, Any]) -> str:
+    return ", ".join(f"{knob}={value}" for knob, value in point.items())
 
 
 def _changes(old: Record, new: Record, arm: str) -> list[str]:
