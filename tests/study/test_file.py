@@ -67,9 +67,13 @@ def test_a_mistake_is_named(old: str, new: str, said: str) -> None:
     assert said in str(refused.value)
 
 
-def test_a_file_that_is_no_mapping(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["[1, 2]", "7", "2.5", "null", ""])
+def test_a_text_that_is_no_mapping(text: str) -> None:
     with pytest.raises(UserError, match="must be a mapping with title, recipe, seeds and arms"):
-        file.parse("list", "[1, 2]")
+        file.parse("text", text)
+
+
+def test_a_file_that_is_not_utf_8(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"title: \xff")
     with pytest.raises(UserError, match="cannot be read: not UTF-8"):
         file.load(str(tmp_path / "latin.yaml"))

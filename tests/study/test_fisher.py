@@ -1,10 +1,11 @@
-"""Fisher's F: the limits of printed tables, and Student's t as its case of one degree."""
+"""Fisher's F: the limits of printed tables, and those of Student's t, whose square is F."""
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from refinerl.study import student
 from refinerl.study.fisher import above, limit
 
 
@@ -27,7 +28,23 @@ def test_the_values_of_printed_tables(probability: float, upper: int, lower: int
     assert above(limit(probability, upper, lower), upper, lower) == pytest.approx(probability, abs=1e-10)
 
 
-@pytest.mark.parametrize("degrees", [1, 2, 5, 40, 999])
-@pytest.mark.parametrize("t", [0.0, 0.1, 1.0, 4.0, 30.0])
-def test_the_square_of_students_t(t: float, degrees: int) -> None:
-    assert above(t * t, 1, degrees) == pytest.approx(1 - student.inside(t, degrees), abs=1e-12)
+@pytest.mark.parametrize(
+    ("probability", "degrees", "t"),
+    [
+        (0.95, 1, 12.706),
+        (0.99, 2, 9.925),
+        (0.95, 3, 3.182),
+        (0.95, 4, 2.776),
+        (0.99, 5, 4.032),
+        (0.999, 6, 5.959),
+        (0.99, 13, 3.012),
+        (0.999, 30, 3.646),
+        (0.95, 120, 1.980),
+    ],
+)
+def test_printed_tables_of_students_t(probability: float, degrees: int, t: float) -> None:
+    assert math.sqrt(limit(1 - probability, 1, degrees)) == pytest.approx(t, abs=6e-4)
+
+
+def test_nothing_is_inside_a_distance_of_zero() -> None:
+    assert above(0.0, 1, 1) == above(0.0, 1, 4) == 1.0

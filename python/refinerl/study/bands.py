@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from refinerl import __version__
 from refinerl.data.jsonlines import parse
 from refinerl.errors import UserError
 from refinerl.report.export import save
-from refinerl.study import file, fisher, student
+from refinerl.study import file, fisher
 from refinerl.study.record import Record
 from refinerl.study.table import FEWEST, Cell, Table
 
@@ -92,7 +91,7 @@ class Bands:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
             raise UserError(f"the band {path} cannot be read: {reason}") from error
         try:
-            values = _yaml(text) if file.is_path(path.name) else parse(str(path), text)
+            values = file.content(text) if file.is_path(path.name) else parse(str(path), text)
         except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
             raise UserError(f"the band {path} cannot be parsed: {_line(error)}") from error
         if not isinstance(values, dict) or values.get("schema") != SCHEMA:
@@ -228,7 +227,7 @@ def interval(band: Summary, rerun: Summary, floor: float) -> tuple[float, float]
     """
     degrees = band.n + rerun.n - 2
     variance = (band.squares + rerun.squares) / degrees
-    t = student.quantile(1 - _level(rerun), degrees)
+    t = math.sqrt(fisher.limit(_level(rerun), 1, degrees))  # t² is F with one degree of freedom above
     half = max(t * math.sqrt(variance * (1 / band.n + 1 / rerun.n)), floor)
     return band.mean - half, band.mean + half
 
@@ -269,13 +268,6 @@ def _summary(name: str, values: Mapping[str, Any]) -> Summary:
     if type(n) is not int or not FEWEST <= n <= MOST:
         raise ValueError(f"{name} needs a whole n of at least {FEWEST} and at most {MOST}")
     return Summary(float(mean), float(se), n)
-
-
-def _yaml(text: str) -> Any:
-    plain = yaml.safe_load(text)
-    if not isinstance(plain, dict):
-        return plain
-    return OmegaConf.to_container(OmegaConf.create(text), resolve=False)  # refuses keys that repeat
 
 
 def _line(value: object) -> str:

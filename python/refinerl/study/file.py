@@ -186,7 +186,7 @@ def parse(name: str, text: str) -> Study:
         UserError: it breaks a rule.
     """
     try:
-        values: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)  # refuses keys that repeat
+        values = content(text)
     except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
         raise UserError(f"the study {name!r}: {_reason(error)}") from error
     if not isinstance(values, dict):
@@ -195,6 +195,18 @@ def parse(name: str, text: str) -> Study:
         return Study.model_validate(values)
     except ValidationError as error:
         raise UserError(f"the study {name!r}: {listed([_explain(one) for one in error.errors()])}") from None
+
+
+def content(text: str) -> Any:
+    """Return what a YAML text holds; a mapping must not have a key twice.
+
+    Raises:
+        yaml.YAMLError, OmegaConfBaseException, ValueError: it is no YAML, or a key repeats.
+    """
+    plain = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # as OmegaConf, which takes no scalar
+    if not isinstance(plain, dict):
+        return plain
+    return OmegaConf.to_container(OmegaConf.create(text), resolve=False)  # refuses keys that repeat
 
 
 def _reason(error: Exception) -> str:
