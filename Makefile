@@ -93,7 +93,7 @@ lint: setup ## check format, lints and types of both languages, and the stubs of
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest refinerl._core
+	$(BIN)/python -m mypy.stubtest refinerl._core --mypy-config-file stubtest.ini
 	cargo fmt --all --check
 	VIRTUAL_ENV=$(abspath $(VENV)) cargo clippy --workspace --all-targets --features refinerl-sandbox/unprotected --quiet -- -D warnings
 
