@@ -17,7 +17,7 @@ from refinerl.data.files import write
 from refinerl.errors import UserError, first_of
 from refinerl.run import recipe
 from refinerl.study import runs
-from refinerl.study.plan import Plan
+from refinerl.study.plan import Plan, label
 
 SCHEMA = 1
 NAME = "study.yaml"
@@ -147,14 +147,10 @@ def continued(old: Record, new: Record, output: Path) -> Record:
     for arm, point in new.chosen.items():
         if arm in old.chosen and old.chosen[arm] != point:
             raise UserError(
-                f"arm {arm!r} has runs in {output} with {_point(old.chosen[arm])}, the band was measured with "
-                f"{_point(point)}: choose another --output-dir, or run the arm anew with --redo {arm}"
+                f"arm {arm!r} has runs in {output} with {label(old.chosen[arm])}, the band was measured with "
+                f"{label(point)}: choose another --output-dir, or run the arm anew with --redo {arm}"
             )
     return old.joined(new)
-
-
-def _point(point: Mapping[str, Any]) -> str:
-    return ", ".join(f"{knob}={value}" for knob, value in point.items())
 
 
 def _changes(old: Record, new: Record, arm: str) -> list[str]:

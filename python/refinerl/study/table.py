@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from refinerl.study.measures import COLLAPSE, WINDOW
+from refinerl.study.plan import label
 from refinerl.study.record import SCHEMA, Record
 from refinerl.study.results import Point, Result, best
 
@@ -195,11 +196,10 @@ class Table:
             more = f" and {len(self.missing) - 6} more" if len(self.missing) > 6 else ""
             notes.append(f"Not finished: {', '.join(self.missing[:6])}{more}.")
         for arm, point in self.record.chosen.items():
-            knobs = " ".join(f"{knob}={value}" for knob, value in point.items())
             ran = (
                 f"the best of {len(self.tuning[arm])} by {self.goal}" if self.tuning.get(arm) else "as the band has it"
             )
-            notes.append(f"{arm} runs with {knobs}, {ran}.")
+            notes.append(f"{arm} runs with {label(point)}, {ran}.")
         return notes + ([budget] if (budget := self.budget()) else [])
 
     def budget(self) -> str:
